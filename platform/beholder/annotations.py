@@ -1,0 +1,290 @@
+"""The one table everything flows through: who judged which text how.
+
+A row is one annotation: a user judged a text. `Annotations` is immutable, Arrow-backed (`datasets.Dataset`) and checked
+at the door, so that no code behind it has to ask whether a text is empty or a label is out of range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from beholder.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("text_id", "text", "user_id", "labels")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a text.
+
+    `multilabel`: each label is present (1) or not (0), independently. `multiclass`: exactly one label is present.
+    """
+
+    labels: tuple[str, ...]
+    kind: Literal["multilabel", "multiclass"] = "multilabel"
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise DataError("a task needs at least one label; name them under source.labels.")
+        if len(set(self.labels)) != len(self.labels):
+            raise DataError(f"label names must differ, but got {', '.join(self.labels)}.")
+        if self.kind == "multiclass" and len(self.labels) < 2:
+            raise DataError("a multiclass task needs at least two labels; for one label use kind: multilabel.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row refused at the door. `row` counts data rows from 1, the header not counted."""
+
+    row: int
+    column: str
+    message: str
+
+    def line(self, where: str) -> str:
+        return f'{where}, row {self.row}, column "{self.column}": {self.message}'
+
+
+def normalise(text: str) -> str:
+    """The form under which two texts count as the same one: NFKC, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def text_key(text: str) -> str:
+    """A short, stable id for a text that came without one (64 bits of SHA-256 of its normalised form)."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
+
+
+class Annotations:
+    """An immutable table of judgements and the task they answer.
+
+    Columns: `text_id`, `text`, `user_id` (strings), `labels` (float32 [labels], 0..1, NaN = not asked), and any context
+    columns a source adds. Build one with `from_columns`, which checks every row.
+    """
+
+    def __init__(self, table: Dataset, task: Task) -> None:
+        self.table = table
+        self.task = task
+
+    @classmethod
+    def from_columns(
+        cls,
+        task: Task,
+        *,
+        text: Sequence[Any],
+        user_id: Sequence[Any],
+        labels: NDArray[Any],
+        text_id: Sequence[Any] | None = None,
+        context: Mapping[str, Sequence[Any]] | None = None,
+        where: str = "annotations",
+    ) -> Annotations:
+        """Check every row and build the table.
+
+        Args:
+            task: label names, in the order of the columns of `labels`, and kind.
+            text, user_id: one per row.
+            labels: float [rows, labels] in 0..1; NaN = this user was not asked for this label.
+            text_id: one per row; made from the text where None.
+            context: further columns, kept as they are.
+            where: the file's name, for messages.
+
+        Raises:
+            DataError: names the first bad row, its column, its value and the remedy, and counts the others.
+        """
+        from datasets import Dataset
+
+        problems = find_problems(task, text=text, user_id=user_id, labels=labels, text_id=text_id)
+        if problems:
+            more = f" ({len(problems) - 1} more such rows.)" if len(problems) > 1 else ""
+            raise DataError(problems[0].line(where) + more)
+        if len(text) == 0:
+            raise DataError(f"{where}: no annotations. Give at least one row.")
+        ids = [str(value) for value in text_id] if text_id is not None else [text_key(value) for value in text]
+        flat = pa.array(np.ascontiguousarray(labels, dtype=np.float32).reshape(-1), type=pa.float32())
+        columns: dict[str, Any] = {
+            "text_id": pa.array(ids, type=pa.string()),
+            "text": pa.array([str(value) for value in text], type=pa.string()),
+            "user_id": pa.array([str(value) for value in user_id], type=pa.string()),
+            "labels": pa.FixedSizeListArray.from_arrays(flat, len(task.labels)),
+        }
+        for name, values in (context or {}).items():
+            columns[name] = pa.array(values)
+        return cls(Dataset(pa.table(columns)), task)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def arrow(self) -> pa.Table:
+        """All columns as an Arrow table, in row order."""
+        return cast("pa.Table", self.table.with_format("arrow")[:])
+
+    def column(self, name: str) -> list[Any]:
+        """The values of a context column."""
+        return self.arrow[name].to_pylist()
+
+    @cached_property
+    def texts(self) -> NDArray[np.object_]:
+        """str [rows]"""
+        return self._strings("text")
+
+    @cached_property
+    def text_ids(self) -> NDArray[np.object_]:
+        """str [rows]"""
+        return self._strings("text_id")
+
+    @cached_property
+    def user_ids(self) -> NDArray[np.object_]:
+        """str [rows]"""
+        return self._strings("user_id")
+
+    @cached_property
+    def labels(self) -> NDArray[np.float32]:
+        """float32 [rows, labels], NaN = not asked. Read-only."""
+        column = self.arrow["labels"].combine_chunks()
+        labels = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        labels = labels.reshape(len(self), len(self.task.labels))
+        labels.flags.writeable = False
+        return labels
+
+    @property
+    def users(self) -> list[str]:
+        """Distinct user ids, sorted."""
+        return sorted(set(self.user_ids))
+
+    @cached_property
+    def distinct_texts(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The distinct texts, in order of first appearance, and for each row the position of its text: int64 [rows].
+
+        This is what sharing work rests on: whatever depends on the text alone is computed once per distinct text.
+        """
+        position: dict[str, int] = {}
+        index = np.fromiter((position.setdefault(text, len(position)) for text in self.texts), np.int64, len(self))
+        return list(position), index
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the task and all rows in order: equal fingerprints mean equal data."""
+        digest = hashlib.sha256(repr((self.task.labels, self.task.kind)).encode())
+        for column in (self.text_ids, self.texts, self.user_ids):
+            for value in column:
+                digest.update(value.encode())
+                digest.update(b"\0")
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def select(self, rows: NDArray[np.integer] | Sequence[int]) -> Annotations:
+        """The given rows, in the given order."""
+        return Annotations(self.table.select(np.asarray(rows, dtype=np.int64)), self.task)
+
+    def replace_users(self, user_ids: Sequence[str]) -> Annotations:
+        """The same judgements under other names: the `shuffled-users` control is made of this."""
+        from datasets import Dataset
+
+        table = self.arrow
+        column = table.schema.get_field_index("user_id")
+        return Annotations(
+            Dataset(table.set_column(column, "user_id", pa.array(list(user_ids), pa.string()))), self.task
+        )
+
+    def write_parquet(self, file: Path) -> None:
+        """Write table and task; the file appears whole or not at all."""
+        task = {"labels": list(self.task.labels), "kind": self.task.kind}
+        table = self.arrow.replace_schema_metadata({b"beholder_task": json.dumps(task).encode()})
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, file)
+
+    @classmethod
+    def read_parquet(cls, file: Path) -> Annotations:
+        """Read what `write_parquet` wrote; the rows were checked before they were written."""
+        from datasets import Dataset
+
+        try:
+            table = pq.read_table(file)
+            task = json.loads((table.schema.metadata or {})[b"beholder_task"])
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise DataError(
+                f"{file}: damaged, or not written by beholder ({error}). Remove it and run again."
+            ) from error
+        return cls(Dataset(table.replace_schema_metadata(None)), Task(tuple(task["labels"]), task["kind"]))
+
+    def _strings(self, column: str) -> NDArray[np.object_]:
+        return np.asarray(self.arrow[column].to_pylist(), dtype=object)
+
+
+def find_problems(
+    task: Task,
+    *,
+    text: Sequence[Any],
+    user_id: Sequence[Any],
+    labels: NDArray[Any],
+    text_id: Sequence[Any] | None = None,
+) -> list[Problem]:
+    """Every row that must not pass the door, first problem of each row only, in row order.
+
+    Refused: a missing or empty text or id, a label outside 0..1, a multiclass row whose labels do not add up to one,
+    the same user judging the same text twice, a row without any label asked.
+    """
+    rows = len(text)
+    if len(user_id) != rows or labels.shape != (rows, len(task.labels)):
+        raise DataError(f"columns differ in length: {rows} texts, {len(user_id)} users, labels {labels.shape}.")
+    found: dict[int, Problem] = {}
+
+    def refuse(row: int, column: str, message: str) -> None:
+        found.setdefault(row, Problem(row + 1, column, message))
+
+    for column, values in (("text", text), ("user_id", user_id), ("text_id", text_id)):
+        for row, value in enumerate(values if values is not None else ()):
+            if _missing(value):
+                refuse(row, column, "nothing there. Fill it in, or pass --on-bad-rows skip.")
+            elif not str(value).strip():
+                refuse(row, column, "empty. Fill it in, or pass --on-bad-rows skip.")
+    values = labels.astype(np.float64)
+    for row, column in np.argwhere((values < 0) | (values > 1) | np.isinf(values)):
+        refuse(
+            int(row),
+            task.labels[column],
+            f"{values[row, column]:g} is not a label. Expected 0 or 1; cut a scale with source.labels.*.at_least, "
+            "or pass --on-bad-rows skip.",
+        )
+    for row in np.flatnonzero(np.isnan(values).all(axis=1)):
+        refuse(int(row), task.labels[0], "no label at all was given. Remove the row, or pass --on-bad-rows skip.")
+    if task.kind == "multiclass":
+        for row in np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-4):
+            refuse(int(row), task.labels[0], "not exactly one class. Mend it, or pass --on-bad-rows skip.")
+    seen: dict[tuple[str, str], int] = {}
+    for row in range(rows):
+        if row in found:
+            continue
+        text_name = str(text_id[row]) if text_id is not None else text_key(str(text[row]))
+        first = seen.setdefault((text_name, str(user_id[row])), row)
+        if first != row:
+            refuse(
+                row,
+                "text_id" if text_id is not None else "text",
+                f"the same user judged the same text already in row {first + 1}. Remove one, "
+                "or pass --on-bad-rows skip to keep the first.",
+            )
+    return [found[row] for row in sorted(found)]
+
+
+def _missing(value: Any) -> bool:
+    return (
+        value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ in {"NAType", "NaTType"}
+    )

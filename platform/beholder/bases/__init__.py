@@ -1,0 +1,6 @@
+"""Pretrained models: where their weights are, and how they are loaded."""
+
+from beholder.bases.catalog import KNOWN_BASES, resolve
+from beholder.bases.loading import Base, load_base
+
+__all__ = ["KNOWN_BASES", "Base", "load_base", "resolve"]

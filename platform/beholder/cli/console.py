@@ -1,0 +1,110 @@
+"""How runs look in a terminal: progress, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line, for programs."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+
+
+class RunReporter:
+    """Says on stderr how far a run is: a bar per method in a terminal, else a plain line every few seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+
+    @contextmanager
+    def live(self) -> Iterator[RunReporter]:
+        """Draw bars for the time of a `with` block."""
+        if self._quiet or not errors.is_terminal:
+            yield self
+            return
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=errors) as progress:
+            self._progress = progress
+            yield self
+        self._progress = None
+
+    def say(self, line: str) -> None:
+        """One finished fact."""
+        if not self._quiet:
+            errors.print(line, markup=False)
+
+    def step(self, arm: str, done: int, total: int, note: str) -> None:
+        """Progress of one arm."""
+        if self._quiet:
+            return
+        if self._progress is not None:
+            if arm not in self._tasks:
+                self._tasks[arm] = self._progress.add_task(arm, total=total, note=note)
+            finished = note == "done"
+            task = self._progress.tasks[self._tasks[arm]]
+            if finished:
+                self._progress.update(self._tasks[arm], completed=task.total, note=note)
+            else:
+                self._progress.update(self._tasks[arm], completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        first = self._printed.setdefault(f"{arm} began", now)
+        if note == "done" or now - self._printed.get(arm, 0.0) > 10:
+            self._printed[arm] = now
+            rate = done / (now - first) if now > first else 0.0
+            left = f", {rate:.1f} steps/s, {(total - done) / rate:.0f} s left" if rate and note != "done" else ""
+            errors.print(f"{arm}: {note}" + (f", {done}/{total} steps{left}" if note != "done" else ""), markup=False)
+
+
+def gain_table(results: dict[str, Any]) -> Table:
+    """Methods x (macro-F1, gain with interval, seconds)."""
+    table = Table(title=f"{results['experiment']}: {results['rows']:,} test judgements", title_justify="left")
+    table.add_column("method")
+    table.add_column("macro-F1", justify="right")
+    table.add_column(f"gain over {results['reference']}, points", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("wins", justify="center")
+    table.add_column("seconds", justify="right")
+    for name, method in results["methods"].items():
+        gain, is_reference = method["gain"], name == results["reference"]
+        verdict = "" if is_reference or method.get("control_of") else "yes" if method["wins"] else "no"
+        table.add_row(
+            name,
+            f"{100 * method['macro_f1']:.1f}",
+            "reference" if is_reference else f"{gain['points']:+.1f}",
+            "" if is_reference else f"{gain['low']:+.1f} .. {gain['high']:+.1f}",
+            verdict,
+            f"{method['seconds']:.1f}",
+        )
+    return table

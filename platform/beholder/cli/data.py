@@ -1,0 +1,84 @@
+"""`beholder data`: what there is to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from beholder.cli.console import console, errors, print_json
+
+app = typer.Typer(help="Data sets: list them, describe one, fetch one.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json")]
+
+
+@app.command("ls")
+def ls(as_json: AsJson = False) -> None:
+    """Known sources, and where each was found."""
+    from beholder.sources import SOURCES, locate
+
+    rows = [
+        {"source": name, "description": description, "found": str(locate(name) or "")}
+        for name, description in SOURCES.items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table()
+    for column in ("source", "description", "found"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["source"], row["description"], row["found"])
+    console.print(table)
+
+
+@app.command("describe")
+def describe(
+    source: Annotated[str, typer.Argument(help="A source's name, or an experiment file that says more.")],
+    as_json: AsJson = False,
+) -> None:
+    """Rows, texts, users, how often each label is given.
+
+    Example: beholder data describe convabuse
+    """
+    from beholder.configuration import build
+    from beholder.errors import ExperimentError, unknown
+    from beholder.experiment import load_experiment
+    from beholder.sources import SOURCES, load, source_class
+    from beholder.sources.describe import describe as describe_annotations
+
+    if source.endswith((".yaml", ".yml")):
+        config = load_experiment(Path(source)).source
+    elif source in SOURCES:
+        config = build(source_class(source), {"name": source}, "source")
+    else:
+        raise ExperimentError(unknown("source", source, SOURCES))
+    loaded = load(config)  # type: ignore[arg-type]
+    facts = {"origin": loaded.origin, **describe_annotations(loaded.annotations)}
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        console.print(f"{key}: {value}", markup=False)
+
+
+@app.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument(help="goemotions or unhealthy.")],
+    download: Annotated[bool, typer.Option("--download", help="Allow the download from the public origin.")] = False,
+    origin: Annotated[str | None, typer.Option(help="Another base URL to fetch from, such as a mirror.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a public data set into the cache, checked and resumable.
+
+    Example: beholder data prepare goemotions --download
+    """
+    from beholder.sources.prepare import prepare as prepare_source
+
+    folder = prepare_source(name, download, origin, lambda line: errors.print(line, markup=False))  # type: ignore[arg-type]
+    if as_json:
+        print_json({"source": name, "folder": str(folder)})
+        return
+    console.print(f"{name}: ready in {folder}", markup=False)

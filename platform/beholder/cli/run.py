@@ -1,0 +1,205 @@
+"""`beholder run`, `validate`, `report` and `demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from beholder.cli.console import RunReporter, console, gain_table, print_json
+from beholder.errors import ExperimentError
+
+ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: dotted.key=value, e.g. methods.cls.epochs=2.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+OnBadRows = Annotated[
+    str, typer.Option("--on-bad-rows", help="refuse, or skip: write bad rows to a file beside the input and go on.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's commands."""
+    app.command("run")(run_command)
+    app.command("validate")(validate_command)
+    app.command("report")(report_command)
+    app.command("demo")(demo_command)
+
+
+def run_command(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    on_bad_rows: OnBadRows = "refuse",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Fit every method again, also those finished before.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run an experiment: data, split, methods, gains, MLflow, registered model.
+
+    Example: beholder run experiments/convabuse.yaml --set methods.cls.epochs=2
+    """
+    from beholder import pipeline
+    from beholder.experiment import load_experiment
+
+    settings = load_experiment(experiment, overrides or ())
+    with RunReporter(quiet).live() as reporter:
+        outcome = pipeline.run(settings, reporter, on_bad_rows=_bad_rows(on_bad_rows), fresh=fresh)
+    if as_json:
+        print_json(outcome.results)
+        return
+    console.print(gain_table(outcome.results))
+    _say_registered(outcome.results)
+    console.print(f"run: {outcome.run_folder}   again: beholder report {outcome.run_folder.name}", markup=False)
+
+
+def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check an experiment file and its data without running it.
+
+    Example: beholder validate experiments/brighter.yaml
+    """
+    from beholder import pipeline
+    from beholder.experiment import load_experiment
+
+    settings = load_experiment(experiment, overrides or ())
+    prepared = pipeline.prepare(settings)
+    facts = {
+        "experiment": settings.name,
+        "arms": [job.name for job in prepared.jobs],
+        "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
+        "users": len(prepared.annotations.users),
+        "split_hash": prepared.split.hash,
+        "origin": prepared.loaded.origin,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    console.print(f"{experiment}: valid. {prepared.loaded.origin}", markup=False)
+    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
+    console.print(f"{facts['users']:,} users; rows: {sizes}; methods: {', '.join(facts['arms'])}", markup=False)
+
+
+def report_command(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name, or the beginning of its name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a run again from its saved scores alone, and draw its figures.
+
+    Example: beholder report convabuse
+    """
+    from beholder import pipeline
+
+    folder = pipeline.find_run(run)
+    found = pipeline.draw_report(folder)
+    try:
+        whole: dict[str, Any] = {**json.loads((folder / "results.json").read_text()), **found}
+    except (OSError, ValueError):
+        whole = {"experiment": folder.name, **found}
+    if as_json:
+        print_json(whole)
+        return
+    console.print(gain_table(whole))
+    console.print(f"figures: {folder / 'figures'}", markup=False)
+
+
+def demo_command(
+    folder: Annotated[Path, typer.Option(help="Where the experiment files are.")] = Path("experiments"),
+    overrides: Overrides = None,
+) -> None:
+    """Does personalisation pay? Run the convabuse experiment and show what comes out.
+
+    Without that data on this machine, a simulated population takes its place.
+    """
+    from beholder import pipeline
+    from beholder.experiment import load_experiment
+    from beholder.sources import DataNotFound
+
+    with RunReporter(quiet=False).live() as reporter:
+        try:
+            outcome = pipeline.run(load_experiment(folder / "convabuse.yaml", overrides or ()), reporter)
+        except DataNotFound as missing:
+            reporter.say(f"{str(missing).split('.')[0]}: running on a simulated population of readers instead.")
+            outcome = pipeline.run(load_experiment(folder / "simulated.yaml", overrides or ()), reporter)
+    results = outcome.results
+    console.print()
+    console.print(f"data: {results['data']['origin']}", markup=False)
+    console.print(f"base: {results['base']}", markup=False)
+    console.print(gain_table(results))
+    _say_registered(results)
+    _say_disagreement(outcome)
+    total = sum(outcome.seconds.values())
+    console.print(f"\nThe run took {total:.0f} s. Go on with:", markup=False)
+    console.print("  .venv/bin/beholder ui       compare the runs in MLflow", markup=False)
+    console.print("  .venv/bin/beholder serve    ask the champion over HTTP", markup=False)
+    console.print(
+        "  .venv/bin/beholder run experiments/table.yaml --set source.path=YOUR.csv    your own table", markup=False
+    )
+
+
+def _say_registered(results: dict[str, Any]) -> None:
+    registered = results["registered"]
+    if registered is None:
+        return
+    aliases = ", ".join(registered["aliases"]) or "no alias"
+    serves = registered["best"]
+    if registered["global"] != serves:
+        serves += f" for known users, {registered['global']} for everybody else"
+    console.print(
+        f"registered: {registered['model']} v{registered['version']} ({aliases}), serves {serves}", markup=False
+    )
+
+
+def _say_disagreement(outcome: Any) -> None:
+    """One held-out text two users judged differently, and what the bundle says for each."""
+    if outcome.bundle is None:
+        return
+    test = outcome.test
+    predicted = outcome.bundle.predict(list(test.texts), list(test.user_ids))
+    found = most_telling_pair(test.texts, test.labels, predicted.scores, predicted.decisions)
+    if found is None:
+        console.print("\nNo two users disagree about a held-out text here.", markup=False)
+        return
+    first, second, label = found
+    console.print(f'\nA held-out text: "{test.texts[first]}"   Is it {test.task.labels[label]}?', markup=False)
+    for row in (first, second):
+        said, says = (
+            "yes" if value else "no" for value in (test.labels[row, label] >= 0.5, predicted.decisions[row, label])
+        )
+        console.print(
+            f"  {test.user_ids[row]} said {said:<4} {predicted.routes[row]} predicts {says:<4} "
+            f"(score {predicted.scores[row, label]:.2f})",
+            markup=False,
+        )
+
+
+def most_telling_pair(
+    texts: np.ndarray, labels: np.ndarray, scores: np.ndarray, decisions: np.ndarray
+) -> tuple[int, int, int] | None:
+    """Two rows of one text and a label on which their users disagree, best those the model tells apart rightly.
+
+    Returns (row of the one who said no, row of the one who said yes, label), or None where nobody disagrees.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        rows_of.setdefault(text, []).append(row)
+    best: tuple[float, int, int, int] | None = None
+    for rows in rows_of.values():
+        for label in range(labels.shape[1]):
+            said_no = [row for row in rows if labels[row, label] < 0.5]
+            said_yes = [row for row in rows if labels[row, label] >= 0.5]
+            for no in said_no:
+                for yes in said_yes:
+                    right = float(decisions[yes, label]) + float(not decisions[no, label])
+                    value = right + float(scores[yes, label] - scores[no, label])
+                    if best is None or value > best[0]:
+                        best = (value, no, yes, label)
+    return best[1:] if best else None
+
+
+def _bad_rows(value: str) -> Any:
+    if value not in ("refuse", "skip"):
+        raise ExperimentError(f"--on-bad-rows {value}: expected refuse or skip.")
+    return value

@@ -1,0 +1,63 @@
+"""Starting Ray, with the settings a user should not have to know of."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from beholder.errors import ClusterError
+
+# Set before Ray starts, so that its workers inherit them. Token auth is off for a cluster nobody else can reach; idle
+# OpenMP threads must sleep, or processes that share few cores slow each other down severalfold; no hub is asked.
+SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def apply_settings() -> None:
+    """Put `SETTINGS` into the environment, keeping what the user has set already."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def local_ray(cpus: int | None = None) -> Iterator[None]:
+    """An embedded Ray on loopback for the time of a `with` block; joins one that runs in this process already.
+
+    Args:
+        cpus: how many to offer; all of this machine's where None.
+
+    Raises:
+        ClusterError: Ray did not start.
+    """
+    apply_settings()
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            _node_ip_address="127.0.0.1",
+        )
+    except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ClusterError(f"Ray did not start: {reason}. `beholder doctor` shows memory and disk.") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,64 @@
+"""Everything beholder refuses, and why.
+
+A message says what is wrong, where (file, row, column, value) and what to do next, in one line. The command line prints
+it without a traceback and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BeholderError(Exception):
+    """Base of all errors a user can mend."""
+
+
+class DataError(BeholderError):
+    """The annotations, or the file they come from, cannot be used as they are."""
+
+
+class SplitError(BeholderError):
+    """The rows cannot be split as asked."""
+
+
+class ExperimentError(BeholderError):
+    """The experiment file says something that cannot be done."""
+
+
+class BaseModelError(BeholderError):
+    """A base model cannot be found, or is not what it should be."""
+
+
+class MethodError(BeholderError):
+    """A method cannot be fitted, saved, loaded or applied."""
+
+
+class ClusterError(BeholderError):
+    """Ray could not be started, or a distributed job failed."""
+
+
+class TrackingError(BeholderError):
+    """The MLflow store cannot be reached or written."""
+
+
+class RegistryError(BeholderError):
+    """A bundle or a registered version is missing, damaged or refused."""
+
+
+class ServeError(BeholderError):
+    """The server cannot be started as asked."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name nobody knows: what was meant, and what there is.
+
+    Args:
+        kind: what the name should have been ("method", "source", ...).
+        name: what was written.
+        known: every valid name.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."

@@ -1,0 +1,141 @@
+"""Pictures of a run: each answers one question in five seconds, in colours everybody can tell apart (Okabe and Ito)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from beholder.evaluation.gains import user_gains
+from beholder.evaluation.metrics import Floats, reliability
+from beholder.evaluation.results import ArmScores, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+NAMED_USERS = 30
+"""With more users than this, the dots of the per-user figure go without names."""
+
+
+def write_figures(folder: Path, results: Results) -> list[Path]:
+    """Draw every figure of a run into a folder: PNGs, each written whole.
+
+    `gain.png` for all methods; for each arm but the reference `gain-per-label-ARM.png` and `gain-per-user-ARM.png`; for
+    each arm `reliability-ARM.png`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [_save(folder / "gain.png", gain_per_method(results))]
+    for arm in results.arms:
+        if arm.name != results.reference:
+            written.append(_save(folder / f"gain-per-label-{arm.name}.png", gain_per_label(results, arm)))
+            written.append(_save(folder / f"gain-per-user-{arm.name}.png", gain_per_user(results, arm)))
+        written.append(_save(folder / f"reliability-{arm.name}.png", reliability_curve(results, arm)))
+    return written
+
+
+def gain_per_method(results: Results) -> Figure:
+    """Gain in macro-F1 of every method over the reference, with intervals; controls in grey."""
+    arms = [arm for arm in results.arms if arm.name != results.reference]
+    gains = [results.gains[arm.name] for arm in arms]
+    return _intervals(
+        [arm.name for arm in arms],
+        np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
+        f"Gain over {results.reference}, all labels",
+        grey=[arm.control_of is not None for arm in arms],
+    )
+
+
+def gain_per_label(results: Results, arm: ArmScores) -> Figure:
+    """Gain of one method on each label, with intervals."""
+    gains = results.gains[arm.name].per_label
+    return _intervals(
+        list(results.label_names),
+        np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
+        f"{arm.name}: gain over {results.reference} per label",
+    )
+
+
+def gain_per_user(results: Results, arm: ArmScores) -> Figure:
+    """Gain of one method for each user, sorted; the size of a dot grows with the user's test rows."""
+    reference = next(each for each in results.arms if each.name == results.reference)
+    test = results.test
+    points = user_gains(results.decisions(arm), results.decisions(reference), test.labels, test.user_ids)
+    users, rows = np.unique(test.user_ids.astype(str), return_counts=True)
+    order = [place for place in np.argsort(points) if not np.isnan(points[place])]
+    named = len(order) <= NAMED_USERS
+    figure, axes = _canvas(height=1.6 + 0.24 * len(order) if named else 5.5)
+    size = 25 + 75 * rows / rows.max()
+    for place, user in enumerate(order):
+        colour = BLUE if points[user] > 0 else ORANGE if points[user] < 0 else GREY
+        axes.scatter(points[user], place, s=size[user] if named else 12, color=colour, zorder=3)
+    if named:
+        axes.set_yticks(range(len(order)), [f"{users[user]} ({rows[user]})" for user in order])
+    else:
+        axes.set_yticks([])
+        axes.set_ylabel(f"{len(order):,} users, sorted")
+    better = int((points[order] > 0).sum())
+    axes.set_title(f"{arm.name}: better for {better} of {len(order)} users than {results.reference}", loc="left")
+    axes.set_xlabel("gain in macro-F1, points" + (" (in brackets: test rows of the user)" if named else ""))
+    axes.axvline(0, color="black", linewidth=1)
+    return figure
+
+
+def reliability_curve(results: Results, arm: ArmScores) -> Figure:
+    """How often a label is given where the model scores it so."""
+    found = reliability(arm.test_scores, results.test.labels)
+    filled = found.count > 0
+    figure, axes = _canvas(width=5.5, height=5.2)
+    axes.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", label="perfectly calibrated")
+    size = 20 + 180 * np.sqrt(found.count[filled] / found.count.max())
+    axes.plot(found.confidence[filled], found.frequency[filled], color=BLUE, linewidth=1.5)
+    axes.scatter(found.confidence[filled], found.frequency[filled], s=size, color=BLUE, zorder=3, label=arm.name)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="score (mean of the bin)", ylabel="share given the label")
+    axes.set_title(f"{arm.name}: are its scores right? (larger dots: more judgements)", loc="left", fontsize=10)
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def _intervals(names: list[str], points: Floats, title: str, grey: list[bool] | None = None) -> Figure:
+    """Horizontal dots with intervals: points float [names, (value, low, high)]; the first name on top."""
+    figure, axes = _canvas(height=1.6 + 0.36 * len(names))
+    for place, (value, low, high) in enumerate(points):
+        if np.isnan(value):
+            continue
+        sure = low > 0 or high < 0
+        colour = GREY if grey is not None and grey[place] else BLUE if sure and value > 0 else ORANGE if sure else GREEN
+        low, high = (value, value) if np.isnan(low) else (low, high)
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.scatter(value, place, color=colour, s=45, zorder=3)
+        axes.annotate(
+            f"{value:+.1f}", (value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.7)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_xlabel("points of macro-F1, 95 % interval" if grey is not None else "points of F1, 95 % interval")
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def _canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(file: Path, figure: Figure) -> Path:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png", dpi=130)
+    os.replace(temporary, file)
+    return file

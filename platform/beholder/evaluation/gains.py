@@ -1,0 +1,155 @@
+"""What a method wins over the reference method on the same rows, and how sure that is.
+
+A gain is read three ways (see the paper's metric): points, relative to the reference's F1, and relative to the headroom
+the reference leaves. Intervals come from a bootstrap that resamples users and texts, because both are samples: a row
+weighs (how often its user was drawn) x (how often its text was drawn), the "pigeonhole bootstrap" (Owen 2007, Annals of
+Applied Statistics 1(2)), which is slightly conservative. Method and reference are compared under the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.evaluation.metrics import Decisions, Floats, counts, f1, macro, per_user
+
+CHUNK = 8_000_000
+"""Weights held at once: 64 MB."""
+
+
+@dataclass(frozen=True)
+class LabelGain:
+    """The gain on one label, in percentage points; NaN where the label has no positive."""
+
+    label: int
+    points: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A method against the reference.
+
+    Attributes:
+        points: difference in macro-F1, percentage points.
+        relative: difference / the reference's macro-F1, a fraction; None where that is 0.
+        headroom: difference / (1 - the reference's macro-F1), a fraction; None where that is 0.
+        low, high: the interval of `points`.
+        per_label: the same per label.
+    """
+
+    points: float
+    relative: float | None
+    headroom: float | None
+    low: float
+    high: float
+    per_label: tuple[LabelGain, ...]
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.low > 0
+
+
+def gains(
+    decisions: Mapping[str, Decisions],
+    reference: str,
+    labels: Floats,
+    text_ids: NDArray[np.object_],
+    user_ids: NDArray[np.object_],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Gain]:
+    """The gain of every method over `reference`, all under the same draws.
+
+    Args:
+        decisions: bool [rows, labels] of each method, the reference among them.
+        reference: the name of the method gains are measured against.
+        labels: float [rows, labels], NaN = not asked.
+        text_ids, user_ids: str [rows]. Where there is one user only, texts alone are resampled, and vice versa.
+        draws: bootstrap draws.
+        seed: of the draws.
+        level: of the interval (percentiles).
+    """
+    names = [reference, *(name for name in decisions if name != reference)]
+    stacked = np.concatenate(
+        [np.concatenate(counts(decisions[name], labels), axis=1) for name in names], axis=1
+    )  # [rows, methods * 3 * labels]
+    shape = (len(names), 3, labels.shape[1])
+
+    def per_label(sums: Floats) -> Floats:
+        """[..., methods * 3 * labels] -> F1 [..., methods, labels]."""
+        parts = sums.reshape(*sums.shape[:-1], *shape)
+        return f1(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :])
+
+    here = per_label(stacked.sum(axis=0))  # [methods, labels]
+    drawn = np.concatenate(
+        [per_label(weights @ stacked) for weights in row_weights(text_ids, user_ids, draws, seed)]
+    )  # [draws, methods, labels]
+    quantiles = [(1 - level) / 2, (1 + level) / 2]
+    found: dict[str, Gain] = {}
+    for place, name in enumerate(names):
+        difference = float(macro(here)[place] - macro(here)[0])
+        low, high = _interval(macro(drawn)[:, place] - macro(drawn)[:, 0], quantiles)
+        base = float(macro(here)[0])
+        found[name] = Gain(
+            points=100 * difference,
+            relative=difference / base if base > 0 else None,
+            headroom=difference / (1 - base) if base < 1 else None,
+            low=100 * low,
+            high=100 * high,
+            per_label=tuple(
+                LabelGain(
+                    label,
+                    100 * float(here[place, label] - here[0, label]),
+                    *(100 * end for end in _interval(drawn[:, place, label] - drawn[:, 0, label], quantiles)),
+                )
+                for label in range(labels.shape[1])
+            ),
+        )
+    return {name: found[name] for name in decisions}
+
+
+def row_weights(
+    text_ids: NDArray[np.object_], user_ids: NDArray[np.object_], draws: int, seed: int
+) -> Iterator[Floats]:
+    """Bootstrap weights of the rows, in chunks of draws: float64 [some draws, rows].
+
+    Users and texts are drawn with replacement, independently; a row's weight is the product of the two counts.
+    """
+    rng = np.random.default_rng(seed)
+    _, user = np.unique(user_ids.astype(str), return_inverse=True)
+    _, text = np.unique(text_ids.astype(str), return_inverse=True)
+    chunk = max(1, CHUNK // len(user_ids))
+    for start in range(0, draws, chunk):
+        size = min(chunk, draws - start)
+        yield _multiplicities(user, size, rng) * _multiplicities(text, size, rng)
+
+
+def user_gains(decisions: Decisions, reference: Decisions, labels: Floats, user_ids: NDArray[np.object_]) -> Floats:
+    """Each user's difference in macro-F1, in points, users sorted: float64 [users], NaN without any positive."""
+    mine, other = per_user(decisions, labels, user_ids), per_user(reference, labels, user_ids)
+    return 100 * (mine.macro_f1 - other.macro_f1)
+
+
+def _multiplicities(group: NDArray[np.integer], draws: int, rng: np.random.Generator) -> Floats:
+    """How often each row's group is drawn: [draws, rows]; all 1 where there is only one group."""
+    groups = int(group.max()) + 1
+    if groups == 1:
+        return np.ones((draws, len(group)))
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws)[:, group].astype(np.float64)
+
+
+def _interval(differences: Floats, quantiles: list[float]) -> tuple[float, float]:
+    """Percentiles of the draws that have a value; NaN where none has."""
+    usable = differences[~np.isnan(differences)]
+    if not len(usable):
+        return float("nan"), float("nan")
+    low, high = np.quantile(usable, quantiles)
+    return float(low), float(high)

@@ -1,0 +1,170 @@
+"""From scores to decisions to F1: all pooled over rows, all in fractions 0..1.
+
+A label counts as given where it is at least 0.5; NaN means the user was not asked, and leaves the row out for that
+label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["multilabel", "multiclass"]
+Floats = NDArray[np.floating]
+Decisions = NDArray[np.bool_]
+
+
+def decide(scores: Floats, thresholds: Floats, kind: Kind) -> Decisions:
+    """Which labels are said to be present: bool [rows, labels].
+
+    `multilabel`: where the score reaches its label's threshold. `multiclass`: the highest score, the first of equals.
+    """
+    if kind == "multiclass":
+        return np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
+    return scores >= thresholds
+
+
+def fit_thresholds(scores: Floats, labels: Floats, kind: Kind) -> NDArray[np.float32]:
+    """The threshold of each label that maximises its F1 on these (validation) rows: float32 [labels].
+
+    All cuts are tried at once: with rows sorted by falling score, predicting the first n positive gives
+    F1 = 2 tp / (n + positives). A threshold lies half-way between the scores it parts; of equally good ones the nearest
+    to 0.5 is taken. 0.5 for a label without a positive, and for `multiclass`, which needs none.
+    """
+    thresholds = np.full(scores.shape[1], 0.5, dtype=np.float32)
+    if kind == "multiclass":
+        return thresholds
+    for label in range(scores.shape[1]):
+        asked = ~np.isnan(labels[:, label])
+        score = np.sort(scores[asked, label])[::-1].astype(np.float64)
+        gold = labels[asked, label][np.argsort(-scores[asked, label], kind="stable")] >= 0.5
+        if not gold.any():
+            continue
+        f1 = 2 * np.cumsum(gold) / (np.arange(1, len(gold) + 1) + gold.sum())
+        is_cut = np.append(score[:-1] > score[1:], True)
+        below = np.append(score[1:], 0.0)
+        cuts, values = ((score + below) / 2)[is_cut], f1[is_cut]
+        best = cuts[values >= values.max() - 1e-12]
+        thresholds[label] = _between(best[np.abs(best - 0.5).argmin()], score)
+    return thresholds
+
+
+def counts(decisions: Decisions, labels: Floats) -> tuple[Floats, Floats, Floats]:
+    """Each row's true positives, false positives and false negatives: three float64 [rows, labels] of 0 and 1."""
+    asked, gold = ~np.isnan(labels), labels >= 0.5
+    true = (decisions & gold & asked).astype(np.float64)
+    false = (decisions & ~gold & asked).astype(np.float64)
+    missed = (~decisions & gold & asked).astype(np.float64)
+    return true, false, missed
+
+
+def f1(true: Floats, false: Floats, missed: Floats) -> Floats:
+    """2 tp / (2 tp + fp + fn), elementwise; NaN where there is no positive to find."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(true + missed > 0, 2 * true / (2 * true + false + missed), np.nan)
+
+
+def macro(per_label: Floats) -> Floats:
+    """The mean over the last axis of the labels that have a positive; NaN where none has."""
+    present = ~np.isnan(per_label)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nansum(per_label, axis=-1) / np.where(present.any(axis=-1), present.sum(axis=-1), np.nan)
+
+
+def f1_per_label(decisions: Decisions, labels: Floats) -> Floats:
+    """F1 of each label, pooled over rows: float64 [labels], NaN for a label without a positive."""
+    true, false, missed = counts(decisions, labels)
+    return f1(true.sum(axis=0), false.sum(axis=0), missed.sum(axis=0))
+
+
+def macro_f1(decisions: Decisions, labels: Floats) -> float:
+    """Mean F1 over the labels with at least one positive among these rows; NaN where there is none at all.
+
+    Labels without a positive are left out rather than counted as 0 or 1, for every method alike.
+    """
+    return float(macro(f1_per_label(decisions, labels)))
+
+
+def subset_accuracy(decisions: Decisions, labels: Floats) -> float:
+    """Share of rows on which every label that was asked is decided rightly."""
+    wrong = (decisions != (labels >= 0.5)) & ~np.isnan(labels)
+    return float((~wrong.any(axis=1)).mean())
+
+
+@dataclass(frozen=True)
+class PerUser:
+    """Numbers of each user, in the order of `users`.
+
+    Attributes:
+        users: str [users], sorted.
+        rows: int64 [users].
+        macro_f1: float64 [users], NaN for a user without any positive.
+        subset_accuracy: float64 [users].
+    """
+
+    users: NDArray[np.str_]
+    rows: NDArray[np.int64]
+    macro_f1: Floats
+    subset_accuracy: Floats
+
+
+def per_user(decisions: Decisions, labels: Floats, user_ids: NDArray[np.object_]) -> PerUser:
+    """Macro-F1 and subset accuracy of every user, from one pass over the rows."""
+    users, user = np.unique(user_ids.astype(str), return_inverse=True)
+    sums = [_by_group(part, user, len(users)) for part in counts(decisions, labels)]
+    right = ~((decisions != (labels >= 0.5)) & ~np.isnan(labels)).any(axis=1)
+    rows = np.bincount(user, minlength=len(users))
+    accuracy = np.bincount(user, right, len(users)) / rows
+    return PerUser(users, rows.astype(np.int64), macro(f1(*sums)), accuracy)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Scores against what came true, in bins of equal width.
+
+    Attributes:
+        confidence: mean score in each bin, NaN where it is empty.
+        frequency: share of positives in each bin, NaN where it is empty.
+        count: (row, label) pairs in each bin.
+    """
+
+    confidence: Floats
+    frequency: Floats
+    count: NDArray[np.int64]
+
+
+def reliability(scores: Floats, labels: Floats, bins: int = 15) -> Reliability:
+    """Bin all asked (row, label) pairs by score."""
+    asked = ~np.isnan(labels)
+    score, gold = scores[asked].astype(np.float64), labels[asked] >= 0.5
+    place = np.minimum((score * bins).astype(np.int64), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        confidence = np.bincount(place, score, bins) / count
+        frequency = np.bincount(place, gold, bins) / count
+    return Reliability(confidence, frequency, count.astype(np.int64))
+
+
+def expected_calibration_error(scores: Floats, labels: Floats, bins: int = 15) -> float:
+    """ECE: mean distance between score and frequency over the bins, weighted by their size (Naeini et al. 2015)."""
+    found = reliability(scores, labels, bins)
+    filled = found.count > 0
+    distance = np.abs(found.confidence - found.frequency)[filled]
+    return float((distance * found.count[filled]).sum() / found.count.sum())
+
+
+def _between(cut: float, scores: Floats) -> np.float32:
+    """`cut` as float32, still parting the same float32 scores: rounding must not move it onto the wrong side."""
+    rounded = np.float32(cut)
+    above = scores[scores > cut] if not (scores == cut).any() else scores[scores >= cut]
+    if len(above) and rounded > above.min():
+        rounded = np.float32(above.min())
+    return rounded
+
+
+def _by_group(values: Floats, group: NDArray[np.integer], groups: int) -> NDArray[np.float64]:
+    """Sum rows of [rows, labels] by group: [groups, labels]."""
+    return np.column_stack([np.bincount(group, column, groups).astype(np.float64) for column in values.T])

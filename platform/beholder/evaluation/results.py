@@ -1,0 +1,173 @@
+"""From the scores of all arms to everything that is reported of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations
+from beholder.evaluation.gains import Gain, gains, user_gains
+from beholder.evaluation.metrics import (
+    Decisions,
+    Floats,
+    Kind,
+    decide,
+    expected_calibration_error,
+    f1_per_label,
+    macro_f1,
+    per_user,
+    subset_accuracy,
+)
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """What one arm says of the validation and test rows: all that evaluation ever sees of a model.
+
+    Attributes:
+        name, method: the arm's and its method's.
+        thresholds: float32 [labels], fitted on validation.
+        valid_scores, test_scores: float32 [rows, labels] in 0..1.
+        seconds: to fit and score.
+        control_of: the arm this one is the control of.
+    """
+
+    name: str
+    method: str
+    thresholds: NDArray[np.float32]
+    valid_scores: NDArray[np.float32]
+    test_scores: NDArray[np.float32]
+    seconds: float
+    control_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The judgements scores are held against.
+
+    Attributes:
+        labels: float32 [rows, labels], NaN = not asked.
+        text_ids, user_ids: str [rows].
+    """
+
+    labels: NDArray[np.float32]
+    text_ids: NDArray[np.object_]
+    user_ids: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, annotations: Annotations) -> Rows:
+        """Those of annotations."""
+        return cls(annotations.labels, annotations.text_ids, annotations.user_ids)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The arms compared. `gains` per arm over `reference`, with the settings of the bootstrap."""
+
+    arms: tuple[ArmScores, ...]
+    label_names: tuple[str, ...]
+    kind: Kind
+    reference: str
+    valid: Rows
+    test: Rows
+    gains: dict[str, Gain]
+    draws: int
+    level: float
+
+    def decisions(self, arm: ArmScores) -> Decisions:
+        """What an arm decides on the test rows."""
+        return decide(arm.test_scores, arm.thresholds, self.kind)
+
+    def wins(self, arm: ArmScores) -> bool:
+        """Whether the arm's interval is above zero, and that of its control, where it has one, is not."""
+        controls = [each for each in self.arms if each.control_of == arm.name]
+        return self.gains[arm.name].above_zero and not any(self.gains[each.name].above_zero for each in controls)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, NaN as None. Scores are fractions; `points`, `low` and `high` percentage points."""
+        return _plain(
+            {
+                "reference": self.reference,
+                "rows": len(self.test.labels),
+                "users": len(set(self.test.user_ids)),
+                "draws": self.draws,
+                "level": self.level,
+                "methods": {arm.name: self._arm(arm) for arm in self.arms},
+            }
+        )
+
+    def _arm(self, arm: ArmScores) -> dict[str, Any]:
+        decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
+        reference = next(each for each in self.arms if each.name == self.reference)
+        by_user = user_gains(decisions, self.decisions(reference), labels, self.test.user_ids)
+        valid = decide(arm.valid_scores, arm.thresholds, self.kind)
+        return {
+            "method": arm.method,
+            "control_of": arm.control_of,
+            "macro_f1": macro_f1(decisions, labels),
+            "valid_macro_f1": macro_f1(valid, self.valid.labels),
+            "per_label": dict(zip(self.label_names, f1_per_label(decisions, labels).tolist(), strict=True)),
+            "subset_accuracy": subset_accuracy(decisions, labels),
+            "ece": expected_calibration_error(arm.test_scores, labels),
+            "gain": {key: getattr(gain, key) for key in ("points", "relative", "headroom", "low", "high")},
+            "per_label_gain": {
+                self.label_names[each.label]: {"points": each.points, "low": each.low, "high": each.high}
+                for each in gain.per_label
+            },
+            "users": {
+                "better": int((by_user > 0).sum()),
+                "worse": int((by_user < 0).sum()),
+                "same": int((by_user == 0).sum()),
+            },
+            "wins": self.wins(arm),
+            "seconds": arm.seconds,
+        }
+
+    def user_table(self) -> pa.Table:
+        """One row per user of the test rows: `user_id`, `rows`, and for each arm `macro_f1.ARM`, `gain_points.ARM`."""
+        reference = next(each for each in self.arms if each.name == self.reference)
+        columns: dict[str, Any] = {}
+        for arm in self.arms:
+            decisions = self.decisions(arm)
+            users = per_user(decisions, self.test.labels, self.test.user_ids)
+            columns |= {"user_id": users.users, "rows": users.rows, f"macro_f1.{arm.name}": users.macro_f1}
+            columns[f"gain_points.{arm.name}"] = user_gains(
+                decisions, self.decisions(reference), self.test.labels, self.test.user_ids
+            )
+        return pa.table({name: _array(values) for name, values in columns.items()})
+
+
+def evaluate(
+    arms: Sequence[ArmScores],
+    valid: Rows,
+    test: Rows,
+    label_names: Sequence[str],
+    kind: Kind,
+    reference: str,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Results:
+    """Compare the arms on the test rows. See `gains.gains` for the interval."""
+    decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
+    found = gains(decisions, reference, test.labels, test.text_ids, test.user_ids, draws=draws, seed=seed, level=level)
+    return Results(tuple(arms), tuple(label_names), kind, reference, valid, test, found, draws, level)
+
+
+def _array(values: Floats | NDArray[Any]) -> pa.Array:
+    return pa.array(values.tolist() if values.dtype.kind in "UO" else values, from_pandas=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,108 @@
+"""An arm's scores as Parquet: everything evaluation needs, so that every number can be computed again."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations
+from beholder.errors import DataError
+from beholder.evaluation.metrics import Kind
+from beholder.evaluation.results import ArmScores, Rows
+
+FORMAT = 1
+COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
+_KEY = b"beholder_scores"
+
+
+@dataclass(frozen=True)
+class ScoresFile:
+    """What a file holds: an arm's scores, and the rows they are held against."""
+
+    arm: ArmScores
+    label_names: tuple[str, ...]
+    kind: Kind
+    valid: Rows
+    test: Rows
+
+
+def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
+    """Write validation and test rows with their scores; the file appears whole or not at all."""
+    count = len(valid.task.labels)
+    described = {
+        "format": FORMAT,
+        "arm": arm.name,
+        "method": arm.method,
+        "control_of": arm.control_of,
+        "seconds": arm.seconds,
+        "thresholds": [float(value) for value in arm.thresholds],
+        "labels": list(valid.task.labels),
+        "kind": valid.task.kind,
+    }
+
+    def lists(values: NDArray[np.float32]) -> pa.Array:
+        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, count)
+
+    table = pa.table(
+        {
+            "part": ["valid"] * len(valid) + ["test"] * len(test),
+            "text_id": [*valid.text_ids, *test.text_ids],
+            "user_id": [*valid.user_ids, *test.user_ids],
+            "labels": lists(np.concatenate([valid.labels, test.labels])),
+            "scores": lists(np.concatenate([arm.valid_scores, arm.test_scores])),
+        }
+    ).replace_schema_metadata({_KEY: json.dumps(described).encode()})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    pq.write_table(table, temporary, compression="zstd")
+    os.replace(temporary, file)
+
+
+def read_scores(file: Path) -> ScoresFile:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        DataError: missing, damaged, without a column, or written by a newer version.
+    """
+    remedy = "Run the experiment again."
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{file}: no readable scores ({reason}). {remedy}") from error
+    described = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    if not described or any(column not in table.column_names for column in COLUMNS):
+        raise DataError(f"{file}: not a scores file of beholder. {remedy}")
+    if described["format"] > FORMAT:
+        raise DataError(f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade.")
+    names = tuple(described["labels"])
+    part = np.asarray(table["part"].to_pylist(), dtype=object)
+
+    def matrix(column: str) -> NDArray[np.float32]:
+        flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.astype(np.float32, copy=False).reshape(-1, len(names))
+
+    labels, scores = matrix("labels"), matrix("scores")
+    ids = {column: np.asarray(table[column].to_pylist(), dtype=object) for column in ("text_id", "user_id")}
+    rows = {
+        name: Rows(labels[part == name], ids["text_id"][part == name], ids["user_id"][part == name])
+        for name in ("valid", "test")
+    }
+    arm = ArmScores(
+        name=described["arm"],
+        method=described["method"],
+        thresholds=np.asarray(described["thresholds"], dtype=np.float32),
+        valid_scores=scores[part == "valid"],
+        test_scores=scores[part == "test"],
+        seconds=described["seconds"],
+        control_of=described["control_of"],
+    )
+    return ScoresFile(arm, names, described["kind"], rows["valid"], rows["test"])

@@ -1,0 +1,215 @@
+"""The experiment file: which data, which split, which base, which methods, and what to do with the winner.
+
+Each room owns the config objects of its things; this file only composes them, and says where a file is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from beholder.configuration import build
+from beholder.errors import ExperimentError, unknown
+from beholder.methods import METHODS, MethodConfig, config_class
+from beholder.sources import SOURCES, SourceConfig, source_class
+from beholder.splits import SPLITS, ByColumn, ByNewUsers, ByPaper, ByText, SplitConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Section):
+    """Use less than there is, to try things out. `rows`: at most so many annotations, whole texts, drawn seeded."""
+
+    rows: int | None = Field(default=None, ge=1)
+
+
+class Evaluate(_Section):
+    """What gains are measured against, and with how many bootstrap draws."""
+
+    reference: str
+    bootstrap: int = Field(default=1000, ge=10)
+    seed: int = 0
+
+
+class Register(_Section):
+    """Publish the best method under this model name. MLflow allows neither `/` nor `:` in it."""
+
+    name: Name
+
+
+class Cluster(_Section):
+    """How many Ray Train workers share the arms, and whether they have a GPU each."""
+
+    workers: int = Field(default=1, ge=1)
+    use_gpu: bool | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method with its settings under a name of its own; a control points at the arm it is the control of."""
+
+    name: str
+    config: MethodConfig
+    control_of: str | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.config.model_dump()["method"]
+
+
+class Experiment(_Section):
+    """Everything one run needs to know. `methods` as written; `arms` resolved."""
+
+    name: Name
+    source: SourceConfig
+    split: SplitConfig = ByText()
+    base: str = "minilm-l6"
+    seed: int = 42
+    methods: dict[Name, dict[str, Any]]
+    evaluate: Evaluate
+    register_: Register | None = Field(default=None, alias="register")
+    limits: Limits = Limits()
+    cluster: Cluster = Cluster()
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _empty_settings(cls, methods: Any) -> Any:
+        if isinstance(methods, dict):
+            return {name: settings or {} for name, settings in methods.items()}
+        return methods
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Methods with what they extend filled in, each followed by its controls."""
+        arms: list[Arm] = []
+        for name, written in self.methods.items():
+            settings = _extended(name, self.methods, ())
+            controls = written.get("controls") or []
+            config = _method_config(name, settings)
+            arms.append(Arm(name, config))
+            for control in controls:
+                if control != "shuffled-users":
+                    raise ExperimentError(f"methods.{name}.controls: {unknown('control', control, ['shuffled-users'])}")
+                if not hasattr(config, "shuffle_users"):
+                    raise ExperimentError(
+                        f"methods.{name}.controls: shuffled-users is for methods that are told the user (-p), "
+                        f"not for {settings['method']!r}. Remove it."
+                    )
+                shuffled = config.model_copy(update={"shuffle_users": True})
+                arms.append(Arm(f"{name}~shuffled-users", shuffled, control_of=name))
+        if self.evaluate.reference not in {arm.name for arm in arms}:
+            known = [arm.name for arm in arms]
+            raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
+        return arms
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all settings: the same file with the same overrides is the same run."""
+        return hashlib.sha256(
+            json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True).encode()
+        ).hexdigest()
+
+
+def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        file: YAML.
+        overrides: `dotted.key=value`, the value read as YAML, as in `methods.cls.epochs=2`.
+
+    Raises:
+        ExperimentError: not there, not YAML, or not an experiment; says where and what was meant.
+    """
+    try:
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExperimentError(f"{file}: no such experiment file. Those that ship are under experiments/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{file}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ExperimentError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(written, dict):
+        raise ExperimentError(f"{file}: expected keys and values at the top, got {type(written).__name__}.")
+    for override in overrides:
+        _override(written, override)
+    return make_experiment(written, str(file))
+
+
+def make_experiment(written: dict[str, Any], where: str = "experiment") -> Experiment:
+    """Check an experiment given as plain dicts. See `load_experiment`."""
+    for key, tag, kinds in (("source", "name", list(SOURCES)), ("split", "by", list(SPLITS))):
+        section = written.get(key)
+        if section is None:
+            continue
+        if not isinstance(section, dict) or tag not in section:
+            raise ExperimentError(f"{where}: {key}: expected a {tag}, one of {', '.join(kinds)}.")
+        if section[tag] not in kinds:
+            raise ExperimentError(f"{where}: {key}.{tag}: {unknown(key, str(section[tag]), kinds)}")
+    # The tagged sections are built first: their own class gives better messages than a union of all of them.
+    built = dict(written)
+    if "source" in written:
+        built["source"] = build(source_class(written["source"]["name"]), written["source"], f"{where}: source")
+    if written.get("split") is not None:
+        kind = {"text": ByText, "column": ByColumn, "paper": ByPaper, "new-users": ByNewUsers}[written["split"]["by"]]
+        built["split"] = build(kind, written["split"], f"{where}: split")
+    experiment = build(Experiment, built, where)
+    try:
+        _ = experiment.arms  # resolving them is the check
+    except ExperimentError as error:
+        raise ExperimentError(f"{where}: {error}") from error
+    return experiment
+
+
+def _override(written: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ExperimentError(f"--set {override}: expected dotted.key=value.")
+    *path, last = key.split(".")
+    place: Any = written
+    for part in path:
+        if part in place and place[part] is None:
+            place[part] = {}
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise ExperimentError(f"--set {override}: {part!r} holds a value, not keys.")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"--set {override}: the value is not YAML.") from error
+
+
+def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ...]) -> dict[str, Any]:
+    written = {key: value for key, value in methods[name].items() if key != "controls"}
+    parent = written.pop("extends", None)
+    inherited: dict[str, Any] = {}
+    if parent is not None:
+        if parent not in methods:
+            raise ExperimentError(f"methods.{name}.extends: {unknown('method', str(parent), methods)}")
+        if parent in (name, *seen):
+            raise ExperimentError(f"methods.{name}.extends: {' -> '.join([*seen, name, parent])} goes in a circle.")
+        inherited = _extended(parent, methods, (*seen, name))
+    own_method = {"method": name} if name in METHODS else {}
+    return {**inherited, **own_method, **written}
+
+
+def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:
+    method = settings.get("method")
+    if method is None:
+        raise ExperimentError(f"methods.{name}: {unknown('method', name, METHODS)} Or say which with method: NAME.")
+    if method not in METHODS:
+        raise ExperimentError(f"methods.{name}.method: {unknown('method', str(method), METHODS)}")
+    return build(config_class(method), settings, f"methods.{name}")

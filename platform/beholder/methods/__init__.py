@@ -1,0 +1,14 @@
+"""Ways to predict, all with the same verbs: fit, score, save, load."""
+
+from beholder.methods.method import (
+    METHODS,
+    Context,
+    Fitted,
+    MethodConfig,
+    Training,
+    config_class,
+    load_fitted,
+    save_fitted,
+)
+
+__all__ = ["METHODS", "Context", "Fitted", "MethodConfig", "Training", "config_class", "load_fitted", "save_fitted"]

@@ -1,0 +1,92 @@
+"""One arm of an experiment, from annotations to a fitted method and its scores on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.annotations import Annotations
+from beholder.evaluation.results import ArmScores
+from beholder.evaluation.scores_file import write_scores
+from beholder.methods.controls import shuffle_users
+from beholder.methods.method import Context, Training, config_class, save_fitted
+
+
+@dataclass(frozen=True)
+class ArmJob:
+    """What a worker needs to know of one arm; plain values, so that it travels.
+
+    Attributes:
+        name: the arm's name, also its folder's.
+        config: the method's config, dumped.
+        control_of: the arm this one is the control of.
+        key: hash of all inputs; a finished arm with the same key need not be run again.
+    """
+
+    name: str
+    config: dict[str, Any]
+    control_of: str | None
+    key: str
+
+
+def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, context: Context) -> None:
+    """Fit, save, score validation and test rows, write the scores.
+
+    Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all.
+    """
+    started = time.perf_counter()
+    config = config_class(job.config["method"]).model_validate(job.config)
+    seen = parts
+    if getattr(config, "shuffle_users", False):
+        seen = {part: shuffle_users(rows, context.seed + i) for i, (part, rows) in enumerate(sorted(parts.items()))}
+    fitted = config.fit(seen["train"], seen["valid"], context)
+    fit_seconds = time.perf_counter() - started
+    scores = {part: fitted.score(list(seen[part].texts), list(seen[part].user_ids)) for part in ("valid", "test")}
+    seconds = time.perf_counter() - started
+    folder = run_folder / "methods" / job.name
+    temporary = folder.with_name(f".{job.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_fitted(fitted, temporary)
+    arm = ArmScores(
+        name=job.name,
+        method=fitted.method,
+        thresholds=np.asarray(fitted.thresholds, dtype=np.float32),
+        valid_scores=scores["valid"],
+        test_scores=scores["test"],
+        seconds=seconds,
+        control_of=job.control_of,
+    )
+    write_scores(run_folder / "scores" / f"{job.name}.parquet", arm, parts["valid"], parts["test"])
+    done = {"key": job.key, "seconds": seconds, "fit_seconds": fit_seconds, "training": _plain(fitted.training)}
+    (temporary / "done.json").write_text(json.dumps(done, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def is_done(job: ArmJob, run_folder: Path) -> bool:
+    """Whether this arm was finished with the very same inputs."""
+    return done(job.name, run_folder).get("key") == job.key
+
+
+def done(name: str, run_folder: Path) -> dict[str, Any]:
+    """What `run_arm` noted about a finished arm; empty where it is not finished."""
+    try:
+        return json.loads((run_folder / "methods" / name / "done.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _plain(training: Training) -> dict[str, Any]:
+    return {
+        "seconds": training.seconds,
+        "tokens_per_second": training.tokens_per_second,
+        "history": training.history,
+    }

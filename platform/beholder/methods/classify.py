@@ -1,0 +1,266 @@
+"""Fine-tuning with a classification head: `cls`, one model for all, and `cls-p`, told who is reading."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from beholder.annotations import Annotations, Task
+from beholder.bases import Base, load_base
+from beholder.errors import MethodError
+from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.methods.inputs import encode, scoring_batches
+from beholder.methods.method import Context, MethodConfig, Scores, Training
+from beholder.methods.network import Classifier
+from beholder.methods.objective import group, probabilities
+from beholder.methods.training import Schedule, train_classifier
+from beholder.prompts.wording import with_user
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+UserToken = Literal["text", "added"]
+
+
+class LoraSettings(BaseModel):
+    """The adapter's shape. `targets`: `auto` (PEFT's choice for the architecture), `all-linear`, or module names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    targets: Literal["auto", "all-linear"] | tuple[str, ...] = "auto"
+
+
+class ClassifyConfig(MethodConfig):
+    """One model for all: the text alone, rows grouped by text.
+
+    `lora: null` trains every weight (a plain fine-tune).
+    """
+
+    method: Literal["cls"] = "cls"
+    epochs: int = Field(default=8, ge=1)
+    patience: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    max_tokens: int = Field(default=128, ge=4)
+    lora: LoraSettings | None = LoraSettings()
+
+    trains: ClassVar[bool] = True
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedClassifier:
+        """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
+        users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
+        user_token: UserToken | None = getattr(self, "user_token", None)
+        base = load_base(context.base)
+        torch.manual_seed(context.seed)
+        network = Classifier(base, len(train.task.labels), len(users) if user_token == "added" else 0)
+        network.model = self._adapted(base)
+        _start_at_frequencies(network, train)
+        network.to(context.device)
+        fitted = FittedClassifier(
+            self.method, train.task, base, network, users, user_token, self.max_tokens, context.device
+        )
+        grouped = group(train, by_user=self.personal)
+        texts, slots = train.texts[grouped.rows], fitted.slots(train.user_ids[grouped.rows])
+        inputs = encode(base.tokenizer, fitted.prompts(texts, slots), fitted.max_tokens)
+
+        def validate() -> float:
+            scores = fitted.score(list(valid.texts), list(valid.user_ids))
+            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
+            value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
+            return value if math.isfinite(value) else 0.0
+
+        fitted.training = train_classifier(
+            network,
+            inputs,
+            slots if user_token == "added" else None,
+            grouped,
+            train.task,
+            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate),
+            validate,
+            seed=context.seed,
+            device=context.device,
+            progress=context.progress,
+        )
+        validate()
+        return fitted
+
+    def _adapted(self, base: Base) -> PreTrainedModel:
+        if self.lora is None:
+            base.model.requires_grad_(True)
+            return base.model
+        from peft import LoraConfig, get_peft_model
+
+        targets = self.lora.targets
+        config = LoraConfig(
+            r=self.lora.rank,
+            lora_alpha=self.lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.lora.dropout,
+            target_modules=None if targets == "auto" else targets if isinstance(targets, str) else list(targets),
+        )
+        try:
+            model: Any = get_peft_model(base.model, config)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MethodError(f"methods.*.lora.targets does not fit base {base.name!r}: {reason}") from error
+        return model
+
+
+class PersonalisedClassifyConfig(ClassifyConfig):
+    """One model that is told who reads: the paper's `-p` arm.
+
+    `user_token: text` writes the user's number before the text; `added` puts a trained vector of the user's own there.
+    """
+
+    method: Literal["cls-p"] = "cls-p"  # type: ignore[assignment]
+    user_token: UserToken = "text"
+    shuffle_users: bool = False
+
+    personal: ClassVar[bool] = True
+
+
+class FittedClassifier:
+    """A fine-tuned classifier. See `method.Fitted` for the attributes."""
+
+    def __init__(
+        self,
+        method: str,
+        task: Task,
+        base: Base,
+        network: Classifier,
+        users: dict[str, int],
+        user_token: UserToken | None,
+        max_tokens: int,
+        device: str,
+    ) -> None:
+        self.method = method
+        self.task = task
+        self.base = base
+        self.network = network
+        self.users = users
+        self.user_token = user_token
+        self.max_tokens = min(max_tokens, base.max_tokens - (1 if user_token == "added" else 0))
+        self.device = device
+        self.thresholds: NDArray[np.float32] = np.full(len(task.labels), 0.5, dtype=np.float32)
+        self.training = Training()
+
+    def slots(self, users: Sequence[str] | NDArray[np.object_]) -> NDArray[np.int64]:
+        """Each user's slot, -1 for users unseen in training and wherever the method does not look at users."""
+        return np.asarray([self.users.get(user, -1) for user in users], dtype=np.int64)
+
+    def prompts(self, texts: Sequence[str] | NDArray[np.object_], slots: NDArray[np.int64]) -> list[str]:
+        """What the tokenizer sees: the text, behind the user's number where users are plain text."""
+        if self.user_token != "text":
+            return list(texts)
+        return [text if slot < 0 else with_user(text, int(slot)) for text, slot in zip(texts, slots, strict=True)]
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [rows, labels]. Each distinct input is run once, however many rows ask for it.
+
+        A user unseen in training is read as no user (`text`) or as the mean of the known ones (`added`).
+        """
+        position: dict[tuple[str, int], int] = {}
+        keys = zip(texts, self.slots(users).tolist(), strict=True)
+        index = [position.setdefault(key, len(position)) for key in keys]
+        distinct = [text for text, _ in position]
+        slots = np.asarray([slot for _, slot in position], dtype=np.int64)
+        inputs = encode(self.base.tokenizer, self.prompts(distinct, slots), self.max_tokens)
+        scores = np.empty((len(position), len(self.task.labels)), dtype=np.float32)
+        was_training = self.network.training
+        self.network.eval()
+        with torch.inference_mode():
+            for rows in scoring_batches(inputs.lengths):
+                ids, mask = inputs.batch(rows)
+                user = torch.from_numpy(slots[rows]).to(self.device) if self.user_token == "added" else None
+                logits = self.network(ids.to(self.device), mask.to(self.device), user)
+                scores[rows] = probabilities(logits, self.task.kind).float().cpu().numpy()
+        self.network.train(was_training)
+        return scores[index]
+
+    def knows(self, user: str) -> bool:
+        """Whether this user was in training, and the method looks at users at all."""
+        return user in self.users
+
+    def save(self, folder: Path) -> None:
+        """The adapter in PEFT's own format (or all weights), head and user vectors as safetensors, settings as JSON."""
+        from peft import PeftModel
+        from safetensors.torch import save_file, save_model
+
+        model = self.network.model
+        if isinstance(model, PeftModel):
+            model.peft_config["default"].base_model_name_or_path = self.base.name
+            model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+        else:
+            save_model(model, str(folder / "weights.safetensors"))
+        tensors = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.network.state_dict().items()
+            if not name.startswith("model.")
+        }
+        save_file(tensors, str(folder / "head.safetensors"))
+        settings = {
+            "base": self.base.name,
+            "base_checksum": self.base.checksum,
+            "max_tokens": self.max_tokens,
+            "user_token": self.user_token,
+            "users": self.users,
+        }
+        (folder / "classifier.json").write_text(json.dumps(settings))
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: str, device: str
+    ) -> FittedClassifier:
+        """Read `save`'s files onto the base they were trained on.
+
+        Raises:
+            MethodError: the base is another one than at training, or a file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, load_model
+
+        settings = json.loads((folder / "classifier.json").read_text())
+        loaded = load_base(base)
+        if loaded.checksum != settings["base_checksum"]:
+            raise MethodError(
+                f"{folder}: trained on base {settings['base']!r} with other weights than {base!r} has here. "
+                "Give the same base, or fit again."
+            )
+        slots = len(settings["users"]) if settings["user_token"] == "added" else 0
+        network = Classifier(loaded, len(task.labels), slots)
+        try:
+            if (folder / "adapter").is_dir():
+                from peft import PeftModel
+
+                network.model = PeftModel.from_pretrained(loaded.model, str(folder / "adapter"), is_trainable=False)
+            else:
+                load_model(network.model, str(folder / "weights.safetensors"))
+            missing, unexpected = network.load_state_dict(load_file(str(folder / "head.safetensors")), strict=False)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise MethodError(f"{folder}: damaged or incomplete weights ({error}). Fit it again.") from error
+        if unexpected or any(not name.startswith("model.") for name in missing):
+            raise MethodError(f"{folder}/head.safetensors: not the head of this classifier. Fit it again.")
+        network.to(device).eval()
+        fitted = cls(
+            method, task, loaded, network, settings["users"], settings["user_token"], settings["max_tokens"], device
+        )
+        fitted.thresholds = thresholds
+        return fitted
+
+
+def _start_at_frequencies(network: Classifier, train: Annotations) -> None:
+    """Start the head at each label's frequency, so that rare labels need not be unlearned first."""
+    frequency = np.clip(np.nanmean(train.labels, axis=0), 1e-4, 1 - 1e-4)
+    start = np.log(frequency) if train.task.kind == "multiclass" else np.log(frequency / (1 - frequency))
+    with torch.no_grad():
+        network.head.bias.copy_(torch.from_numpy(start))

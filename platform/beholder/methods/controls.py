@@ -1,0 +1,17 @@
+"""Controls: the same method with what it claims to use taken away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from beholder.annotations import Annotations
+
+
+def shuffle_users(annotations: Annotations, seed: int) -> Annotations:
+    """The same judgements, each under the id of another row's user, drawn without replacement.
+
+    Every user keeps their number of rows, but a row's user says nothing of who judged it. A personalised method fitted
+    and scored on this must not gain; if it does, its gain is not personalisation.
+    """
+    order = np.random.default_rng(seed).permutation(len(annotations))
+    return annotations.replace_users(list(annotations.user_ids[order]))

@@ -1,0 +1,75 @@
+"""From texts to batches of token ids: each distinct text tokenised once, batches cut by length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokenised inputs.
+
+    Attributes:
+        tokens: one list of token ids per input.
+        lengths: int64 [inputs].
+        pad: the padding token's id.
+    """
+
+    tokens: list[list[int]]
+    lengths: NDArray[np.int64]
+    pad: int
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Token ids int64 [rows, tokens] and mask int64 [rows, tokens], padded to the longest of these rows only."""
+        width = int(self.lengths[rows].max())
+        ids = np.full((len(rows), width), self.pad, dtype=np.int64)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for position, row in enumerate(rows):
+            length = self.lengths[row]
+            ids[position, :length] = self.tokens[row]
+            mask[position, :length] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Encoded:
+    """Tokenise, cutting texts longer than `max_tokens`."""
+    tokens = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
+    lists: list[list[int]] = [list(ids) or [int(tokenizer.pad_token_id)] for ids in tokens]  # type: ignore[arg-type, call-overload]
+    lengths = np.asarray([len(ids) for ids in lists], dtype=np.int64)
+    return Encoded(lists, lengths, int(tokenizer.pad_token_id))  # type: ignore[arg-type]
+
+
+def training_batches(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """One epoch of batches, each row once, rows of like length together, in random order.
+
+    Rows are shuffled, sorted by length within stretches of 50 batches, and cut: padding is rare, yet batches differ
+    from epoch to epoch.
+    """
+    order = rng.permutation(len(lengths))
+    stretch = 50 * batch_size
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), stretch):
+        part = order[start : start + stretch]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def scoring_batches(lengths: NDArray[np.int64], token_budget: int = 8192) -> Iterator[NDArray[np.int64]]:
+    """Every row once, longest first, each batch at most `token_budget` tokens with its padding (or one row)."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        count = max(1, token_budget // int(lengths[order[start]]))
+        yield order[start : start + count]
+        start += count

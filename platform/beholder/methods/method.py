@@ -1,0 +1,190 @@
+"""What every way to predict has in common: fit, score, save, load.
+
+A method is a pydantic config with `fit`; fitting gives a `Fitted` with `score` and `save`. A new method is a file of
+its own and a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from beholder.annotations import Annotations, Task
+from beholder.errors import MethodError, unknown
+
+FORMAT = 1
+Scores = NDArray[np.float32]
+Progress = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, a few words)."""
+
+
+def no_progress(done: int, total: int, note: str) -> None:
+    """A progress sink for those who do not look."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method needs besides data: never Ray, never MLflow.
+
+    Attributes:
+        base: name of the base model, see `bases.resolve`.
+        seed: every random draw comes from it.
+        device: `cpu`, `cuda` or `cuda:N`.
+        progress: told after each step.
+    """
+
+    base: str
+    seed: int = 42
+    device: str = "cpu"
+    progress: Progress = no_progress
+
+
+@dataclass(frozen=True)
+class Training:
+    """What fitting cost and how it went: reported, never used to predict."""
+
+    seconds: float = 0.0
+    tokens_per_second: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Fitted(Protocol):
+    """A method after fitting.
+
+    Attributes:
+        method: its name in `METHODS`.
+        task: labels and kind of the scores.
+        thresholds: float32 [labels]; a label is present where its score reaches its threshold. Fitted on validation.
+        training: cost and course of the fit.
+    """
+
+    method: str
+    task: Task
+    thresholds: NDArray[np.float32]
+    training: Training
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """What each user would say of each text: float32 [rows, labels] in 0..1. Users may be unseen in training."""
+        ...
+
+    def knows(self, user: str) -> bool:
+        """Whether this user's own judgements were learned from, so that the score is theirs and not everybody's."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs into an existing folder, without the base's weights."""
+        ...
+
+
+class MethodConfig(BaseModel):
+    """Settings of one method. Subclasses name themselves in `method` and say how they fit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    personal: ClassVar[bool] = False
+    """Whether the score depends on the user."""
+    trains: ClassVar[bool] = False
+    """Whether a base model is trained: only then it can be the global model of a bundle."""
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
+        """Learn from `train`, choose settings and thresholds on `valid`."""
+        raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """Where a method lives. Its module is imported only when it is used."""
+
+    config: str
+    fitted: str
+    description: str
+
+
+METHODS: dict[str, MethodEntry] = {
+    "prior": MethodEntry(
+        "beholder.methods.priors:PriorConfig",
+        "beholder.methods.priors:FittedPrior",
+        "how often each label is given; neither text nor user",
+    ),
+    "user-prior": MethodEntry(
+        "beholder.methods.priors:UserPriorConfig",
+        "beholder.methods.priors:FittedPrior",
+        "how often each user gives each label, shrunk to everybody's; no text",
+    ),
+    "cls": MethodEntry(
+        "beholder.methods.classify:ClassifyConfig",
+        "beholder.methods.classify:FittedClassifier",
+        "LoRA (or full) fine-tuning with a classification head; one model for all",
+    ),
+    "cls-p": MethodEntry(
+        "beholder.methods.classify:PersonalisedClassifyConfig",
+        "beholder.methods.classify:FittedClassifier",
+        "the same with the user in the prompt, as plain text or as an added trainable token",
+    ),
+}
+
+
+def config_class(method: str) -> type[MethodConfig]:
+    """The config class of a method.
+
+    Raises:
+        MethodError: no method has that name.
+    """
+    return _target(_entry(method).config)
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write a fitted method into an existing folder, with `method.json`, from which `load_fitted` knows what it is."""
+    fitted.save(folder)
+    described = {
+        "format": FORMAT,
+        "method": fitted.method,
+        "labels": list(fitted.task.labels),
+        "kind": fitted.task.kind,
+        "thresholds": [float(value) for value in fitted.thresholds],
+    }
+    (folder / "method.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def load_fitted(folder: Path, base: str, device: str = "cpu") -> Fitted:
+    """Read back what `save_fitted` wrote.
+
+    Args:
+        folder: of one fitted method.
+        base: the base it was trained on.
+        device: where to score.
+
+    Raises:
+        MethodError: nothing there, or written by a newer version.
+    """
+    file = folder / "method.json"
+    try:
+        described = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise MethodError(f"{file}: no readable fitted method ({type(error).__name__}). Fit it again.") from error
+    if described["format"] > FORMAT:
+        raise MethodError(
+            f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
+        )
+    task = Task(tuple(described["labels"]), described["kind"])
+    thresholds = np.asarray(described["thresholds"], dtype=np.float32)
+    return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+
+
+def _entry(method: str) -> MethodEntry:
+    if method not in METHODS:
+        raise MethodError(unknown("method", method, METHODS))
+    return METHODS[method]
+
+
+def _target(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,58 @@
+"""A base model, a way to pool what it says of a text, and a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beholder.bases import Base
+
+
+class Classifier(nn.Module):
+    """Logits for each label from the pooled last hidden state of a base.
+
+    Pooling is the mean over the text's tokens; for a decoder, whose last token alone has read everything, the last.
+    With `user_slots`, an added token stands in front of the text whose embedding is the user's own (trained) vector.
+    """
+
+    def __init__(self, base: Base, labels: int, user_slots: int = 0) -> None:
+        super().__init__()
+        self.model: nn.Module = base.model
+        self.takes_last = base.architecture == "decoder"
+        self.head = nn.Linear(base.width, labels)
+        nn.init.normal_(self.head.weight, std=0.02)
+        self.users: nn.Embedding | None = None
+        if user_slots:
+            vocabulary: Any = base.model.get_input_embeddings().weight  # [vocabulary, width]
+            self.users = nn.Embedding(user_slots, base.width)
+            with torch.no_grad():
+                spread = float(vocabulary.std())
+                self.users.weight.normal_(std=spread).add_(vocabulary.mean(dim=0))
+
+    def features(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
+        """The pooled text: [rows, width].
+
+        tokens, mask: int64 [rows, tokens], padded on the right. user: int64 [rows], slots;
+        slot -1 is a user nobody trained on and reads as the mean of all users.
+        """
+        if self.users is None:
+            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # [rows, tokens, width]
+        else:
+            assert user is not None
+            words = self.model.get_input_embeddings()(tokens)  # type: ignore[operator]
+            known = self.users(user.clamp(min=0))  # [rows, width]
+            reader = torch.where(user[:, None] < 0, self.users.weight.mean(dim=0), known)
+            embedded = torch.cat([reader[:, None], words], dim=1)  # [rows, 1 + tokens, width]
+            mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+            hidden = self.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        if self.takes_last:
+            last = mask.sum(dim=1) - 1  # [rows]
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        weight = mask[..., None].to(hidden.dtype)
+        return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def forward(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
+        """Logits: [rows, labels]."""
+        return self.head(self.features(tokens, mask, user))

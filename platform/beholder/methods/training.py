@@ -1,0 +1,133 @@
+"""The loop that fine-tunes a classifier: AdamW, warm-up, cosine, clipping, early stopping on the reported metric."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beholder.annotations import Task
+from beholder.errors import MethodError
+from beholder.methods.inputs import Encoded, training_batches
+from beholder.methods.method import Progress, Training
+from beholder.methods.network import Classifier
+from beholder.methods.objective import Grouped, loss
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: at most.
+        patience: epochs without a better validation score before stopping.
+        batch_size: grouped rows per step.
+        learning_rate: of the adapter and the head, at its peak.
+        weight_decay, warmup (share of all steps), clip (norm of the gradient): as usual.
+    """
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    clip: float = 1.0
+
+
+def train_classifier(
+    network: Classifier,
+    inputs: Encoded,
+    user: NDArray[np.int64] | None,
+    grouped: Grouped,
+    task: Task,
+    schedule: Schedule,
+    validate: Callable[[], float],
+    *,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Training:
+    """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
+
+    Args:
+        network: on `device`, frozen parameters already set so.
+        inputs: tokenised, one per grouped row.
+        user: int64 [groups], the user slot of each row, where the network takes one.
+        grouped: targets and weights.
+        task: says which loss.
+        schedule: see there.
+        validate: the validation score of the network as it is; higher is better.
+        seed: of order and dropout.
+        device: where the tensors go.
+        progress: told after each step.
+
+    Raises:
+        MethodError: the loss is no longer a number.
+    """
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decay = [parameter for parameter in parameters if parameter.ndim >= 2]
+    rest = [parameter for parameter in parameters if parameter.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=schedule.learning_rate,
+    )
+    steps = math.ceil(len(grouped.rows) / schedule.batch_size) * schedule.epochs
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
+    targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
+
+    best, best_epoch, state = -math.inf, 0, _trainable(network)
+    history: list[dict[str, float]] = []
+    step, tokens, seconds = 0, 0, 0.0
+    for epoch in range(1, schedule.epochs + 1):
+        network.train()
+        started, total = time.perf_counter(), 0.0
+        batches = training_batches(inputs.lengths, schedule.batch_size, rng)
+        for rows in batches:
+            ids, mask = inputs.batch(rows)
+            index = torch.from_numpy(rows)
+            slots = torch.from_numpy(user[rows]).to(device) if user is not None else None
+            logits = network(ids.to(device), mask.to(device), slots)
+            value = loss(logits, targets[index].to(device), weights[index].to(device), task.kind)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            optimizer.step()
+            rates.step()
+            step, tokens, total = step + 1, tokens + int(mask.sum()), total + float(value.detach())
+            progress(step, steps, f"epoch {epoch}/{schedule.epochs}")
+        seconds += time.perf_counter() - started
+        if not math.isfinite(total):
+            raise MethodError(f"the training loss is {total} in epoch {epoch}. Lower learning_rate.")
+        score = validate()
+        history.append({"epoch": epoch, "loss": total / len(batches), "valid_macro_f1": score})
+        progress(step, steps, f"epoch {epoch}/{schedule.epochs}, valid macro-F1 {100 * score:.1f}")
+        if score > best:
+            best, best_epoch, state = score, epoch, _trainable(network)
+        elif epoch - best_epoch >= schedule.patience:
+            break
+    network.load_state_dict(state, strict=False)
+    network.eval()
+    return Training(seconds, tokens / seconds, history)
+
+
+def _rate(step: int, steps: int, warmup: float) -> float:
+    """Linear warm-up over the first share of steps, then half a cosine down to zero."""
+    ramp = max(1, int(warmup * steps))
+    if step < ramp:
+        return (step + 1) / ramp
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+
+
+def _trainable(network: Classifier) -> dict[str, Tensor]:
+    return {
+        name: parameter.detach().clone() for name, parameter in network.named_parameters() if parameter.requires_grad
+    }

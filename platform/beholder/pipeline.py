@@ -1,0 +1,291 @@
+"""The way through the house, from an experiment file to a registered model.
+
+Each step writes what the next one reads, into one run folder named after the experiment and a hash of its settings. A
+run that died goes on at the first step whose output is missing or whose inputs changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from beholder import __version__
+from beholder.annotations import Annotations, text_key
+from beholder.bases import resolve
+from beholder.bases.loading import weights_checksum
+from beholder.cluster.train import FitJob, fit_arms
+from beholder.errors import DataError
+from beholder.evaluation import figures, report
+from beholder.experiment import Arm, Experiment
+from beholder.home import home
+from beholder.methods.arm import ArmJob, done, is_done
+from beholder.records import choose_arms, make_bundle, publish, track, write_json
+from beholder.registry.bundle import Bundle
+from beholder.sources import Loaded, load
+from beholder.splits import Split, split
+from beholder.tracking import tracking_uri
+
+
+class Reporter(Protocol):
+    """Where a run says how far it is."""
+
+    def say(self, line: str) -> None:
+        """One finished fact."""
+        ...
+
+    def step(self, arm: str, done: int, total: int, note: str) -> None:
+        """Progress of one arm."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, line: str) -> None:
+        """Ignore."""
+
+    def step(self, arm: str, done: int, total: int, note: str) -> None:
+        """Ignore."""
+
+
+@dataclass
+class Outcome:
+    """What a run found and left behind."""
+
+    run_folder: Path
+    results: dict[str, Any]
+    """Everything `beholder run --json` prints."""
+    bundle: Bundle | None
+    test: Annotations
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment's rows, checked and split; nothing has been written yet."""
+
+    loaded: Loaded
+    annotations: Annotations
+    split: Split
+    jobs: list[ArmJob]
+
+    def part(self, name: str) -> Annotations:
+        """The rows of one part."""
+        return self.annotations.select(self.split[name])
+
+
+def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> Prepared:
+    """Load, limit, split and check, without writing anything.
+
+    Raises:
+        BeholderError: data, split, base or methods cannot be used; nothing was left behind.
+    """
+    arms = experiment.arms
+    base_checksum = weights_checksum(resolve(experiment.base))
+    loaded = load(experiment.source, on_bad_rows)
+    annotations = _limited(loaded.annotations, experiment.limits.rows, experiment.seed)
+    parts = split(annotations, experiment.split)
+    train = annotations.select(parts["train"])
+    for label, positives in zip(train.task.labels, np.nansum(train.labels, axis=0), strict=True):
+        if positives == 0:
+            raise DataError(
+                f'{loaded.origin}: label "{label}" has no positive among the {len(train)} training rows. '
+                "Leave it out under source, or use more rows."
+            )
+    inputs = [annotations.fingerprint, parts.hash, base_checksum, str(experiment.seed), __version__]
+    jobs = [_job(arm, inputs) for arm in arms]
+    return Prepared(loaded, annotations, parts, jobs)
+
+
+def run(
+    experiment: Experiment,
+    reporter: Reporter | None = None,
+    *,
+    on_bad_rows: Literal["refuse", "skip"] = "refuse",
+    fresh: bool = False,
+) -> Outcome:
+    """Run an experiment from data to registered version.
+
+    Args:
+        experiment: checked settings.
+        reporter: told what happens.
+        on_bad_rows: refuse a table with bad rows, or skip them into a file beside it.
+        fresh: fit every arm again, even those finished before with the same inputs.
+
+    Raises:
+        BeholderError: see `prepare`; or training, tracking or publishing failed, and what was finished before is kept.
+    """
+    reporter = reporter or Silent()
+    clock = _Clock()
+    with clock.phase("set-up"):
+        prepared = prepare(experiment, on_bad_rows)
+        annotations, parts = prepared.annotations, prepared.split
+        reporter.say(f"data: {prepared.loaded.origin}")
+        sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
+        reporter.say(
+            f"{len(annotations):,} annotations of {len(annotations.distinct_texts[0]):,} texts by "
+            f"{len(annotations.users):,} users; split {parts.hash[:8]}: {sizes}"
+        )
+        if parts.leaked:
+            reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
+        folder = _run_folder(experiment, prepared, fresh)
+    with clock.phase("fit"):
+        pending = tuple(job for job in prepared.jobs if not is_done(job, folder))
+        for job in prepared.jobs:
+            if job not in pending:
+                reporter.say(f"{job.name}: finished before with the same inputs, kept")
+        cluster = experiment.cluster
+        fit_arms(
+            FitJob(str(folder), pending, experiment.base, experiment.seed, cluster.workers, cluster.use_gpu),
+            reporter.step,
+        )
+    fitted_now = {job.name: done(job.name, folder) for job in pending}
+    clock.divide("fit", fitted_now)
+    with clock.phase("evaluation"):
+        found = _evaluate(experiment, folder)
+    facts = _facts(experiment, prepared, folder)
+    valid = {name: method["valid_macro_f1"] or 0.0 for name, method in found["methods"].items()}
+    with clock.phase("bundle"):
+        choice = choose_arms(experiment.arms, valid)
+        bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, choice, found) if choice else None
+    with clock.phase("tracking"):
+        run_id = track(experiment, facts, prepared.jobs, folder, found)
+        registered = None
+        if experiment.register_ and choice and bundle:
+            registered = publish(experiment, folder, choice, found, facts, run_id, reporter.say)
+    whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
+    whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri()}
+    write_json(folder / "results.json", whole)
+    return Outcome(folder, whole, bundle, prepared.part("test"), clock.seconds)
+
+
+def find_run(name: str) -> Path:
+    """A run's folder by path, name, or beginning of its name (the newest of several).
+
+    Raises:
+        DataError: there is none; lists those there are.
+    """
+    for folder in (Path(name), home() / "runs" / name):
+        if (folder / "evaluation.json").is_file():
+            return folder
+    runs = sorted((home() / "runs").glob("*/evaluation.json"), key=lambda file: -file.stat().st_mtime)
+    for file in runs:
+        if file.parent.name.startswith(name):
+            return file.parent
+    known = ", ".join(file.parent.name for file in runs[:5]) or "none yet; make one with: beholder run EXPERIMENT"
+    raise DataError(f"no run {name!r} in {home() / 'runs'}. There are: {known}")
+
+
+def _job(arm: Arm, inputs: list[str]) -> ArmJob:
+    config = arm.config.model_dump(mode="json")
+    key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs], sort_keys=True).encode()).hexdigest()
+    return ArmJob(arm.name, config, arm.control_of, key)
+
+
+def _limited(annotations: Annotations, rows: int | None, seed: int) -> Annotations:
+    """At most `rows` annotations: whole texts, in an order drawn by hash, so that users meet on the same texts."""
+    if rows is None or rows >= len(annotations):
+        return annotations
+    texts, index = annotations.distinct_texts
+    order = sorted(range(len(texts)), key=lambda position: text_key(f"{seed} {texts[position]}"))
+    rank = np.empty(len(texts), dtype=np.int64)
+    rank[order] = np.arange(len(texts))
+    by_rank = np.argsort(rank[index], kind="stable")
+    return annotations.select(np.sort(by_rank[:rows]))
+
+
+def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path:
+    """Make the run's folder, with everything workers read. Finished arms in it stay, unless `fresh`."""
+    folder = home() / "runs" / f"{experiment.name}-{experiment.digest[:8]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            for job in prepared.jobs:
+                (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
+        annotations, table = prepared.annotations, prepared.annotations.table
+        part = np.full(len(annotations), "", dtype=object)
+        for name, rows in prepared.split.parts.items():
+            part[rows] = name
+        if "part" in table.column_names:
+            table = table.remove_columns("part")
+        Annotations(table.add_column("part", part.tolist()), annotations.task).write_parquet(  # type: ignore[arg-type]
+            folder / "annotations.parquet"
+        )
+        settings = experiment.model_dump(mode="json", by_alias=True)
+        write_json(folder / "experiment.json", {"digest": experiment.digest, **settings})
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror}). Set BEHOLDER_HOME to a writable folder."
+        ) from error
+    return folder
+
+
+def _evaluate(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    settings = experiment.evaluate
+    names = [arm.name for arm in experiment.arms]
+    write_json(
+        folder / "evaluation.json",
+        {"reference": settings.reference, "draws": settings.bootstrap, "seed": settings.seed, "arms": names},
+    )
+    return draw_report(folder)
+
+
+def draw_report(folder: Path) -> dict[str, Any]:
+    """Evaluate a run from its saved scores alone, and draw its figures; returns `evaluation.Results` as JSON."""
+    found = report.recompute(folder)
+    figures.write_figures(folder / "figures", found)
+    return found.to_json()
+
+
+def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:
+    annotations = prepared.annotations
+    return {
+        "experiment": experiment.name,
+        "run": folder.name,
+        "base": experiment.base,
+        "seed": experiment.seed,
+        "data": {
+            "origin": prepared.loaded.origin,
+            "rows": len(annotations),
+            "texts": len(annotations.distinct_texts[0]),
+            "users": len(annotations.users),
+            "labels": list(annotations.task.labels),
+            "kind": annotations.task.kind,
+            "refused_rows": prepared.loaded.refused,
+            "fingerprint": annotations.fingerprint,
+        },
+        "split": {
+            "hash": prepared.split.hash,
+            "leaked": prepared.split.leaked,
+            "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
+        },
+    }
+
+
+@dataclasses.dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def divide(self, name: str, fitted: dict[str, dict[str, Any]]) -> None:
+        """Split the fitting phase into what the arms noted themselves, and Ray: the rest."""
+        whole = self.seconds.pop(name)
+        self.seconds["training"] = sum(note.get("fit_seconds", 0.0) for note in fitted.values())
+        self.seconds["scoring"] = sum(
+            note.get("seconds", 0.0) - note.get("fit_seconds", 0.0) for note in fitted.values()
+        )
+        self.seconds["ray"] = max(0.0, whole - self.seconds["training"] - self.seconds["scoring"])

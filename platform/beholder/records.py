@@ -1,0 +1,196 @@
+"""What a run leaves for others: a bundle, its record in MLflow, a version in the registry."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder import __version__
+from beholder.annotations import Annotations
+from beholder.errors import RegistryError
+from beholder.evaluation.scores_file import read_scores
+from beholder.experiment import Arm, Experiment
+from beholder.methods.arm import ArmJob
+from beholder.registry import registry
+from beholder.registry.bundle import Bundle, open_bundle, write_bundle
+from beholder.registry.routes import Candidate, Choice, choose
+from beholder.tracking import ChildRun, log_run, tracking_uri
+
+PARITY = 1e-4
+"""Largest difference allowed between a bundle's scores and those it was evaluated with."""
+
+
+def choose_arms(arms: list[Arm], valid: dict[str, float]) -> Choice | None:
+    return choose(
+        {
+            arm.name: Candidate(arm.name, arm.config.personal, valid[arm.name])
+            for arm in arms
+            if arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
+        }
+    )
+
+
+def make_bundle(
+    experiment: Experiment,
+    facts: dict[str, Any],
+    valid: Annotations,
+    folder: Path,
+    choice: Choice,
+    found: dict[str, Any],
+) -> Bundle:
+    """Write the bundle, load it as a server would, and hold its scores against those that were evaluated."""
+    best = found["methods"][choice.best]
+    recorded = {
+        "experiment": experiment.name,
+        "split_hash": facts["split"]["hash"],
+        "data_fingerprint": facts["data"]["fingerprint"],
+        "seed": experiment.seed,
+        "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
+    }
+    fitted = {arm.name: folder / "methods" / arm.name for arm in experiment.arms}
+    bundle = open_bundle(write_bundle(folder / "bundle", choice, fitted, experiment.base, recorded))
+    sample = np.random.default_rng(experiment.seed).permutation(len(valid))[:200]
+    rows = valid.select(sample)
+    predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
+    saved = {
+        name: read_scores(folder / "scores" / f"{name}.parquet").arm.valid_scores for name in set(predicted.routes)
+    }
+    expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
+    difference = float(np.abs(predicted.scores - expected).max())
+    if difference > PARITY:
+        raise RegistryError(
+            f"{folder / 'bundle'}: loaded again, it scores differently by {difference:.2g}. It was not published."
+        )
+    return bundle
+
+
+def track(
+    experiment: Experiment, facts: dict[str, Any], jobs: list[ArmJob], folder: Path, found: dict[str, Any]
+) -> str:
+    """Log the run once: an unchanged run that is run again keeps its MLflow run."""
+    digest = hashlib.sha256(json.dumps([found, [job.key for job in jobs]], sort_keys=True).encode()).hexdigest()
+    note = folder / "tracked.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        tracked = json.loads(note.read_text())
+        if tracked["digest"] == digest and tracked["uri"] == tracking_uri():
+            return tracked["run_id"]
+    shared = {
+        "base": experiment.base,
+        "split_hash": facts["split"]["hash"],
+        "data_fingerprint": facts["data"]["fingerprint"],
+        "code_version": __version__,
+    }
+    arms = {arm.name: arm for arm in experiment.arms}
+    best = max(found["methods"].values(), key=lambda method: method["valid_macro_f1"] or 0.0)
+    run_id = log_run(
+        experiment.name,
+        folder.name,
+        parameters={
+            "source": experiment.source.model_dump(mode="json")["name"],
+            "base": experiment.base,
+            "seed": experiment.seed,
+            "reference": experiment.evaluate.reference,
+            "rows": facts["data"]["rows"],
+            "users": facts["data"]["users"],
+            "split": experiment.split.by,
+        },
+        metrics={"macro_f1": best["macro_f1"], "gain_points": best["gain"]["points"]},
+        tags=shared,
+        description=gain_table(found),
+        folders={
+            "": folder / "evaluation.json",
+            "scores": folder / "scores",
+            "figures": folder / "figures",
+            "experiment": folder / "experiment.json",
+        },
+        children=[
+            ChildRun(
+                name,
+                {"method": arms[name].method, **arms[name].config.model_dump(mode="json", exclude={"method"})},
+                {
+                    "macro_f1": method["macro_f1"],
+                    "valid_macro_f1": method["valid_macro_f1"],
+                    "gain_points": method["gain"]["points"],
+                    "gain_low": method["gain"]["low"],
+                    "gain_high": method["gain"]["high"],
+                    "subset_accuracy": method["subset_accuracy"],
+                    "ece": method["ece"],
+                    "seconds": method["seconds"],
+                    **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
+                },
+                {"method": arms[name].method, "control_of": arms[name].control_of or ""},
+            )
+            for name, method in found["methods"].items()
+        ],
+    )
+    write_json(note, {"digest": digest, "uri": tracking_uri(), "run_id": run_id})
+    return run_id
+
+
+def publish(
+    experiment: Experiment,
+    folder: Path,
+    choice: Choice,
+    found: dict[str, Any],
+    facts: dict[str, Any],
+    run_id: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Publish the bundle once per MLflow run, and promote it unless the champion is better."""
+    assert experiment.register_ is not None
+    model = experiment.register_.name
+    best = found["methods"][choice.best]
+    version = None
+    if model in registry.models():
+        version = next((each for each in registry.versions(model) if each.run_id == run_id), None)
+    if version is None:
+        version = registry.publish(
+            model,
+            folder / "bundle",
+            run_id,
+            {
+                "best": choice.best,
+                "base": experiment.base,
+                "users": str(facts["data"]["users"]),
+                "split_hash": facts["split"]["hash"],
+                "macro_f1": f"{best['macro_f1']:.4f}",
+                "valid_macro_f1": f"{best['valid_macro_f1']:.6f}",
+                "gain_points": f"{best['gain']['points']:.2f}",
+            },
+            gain_table(found),
+        )
+    try:
+        version = registry.promote(model, version.number)
+    except RegistryError as error:
+        say(f"not promoted: {error}")
+    return {**version.to_json(), "best": choice.best, "global": choice.global_arm}
+
+
+def gain_table(found: dict[str, Any]) -> str:
+    """Methods, macro-F1 and gains as a Markdown table."""
+    lines = [
+        "| method | macro-F1 | gain over " + found["reference"] + " (points) | 95 % interval |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, method in found["methods"].items():
+        gain = method["gain"]
+        interval = f"{gain['low']:+.1f} to {gain['high']:+.1f}"
+        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {gain['points']:+.1f} | {interval} |")
+    return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users."
+
+
+def _metric_name(label: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in label)
+
+
+def write_json(file: Path, value: Any) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    os.replace(temporary, file)

@@ -1,0 +1,193 @@
+"""A bundle: everything needed to serve one version, in one folder, immutable and checksummed.
+
+```
+beholder.json   format, task, base and its checksums, routes, split hash, evaluation, code version, files' checksums
+global/         the method for everybody: settings (JSON), adapter (PEFT), head (safetensors)
+personal/       the method for known users, where one won on validation
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder import __version__
+from beholder.annotations import Task
+from beholder.bases import resolve
+from beholder.bases.loading import tokenizer_checksum, weights_checksum
+from beholder.errors import RegistryError
+from beholder.evaluation.metrics import decide
+from beholder.methods import Fitted, load_fitted
+from beholder.registry.routes import RULE, Choice
+
+FORMAT = 1
+MANIFEST = "beholder.json"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What users would say of texts, and who says so.
+
+    Attributes:
+        scores: float32 [rows, labels] in 0..1.
+        decisions: bool [rows, labels].
+        routes: the arm that answered each row.
+    """
+
+    scores: NDArray[np.float32]
+    decisions: NDArray[np.bool_]
+    routes: list[str]
+
+
+class Bundle:
+    """An opened bundle, ready to predict."""
+
+    def __init__(self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None) -> None:
+        self.manifest = manifest
+        self.task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
+        self._shared = shared
+        self._personal = personal
+
+    def predict(self, texts: Sequence[str], users: Sequence[str]) -> Predictions:
+        """Score and decide each (text, user) row by the method that serves the user."""
+        rows = len(texts)
+        scores = np.zeros((rows, len(self.task.labels)), dtype=np.float32)
+        decisions = np.zeros(scores.shape, dtype=np.bool_)
+        routes = [""] * rows
+        known = np.asarray([self._personal is not None and self._personal.knows(user) for user in users], dtype=bool)
+        for part, mine in (("global", ~known), ("personal", known)):
+            index = np.flatnonzero(mine).tolist()
+            fitted = self._shared if part == "global" else self._personal
+            if not index or fitted is None:
+                continue
+            scores[index] = fitted.score([texts[i] for i in index], [users[i] for i in index])
+            decisions[index] = decide(scores[index], fitted.thresholds, self.task.kind)
+            for i in index:
+                routes[i] = self.manifest["methods"][part]["arm"]
+        return Predictions(scores, decisions, routes)
+
+
+def write_bundle(
+    folder: Path, choice: Choice, fitted_folders: Mapping[str, Path], base: str, facts: Mapping[str, Any]
+) -> Path:
+    """Put a bundle together from fitted methods on disk.
+
+    Args:
+        folder: where; replaced whole.
+        choice: the arms it holds.
+        fitted_folders: arm -> folder written by `methods.save_fitted`.
+        base: the base's name.
+        facts: further entries of the manifest (split hash, evaluation, ...).
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    methods: dict[str, dict[str, str]] = {}
+    task: dict[str, Any] = {}
+    for part, arm in (("global", choice.global_arm), ("personal", choice.personal_arm)):
+        if arm is None:
+            continue
+        shutil.copytree(fitted_folders[arm], temporary / part, ignore=shutil.ignore_patterns("done.json"))
+        described = json.loads((temporary / part / "method.json").read_text())
+        task = {"labels": described["labels"], "kind": described["kind"]}
+        methods[part] = {"arm": arm, "method": described["method"]}
+    base_folder = resolve(base)
+    manifest = {
+        "format": FORMAT,
+        "task": task,
+        "base": {
+            "name": base,
+            "checksum": weights_checksum(base_folder),
+            "tokenizer_checksum": tokenizer_checksum(base_folder),
+        },
+        "methods": methods,
+        "routes": RULE,
+        "code_version": __version__,
+        **facts,
+        "files": {
+            str(file.relative_to(temporary)): {"sha256": _sha256(file), "bytes": file.stat().st_size}
+            for file in sorted(temporary.rglob("*"))
+            if file.is_file()
+        },
+    }
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return folder
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, checked for its format version only."""
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RegistryError(
+            f"{file}: no readable bundle ({type(error).__name__}). Publish the version again."
+        ) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise RegistryError(f"{file}: not a bundle's manifest. Publish the version again.")
+    if manifest["format"] > FORMAT:
+        raise RegistryError(
+            f"{file}: format {manifest['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
+        )
+    return manifest
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Compare every file with its checksum; returns the manifest.
+
+    Raises:
+        RegistryError: names the first file that is missing, altered or extra.
+    """
+    manifest = read_manifest(folder)
+    remedy = "Publish the version again, or roll back to another."
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise RegistryError(f"{file}: missing from the bundle. {remedy}")
+        if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
+            raise RegistryError(f"{file}: altered since it was published (checksum differs). {remedy}")
+    extra = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    extra -= {MANIFEST, *manifest["files"]}
+    if extra:
+        raise RegistryError(f"{folder / min(extra)}: does not belong to the bundle. Remove it. {remedy}")
+    return manifest
+
+
+def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
+    """Verify a bundle and load its methods onto the base it names.
+
+    Raises:
+        RegistryError: damaged, or the base here is not the one it was trained on.
+        BaseModelError: the base is not here at all.
+    """
+    manifest = verify(folder)
+    base = manifest["base"]["name"]
+    base_folder = resolve(base)
+    if (
+        weights_checksum(base_folder) != manifest["base"]["checksum"]
+        or tokenizer_checksum(base_folder) != manifest["base"]["tokenizer_checksum"]
+    ):
+        raise RegistryError(
+            f"{folder}: trained on another base {base!r} than the one here (checksums differ). "
+            "Install the same base, or publish a version trained on this one."
+        )
+    shared = load_fitted(folder / "global", base, device)
+    personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
+    return Bundle(manifest, shared, personal)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Serving: one copy of the base, any mix of users in a batch."""

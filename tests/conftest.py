@@ -1,0 +1,20 @@
+"""Every test has a home folder of its own; nothing a test does reaches the user's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from beholder.cluster.local import apply_settings
+
+apply_settings()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    monkeypatch.setenv("BEHOLDER_HOME", str(folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    return folder

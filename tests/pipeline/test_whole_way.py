@@ -1,0 +1,297 @@
+"""The whole way through on a real Ray and a real MLflow: run, resume, report, refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from beholder import pipeline
+from beholder.errors import BeholderError, ClusterError, RegistryError
+from beholder.experiment import make_experiment
+from beholder.registry import registry
+from beholder.registry.bundle import open_bundle, verify
+
+pytestmark = pytest.mark.cluster
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def small(**more) -> dict:
+    return {
+        "name": "small",
+        "source": {"name": "simulated", "texts": "templates", "users": 6, "rows_per_user": 60, "distinct_texts": 90},
+        "base": "tiny-bert",
+        "methods": {
+            "prior": {},
+            "user-prior": {},
+            "cls": {"epochs": 1, "max_tokens": 48},
+            "cls-p": {"extends": "cls", "controls": ["shuffled-users"]},
+        },
+        "evaluate": {"reference": "cls", "bootstrap": 50},
+        "register": {"name": "small-model"},
+        **more,
+    }
+
+
+class Heard:
+    def __init__(self):
+        self.lines, self.steps = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def step(self, arm, done, total, note):
+        self.steps.append((arm, done, total, note))
+
+
+@pytest.fixture(scope="module")
+def ray_once():
+    """One Ray for the module: each run joins it instead of starting its own."""
+    from beholder.cluster.local import local_ray
+
+    with local_ray():
+        yield
+
+
+def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
+    from mlflow import MlflowClient
+
+    heard = Heard()
+    outcome = pipeline.run(make_experiment(small()), heard)
+    results = outcome.results
+    assert set(results["methods"]) == {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users"}
+    for method in results["methods"].values():
+        assert 0 <= method["macro_f1"] <= 1
+        assert method["gain"].keys() >= {"points", "relative", "headroom", "low", "high"}
+        assert set(method["per_label"]) == set(results["data"]["labels"])
+        assert method["seconds"] > 0
+    assert results["methods"]["cls"]["gain"]["points"] == 0
+    assert {arm for arm, *_ in heard.steps} == set(results["methods"])
+    json.dumps(results)
+
+    # MLflow: one finished parent, one finished child per method, comparable by metrics and parameters.
+    tracker = MlflowClient(results["mlflow"]["uri"])
+    experiment = tracker.get_experiment_by_name("small")
+    runs = {run.info.run_name: run for run in tracker.search_runs([experiment.experiment_id])}
+    assert set(runs) == {outcome.run_folder.name, *results["methods"]}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    child = runs["cls-p"]
+    assert child.data.metrics["macro_f1"] == pytest.approx(results["methods"]["cls-p"]["macro_f1"])
+    assert child.data.params["epochs"] == "1" and child.data.tags["split_hash"] == results["split"]["hash"]
+    artifacts = {item.path for item in tracker.list_artifacts(results["mlflow"]["run_id"])}
+    assert artifacts >= {"scores", "figures", "bundle", "experiment"}
+
+    # The champion, read back from the registry, scores as it did when it was evaluated.
+    version = registry.find("small-model")
+    assert version.number == 1 and set(version.aliases) == {"champion", "candidate"}
+    bundle = open_bundle(registry.bundle_folder(version))
+    test = outcome.test
+    again = bundle.predict(list(test.texts), list(test.user_ids))
+    from beholder.evaluation.scores_file import read_scores
+
+    saved = read_scores(outcome.run_folder / "scores" / f"{results['registered']['best']}.parquet").arm
+    np.testing.assert_allclose(again.scores, saved.test_scores, atol=1e-5)
+    assert bundle.predict(["hello"], ["a stranger"]).routes == [results["registered"]["global"]]
+
+    # Run again: nothing is trained, nothing is registered twice; a change trains only what it touches.
+    heard = Heard()
+    same = pipeline.run(make_experiment(small()), heard)
+    assert not heard.steps and same.results["registered"]["version"] == 1
+    assert same.results["methods"] == results["methods"]
+    shutil.rmtree(outcome.run_folder / "methods" / "cls")
+    heard = Heard()
+    pipeline.run(make_experiment(small()), heard)
+    assert {arm for arm, *_ in heard.steps} == {"cls"}
+
+    # Report recomputes the same numbers from the saved scores alone.
+    (outcome.run_folder / "results.json").unlink()
+    recomputed = pipeline.draw_report(pipeline.find_run("small"))
+    assert recomputed["methods"] == results["methods"]
+    assert list((outcome.run_folder / "figures").glob("*.png"))
+
+
+def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(ray_once):
+    better = small(methods={"prior": {}, "user-prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
+    pipeline.run(make_experiment(better))
+    heard = Heard()
+    worse = small(methods={"prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
+    second = pipeline.run(make_experiment(worse), heard)
+    assert second.results["registered"]["aliases"] == ["candidate"]
+    assert any("not promoted" in line and "worse on validation" in line for line in heard.lines)
+    elsewhere = {**better, "split": {"by": "text", "seed": 7}}
+    heard = Heard()
+    pipeline.run(make_experiment(elsewhere), heard)
+    assert any("different splits" in line for line in heard.lines)
+    assert registry.find("small-model").number == 1
+    registry.promote("small-model", 2, force=True)
+    assert registry.find("small-model").number == 2
+
+
+def test_a_damaged_bundle_is_named_and_never_opened(ray_once):
+    quick = small(methods={"prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
+    pipeline.run(make_experiment(quick))
+    folder = registry.bundle_folder(registry.find("small-model"))
+    verify(folder)
+    file = folder / "global" / "frequencies.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b" ")
+    with pytest.raises(RegistryError, match=r"frequencies\.json: altered"):
+        open_bundle(folder)
+    file.unlink()
+    with pytest.raises(RegistryError, match=r"frequencies\.json: missing"):
+        open_bundle(folder)
+    file.write_bytes(whole)
+    manifest = json.loads((folder / "beholder.json").read_text())
+    (folder / "beholder.json").write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(RegistryError, match="newer"):
+        open_bundle(folder)
+    (folder / "beholder.json").write_text(json.dumps({**manifest, "base": {**manifest["base"], "checksum": "0"}}))
+    with pytest.raises(RegistryError, match="another base"):
+        open_bundle(folder)
+
+
+def test_a_failing_method_is_one_error_and_finished_ones_are_kept(home, ray_once):
+    broken = small()
+    broken["methods"]["cls"] = {"epochs": 1, "max_tokens": 48, "lora": {"targets": ["nowhere"]}}
+    with pytest.raises(BeholderError, match="targets does not fit") as refused:
+        pipeline.run(make_experiment(broken))
+    assert not isinstance(refused.value, ClusterError)
+    run = next((home / "runs").iterdir())
+    assert (run / "methods" / "user-prior" / "done.json").exists()
+    assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("brighter", ["limits.rows=1500"]),
+        ("rottger", ["limits.rows=2000"]),
+        ("convabuse", ["limits.rows=3000"]),
+        ("simulated", ["source.users=8", "source.rows_per_user=60"]),
+    ],
+)
+def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
+    from beholder.experiment import load_experiment
+    from beholder.sources import locate
+
+    if name != "simulated" and locate(name) is None:
+        pytest.skip(f"{name} is not on this machine")
+    short = ["methods.cls.epochs=1", "methods.cls-p.epochs=1", "evaluate.bootstrap=50", "base=tiny-bert"]
+    outcome = pipeline.run(load_experiment(EXPERIMENTS / f"{name}.yaml", [*more, *short]))
+    assert {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users"} == set(outcome.results["methods"])
+    assert outcome.results["registered"]["version"] == 1
+
+
+def beholder(*arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "beholder.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+
+
+def write_table(file: Path, rows=240) -> None:
+    rng = np.random.default_rng(0)
+    words = ["great", "awful", "fine", "rude", "kind", "slow"]
+    lines = ["text,user_id,rude"]
+    for i in range(rows):
+        text = f"{words[i % 6]} service number {i % 60}"
+        user = (i // 60) % 4
+        lines.append(f"{text},{user},{int(rng.random() < (0.8 if i % 6 in (1, 3) else 0.1 + 0.1 * user))}")
+    file.write_text("\n".join(lines) + "\n")
+
+
+def test_your_own_table_from_the_command_line(tmp_path):
+    write_table(tmp_path / "mine.csv")
+    sets = ["source.path=mine.csv", "base=tiny-bert", "methods.cls.epochs=1", "methods.cls-p.epochs=1"]
+    flags = [part for each in sets for part in ("--set", each)]
+    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["methods"]["cls-p"]["gain"].keys() >= {"points", "low", "high"}
+    assert results["data"]["users"] == 4
+    shown = beholder("registry", "ls", "--json", cwd=tmp_path)
+    assert json.loads(shown.stdout)[0]["aliases"] == ["candidate", "champion"]
+    report = beholder("report", "table", cwd=tmp_path)
+    assert report.returncode == 0 and "cls-p~shuffled-users" in report.stdout
+
+
+BAD_TABLES = {
+    "missing file": (None, [], "no such file"),
+    "missing column": ("texts,user_id,rude\na,1,0\n", [], "text"),
+    "null": ("text,user_id,rude\nhello,1,0\n,2,1\n", [], "row 2"),
+    "label out of range": ("text,user_id,rude\nhello,1,0\nbye,2,3\n", [], "row 2"),
+    "word as label": ("text,user_id,rude\nhello,1,maybe\n", [], '"maybe" is not a label'),
+    "duplicate": ("text,user_id,rude\nhello,1,0\nhello,1,1\n", [], "row 2"),
+    "not UTF-8": (b"text,user_id,rude\nh\xe9llo,1,0\n", [], "UTF-8"),
+    "empty split": ("text,user_id,rude\nhello,1,1\n", [], "no rows are left for"),
+    "no positive": ("".join(["text,user_id,rude\n", *(f"t{i},1,0\n" for i in range(99))]), [], "no positive"),
+    "unknown base": ("text,user_id,rude\nhello,1,1\n", ["base=minilm"], "Did you mean 'minilm-l6'"),
+    "unknown key": ("text,user_id,rude\nhello,1,1\n", ["source.txt=a"], "Did you mean 'text'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(case, tmp_path, monkeypatch):
+    content, sets, message = BAD_TABLES[case]
+    file = tmp_path / "mine.csv"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    flags = [part for each in (f"source.path={file}", *sets) for part in ("--set", each)]
+    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], done.stderr
+    assert not done.stdout and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("runs")) and not list(tmp_path.rglob("mlflow.db"))
+
+
+def test_a_truncated_parquet_file_is_one_line(tmp_path):
+    import pandas as pd
+
+    file = tmp_path / "mine.parquet"
+    pd.DataFrame({"text": ["a", "b"], "user_id": ["1", "2"], "rude": [0, 1]}).to_parquet(file)
+    file.write_bytes(file.read_bytes()[:-20])
+    done = beholder("run", EXPERIMENTS / "table.yaml", "--set", f"source.path={file}", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "mine.parquet" in done.stderr
+
+
+def test_skipped_rows_are_counted_and_kept_aside(tmp_path):
+    write_table(tmp_path / "mine.csv")
+    with (tmp_path / "mine.csv").open("a") as stream:
+        stream.write("odd,9,maybe\n")
+    sets = ["source.path=mine.csv", "methods={prior: {}}", "evaluate.reference=prior"]
+    flags = [part for each in sets for part in ("--set", each)]
+    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, "--on-bad-rows", "skip", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["data"]["refused_rows"] == 1
+    assert "maybe" in (tmp_path / "mine.csv.refused.csv").read_text()
+
+
+def test_doctor_reports_what_is_here(tmp_path):
+    done = beholder("doctor", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["packages"]["ray"].startswith("2.") and facts["ray"]["auth mode"] == "disabled"
+    assert facts["mlflow"]["state"] == "reachable" and facts["machine"]["free disk, GB"] > 0
+    assert facts.keys() >= {"home", "data", "bases", "problems"}
+    assert done.returncode == (1 if facts["problems"] else 0)
+
+
+def test_without_data_the_demo_says_so_and_simulates(tmp_path):
+    env = {**__import__("os").environ, "BEHOLDER_DATA": "", "BEHOLDER_HOME": str(tmp_path / "home")}
+    shutil.copytree(EXPERIMENTS, tmp_path / "experiments")
+    short = {
+        "base": "tiny-bert",
+        "source": {"name": "simulated", "texts": "templates", "users": 8, "rows_per_user": 60},
+    }
+    file = tmp_path / "experiments" / "simulated.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **short}))
+    sets = ["--set", "methods.cls.epochs=1", "--set", "methods.cls-p.epochs=1"]
+    done = beholder("demo", *sets, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "simulated population" in done.stderr
+    for expected in ("macro-F1", "registered: simulated-minilm v1", "A held-out text", "beholder ui", "beholder serve"):
+        assert expected in done.stdout

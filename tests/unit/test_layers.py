@@ -1,0 +1,120 @@
+"""The house stands: imports go down only, two rooms know Ray, two know MLflow, and `platform` is still Python's."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIBRARY, SERVER = ROOT / "platform" / "beholder", ROOT / "serve" / "beholder_serve"
+
+# From top to bottom. A module may import its own layer and those below.
+LAYERS = (
+    {"cli", "beholder_serve"},
+    {"pipeline", "records"},
+    {"cluster", "registry", "tracking"},
+    {"experiment"},
+    {"methods"},
+    {"bank", "prompts", "evaluation"},
+    {"bases", "sources"},
+    {"splits", "annotations"},
+    {"errors", "home", "configuration", "beholder"},
+)
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def room_of(file: Path) -> str:
+    if SERVER in file.parents:
+        return "beholder_serve"
+    first = file.relative_to(LIBRARY).parts[0].removesuffix(".py")
+    return "beholder" if first == "__init__" else first
+
+
+def imported(file: Path) -> list[tuple[int, str]]:
+    """(line, dotted module) for every import, wherever in the file it stands."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(node.lineno, name) for name in names]
+    return found
+
+
+FILES = sorted([*LIBRARY.rglob("*.py"), *SERVER.rglob("*.py")])
+
+
+def violations(files: list[Path]) -> list[str]:
+    found = []
+    for file in files:
+        room = room_of(file)
+        for line, module in imported(file):
+            parts = module.split(".")
+            if parts[0] == "beholder_serve":
+                target = "beholder_serve"
+            elif parts[0] == "beholder":
+                target = parts[1] if len(parts) > 1 and parts[1] in LEVEL else "beholder"
+            else:
+                target = ""
+            place = f"{file.relative_to(ROOT)}:{line}"
+            if target and LEVEL[target] < LEVEL[room]:
+                found.append(f"{place}: {room} imports {target}, which is above it")
+            if parts[0] == "ray" and room not in ("cluster", "beholder_serve"):
+                found.append(f"{place}: only cluster and beholder_serve may import ray")
+            if parts[0] == "mlflow" and room not in ("tracking", "registry"):
+                found.append(f"{place}: only tracking and registry may import mlflow")
+    return found
+
+
+def test_every_room_has_a_layer():
+    assert {room_of(file) for file in FILES} <= set(LEVEL)
+    assert len(FILES) > 30
+
+
+def test_imports_go_down_only():
+    assert violations(FILES) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "complaint"),
+    [
+        ("splits.py", "from beholder.methods import Context", "above it"),
+        ("methods/priors.py", "import ray.train", "may import ray"),
+        ("evaluation/metrics.py", "from mlflow import MlflowClient", "may import mlflow"),
+        ("bases/catalog.py", "def f():\n    import beholder.pipeline", "above it"),
+    ],
+)
+def test_the_check_can_fail(room, line, complaint, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "LIBRARY", tmp_path)
+    file = tmp_path / room
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(line)
+    assert any(complaint in each for each in violations([file]))
+
+
+def test_the_core_runs_without_ray_or_mlflow():
+    code = (
+        "import sys; import beholder.methods.arm, beholder.experiment, beholder.evaluation.figures;"
+        "print([name for name in ('ray', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_platform_is_still_pythons_own():
+    code = "import platform; print(platform.python_version(), platform.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    version, file = done.stdout.split(maxsplit=1)
+    assert version == sys.version.split()[0]
+    assert not Path(file.strip()).is_relative_to(ROOT / "platform")
+
+
+def test_no_file_is_too_long():
+    long = {str(file.relative_to(ROOT)): n for file in FILES if (n := len(file.read_text().splitlines())) > 400}
+    assert not long

@@ -1,0 +1,231 @@
+"""Every method, on every architecture, by the same verbs; and the equality that lets rows share work."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from beholder.evaluation.metrics import decide, macro_f1
+
+from beholder.annotations import Annotations, Task
+from beholder.bases import load_base
+from beholder.bases.tiny import ARCHITECTURES
+from beholder.errors import BaseModelError, MethodError
+from beholder.methods import METHODS, Context, config_class, load_fitted, save_fitted
+from beholder.methods.controls import shuffle_users
+from beholder.methods.inputs import encode, scoring_batches, training_batches
+from beholder.methods.network import Classifier
+from beholder.methods.objective import group, loss
+
+TEXTS = ("you are kind", "you are a fool", "go away", "well done", "what a mess", "thank you", "no", "fine by me")
+
+
+def judgements(rows=64, users=4, kind="multilabel", seed=0) -> Annotations:
+    """Users judge overlapping texts, each with a bias; some labels were not asked."""
+    rng = np.random.default_rng(seed)
+    text = np.asarray([f"{TEXTS[i % len(TEXTS)]} {i // (2 * len(TEXTS))}" for i in range(rows)], dtype=object)
+    user = rng.integers(0, users, rows)
+    keep = sorted({(text[i], user[i]): i for i in range(rows)}.values())
+    text, user = text[keep], user[keep]
+    names = ("rude", "kind", "other")
+    if kind == "multiclass":
+        labels = np.eye(3)[rng.integers(0, 3, len(keep))]
+    else:
+        labels = (rng.random((len(keep), 3)) < (0.2 + 0.15 * user[:, None])).astype(float)
+        labels[rng.random(labels.shape) < 0.1] = np.nan
+        labels[np.isnan(labels).all(axis=1), 0] = 1.0
+        labels[0] = 1.0
+    return Annotations.from_columns(
+        Task(names, kind), text=list(text), user_id=[f"u{each}" for each in user], labels=labels
+    )
+
+
+def settings(method: str, **more) -> dict:
+    small = {"epochs": 1, "batch_size": 16, "max_tokens": 32, "lora": {"rank": 2, "targets": "all-linear"}}
+    return {**(small if method.startswith("cls") else {}), **more}
+
+
+CASES = [
+    *[(name, "tiny-bert", {}) for name in ("prior", "user-prior")],
+    *[("cls", f"tiny-{architecture}", {}) for architecture in ARCHITECTURES],
+    *[("cls-p", f"tiny-{architecture}", {"user_token": "added"}) for architecture in ARCHITECTURES],
+    ("cls-p", "tiny-bert", {"user_token": "text"}),
+    ("cls-p", "tiny-llama", {"user_token": "text"}),
+    ("cls", "tiny-bert", {"lora": None}),
+    ("cls", "tiny-llama", {"lora": {"targets": ("q_proj",)}}),
+]
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize(("method", "base", "more"), CASES)
+def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_path):
+    rows = judgements(kind=kind)
+    config = config_class(method)(**settings(method, **more))
+    fitted = config.fit(rows, rows, Context(base=base, seed=1))
+    texts, users = [*rows.texts[:20], "never seen"], [*rows.user_ids[:20], "nobody"]
+    scores = fitted.score(texts, users)
+    assert scores.dtype == np.float32 and scores.shape == (21, 3)
+    assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
+    if kind == "multiclass" and method.startswith("cls"):
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    assert fitted.knows("u1") == config.personal
+    assert not fitted.knows("nobody")
+    save_fitted(fitted, tmp_path)
+    again = load_fitted(tmp_path, base)
+    np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-6)
+    np.testing.assert_allclose(again.thresholds, fitted.thresholds)
+    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("cls")])
+def test_the_seed_decides(method):
+    rows = judgements()
+    config = config_class(method)(**settings(method))
+
+    def scores(seed):
+        return config.fit(rows, rows, Context(base="tiny-bert", seed=seed)).score(list(rows.texts), list(rows.user_ids))
+
+    np.testing.assert_array_equal(scores(3), scores(3))
+    assert np.abs(scores(3) - scores(4)).max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize("architecture", ["bert", "llama", "t5"])
+def test_grouped_training_has_the_gradient_of_one_row_per_judgement(architecture, kind):
+    rows = judgements(rows=96, kind=kind)
+    base = load_base(f"tiny-{architecture}")
+    torch.manual_seed(0)
+    network = Classifier(base, 3).eval()
+
+    def gradients(index, targets, weights):
+        network.zero_grad()
+        inputs = encode(base.tokenizer, list(rows.texts[index]), 32)
+        ids, mask = inputs.batch(np.arange(len(index)))
+        loss(network(ids, mask), torch.from_numpy(targets), torch.from_numpy(weights), kind).backward()
+        return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+    grouped = group(rows, by_user=False)
+    assert len(grouped.rows) < len(rows) / 1.5
+    together = gradients(grouped.rows, grouped.targets, grouped.weights)
+    asked = (~np.isnan(rows.labels)).astype(np.float32)
+    apart = gradients(np.arange(len(rows)), np.nan_to_num(rows.labels), asked)
+    assert together.keys() == apart.keys() and len(together) > 5
+    for name, gradient in together.items():
+        torch.testing.assert_close(gradient, apart[name], atol=1e-6, rtol=1e-4)
+    assert max(float(gradient.abs().max()) for gradient in apart.values()) > 1e-4
+
+
+def test_grouping_by_user_keeps_users_apart():
+    rows = judgements()
+    assert len(group(rows, by_user=True).rows) == len(rows)
+
+
+@pytest.mark.parametrize("base", ["tiny-bert", "tiny-llama", "tiny-t5"])
+def test_a_score_does_not_depend_on_who_else_is_asked(base):
+    rows = judgements()
+    fitted = config_class("cls-p")(**settings("cls-p")).fit(rows, rows, Context(base=base))
+    texts, users = list(rows.texts[:12]), list(rows.user_ids[:12])
+    together = fitted.score([*texts, "a much longer text than all the others"], [*users, "u0"])[:12]
+    alone = np.concatenate([fitted.score([text], [user]) for text, user in zip(texts, users, strict=True)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("user_token", ["text", "added"])
+def test_cls_p_learns_who_reads(user_token):
+    """Users who always disagree: no model that ignores the user can be right for both."""
+    texts = [f"{text} {i}" for i in range(12) for text in TEXTS]
+    labels = np.tile([[1.0], [0.0]], (len(texts), 1))
+    rows = Annotations.from_columns(
+        Task(("rude",)), text=np.repeat(texts, 2).tolist(), user_id=["strict", "mild"] * len(texts), labels=labels
+    )
+    lora = {"rank": 8, "dropout": 0.0, "targets": "all-linear"}
+    more = {
+        "epochs": 12,
+        "patience": 12,
+        "learning_rate": 1e-2,
+        "user_token": user_token,
+        "max_tokens": 40,
+        "lora": lora,
+    }
+    fitted = config_class("cls-p")(**settings("cls-p", **more)).fit(rows, rows, Context(base="tiny-bert"))
+    scores = fitted.score(list(rows.texts), list(rows.user_ids))
+    assert macro_f1(decide(scores, fitted.thresholds, "multilabel"), rows.labels) > 0.95
+
+
+def test_user_prior_is_the_posterior_mean_and_shrinks_small_users():
+    labels = np.asarray([[1.0], [1.0], [1.0], [0.0], [0.0], [0.0], [0.0], [0.0]])
+    rows = Annotations.from_columns(
+        Task(("rude",)), text=list(TEXTS), user_id=["a", "a", "a", "b", "b", "b", "b", "b"], labels=labels
+    )
+    fitted = config_class("user-prior")(strength=4).fit(rows, rows, Context(base="none"))
+    overall = 3 / 8
+    expected = [(3 + 4 * overall) / (3 + 4), (0 + 4 * overall) / (5 + 4), overall]
+    np.testing.assert_allclose(fitted.score(["x"] * 3, ["a", "b", "stranger"])[:, 0], expected, rtol=1e-6)
+
+
+def test_shuffled_users_keep_texts_labels_and_counts_but_not_who():
+    rows = judgements(rows=200)
+    shuffled = shuffle_users(rows, seed=0)
+    assert list(shuffled.texts) == list(rows.texts)
+    np.testing.assert_array_equal(shuffled.labels, rows.labels)
+    assert sorted(shuffled.user_ids) == sorted(rows.user_ids)
+    assert np.mean(shuffled.user_ids == rows.user_ids) < 0.5
+    assert list(shuffle_users(rows, seed=0).user_ids) == list(shuffled.user_ids)
+
+
+def test_batches_hold_every_row_once_and_waste_little():
+    lengths = np.random.default_rng(0).integers(3, 60, 1000)
+    batches = training_batches(lengths, 32, np.random.default_rng(0))
+    assert sorted(np.concatenate(batches)) == list(range(1000))
+    assert sum(lengths[rows].max() * len(rows) for rows in batches) < 1.1 * lengths.sum()
+    scoring = list(scoring_batches(lengths, token_budget=256))
+    assert sorted(np.concatenate(scoring)) == list(range(1000))
+    assert all(lengths[rows].max() * len(rows) <= 256 for rows in scoring)
+
+
+def test_another_base_is_refused(tmp_path):
+    rows = judgements()
+    fitted = config_class("cls")(**settings("cls")).fit(rows, rows, Context(base="tiny-bert"))
+    save_fitted(fitted, tmp_path)
+    with pytest.raises(MethodError, match="other weights"):
+        load_fitted(tmp_path, "tiny-llama")
+
+
+def test_damaged_weights_and_newer_formats_are_refused(tmp_path):
+    rows = judgements()
+    save_fitted(config_class("cls")(**settings("cls")).fit(rows, rows, Context(base="tiny-bert")), tmp_path)
+    head = tmp_path / "head.safetensors"
+    whole = head.read_bytes()
+    head.write_bytes(whole[:-10])
+    with pytest.raises(MethodError, match="damaged"):
+        load_fitted(tmp_path, "tiny-bert")
+    head.write_bytes(whole)
+    described = json.loads((tmp_path / "method.json").read_text())
+    (tmp_path / "method.json").write_text(json.dumps({**described, "format": 99}))
+    with pytest.raises(MethodError, match="newer"):
+        load_fitted(tmp_path, "tiny-bert")
+
+
+def test_names_nobody_knows_are_refused_with_what_was_meant(tmp_path):
+    with pytest.raises(MethodError, match="Did you mean 'user-prior'"):
+        config_class("user-priors")
+    with pytest.raises(BaseModelError, match="Did you mean 'minilm-l6'"):
+        load_base("minilm")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError, match=r"no config\.json"):
+        load_base(str(tmp_path / "empty"))
+    with pytest.raises(BaseModelError, match="beholder models pull someone/model"):
+        load_base("someone/model")
+    with pytest.raises(MethodError, match="targets does not fit"):
+        rows = judgements()
+        config_class("cls")(**settings("cls", lora={"targets": ("nowhere",)})).fit(rows, rows, Context("tiny-bert"))
+
+
+def test_a_local_folder_is_a_base_like_any_other(tmp_path):
+    base = load_base("tiny-mistral")
+    base.model.save_pretrained(tmp_path / "mine")
+    base.tokenizer.save_pretrained(tmp_path / "mine")
+    loaded = load_base(str(tmp_path / "mine"))
+    assert loaded.architecture == "decoder" and loaded.width == base.width
