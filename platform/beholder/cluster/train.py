@@ -54,14 +54,14 @@ def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
     """
     if not job.arms:
         return
-    with local_ray():
+    workers = min(job.workers, len(job.arms))
+    with local_ray(workers):
         import ray
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         board: Any = ray.remote(num_cpus=0)(_Board).remote()
         use_gpu = ray.cluster_resources().get("GPU", 0) > 0 if job.use_gpu == "auto" else bool(job.use_gpu)
-        workers = min(job.workers, len(job.arms))
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         storage = Path(job.run_folder) / "ray"
         trainer = TorchTrainer(
