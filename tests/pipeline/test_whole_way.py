@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -106,13 +107,14 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     assert same.results["methods"] == results["methods"]
     shutil.rmtree(outcome.run_folder / "methods" / "cls")
     heard = Heard()
-    pipeline.run(make_experiment(small()), heard)
+    refitted = pipeline.run(make_experiment(small()), heard).results
     assert {arm for arm, *_ in heard.steps} == {"cls"}
+    assert refitted["methods"]["cls"]["macro_f1"] == results["methods"]["cls"]["macro_f1"]
 
     # Report recomputes the same numbers from the saved scores alone.
     (outcome.run_folder / "results.json").unlink()
     recomputed = pipeline.draw_report(pipeline.find_run("small"))
-    assert recomputed["methods"] == results["methods"]
+    assert recomputed["methods"] == refitted["methods"]
     assert list((outcome.run_folder / "figures").glob("*.png"))
 
 
@@ -281,7 +283,7 @@ def test_doctor_reports_what_is_here(tmp_path):
 
 
 def test_without_data_the_demo_says_so_and_simulates(tmp_path):
-    env = {**__import__("os").environ, "BEHOLDER_DATA": "", "BEHOLDER_HOME": str(tmp_path / "home")}
+    env = {**os.environ, "BEHOLDER_DATA": "", "BEHOLDER_HOME": str(tmp_path / "home")}
     shutil.copytree(EXPERIMENTS, tmp_path / "experiments")
     short = {
         "base": "tiny-bert",

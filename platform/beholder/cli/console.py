@@ -89,11 +89,12 @@ class RunReporter:
 
 def gain_table(results: dict[str, Any]) -> Table:
     """Methods x (macro-F1, gain with interval, seconds)."""
-    table = Table(title=f"{results['experiment']}: {results['rows']:,} test judgements", title_justify="left")
-    table.add_column("method")
+    title = f"{results['experiment']}: {results['rows']:,} test judgements; gain in points over {results['reference']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("method", no_wrap=True)
     table.add_column("macro-F1", justify="right")
-    table.add_column(f"gain over {results['reference']}, points", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table.add_column("gain", justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("wins", justify="center")
     table.add_column("seconds", justify="right")
     for name, method in results["methods"].items():

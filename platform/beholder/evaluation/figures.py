@@ -116,7 +116,9 @@ def _intervals(names: list[str], points: Floats, title: str, grey: list[bool] | 
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.7)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_xlabel("points of macro-F1, 95 % interval" if grey is not None else "points of F1, 95 % interval")
+    unit = "macro-F1" if grey is not None else "F1"
+    key = "blue: better, orange: worse, green: not sure" + (", grey: control" if grey and any(grey) else "")
+    axes.set_xlabel(f"points of {unit}, 95 % interval ({key})")
     axes.set_title(title, loc="left")
     return figure
 
