@@ -1,6 +1,7 @@
 """The HTTP side of serving, and starting it."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Ray ships the ingress class to its replica, where FastAPI could no longer
+# resolve annotations kept as text, and would look for the body in the query.
 
 import contextlib
 import ipaddress

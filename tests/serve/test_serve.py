@@ -64,7 +64,9 @@ def test_predictions_over_http_are_the_bundles_own():
         texts, users = [*test.texts, "never seen"], [*test.user_ids, "a stranger"]
 
         def ask(pair):
-            return client.post("/v1/predict", json={"user_id": pair[1], "text": pair[0]}).json()
+            answer = client.post("/v1/predict", json={"user_id": pair[1], "text": pair[0]})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
 
         # All at once, every request another user: they share batches, and each gets their own answer.
         with ThreadPoolExecutor(16) as pool:
