@@ -130,6 +130,8 @@ def run(
         prepared = prepare(experiment, on_bad_rows)
         annotations, parts = prepared.annotations, prepared.split
         reporter.say(f"data: {prepared.loaded.origin}")
+        if prepared.loaded.refused:
+            reporter.say(f"{prepared.loaded.refused:,} bad rows left out, kept in {prepared.loaded.refused_file}")
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
         reporter.say(
             f"{len(annotations):,} annotations of {len(annotations.distinct_texts[0]):,} texts by "

@@ -1,6 +1,6 @@
 """The HTTP side of serving, and starting it."""
 
-# No `from __future__ import annotations` here: Ray ships the ingress class to its replica, where FastAPI could no longer
+# No `from __future__ import annotations` here: Ray ships the ingress class to its replica, where FastAPI could not
 # resolve annotations kept as text, and would look for the body in the query.
 
 import contextlib

@@ -30,7 +30,9 @@ def make_tiny(architecture: str, folder: Path, seed: int = 0) -> Path:
     if (folder / "config.json").exists():
         return folder
     import torch
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -30,6 +30,17 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, default=str) + "\n")
 
 
+def print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
+    """Rows with the same keys, as a table or as JSON."""
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
 class RunReporter:
     """Says on stderr how far a run is: a bar per method in a terminal, else a plain line every few seconds."""
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from beholder.cli.console import console, errors, print_json
+from beholder.cli.console import console, errors, print_json, print_rows
 
 app = typer.Typer(help="Data sets: list them, describe one, fetch one.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json")]
@@ -23,15 +22,7 @@ def ls(as_json: AsJson = False) -> None:
         {"source": name, "description": description, "found": str(locate(name) or "")}
         for name, description in SOURCES.items()
     ]
-    if as_json:
-        print_json(rows)
-        return
-    table = Table()
-    for column in ("source", "description", "found"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["source"], row["description"], row["found"])
-    console.print(table)
+    print_rows(rows, as_json)
 
 
 @app.command("describe")

@@ -6,18 +6,35 @@ import logging
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
+from typer.core import TyperGroup
 
 from beholder import __version__
 from beholder.cli import data, doctor, models, registry, run, serve
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
+
+class OneLineErrors(TyperGroup):
+    """A refusal is one line on stderr and exit code 2; Ctrl-C says what is kept."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BeholderError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted: finished methods are kept; the same command goes on from there.", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="beholder",
+    cls=OneLineErrors,
     help="Learn each reader's view: compare personalised models, measure the gain, register and serve the winner.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,35 +48,28 @@ app.add_typer(models.app, name="models")
 app.add_typer(registry.app, name="registry")
 
 
-@app.callback()
-def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(__version__)
         raise typer.Exit
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run a command. A refusal is one line on stderr and exit code 2; Ctrl-C leaves what was finished and says so."""
+    """Set the environment, keep libraries quiet (`BEHOLDER_DEBUG=1` lets them speak), run a command."""
     apply_settings()
     if not os.environ.get("BEHOLDER_DEBUG"):
         warnings.filterwarnings("ignore")
         logging.disable(logging.WARNING)
-    try:
-        code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except BeholderError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        print("interrupted: finished methods are kept; the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
+    app()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ import os
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from beholder.cli.console import console, print_json
+from beholder.cli.console import console, print_rows
 from beholder.errors import BaseModelError
 
 app = typer.Typer(help="Base models: list them, fetch one from a hub.", no_args_is_help=True)
@@ -22,21 +21,15 @@ def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     rows = []
     for name, description in KNOWN_BASES.items():
         try:
-            resolve(name)
-            here = True
+            if not name.startswith("tiny-"):  # those are made where they are needed
+                resolve(name)
+            here = "yes"
         except BaseModelError:
-            here = False
+            here = "no"
         rows.append({"base": name, "description": description, "here": here})
-    if as_json:
-        print_json(rows)
-        return
-    table = Table()
-    for column in ("base", "description", "here"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["base"], row["description"], "yes" if row["here"] else "no")
-    console.print(table)
-    console.print("A local folder or a hub id (owner/model) will do as well.", markup=False)
+    print_rows(rows, as_json)
+    if not as_json:
+        console.print("A local folder or a hub id (owner/model) will do as well.", markup=False)
 
 
 @app.command("pull")

@@ -29,19 +29,18 @@ def ls(as_json: AsJson = False) -> None:
         console.print("nothing registered yet; publish with: beholder run EXPERIMENT", markup=False)
         return
     table = Table()
-    for column in ("model", "version", "aliases", "best", "macro-F1", "gain, points", "users", "made"):
-        table.add_column(column)
+    for column in ("model", "v", "aliases", "best", "macro-F1", "gain", "made"):
+        table.add_column(column, no_wrap=True)
     for version in found:
         tags = version.tags
-        made = datetime.fromtimestamp(version.created / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        made = datetime.fromtimestamp(version.created / 1000, UTC).strftime("%Y-%m-%d")
         table.add_row(
             version.model,
             str(version.number),
-            ", ".join(version.aliases),
+            "\n".join(version.aliases),
             tags.get("best", ""),
             f"{100 * float(tags['macro_f1']):.1f}" if "macro_f1" in tags else "",
-            tags.get("gain_points", ""),
-            tags.get("users", ""),
+            f"{float(tags['gain_points']):+.1f}" if "gain_points" in tags else "",
             made,
         )
     console.print(table)

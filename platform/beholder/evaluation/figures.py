@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.evaluation.gains import user_gains
-from beholder.evaluation.metrics import Floats, reliability
+from beholder.evaluation.metrics import Floats, expected_calibration_error, reliability
 from beholder.evaluation.results import ArmScores, Results
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def gain_per_method(results: Results) -> Figure:
         [arm.name for arm in arms],
         np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
         f"Gain over {results.reference}, all labels",
+        results.level,
         grey=[arm.control_of is not None for arm in arms],
     )
 
@@ -56,22 +57,22 @@ def gain_per_label(results: Results, arm: ArmScores) -> Figure:
         list(results.label_names),
         np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
         f"{arm.name}: gain over {results.reference} per label",
+        results.level,
     )
 
 
 def gain_per_user(results: Results, arm: ArmScores) -> Figure:
-    """Gain of one method for each user, sorted; the size of a dot grows with the user's test rows."""
+    """Gain of one method for each user, sorted; up to `NAMED_USERS` with names, and dots that grow with test rows."""
     reference = next(each for each in results.arms if each.name == results.reference)
     test = results.test
     points = user_gains(results.decisions(arm), results.decisions(reference), test.labels, test.user_ids)
     users, rows = np.unique(test.user_ids.astype(str), return_counts=True)
-    order = [place for place in np.argsort(points) if not np.isnan(points[place])]
+    order = np.argsort(points)[: (~np.isnan(points)).sum()]  # NaN sorts last
     named = len(order) <= NAMED_USERS
     figure, axes = _canvas(height=1.6 + 0.24 * len(order) if named else 5.5)
-    size = 25 + 75 * rows / rows.max()
-    for place, user in enumerate(order):
-        colour = BLUE if points[user] > 0 else ORANGE if points[user] < 0 else GREY
-        axes.scatter(points[user], place, s=size[user] if named else 12, color=colour, zorder=3)
+    size = (25 + 75 * rows / rows.max())[order] if named else 12
+    colours = np.select([points[order] > 0, points[order] < 0], [BLUE, ORANGE], GREY)
+    axes.scatter(points[order], np.arange(len(order)), s=size, color=list(colours), zorder=3)
     if named:
         axes.set_yticks(range(len(order)), [f"{users[user]} ({rows[user]})" for user in order])
     else:
@@ -93,17 +94,24 @@ def reliability_curve(results: Results, arm: ArmScores) -> Figure:
     size = 20 + 180 * np.sqrt(found.count[filled] / found.count.max())
     axes.plot(found.confidence[filled], found.frequency[filled], color=BLUE, linewidth=1.5)
     axes.scatter(found.confidence[filled], found.frequency[filled], s=size, color=BLUE, zorder=3, label=arm.name)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="score (mean of the bin)", ylabel="share given the label")
-    axes.set_title(f"{arm.name}: are its scores right? (larger dots: more judgements)", loc="left", fontsize=10)
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        xlabel="score, mean of the bin (larger dots: more judgements)",
+        ylabel="share given the label",
+    )
+    error = expected_calibration_error(arm.test_scores, results.test.labels)
+    axes.set_title(f"{arm.name}: scores are off by {100 * error:.1f} points on average (ECE)", loc="left", fontsize=10)
     axes.legend(loc="upper left", frameon=False)
     return figure
 
 
-def _intervals(names: list[str], points: Floats, title: str, grey: list[bool] | None = None) -> Figure:
+def _intervals(names: list[str], points: Floats, title: str, level: float, grey: list[bool] | None = None) -> Figure:
     """Horizontal dots with intervals: points float [names, (value, low, high)]; the first name on top."""
     figure, axes = _canvas(height=1.6 + 0.36 * len(names))
     for place, (value, low, high) in enumerate(points):
         if np.isnan(value):
+            axes.annotate("  no positive in the test rows", (0, place), va="center", fontsize=8, color=GREY)
             continue
         sure = low > 0 or high < 0
         colour = GREY if grey is not None and grey[place] else BLUE if sure and value > 0 else ORANGE if sure else GREEN
@@ -111,14 +119,20 @@ def _intervals(names: list[str], points: Floats, title: str, grey: list[bool] | 
         axes.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
         axes.scatter(value, place, color=colour, s=45, zorder=3)
         axes.annotate(
-            f"{value:+.1f}", (value, place), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+            f"{value:+.1f}",
+            (value, place),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.7)
     axes.axvline(0, color="black", linewidth=1)
     unit = "macro-F1" if grey is not None else "F1"
     key = "blue: better, orange: worse, green: not sure" + (", grey: control" if grey and any(grey) else "")
-    axes.set_xlabel(f"points of {unit}, 95 % interval ({key})")
+    axes.set_xlabel(f"points of {unit}, {100 * level:g} % interval ({key})")
     axes.set_title(title, loc="left")
     return figure
 

@@ -32,23 +32,31 @@ def fit_thresholds(scores: Floats, labels: Floats, kind: Kind) -> NDArray[np.flo
 
     All cuts are tried at once: with rows sorted by falling score, predicting the first n positive gives
     F1 = 2 tp / (n + positives). A threshold lies half-way between the scores it parts; of equally good ones the nearest
-    to 0.5 is taken. 0.5 for a label without a positive, and for `multiclass`, which needs none.
+    to 0.5 is taken, and of two equally near the higher. 0.5 for a label without a positive, and for `multiclass`, which
+    needs none.
+
+    Args:
+        scores: float32 [rows, labels] in 0..1.
+        labels: float [rows, labels], NaN = not asked.
+        kind: the task's.
     """
     thresholds = np.full(scores.shape[1], 0.5, dtype=np.float32)
     if kind == "multiclass":
         return thresholds
     for label in range(scores.shape[1]):
         asked = ~np.isnan(labels[:, label])
-        score = np.sort(scores[asked, label])[::-1].astype(np.float64)
-        gold = labels[asked, label][np.argsort(-scores[asked, label], kind="stable")] >= 0.5
+        score = scores[asked, label].astype(np.float32)
+        order = np.argsort(-score, kind="stable")
+        score, gold = score[order], labels[asked, label][order] >= 0.5
         if not gold.any():
             continue
-        f1 = 2 * np.cumsum(gold) / (np.arange(1, len(gold) + 1) + gold.sum())
+        f1 = 2 * np.cumsum(gold) / (np.arange(1, len(gold) + 1) + gold.sum())  # [n predicted positive]
+        below = np.append(score[1:], np.float32(0))
+        half_way = ((score.astype(np.float64) + below) / 2).astype(np.float32)
+        cuts = np.where(half_way > below, half_way, score)  # between neighbouring floats half-way rounds to either
         is_cut = np.append(score[:-1] > score[1:], True)
-        below = np.append(score[1:], 0.0)
-        cuts, values = ((score + below) / 2)[is_cut], f1[is_cut]
-        best = cuts[values >= values.max() - 1e-12]
-        thresholds[label] = _between(best[np.abs(best - 0.5).argmin()], score)
+        best = cuts[is_cut & (f1 >= f1[is_cut].max() - 1e-12)]
+        thresholds[label] = best[np.abs(best - 0.5).argmin()]
     return thresholds
 
 
@@ -154,15 +162,6 @@ def expected_calibration_error(scores: Floats, labels: Floats, bins: int = 15) -
     filled = found.count > 0
     distance = np.abs(found.confidence - found.frequency)[filled]
     return float((distance * found.count[filled]).sum() / found.count.sum())
-
-
-def _between(cut: float, scores: Floats) -> np.float32:
-    """`cut` as float32, still parting the same float32 scores: rounding must not move it onto the wrong side."""
-    rounded = np.float32(cut)
-    above = scores[scores > cut] if not (scores == cut).any() else scores[scores >= cut]
-    if len(above) and rounded > above.min():
-        rounded = np.float32(above.min())
-    return rounded
 
 
 def _by_group(values: Floats, group: NDArray[np.integer], groups: int) -> NDArray[np.float64]:

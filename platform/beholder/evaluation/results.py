@@ -115,7 +115,7 @@ class Results:
             "per_label": dict(zip(self.label_names, f1_per_label(decisions, labels).tolist(), strict=True)),
             "subset_accuracy": subset_accuracy(decisions, labels),
             "ece": expected_calibration_error(arm.test_scores, labels),
-            "gain": {key: getattr(gain, key) for key in ("points", "relative", "headroom", "low", "high")},
+            "gain": gain.to_json(),
             "per_label_gain": {
                 self.label_names[each.label]: {"points": each.points, "low": each.low, "high": each.high}
                 for each in gain.per_label
@@ -155,7 +155,11 @@ def evaluate(
     seed: int = 0,
     level: float = 0.95,
 ) -> Results:
-    """Compare the arms on the test rows. See `gains.gains` for the interval."""
+    """Compare the arms on the test rows. See `gains.gains` for the interval.
+
+    Raises:
+        DataError: no arm is called `reference`.
+    """
     decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
     found = gains(decisions, reference, test.labels, test.text_ids, test.user_ids, draws=draws, seed=seed, level=level)
     return Results(tuple(arms), tuple(label_names), kind, reference, valid, test, found, draws, level)

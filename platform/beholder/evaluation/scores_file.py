@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from beholder.evaluation.results import ArmScores, Rows
 FORMAT = 1
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
 _KEY = b"beholder_scores"
+_SEAL = b"beholder_scores_sha256"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ScoresFile:
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
     """Write validation and test rows with their scores; the file appears whole or not at all."""
     count = len(valid.task.labels)
-    described = {
+    described: dict[str, Any] = {
         "format": FORMAT,
         "arm": arm.name,
         "method": arm.method,
@@ -51,6 +54,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, count)
 
+    settings = json.dumps(described).encode()
     table = pa.table(
         {
             "part": ["valid"] * len(valid) + ["test"] * len(test),
@@ -59,10 +63,10 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
             "labels": lists(np.concatenate([valid.labels, test.labels])),
             "scores": lists(np.concatenate([arm.valid_scores, arm.test_scores])),
         }
-    ).replace_schema_metadata({_KEY: json.dumps(described).encode()})
+    ).replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings)})
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
+    pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     os.replace(temporary, file)
 
 
@@ -70,25 +74,45 @@ def read_scores(file: Path) -> ScoresFile:
     """Read what `write_scores` wrote.
 
     Raises:
-        DataError: missing, damaged, without a column, or written by a newer version.
+        DataError: missing, damaged (columns and settings carry checksums), without a column, or written by a newer version.
     """
     remedy = "Run the experiment again."
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{file}: no readable scores ({reason}). {remedy}") from error
-    described = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
-    if not described or any(column not in table.column_names for column in COLUMNS):
-        raise DataError(f"{file}: not a scores file of beholder. {remedy}")
-    if described["format"] > FORMAT:
+    try:
+        metadata = table.schema.metadata or {}
+        described = json.loads(metadata[_KEY])
+        newer = described["format"] > FORMAT
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: not a scores file of beholder. {remedy}") from error
+    if newer:
         raise DataError(f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade.")
+    if metadata.get(_SEAL, _seal(metadata[_KEY])) != _seal(metadata[_KEY]):
+        raise DataError(f"{file}: damaged (its settings do not match their checksum). {remedy}")
+    absent = [column for column in COLUMNS if column not in table.column_names]
+    if absent:
+        raise DataError(f"{file}: column {absent[0]!r} is missing. {remedy}")
+    try:
+        return _scores_file(table, described)
+    except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{file}: damaged ({type(error).__name__}: {error}). {remedy}") from error
+
+
+def _seal(settings: bytes) -> bytes:
+    """Parquet's checksums cover the columns, not the footer, where thresholds and names are."""
+    return hashlib.sha256(settings).hexdigest().encode()
+
+
+def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
     names = tuple(described["labels"])
     part = np.asarray(table["part"].to_pylist(), dtype=object)
 
     def matrix(column: str) -> NDArray[np.float32]:
         flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.astype(np.float32, copy=False).reshape(-1, len(names))
+        return flat.astype(np.float32, copy=False).reshape(len(part), len(names))
 
     labels, scores = matrix("labels"), matrix("scores")
     ids = {column: np.asarray(table[column].to_pylist(), dtype=object) for column in ("text_id", "user_id")}

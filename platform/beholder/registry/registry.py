@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 from beholder.errors import RegistryError, unknown
-from beholder.registry.bundle import read_manifest
+from beholder.home import home
+from beholder.registry.bundle import MANIFEST, read_manifest
 from beholder.tracking import client
 
 if TYPE_CHECKING:
@@ -145,15 +147,23 @@ def find(model: str, which: str = CHAMPION) -> Version:
 
 
 def bundle_folder(version: Version) -> Path:
-    """A local folder with the version's bundle, fetched where the artifact store is remote.
+    """A local folder with the version's bundle; one from a remote artifact store is fetched once into the home folder.
 
     Raises:
         RegistryError: the artifacts are not there.
     """
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.file_utils import local_file_uri_to_path
 
     try:
-        folder = Path(client().download_artifacts(version.run_id, "bundle"))
+        uri = client().get_run(version.run_id).info.artifact_uri or ""
+        if urlparse(uri).scheme in ("", "file"):
+            folder = Path(local_file_uri_to_path(uri)) / "bundle"
+        else:
+            folder = home() / "bundles" / version.run_id / "bundle"
+            if not (folder / MANIFEST).is_file():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                client().download_artifacts(version.run_id, "bundle", str(folder.parent))
         read_manifest(folder)
     except (MlflowException, OSError) as error:
         raise RegistryError(
