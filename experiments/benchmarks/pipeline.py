@@ -103,7 +103,7 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     from beholder.bases import load_base
-    from beholder.methods.inputs import encode, scoring_batches, training_batches
+    from beholder.methods.inputs import encode, length_cut, training_batches
     from beholder.methods.objective import group
 
     base = load_base(base_name)
@@ -111,10 +111,10 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
     inputs = encode(base.tokenizer, list(train.texts[grouped.rows]), config.max_tokens)
     batches = [
         (*inputs.batch(rows), torch.from_numpy(grouped.targets[rows]), torch.from_numpy(grouped.weights[rows]))
-        for rows in training_batches(inputs.lengths, config.batch_size, np.random.default_rng(42))
+        for rows in training_batches(inputs.lengths, grouped.text, config.batch_size, np.random.default_rng(42))
     ]
     test = encode(base.tokenizer, test_texts, config.max_tokens)
-    test_batches = [test.batch(rows) for rows in scoring_batches(test.lengths)]
+    test_batches = [test.batch(rows) for rows in length_cut(test.lengths)]
 
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout)
     model = get_peft_model(base.model, lora)

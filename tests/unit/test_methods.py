@@ -7,22 +7,22 @@ import json
 import numpy as np
 import pytest
 import torch
-from beholder.evaluation.metrics import decide, macro_f1
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import load_base
 from beholder.bases.tiny import ARCHITECTURES
 from beholder.errors import BaseModelError, MethodError
+from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import METHODS, Context, config_class, load_fitted, save_fitted
 from beholder.methods.controls import shuffle_users
-from beholder.methods.inputs import encode, scoring_batches, training_batches
+from beholder.methods.inputs import encode, length_cut, training_batches
 from beholder.methods.network import Classifier
-from beholder.methods.objective import group, loss
+from beholder.methods.objective import group, judgements, loss
 
 TEXTS = ("you are kind", "you are a fool", "go away", "well done", "what a mess", "thank you", "no", "fine by me")
 
 
-def judgements(rows=64, users=4, kind="multilabel", seed=0) -> Annotations:
+def crowd(rows=64, users=4, kind="multilabel", seed=0) -> Annotations:
     """Users judge overlapping texts, each with a bias; some labels were not asked."""
     rng = np.random.default_rng(seed)
     text = np.asarray([f"{TEXTS[i % len(TEXTS)]} {i // (2 * len(TEXTS))}" for i in range(rows)], dtype=object)
@@ -61,7 +61,7 @@ CASES = [
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
 @pytest.mark.parametrize(("method", "base", "more"), CASES)
 def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_path):
-    rows = judgements(kind=kind)
+    rows = crowd(kind=kind)
     config = config_class(method)(**settings(method, **more))
     fitted = config.fit(rows, rows, Context(base=base, seed=1))
     texts, users = [*rows.texts[:20], "never seen"], [*rows.user_ids[:20], "nobody"]
@@ -81,7 +81,7 @@ def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("cls")])
 def test_the_seed_decides(method):
-    rows = judgements()
+    rows = crowd()
     config = config_class(method)(**settings(method))
 
     def scores(seed):
@@ -94,7 +94,7 @@ def test_the_seed_decides(method):
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
 @pytest.mark.parametrize("architecture", ["bert", "llama", "t5"])
 def test_grouped_training_has_the_gradient_of_one_row_per_judgement(architecture, kind):
-    rows = judgements(rows=96, kind=kind)
+    rows = crowd(rows=96, kind=kind)
     base = load_base(f"tiny-{architecture}")
     torch.manual_seed(0)
     network = Classifier(base, 3).eval()
@@ -103,7 +103,8 @@ def test_grouped_training_has_the_gradient_of_one_row_per_judgement(architecture
         network.zero_grad()
         inputs = encode(base.tokenizer, list(rows.texts[index]), 32)
         ids, mask = inputs.batch(np.arange(len(index)))
-        loss(network(ids, mask), torch.from_numpy(targets), torch.from_numpy(weights), kind).backward()
+        weight = torch.from_numpy(weights)
+        (loss(network(ids, mask), torch.from_numpy(targets), weight, kind) / judgements(weight, kind)).backward()
         return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
     grouped = group(rows, by_user=False)
@@ -118,13 +119,13 @@ def test_grouped_training_has_the_gradient_of_one_row_per_judgement(architecture
 
 
 def test_grouping_by_user_keeps_users_apart():
-    rows = judgements()
+    rows = crowd()
     assert len(group(rows, by_user=True).rows) == len(rows)
 
 
 @pytest.mark.parametrize("base", ["tiny-bert", "tiny-llama", "tiny-t5"])
 def test_a_score_does_not_depend_on_who_else_is_asked(base):
-    rows = judgements()
+    rows = crowd()
     fitted = config_class("cls-p")(**settings("cls-p")).fit(rows, rows, Context(base=base))
     texts, users = list(rows.texts[:12]), list(rows.user_ids[:12])
     together = fitted.score([*texts, "a much longer text than all the others"], [*users, "u0"])[:12]
@@ -166,7 +167,7 @@ def test_user_prior_is_the_posterior_mean_and_shrinks_small_users():
 
 
 def test_shuffled_users_keep_texts_labels_and_counts_but_not_who():
-    rows = judgements(rows=200)
+    rows = crowd(rows=200)
     shuffled = shuffle_users(rows, seed=0)
     assert list(shuffled.texts) == list(rows.texts)
     np.testing.assert_array_equal(shuffled.labels, rows.labels)
@@ -177,16 +178,28 @@ def test_shuffled_users_keep_texts_labels_and_counts_but_not_who():
 
 def test_batches_hold_every_row_once_and_waste_little():
     lengths = np.random.default_rng(0).integers(3, 60, 1000)
-    batches = training_batches(lengths, 32, np.random.default_rng(0))
+    batches = training_batches(lengths, np.arange(1000), 32, np.random.default_rng(0))
     assert sorted(np.concatenate(batches)) == list(range(1000))
     assert sum(lengths[rows].max() * len(rows) for rows in batches) < 1.1 * lengths.sum()
-    scoring = list(scoring_batches(lengths, token_budget=256))
+    scoring = list(length_cut(lengths, token_budget=256))
     assert sorted(np.concatenate(scoring)) == list(range(1000))
     assert all(lengths[rows].max() * len(rows) <= 256 for rows in scoring)
 
 
+def test_told_the_user_or_not_a_method_sees_the_same_judgements_in_the_same_steps():
+    rows = crowd(rows=400, users=6)
+
+    def steps(by_user):
+        grouped = group(rows, by_user)
+        lengths = np.asarray([len(text) for text in rows.texts[grouped.rows]])
+        batches = training_batches(lengths, grouped.text, 8, np.random.default_rng(5))
+        return [(set(rows.texts[grouped.rows[batch]]), float(grouped.weights[batch].sum())) for batch in batches]
+
+    assert steps(by_user=True) == steps(by_user=False)
+
+
 def test_another_base_is_refused(tmp_path):
-    rows = judgements()
+    rows = crowd()
     fitted = config_class("cls")(**settings("cls")).fit(rows, rows, Context(base="tiny-bert"))
     save_fitted(fitted, tmp_path)
     with pytest.raises(MethodError, match="other weights"):
@@ -194,7 +207,7 @@ def test_another_base_is_refused(tmp_path):
 
 
 def test_damaged_weights_and_newer_formats_are_refused(tmp_path):
-    rows = judgements()
+    rows = crowd()
     save_fitted(config_class("cls")(**settings("cls")).fit(rows, rows, Context(base="tiny-bert")), tmp_path)
     head = tmp_path / "head.safetensors"
     whole = head.read_bytes()
@@ -219,7 +232,7 @@ def test_names_nobody_knows_are_refused_with_what_was_meant(tmp_path):
     with pytest.raises(BaseModelError, match="beholder models pull someone/model"):
         load_base("someone/model")
     with pytest.raises(MethodError, match="targets does not fit"):
-        rows = judgements()
+        rows = crowd()
         config_class("cls")(**settings("cls", lora={"targets": ("nowhere",)})).fit(rows, rows, Context("tiny-bert"))
 
 

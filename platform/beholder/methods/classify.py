@@ -17,7 +17,7 @@ from beholder.annotations import Annotations, Task
 from beholder.bases import Base, load_base
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.inputs import encode, scoring_batches
+from beholder.methods.inputs import encode, length_cut
 from beholder.methods.method import Context, MethodConfig, Scores, Training
 from beholder.methods.network import Classifier
 from beholder.methods.objective import group, probabilities
@@ -44,7 +44,8 @@ class LoraSettings(BaseModel):
 class ClassifyConfig(MethodConfig):
     """One model for all: the text alone, rows grouped by text.
 
-    `lora: null` trains every weight (a plain fine-tune).
+    `batch_size` counts distinct texts, each with all its judgements. `lora: null` trains every weight (a plain
+    fine-tune).
     """
 
     method: Literal["cls"] = "cls"
@@ -184,7 +185,7 @@ class FittedClassifier:
         was_training = self.network.training
         self.network.eval()
         with torch.inference_mode():
-            for rows in scoring_batches(inputs.lengths):
+            for rows in length_cut(inputs.lengths):
                 ids, mask = inputs.batch(rows)
                 user = torch.from_numpy(slots[rows]).to(self.device) if self.user_token == "added" else None
                 logits = self.network(ids.to(self.device), mask.to(self.device), user)

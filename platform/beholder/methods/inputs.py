@@ -49,23 +49,35 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens:
     return Encoded(lists, lengths, int(tokenizer.pad_token_id))  # type: ignore[arg-type]
 
 
-def training_batches(lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """One epoch of batches, each row once, rows of like length together, in random order.
+def training_batches(
+    lengths: NDArray[np.int64], text: NDArray[np.int64], batch_size: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """One epoch of batches of `batch_size` distinct texts, each with all its rows, in random order.
 
-    Rows are shuffled, sorted by length within stretches of 50 batches, and cut: padding is rare, yet batches differ
-    from epoch to epoch.
+    Texts are shuffled, sorted by length within stretches of 50 batches, and cut: padding is rare, yet batches differ
+    from epoch to epoch. Because a batch is a set of texts, a method that is told the user sees the same judgements in
+    the same steps as one that is not: they differ in what they are told, and in nothing else.
+
+    Args:
+        lengths: int64 [rows], tokens.
+        text: int64 [rows], which text each row is of, numbered from 0 without gaps.
+        batch_size: texts per batch.
+        rng: of the order.
     """
-    order = rng.permutation(len(lengths))
+    order = rng.permutation(int(text.max()) + 1)
+    rows_of = np.split(np.argsort(text, kind="stable"), np.cumsum(np.bincount(text))[:-1])
+    longest = np.asarray([lengths[rows].max() for rows in rows_of])  # [texts]
     stretch = 50 * batch_size
     batches: list[NDArray[np.int64]] = []
     for start in range(0, len(order), stretch):
         part = order[start : start + stretch]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        part = part[np.argsort(longest[part], kind="stable")]
+        for first in range(0, len(part), batch_size):
+            batches.append(np.concatenate([rows_of[i] for i in part[first : first + batch_size]]))
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def scoring_batches(lengths: NDArray[np.int64], token_budget: int = 8192) -> Iterator[NDArray[np.int64]]:
+def length_cut(lengths: NDArray[np.int64], token_budget: int = 8192) -> Iterator[NDArray[np.int64]]:
     """Every row once, longest first, each batch at most `token_budget` tokens with its padding (or one row)."""
     order = np.argsort(-lengths, kind="stable")
     start = 0

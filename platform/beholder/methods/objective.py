@@ -24,21 +24,24 @@ class Grouped:
 
     Attributes:
         rows: int64 [groups], an annotation of each group to take the input from.
+        text: int64 [groups], which distinct text each group is of.
         targets: float32 [groups, labels], mean label of those asked (0 where nobody was).
         weights: float32 [groups, labels], how many were asked.
     """
 
     rows: NDArray[np.int64]
+    text: NDArray[np.int64]
     targets: NDArray[np.float32]
     weights: NDArray[np.float32]
 
 
 def group(annotations: Annotations, by_user: bool) -> Grouped:
     """Group annotations by text, or by text and user where the input holds the user."""
-    _, key = annotations.distinct_texts
+    _, text = annotations.distinct_texts
+    key = text
     if by_user:
         _, user = np.unique(annotations.user_ids.astype(str), return_inverse=True)
-        key = key * (user.max() + 1) + user
+        key = text * (user.max() + 1) + user
     _, rows, member = np.unique(key, return_index=True, return_inverse=True)
     asked = ~np.isnan(annotations.labels)
     weights = np.zeros((len(rows), asked.shape[1]), dtype=np.float64)
@@ -46,21 +49,25 @@ def group(annotations: Annotations, by_user: bool) -> Grouped:
     np.add.at(weights, member, asked)
     np.add.at(sums, member, np.nan_to_num(annotations.labels))
     targets = sums / np.maximum(weights, 1)
-    return Grouped(rows.astype(np.int64), targets.astype(np.float32), weights.astype(np.float32))
+    return Grouped(rows.astype(np.int64), text[rows], targets.astype(np.float32), weights.astype(np.float32))
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:
-    """Mean cross-entropy per judgement.
+    """Summed cross-entropy of all judgements; divide by `judgements` for the mean.
 
-    logits, targets, weights: float [rows, labels]. `multilabel`: binary cross-entropy per label, averaged over all
+    logits, targets, weights: float [rows, labels]. `multilabel`: binary cross-entropy per label, summed over all
     (judgement, label) pairs that were asked. `multiclass`: cross-entropy against the mean class distribution.
     """
     if kind == "multiclass":
-        count = weights.amax(dim=1)  # [rows]
         per_row = -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1)
-        return (count * per_row).sum() / count.sum()
+        return (weights.amax(dim=1) * per_row).sum()
     per_label = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (weights * per_label).sum() / weights.sum()
+    return (weights * per_label).sum()
+
+
+def judgements(weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> float:
+    """How many terms `loss` sums over."""
+    return float(weights.amax(dim=1).sum() if kind == "multiclass" else weights.sum())
 
 
 def probabilities(logits: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from beholder.annotations import Task
 from beholder.errors import MethodError
-from beholder.methods.inputs import Encoded, training_batches
+from beholder.methods.inputs import Encoded, length_cut, training_batches
 from beholder.methods.method import Progress, Training
 from beholder.methods.network import Classifier
-from beholder.methods.objective import Grouped, loss
+from beholder.methods.objective import Grouped, judgements, loss
+
+PIECE = 16_384
+"""Tokens, with padding, that go through the network at once in training."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Schedule:
     Attributes:
         epochs: at most.
         patience: epochs without a better validation score before stopping.
-        batch_size: grouped rows per step.
+        batch_size: distinct texts per step.
         learning_rate: of the adapter and the head, at its peak.
         weight_decay, warmup (share of all steps), clip (norm of the gradient): as usual.
     """
@@ -80,7 +83,7 @@ def train_classifier(
         [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=schedule.learning_rate,
     )
-    steps = math.ceil(len(grouped.rows) / schedule.batch_size) * schedule.epochs
+    steps = math.ceil(len(np.unique(grouped.text)) / schedule.batch_size) * schedule.epochs
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
     targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
 
@@ -90,19 +93,24 @@ def train_classifier(
     for epoch in range(1, schedule.epochs + 1):
         network.train()
         started, total = time.perf_counter(), 0.0
-        batches = training_batches(inputs.lengths, schedule.batch_size, rng)
-        for rows in batches:
-            ids, mask = inputs.batch(rows)
-            index = torch.from_numpy(rows)
-            slots = torch.from_numpy(user[rows]).to(device) if user is not None else None
-            logits = network(ids.to(device), mask.to(device), slots)
-            value = loss(logits, targets[index].to(device), weights[index].to(device), task.kind)
+        batches = training_batches(inputs.lengths, grouped.text, schedule.batch_size, rng)
+        for batch in batches:
             optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            terms = judgements(weights[torch.from_numpy(batch)], task.kind)
+            # Long batches go through in pieces whose gradients add up to the batch's.
+            for piece in length_cut(inputs.lengths[batch], PIECE):
+                rows = batch[piece]
+                ids, mask = inputs.batch(rows)
+                index = torch.from_numpy(rows)
+                slots = torch.from_numpy(user[rows]).to(device) if user is not None else None
+                logits = network(ids.to(device), mask.to(device), slots)
+                value = loss(logits, targets[index].to(device), weights[index].to(device), task.kind) / terms
+                value.backward()
+                tokens, total = tokens + int(mask.sum()), total + float(value.detach())
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             rates.step()
-            step, tokens, total = step + 1, tokens + int(mask.sum()), total + float(value.detach())
+            step += 1
             progress(step, steps, f"epoch {epoch}/{schedule.epochs}")
         seconds += time.perf_counter() - started
         if not math.isfinite(total):
