@@ -181,8 +181,10 @@ def gain_table(found: dict[str, Any]) -> str:
     ]
     for name, method in found["methods"].items():
         gain = method["gain"]
-        interval = f"{gain['low']:+.1f} to {gain['high']:+.1f}"
-        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {gain['points']:+.1f} | {interval} |")
+        points, interval = f"{gain['points']:+.1f}", f"{gain['low']:+.1f} to {gain['high']:+.1f}"
+        if name == found["reference"]:
+            points, interval = "reference", ""
+        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {points} | {interval} |")
     return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users."
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -67,17 +68,25 @@ def serving(bundle_folder: Path, version: str, host: str, port: int) -> Iterator
         except OSError as error:
             raise ServeError(f"--port {port}: {error.strerror} on {host}. Choose another port.") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    joined = ray.is_initialized()
     with local_ray():
         serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
         try:
-            app = Ingress.bind(Engine.bind(str(bundle_folder)), version)
-            serve.run(app, name="beholder", route_prefix="/", _local_testing_mode=False)
+            _deploy(bundle_folder, version)
             yield
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ServeError(f"the engine did not come up: {reason}") from error
         finally:
-            serve.shutdown()
+            # Replicas are let go in good order. The rest ends with our own Ray; on somebody else's we clear it away.
+            serve.delete("beholder")
+            if joined:
+                serve.shutdown()
+
+
+def _deploy(bundle_folder: Path, version: str) -> None:
+    try:
+        serve.run(Ingress.bind(Engine.bind(str(bundle_folder)), version), name="beholder", route_prefix="/")
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ServeError(f"the engine did not come up: {reason}") from error
 
 
 def serve_forever(bundle_folder: Path, version: str, host: str, port: int, ready: Callable[[], None]) -> None:

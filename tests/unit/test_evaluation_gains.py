@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task
 from beholder.errors import DataError
 from beholder.evaluation.figures import write_figures
-from beholder.evaluation.gains import gains, row_weights, user_gains
-from beholder.evaluation.metrics import fit_thresholds, macro_f1
+from beholder.evaluation.gains import gain, gains, row_weights, user_gains
+from beholder.evaluation.metrics import f1_per_label, fit_thresholds, macro_f1
 from beholder.evaluation.report import recompute
 from beholder.evaluation.results import ArmScores, Rows, evaluate
 from beholder.evaluation.scores_file import read_scores, write_scores
@@ -48,18 +51,73 @@ def test_points_relative_and_headroom_are_the_papers():
 def test_a_method_gains_nothing_over_itself():
     decisions, gold, texts, users = population(1)
     found = gains({"a": decisions["mine"], "b": decisions["mine"]}, "a", gold, texts, users, draws=50)
-    for gain in found.values():
-        assert (gain.points, gain.low, gain.high) == (0, 0, 0)
-        assert all((each.points, each.low, each.high) == (0, 0, 0) for each in gain.per_label)
+    for none in found.values():
+        assert (none.points, none.low, none.high) == (0, 0, 0)
+        assert all((each.points, each.low, each.high) == (0, 0, 0) for each in none.per_label)
 
 
 def test_draws_are_paired_seeded_and_the_same_however_many_methods_are_compared():
     decisions, gold, texts, users = population(2, help_=0.5)
     more = {**decisions, "other": ~decisions["mine"]}
-    alone = gains(decisions, "reference", gold, texts, users, draws=80, seed=5)["mine"]
+    alone = gain(decisions["mine"], decisions["reference"], gold, texts, users, draws=80, seed=5)
     among = gains(more, "reference", gold, texts, users, draws=80, seed=5)["mine"]
-    assert (alone.points, alone.low, alone.high) == pytest.approx((among.points, among.low, among.high))
+    assert alone == among
     assert alone.low != gains(decisions, "reference", gold, texts, users, draws=80, seed=6)["mine"].low
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_neither_the_order_of_rows_nor_their_number_of_copies_matters(seed):
+    decisions, gold, texts, users = population(seed, texts=12, users=5, per_user=8, help_=0.5)
+    expected = gains(decisions, "reference", gold, texts, users, draws=40)
+    order = np.random.default_rng(seed).permutation(len(gold))
+    for rows in (order, np.concatenate([order, order])):
+        moved = {name: each[rows] for name, each in decisions.items()}
+        found = gains(moved, "reference", gold[rows], texts[rows], users[rows], draws=40)
+        assert repr(found) == repr(expected)  # NaN and all
+
+
+def test_what_was_not_asked_or_is_never_given_does_not_count():
+    decisions, gold, texts, users = population(5, help_=1.0)
+    gold[np.random.default_rng(0).random(gold.shape) < 0.3] = np.nan
+    flipped = {name: np.where(np.isnan(gold), ~each, each) for name, each in decisions.items()}
+    expected = gains(decisions, "reference", gold, texts, users, draws=40)["mine"]
+    assert gains(flipped, "reference", gold, texts, users, draws=40)["mine"] == expected
+    never = {name: np.column_stack([each, ~each[:, 0]]) for name, each in decisions.items()}
+    found = gains(never, "reference", np.column_stack([gold, np.zeros(len(gold))]), texts, users, draws=40)["mine"]
+    assert (found.points, found.low, found.high) == (expected.points, expected.low, expected.high)
+    assert np.isnan([found.per_label[2].points, found.per_label[2].low, found.per_label[2].high]).all()
+
+
+def test_gains_per_label_are_those_labels_own():
+    decisions, gold, texts, users = population(6, help_=1.0)
+    found = gains(decisions, "reference", gold, texts, users, draws=60, seed=3)["mine"]
+    expected = 100 * (f1_per_label(decisions["mine"], gold) - f1_per_label(decisions["reference"], gold))
+    np.testing.assert_allclose([each.points for each in found.per_label], expected)
+    for label, each in enumerate(found.per_label):
+        column = {name: said[:, [label]] for name, said in decisions.items()}
+        alone = gains(column, "reference", gold[:, [label]], texts, users, draws=60, seed=3)["mine"]
+        assert (each.low, each.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_an_interval_excludes_zero_on_either_side():
+    decisions, gold, texts, users = population(3, help_=2.5)
+    better = gain(decisions["mine"], decisions["reference"], gold, texts, users, draws=200)
+    worse = gain(decisions["reference"], decisions["mine"], gold, texts, users, draws=200)
+    same = gain(decisions["mine"], decisions["mine"], gold, texts, users, draws=20)
+    assert better.above_zero and better.excludes_zero
+    assert worse.excludes_zero and not worse.above_zero
+    assert not same.excludes_zero
+    assert worse.to_json().keys() == {"points", "relative", "headroom", "low", "high"}
+    with pytest.raises(DataError, match=r"unknown method 'mime'\. Did you mean 'mine'"):
+        gains(decisions, "mime", gold, texts, users)
+
+
+def test_a_perfect_reference_leaves_no_headroom_and_a_useless_one_no_relative_gain():
+    _, gold, texts, users = population(0)
+    perfect, useless = gold >= 0.5, gold < 0.5
+    assert gain(useless, perfect, gold, texts, users, draws=5).headroom is None
+    assert gain(perfect, useless, gold, texts, users, draws=5).relative is None
 
 
 def test_the_interval_covers_the_true_gain():
@@ -70,9 +128,9 @@ def test_the_interval_covers_the_true_gain():
     covered, width = [], []
     for seed in range(120):
         decisions, gold, texts, users = population(seed, help_=0.4)
-        gain = gains(decisions, "reference", gold, texts, users, draws=200, seed=seed)["mine"]
-        covered.append(gain.low <= truth <= gain.high)
-        width.append(gain.high - gain.low)
+        found = gain(decisions["mine"], decisions["reference"], gold, texts, users, draws=200, seed=seed)
+        covered.append(found.low <= truth <= found.high)
+        width.append(found.high - found.low)
     assert np.mean(covered) >= 0.90
     assert np.median(width) < 20
 
@@ -102,6 +160,16 @@ def test_user_gains_are_differences_of_the_users_own_f1():
         mine = users == user
         expected = macro_f1(decisions["mine"][mine], gold[mine]) - macro_f1(decisions["reference"][mine], gold[mine])
         assert found[place] == pytest.approx(100 * expected)
+
+
+def test_the_same_f1_summed_in_another_order_is_no_gain_for_a_user():
+    rng, user = np.random.default_rng(0), np.asarray(["u"] * 12, object)
+    for _ in range(50):
+        half, said, order = rng.random((12, 7)) < 0.5, rng.random((12, 7)) < 0.5, rng.permutation(7)
+        gold = np.concatenate([half, half[:, order]], axis=1)
+        one = np.concatenate([said, half[:, order]], axis=1)  # errs on the first seven labels
+        other = np.concatenate([half, said[:, order]], axis=1)  # makes the same errors on the last seven
+        assert user_gains(one, other, gold.astype(np.float32), user)[0] == 0
 
 
 def arm(name, strength, annotations, control_of=None, seed=0):
@@ -177,6 +245,88 @@ def test_a_scores_file_comes_back_as_it_was_and_a_damaged_one_is_named(tmp_path)
     with pytest.raises(DataError, match=r"cls\.parquet: no readable scores"):
         read_scores(file)
     with pytest.raises(DataError, match="no readable settings"):
+        recompute(tmp_path)
+
+
+def test_no_flipped_bit_in_a_scores_file_goes_unseen(tmp_path):
+    rows = annotations(40)
+    file, written = tmp_path / "cls.parquet", arm("cls", 0.5, rows)
+    write_scores(file, written, rows, rows)
+    whole, refused = file.read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        try:
+            found = read_scores(file)
+        except DataError as error:
+            refused += "\n" not in str(error)
+            continue
+        np.testing.assert_array_equal(found.arm.test_scores, written.test_scores)
+        np.testing.assert_array_equal(found.arm.thresholds, written.thresholds)
+        np.testing.assert_array_equal(found.valid.labels, rows.labels)
+        np.testing.assert_array_equal(found.test.user_ids, rows.user_ids)
+    assert refused > len(whole) / 3 / 2
+
+
+def test_another_table_and_a_newer_scores_file_are_refused(tmp_path):
+    rows, file = annotations(40), tmp_path / "cls.parquet"
+    rows.write_parquet(file)
+    with pytest.raises(DataError, match="not a scores file of beholder"):
+        read_scores(file)
+    write_scores(file, arm("cls", 0.5, rows), rows, rows)
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns(["user_id"]), file)
+    with pytest.raises(DataError, match="column 'user_id' is missing"):
+        read_scores(file)
+    described = {**json.loads(table.schema.metadata[b"beholder_scores"]), "format": 2}
+    metadata = {**table.schema.metadata, b"beholder_scores": json.dumps(described).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+    with pytest.raises(DataError, match="format 2 is newer"):
+        read_scores(file)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{", "no readable settings"),
+        ("[]", "no readable settings"),
+        ('{"reference": "cls", "seed": 0}', "no readable settings .KeyError: 'draws'"),
+        ('{"reference": "clss", "draws": 5, "seed": 0}', "Did you mean 'cls'"),
+        ('{"reference": "cls", "draws": 5, "seed": 0, "arms": ["cls", "gone"]}', r"gone\.parquet: no readable scores"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(tmp_path, written, message):
+    rows = annotations(40)
+    write_scores(tmp_path / "scores" / "cls.parquet", arm("cls", 0.5, rows), rows, rows)
+    (tmp_path / "evaluation.json").write_text(written)
+    with pytest.raises(DataError, match=message):
+        recompute(tmp_path)
+
+
+def test_without_a_list_of_arms_every_scores_file_is_one(tmp_path):
+    rows = annotations()
+    for each in three_arms(rows):
+        write_scores(tmp_path / "scores" / f"{each.name}.parquet", each, rows, rows)
+    settings = {"reference": "cls", "draws": 30, "seed": 1, "level": 0.5}
+    (tmp_path / "evaluation.json").write_text(json.dumps(settings))
+    narrow = recompute(tmp_path)
+    assert [each.name for each in narrow.arms] == ["cls", "cls-p", "cls-p~shuffled-users"]
+    (tmp_path / "evaluation.json").write_text(json.dumps({**settings, "level": 0.95}))
+    assert recompute(tmp_path).gains["cls-p"].low < narrow.gains["cls-p"].low
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_arms_held_against_other_judgements_of_the_same_texts_are_refused(tmp_path, part):
+    rows = annotations()
+    others = rows.replace_users([f"user-{(i + 1) % 4}" for i in range(len(rows))])
+    first, second, _ = three_arms(rows)
+    write_scores(tmp_path / "scores" / "cls.parquet", first, rows, rows)
+    parts = {"valid": rows, "test": rows} | {part: others}
+    write_scores(tmp_path / "scores" / "cls-p.parquet", second, **parts)
+    settings = {"reference": "cls", "draws": 20, "seed": 0, "arms": ["cls", "cls-p"]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="other rows"):
         recompute(tmp_path)
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from beholder.evaluation.metrics import (
     decide,
     expected_calibration_error,
+    f1,
     f1_per_label,
     fit_thresholds,
     macro_f1,
@@ -90,8 +91,11 @@ def test_no_other_threshold_does_better(scores, random):
         assert reached == pytest.approx(max(tried))
 
 
-def test_thresholds_between_neighbouring_floats_still_part_them():
+@pytest.mark.parametrize("steps", range(4))
+def test_thresholds_between_neighbouring_floats_still_part_them(steps):
     low = np.float32(0.7)
+    for _ in range(steps):  # half-way rounds to the lower neighbour from every second float
+        low = np.nextafter(low, np.float32(1))
     high = np.nextafter(low, np.float32(1))
     scores = np.asarray([[low], [high]] * 3, dtype=np.float32)
     gold = np.asarray([[0.0], [1.0]] * 3)
@@ -102,6 +106,22 @@ def test_thresholds_between_neighbouring_floats_still_part_them():
 def test_of_equally_good_thresholds_the_one_nearest_a_half_is_taken():
     scores = np.asarray([[0.1], [0.9], [0.95]], dtype=np.float32)
     assert fit_thresholds(scores, np.asarray([[0.0], [1.0], [1.0]]), "multilabel")[0] == pytest.approx(0.5)
+
+
+def test_thresholds_part_scores_that_are_hardly_apart():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scores = (np.float32(0.9) + rng.integers(0, 6, (12, 1)) * np.float32(6e-8)).astype(np.float32)
+        gold = np.vstack([(rng.random((11, 1)) < 0.4), [[True]]]).astype(np.float32)
+        best = max(f1_per_label(scores >= cut, gold)[0] for cut in np.unique(scores))
+        reached = f1_per_label(scores >= fit_thresholds(scores, gold, "multilabel"), gold)[0]
+        assert reached == pytest.approx(best)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(1, 9))
+def test_f1_does_not_depend_on_the_scale_of_the_weights(true, false, missed, scale):
+    parts = [np.asarray([float(part)]) for part in (true, false, missed)]
+    np.testing.assert_allclose(f1(*parts), f1(*(scale * part for part in parts)))
 
 
 def test_per_user_numbers_are_those_of_the_users_rows():

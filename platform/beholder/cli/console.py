@@ -114,7 +114,7 @@ def gain_table(results: dict[str, Any]) -> Table:
         table.add_row(
             name,
             f"{100 * method['macro_f1']:.1f}",
-            "reference" if is_reference else f"{gain['points']:+.1f}",
+            "ref." if is_reference else f"{gain['points']:+.1f}",
             "" if is_reference else f"{gain['low']:+.1f} .. {gain['high']:+.1f}",
             verdict,
             f"{method['seconds']:.1f}",

@@ -78,8 +78,9 @@ def gain_per_user(results: Results, arm: ArmScores) -> Figure:
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(order):,} users, sorted")
-    better = int((points[order] > 0).sum())
-    axes.set_title(f"{arm.name}: better for {better} of {len(order)} users than {results.reference}", loc="left")
+    better, worse = int((points[order] > 0).sum()), int((points[order] < 0).sum())
+    title = f"{arm.name}: better than {results.reference} for {better:,} of {len(order):,} users, worse for {worse:,}"
+    axes.set_title(title, loc="left")
     axes.set_xlabel("gain in macro-F1, points" + (" (in brackets: test rows of the user)" if named else ""))
     axes.axvline(0, color="black", linewidth=1)
     return figure

@@ -4,7 +4,8 @@ A gain is read three ways (see the paper's metric): points, relative to the refe
 the reference leaves. Intervals come from a bootstrap that resamples users and texts, because both are samples: a row
 weighs (how often its user was drawn) x (how often its text was drawn), the "pigeonhole bootstrap" (Owen 2007, Annals of
 Applied Statistics 1(2)). It counts what users and texts contribute once, and the chance of the single judgement up to
-three times: where that chance dominates, intervals are up to 1.7 times too wide, which is the safe side. Method and reference are compared under the same draws.
+three times: where that chance dominates, intervals are up to 1.7 times too wide, which is the safe side. Method and
+reference are compared under the same draws.
 """
 
 from __future__ import annotations

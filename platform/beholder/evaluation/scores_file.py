@@ -63,10 +63,11 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
             "labels": lists(np.concatenate([valid.labels, test.labels])),
             "scores": lists(np.concatenate([arm.valid_scores, arm.test_scores])),
         }
-    ).replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings)})
+    )
+    table = table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)})
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, file)
 
 
@@ -74,36 +75,44 @@ def read_scores(file: Path) -> ScoresFile:
     """Read what `write_scores` wrote.
 
     Raises:
-        DataError: missing, damaged (columns and settings carry checksums), without a column, or written by a newer version.
+        DataError: missing, damaged (a checksum covers rows and settings), without a column, or of a newer version.
     """
-    remedy = "Run the experiment again."
+    remedy = "Run the experiment again with --fresh."
     try:
-        table = pq.read_table(file, page_checksum_verification=True)
+        table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{file}: no readable scores ({reason}). {remedy}") from error
     try:
         metadata = table.schema.metadata or {}
-        described = json.loads(metadata[_KEY])
+        described, seal = json.loads(metadata[_KEY]), metadata[_SEAL]
         newer = described["format"] > FORMAT
+        absent = [column for column in COLUMNS if column not in table.column_names]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: not a scores file of beholder. {remedy}") from error
     if newer:
         raise DataError(f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade.")
-    if metadata.get(_SEAL, _seal(metadata[_KEY])) != _seal(metadata[_KEY]):
-        raise DataError(f"{file}: damaged (its settings do not match their checksum). {remedy}")
-    absent = [column for column in COLUMNS if column not in table.column_names]
     if absent:
         raise DataError(f"{file}: column {absent[0]!r} is missing. {remedy}")
     try:
-        return _scores_file(table, described)
+        intact = seal == _seal(metadata[_KEY], table)
+        found = _scores_file(table, described)
     except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{file}: damaged ({type(error).__name__}: {error}). {remedy}") from error
+    if not intact:
+        raise DataError(f"{file}: damaged (its rows do not match their checksum). {remedy}")
+    return found
 
 
-def _seal(settings: bytes) -> bytes:
-    """Parquet's checksums cover the columns, not the footer, where thresholds and names are."""
-    return hashlib.sha256(settings).hexdigest().encode()
+def _seal(settings: bytes, table: pa.Table) -> bytes:
+    """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
+    digest = hashlib.sha256(settings)
+    for column in COLUMNS:
+        if column in ("labels", "scores"):
+            digest.update(table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False).tobytes())
+        else:
+            digest.update("\0".join(table[column].to_pylist()).encode())
+    return digest.hexdigest().encode()
 
 
 def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:

@@ -19,8 +19,8 @@ from beholder.methods.method import Progress, Training
 from beholder.methods.network import Classifier
 from beholder.methods.objective import Grouped, judgements, loss
 
-PIECE = 16_384
-"""Tokens, with padding, that go through the network at once in training."""
+PIECE = {"cpu": 2_048, "cuda": 16_384}
+"""Tokens, with padding, that go through the network at once in training, by kind of device."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def train_classifier(
             optimizer.zero_grad(set_to_none=True)
             terms = judgements(weights[torch.from_numpy(batch)], task.kind)
             # Long batches go through in pieces whose gradients add up to the batch's.
-            for piece in length_cut(inputs.lengths[batch], PIECE):
+            for piece in length_cut(inputs.lengths[batch], PIECE[torch.device(device).type]):
                 rows = batch[piece]
                 ids, mask = inputs.batch(rows)
                 index = torch.from_numpy(rows)
