@@ -116,6 +116,9 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
     test = encode(base.tokenizer, test_texts, config.max_tokens)
     test_batches = [test.batch(rows) for rows in length_cut(test.lengths)]
 
+    for module in base.model.modules():  # as beholder does: the same work on both sides
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, lora_dropout=config.lora.dropout)
     model = get_peft_model(base.model, lora)
     head = torch.nn.Linear(base.width, len(train.task.labels))

@@ -192,15 +192,19 @@ class Annotations:
         """The given rows, in the given order."""
         return Annotations(self.table.select(np.asarray(rows, dtype=np.int64)), self.task)
 
-    def replace_users(self, user_ids: Sequence[str]) -> Annotations:
-        """The same judgements under other names: the `shuffled-users` control is made of this."""
+    def with_column(self, name: str, values: Sequence[Any]) -> Annotations:
+        """The same rows with one column more, or with other values in it."""
         from datasets import Dataset
 
         table = self.arrow
-        column = table.schema.get_field_index("user_id")
-        return Annotations(
-            Dataset(table.set_column(column, "user_id", pa.array(list(user_ids), pa.string()))), self.task
-        )
+        if name in table.column_names:
+            place = table.column_names.index(name)
+            return Annotations(Dataset(table.set_column(place, name, pa.array(values))), self.task)
+        return Annotations(Dataset(table.append_column(name, pa.array(values))), self.task)
+
+    def replace_users(self, user_ids: Sequence[str]) -> Annotations:
+        """The same judgements under other names: the `shuffled-users` control is made of this."""
+        return self.with_column("user_id", list(user_ids))
 
     def write_parquet(self, file: Path) -> None:
         """Write table and task; the file appears whole or not at all."""

@@ -213,15 +213,10 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
         if fresh:
             for job in prepared.jobs:
                 (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
-        annotations, table = prepared.annotations, prepared.annotations.table
-        part = np.full(len(annotations), "", dtype=object)
+        part = np.full(len(prepared.annotations), "", dtype=object)
         for name, rows in prepared.split.parts.items():
             part[rows] = name
-        if "part" in table.column_names:
-            table = table.remove_columns("part")
-        Annotations(table.add_column("part", part.tolist()), annotations.task).write_parquet(  # type: ignore[arg-type]
-            folder / "annotations.parquet"
-        )
+        prepared.annotations.with_column("part", part.tolist()).write_parquet(folder / "annotations.parquet")
         settings = experiment.model_dump(mode="json", by_alias=True)
         write_json(folder / "experiment.json", {"digest": experiment.digest, **settings})
     except OSError as error:

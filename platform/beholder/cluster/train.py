@@ -86,7 +86,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         while thread.is_alive():
-            thread.join(0.25)
+            thread.join(0.5)
             _show(board, on_progress)
         _show(board, on_progress)
         if failure:
