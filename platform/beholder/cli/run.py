@@ -163,7 +163,7 @@ def _say_disagreement(outcome: Any) -> None:
         console.print("\nNo two users disagree about a held-out text here.", markup=False)
         return
     first, second, label = found
-    console.print(f'\nA held-out text: "{test.texts[first]}"   Is it {test.task.labels[label]}?', markup=False)
+    console.print(f'\nA held-out text: "{test.texts[first]}"   Label: {test.task.labels[label]}', markup=False)
     for row in (first, second):
         said, says = (
             "yes" if value else "no" for value in (test.labels[row, label] >= 0.5, predicted.decisions[row, label])
