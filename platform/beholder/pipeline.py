@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from beholder import __version__
 from beholder.annotations import Annotations, text_key
@@ -237,8 +239,14 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict[str, Any]:
 
 
 def draw_report(folder: Path) -> dict[str, Any]:
-    """Evaluate a run from its saved scores alone, and draw its figures; returns `evaluation.Results` as JSON."""
+    """Evaluate a run from its saved scores alone; returns `evaluation.Results` as JSON.
+
+    Writes `users.parquet`, what each method does for each user, and the figures.
+    """
     found = report.recompute(folder)
+    temporary = folder / f".users.parquet.{os.getpid()}"
+    pq.write_table(found.user_table(), temporary, compression="zstd")
+    os.replace(temporary, folder / "users.parquet")
     figures.write_figures(folder / "figures", found)
     return found.to_json()
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -116,6 +117,9 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     recomputed = pipeline.draw_report(pipeline.find_run("small"))
     assert recomputed["methods"] == refitted["methods"]
     assert list((outcome.run_folder / "figures").glob("*.png"))
+    users = pq.read_table(outcome.run_folder / "users.parquet")
+    assert users["user_id"].to_pylist() == outcome.test.users
+    assert {"rows", "macro_f1.cls-p", "gain_points.cls-p"} <= set(users.column_names)
 
 
 def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(ray_once):

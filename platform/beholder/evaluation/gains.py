@@ -57,11 +57,6 @@ class Gain:
         """Whether the whole interval lies above zero."""
         return self.low > 0
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
     def to_json(self) -> dict[str, float | None]:
         """The three readings and the interval, without the labels."""
         return {
@@ -71,22 +66,6 @@ class Gain:
             "low": self.low,
             "high": self.high,
         }
-
-
-def gain(
-    decisions: Decisions,
-    reference: Decisions,
-    labels: Floats,
-    text_ids: NDArray[np.object_],
-    user_ids: NDArray[np.object_],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Gain:
-    """The gain of one method, to the bit what `gains` finds for it among others under the same seed."""
-    both = {"reference": reference, "method": decisions}
-    return gains(both, "reference", labels, text_ids, user_ids, draws=draws, seed=seed, level=level)["method"]
 
 
 def gains(
