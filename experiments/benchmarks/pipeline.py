@@ -103,7 +103,8 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     from beholder.bases import load_base
-    from beholder.methods.inputs import encode, length_cut, training_batches
+    from beholder.bases.tokens import encode, length_cut
+from beholder.methods.batches import training_batches
     from beholder.methods.objective import group
 
     base = load_base(base_name)

@@ -34,6 +34,10 @@ class MethodError(BeholderError):
     """A method cannot be fitted, saved, loaded or applied."""
 
 
+class BankError(BeholderError):
+    """A bank of adapters cannot be built, trained or read."""
+
+
 class ClusterError(BeholderError):
     """Ray could not be started, or a distributed job failed."""
 

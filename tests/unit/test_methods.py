@@ -10,13 +10,14 @@ import torch
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import load_base
+from beholder.bases.classifier import Classifier
 from beholder.bases.tiny import ARCHITECTURES
+from beholder.bases.tokens import encode, length_cut
 from beholder.errors import BaseModelError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import METHODS, Context, config_class, load_fitted, save_fitted
+from beholder.methods.batches import training_batches
 from beholder.methods.controls import shuffle_users
-from beholder.methods.inputs import encode, length_cut, training_batches
-from beholder.methods.network import Classifier
 from beholder.methods.objective import group, judgements, loss
 
 TEXTS = ("you are kind", "you are a fool", "go away", "well done", "what a mess", "thank you", "no", "fine by me")

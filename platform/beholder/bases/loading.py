@@ -79,6 +79,7 @@ def load_base(name: str, download: bool = False) -> Base:
             )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
+    model.config.use_cache = False  # features are read in one pass
     limit = int(getattr(config, "max_position_embeddings", None) or 512)
     return Base(
         name=name,

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import Base, load_base
+from beholder.bases.classifier import Classifier
+from beholder.bases.tokens import encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.inputs import encode, length_cut
 from beholder.methods.method import Context, MethodConfig, Scores, Training
-from beholder.methods.network import Classifier
 from beholder.methods.objective import group, probabilities
 from beholder.methods.training import Schedule, train_classifier
 from beholder.prompts.wording import with_user

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.annotations import Task
+from beholder.bases.classifier import Classifier
+from beholder.bases.tokens import Encoded, length_cut
 from beholder.errors import MethodError
-from beholder.methods.inputs import Encoded, length_cut, training_batches
+from beholder.methods.batches import training_batches
 from beholder.methods.method import Progress, Training
-from beholder.methods.network import Classifier
 from beholder.methods.objective import Grouped, judgements, loss
 
 PIECE = {"cpu": 2_048, "cuda": 16_384}

@@ -14,6 +14,7 @@ from beholder.sources.door import BadRows, Draft, Loaded, Raw, admit
 from beholder.sources.finding import find
 from beholder.sources.labels import one_of
 from beholder.sources.reading import read_parquet, require_columns
+from beholder.sources.repeats import repeat_numbers, with_repeat_number
 from beholder.sources.settings import SourceSettings
 
 CONTEXT = ("bot", "agent", "prev_user", "prev_agent")
@@ -58,7 +59,7 @@ def load(config: ConvAbuse, on_bad_rows: BadRows = "refuse") -> Loaded:
     rows = np.flatnonzero(raw.sound)
     text_ids, users = raw.strings("text_id")[rows], raw.strings("annotator_id")[rows]
     severity, flags = severity[rows], flags[rows]
-    repeat = _repeat_numbers(text_ids, users)
+    repeat = repeat_numbers(text_ids, users)
     if config.repeats == "average":
         group, first = _groups(text_ids, users)
         count = np.bincount(group, minlength=len(first))
@@ -66,9 +67,7 @@ def load(config: ConvAbuse, on_bad_rows: BadRows = "refuse") -> Loaded:
         flags = np.column_stack([np.bincount(group, flag, len(first)) / count for flag in flags.T] or [flags[first]])
         rows, text_ids, users = rows[first], text_ids[first], users[first]
     else:
-        text_ids = np.asarray(
-            [f"{text}#{n}" if n > 1 else text for text, n in zip(text_ids, repeat, strict=True)], object
-        )
+        text_ids = with_repeat_number(text_ids, users)
     abusive = severity < 0
     columns = {"abusive": abusive, "severe": severity <= -2}
     columns |= {name: (flags[:, place] >= 0.5) & abusive for place, name in enumerate(aspects)}
@@ -105,12 +104,3 @@ def _groups(text_ids: NDArray[np.object_], users: NDArray[np.object_]) -> tuple[
     keys = zip(text_ids, users, strict=True)
     group = np.fromiter((place.setdefault(key, len(place)) for key in keys), np.int64, len(text_ids))
     return group, np.unique(group, return_index=True)[1].astype(np.int64)
-
-
-def _repeat_numbers(text_ids: NDArray[np.object_], users: NDArray[np.object_]) -> NDArray[np.int64]:
-    """1 for the first judgement of a text by a user, 2 for the second, and so on: int64 [rows]."""
-    seen: dict[tuple[str, str], int] = {}
-    numbers = np.empty(len(text_ids), dtype=np.int64)
-    for row, key in enumerate(zip(text_ids, users, strict=True)):
-        numbers[row] = seen[key] = seen.get(key, 0) + 1
-    return numbers

@@ -30,3 +30,18 @@ def without_repeats(rows: NDArray[np.integer], raw: Raw, text: str, user: str) -
             first[place] = key not in seen
             seen.add(key)
     return rows[first], int((~first).sum())
+
+
+def repeat_numbers(text_ids: NDArray[np.object_], users: NDArray[np.object_]) -> NDArray[np.int64]:
+    """1 for the first judgement of a text by a user, 2 for the second, and so on: int64 [rows]."""
+    seen: dict[tuple[str, str], int] = {}
+    numbers = np.empty(len(text_ids), dtype=np.int64)
+    for row, key in enumerate(zip(text_ids, users, strict=True)):
+        numbers[row] = seen[key] = seen.get(key, 0) + 1
+    return numbers
+
+
+def with_repeat_number(text_ids: NDArray[np.object_], users: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Ids under which every repeat is a judgement of its own: `c7`, `c7#2`, ..."""
+    numbers = repeat_numbers(text_ids, users)
+    return np.asarray([f"{text}#{n}" if n > 1 else text for text, n in zip(text_ids, numbers, strict=True)], object)

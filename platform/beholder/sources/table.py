@@ -11,11 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beholder.annotations import Task
+from beholder.annotations import Task, text_key
 from beholder.errors import DataError, unknown
 from beholder.sources.door import BadRows, Draft, Loaded, Raw, admit
 from beholder.sources.labels import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
 from beholder.sources.reading import read_table, require_columns
+from beholder.sources.repeats import with_repeat_number
 
 SKIP = "or pass --on-bad-rows skip."
 
@@ -99,6 +100,7 @@ class Table(BaseModel):
         allow_missing: read an empty label as "not asked" instead of refusing the row (multilabel only).
         context: further columns to keep, as text.
         split_column: a column saying each row's part, kept as the context column `split`.
+        repeats: what a second judgement of a text by the same user is: refused, or kept as a judgement of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,6 +117,7 @@ class Table(BaseModel):
     allow_missing: bool = False
     context: tuple[str, ...] = ()
     split_column: str | None = None
+    repeats: Literal["refuse", "keep"] = "refuse"
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -169,14 +172,19 @@ def load(config: Table, on_bad_rows: BadRows = "refuse") -> Loaded:
         context["split"] = _as_text(raw, config.split_column)[rows]
     column_of = {name: rule.column or name for name, rule in config.labels.items()}
     column_of |= {"text": config.text, "user_id": config.user, "text_id": config.text_id or config.text}
+    texts, users = _as_text(raw, config.text)[rows], _ids(raw, config.user, "user")[rows]
+    text_ids = _ids(raw, config.text_id, "text_id")[rows] if config.text_id is not None else None
+    if config.repeats == "keep":
+        ids = text_ids if text_ids is not None else np.asarray([text_key(text or "") for text in texts], object)
+        text_ids = with_repeat_number(ids, users)
     draft = Draft(
         raw,
         Task(names, config.kind),
         rows,
-        text=_as_text(raw, config.text)[rows],
-        user_id=_ids(raw, config.user, "user")[rows],
+        text=texts,
+        user_id=users,
         labels=labels[rows].astype(np.float32),
-        text_id=_ids(raw, config.text_id, "text_id")[rows] if config.text_id is not None else None,
+        text_id=text_ids,
         context=context,
         column_of=column_of,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from beholder.bases import Base
+from beholder.bases.loading import Base
 
 
 class Classifier(nn.Module):
@@ -31,27 +31,34 @@ class Classifier(nn.Module):
                 spread = float(vocabulary.std())
                 self.users.weight.normal_(std=spread).add_(vocabulary.mean(dim=0))
 
-    def features(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
-        """The pooled text: [rows, width].
+    def inputs(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """What the base is called with, and the mask of what it then reads: int64 [rows, tokens (+ 1)].
 
-        tokens, mask: int64 [rows, tokens], padded on the right. user: int64 [rows], slots;
-        slot -1 is a user nobody trained on and reads as the mean of all users.
+        tokens, mask: int64 [rows, tokens], padded on the right. user: int64 [rows], slots; slot -1 is a user nobody
+        trained on and reads as the mean of all users.
         """
         if self.users is None:
-            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # [rows, tokens, width]
-        else:
-            assert user is not None
-            words = self.model.get_input_embeddings()(tokens)  # type: ignore[operator]
-            known = self.users(user.clamp(min=0))  # [rows, width]
-            reader = torch.where(user[:, None] < 0, self.users.weight.mean(dim=0), known)
-            embedded = torch.cat([reader[:, None], words], dim=1)  # [rows, 1 + tokens, width]
-            mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
-            hidden = self.model(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+            return {"input_ids": tokens, "attention_mask": mask}, mask
+        assert user is not None
+        words = self.model.get_input_embeddings()(tokens)  # type: ignore[operator]
+        known = self.users(user.clamp(min=0))  # [rows, width]
+        reader = torch.where(user[:, None] < 0, self.users.weight.mean(dim=0), known)
+        embedded = torch.cat([reader[:, None], words], dim=1)  # [rows, 1 + tokens, width]
+        mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        return {"inputs_embeds": embedded, "attention_mask": mask}, mask
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """[rows, tokens, width] -> [rows, width]."""
         if self.takes_last:
             last = mask.sum(dim=1) - 1  # [rows]
             return hidden[torch.arange(len(hidden), device=hidden.device), last]
         weight = mask[..., None].to(hidden.dtype)
         return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def features(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
+        """The pooled text: [rows, width]. See `inputs`."""
+        called, mask = self.inputs(tokens, mask, user)
+        return self.pool(self.model(**called).last_hidden_state, mask)
 
     def forward(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
         """Logits: [rows, labels]."""
