@@ -104,7 +104,7 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
 
     from beholder.bases import load_base
     from beholder.bases.tokens import encode, length_cut
-from beholder.methods.batches import training_batches
+    from beholder.methods.batches import training_batches
     from beholder.methods.objective import group
 
     base = load_base(base_name)

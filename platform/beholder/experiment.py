@@ -68,6 +68,11 @@ class Arm:
         """The method's name."""
         return self.config.model_dump()["method"]
 
+    @property
+    def after(self) -> str | None:
+        """The arm whose fitted method this one starts from."""
+        return getattr(self.config, "from_", None)
+
 
 class Experiment(_Section):
     """Everything one run needs to know. `methods` as written; `arms` resolved."""
@@ -104,11 +109,13 @@ class Experiment(_Section):
                     raise ExperimentError(f"methods.{name}.controls: {unknown('control', control, ['shuffled-users'])}")
                 if not hasattr(config, "shuffle_users"):
                     raise ExperimentError(
-                        f"methods.{name}.controls: shuffled-users is for methods that are told the user (-p), "
+                        f"methods.{name}.controls: shuffled-users is for methods that learn of the user (-p, -u), "
                         f"not for {settings['method']!r}. Remove it."
                     )
                 shuffled = config.model_copy(update={"shuffle_users": True})
                 arms.append(Arm(f"{name}~shuffled-users", shuffled, control_of=name))
+        for arm in arms:
+            _check_start(arm, {each.name: each for each in arms})
         if self.evaluate.reference not in {arm.name for arm in arms}:
             known = [arm.name for arm in arms]
             raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
@@ -204,6 +211,16 @@ def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ..
         inherited = _extended(parent, methods, (*seen, name))
     own_method = {"method": name} if name in METHODS else {}
     return {**inherited, **own_method, **written}
+
+
+def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
+    """Whether what an arm starts `from` is there, and is a model that was trained."""
+    if arm.after is None:
+        return
+    trained = [name for name, each in arms.items() if each.config.trains and each.control_of is None]
+    if arm.after not in trained:
+        known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
+        raise ExperimentError(f"methods.{arm.name}.from: {known}")
 
 
 def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:

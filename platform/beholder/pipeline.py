@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from beholder.evaluation import figures, report
 from beholder.experiment import Arm, Experiment
 from beholder.home import home
 from beholder.methods.arm import ArmJob, done, is_done
+from beholder.methods.blocks import working_folder
 from beholder.records import choose_arms, make_bundle, publish, track, write_json
 from beholder.registry.bundle import Bundle
 from beholder.sources import Loaded, load
@@ -44,7 +46,7 @@ class Reporter(Protocol):
         """One finished fact."""
         ...
 
-    def step(self, arm: str, done: int, total: int, note: str) -> None:
+    def step(self, arm: str, done: int, total: int, note: str, unit: str = "steps") -> None:
         """Progress of one arm."""
         ...
 
@@ -55,7 +57,7 @@ class Silent:
     def say(self, line: str) -> None:
         """Ignore."""
 
-    def step(self, arm: str, done: int, total: int, note: str) -> None:
+    def step(self, arm: str, done: int, total: int, note: str, unit: str = "steps") -> None:
         """Ignore."""
 
 
@@ -104,7 +106,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
                 "Leave it out under source, or use more rows."
             )
     inputs = [annotations.fingerprint, parts.hash, base_checksum, str(experiment.seed), __version__]
-    jobs = [_job(arm, inputs) for arm in arms]
+    jobs = _jobs(arms, inputs)
     return Prepared(loaded, annotations, parts, jobs)
 
 
@@ -151,7 +153,9 @@ def run(
         fit_arms(
             FitJob(str(folder), pending, experiment.base, experiment.seed, cluster.workers, cluster.use_gpu),
             reporter.step,
+            reporter.say,
         )
+        shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
     fitted_now = {job.name: done(job.name, folder) for job in pending}
     clock.divide("fit", fitted_now)
     with clock.phase("evaluation"):
@@ -189,10 +193,15 @@ def find_run(name: str) -> Path:
     raise DataError(f"no run {name!r} in {home() / 'runs'}. There are: {known}")
 
 
-def _job(arm: Arm, inputs: list[str]) -> ArmJob:
-    config = arm.config.model_dump(mode="json")
-    key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs], sort_keys=True).encode()).hexdigest()
-    return ArmJob(arm.name, config, arm.control_of, key)
+def _jobs(arms: list[Arm], inputs: list[str]) -> list[ArmJob]:
+    """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
+    jobs: dict[str, ArmJob] = {}
+    for arm in sorted(arms, key=lambda arm: arm.after is not None):
+        config = arm.config.model_dump(mode="json")
+        on = [jobs[arm.after].key] if arm.after else []
+        key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
+        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after)
+    return [jobs[arm.name] for arm in arms]
 
 
 def _limited(annotations: Annotations, rows: int | None, seed: int) -> Annotations:
@@ -213,6 +222,7 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if fresh:
+            shutil.rmtree(working_folder(folder), ignore_errors=True)
             for job in prepared.jobs:
                 (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
         part = np.full(len(prepared.annotations), "", dtype=object)

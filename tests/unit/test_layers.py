@@ -22,7 +22,7 @@ LAYERS = (
     {"bank", "prompts", "evaluation"},
     {"bases", "sources"},
     {"splits", "annotations"},
-    {"errors", "home", "configuration", "beholder"},
+    {"errors", "files", "home", "configuration", "beholder"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

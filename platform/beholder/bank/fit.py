@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,17 +18,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.bank.layers import Tensors, start
-from beholder.bank.model import BankModel
+from beholder.bank.layers import Shapes, Tensors, start
 from beholder.bank.optimizer import UserAdam
-from beholder.bank.outputs import TrunkOutputs
-from beholder.bases.tokens import length_cut
 
-PIECE = {"cpu": 2_048, "cuda": 32_768}
-"""Positions, with padding, that go through the tail at once, by kind of device."""
-
-Losses = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits, targets, weights), each [..., labels] -> the summed loss of each row [...]."""
+Batch = NDArray[np.int64]
+"""Row positions [users, rows], -1 = none."""
 
 
 class BankTraining(BaseModel):
@@ -54,20 +49,28 @@ class BankTraining(BaseModel):
     clip: float = Field(default=1.0, gt=0)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Judgements as the bank sees them, ordered by user.
+class Examples(Protocol):
+    """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
 
     Attributes:
-        user: int64 [rows], positions among the bank's users, rising.
-        input: int64 [rows], positions among the trunk's outputs.
-        targets, weights: float32 [rows, labels]; weight 0 = not asked.
+        rows: int64 [users], how many each has.
     """
 
-    user: NDArray[np.int64]
-    input: NDArray[np.int64]
-    targets: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    @property
+    def rows(self) -> NDArray[np.int64]: ...
+
+    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of (summed losses [places], the place of each in the batch's first dimension).
+
+        Args:
+            tensors: of the batch's users, in its order.
+            batch: see there.
+        """
+        ...
+
+    def terms(self, batch: Batch) -> NDArray[np.float32]:
+        """How many terms each user's summed loss has: [users]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,23 @@ class BankFit:
 
     Attributes:
         tensors: name -> [users, ...].
-        rows: int64 [users], training rows of each.
-        epoch: int64 [users], the epoch kept; 0 = the shared model was better on the user's validation rows.
-        loss, start_loss: float64 [users], mean loss on the user's validation rows of what is kept, and of the shared
+        epoch: int64 [users], the epoch kept; 0 = the shared model was better on the user's validation rows, or the user
+            has no rows to learn from.
+        loss, shared_loss: float64 [users], mean loss on the user's validation rows of what is kept, and of the shared
             model; NaN for users without any.
     """
 
     tensors: Tensors
-    rows: NDArray[np.int64]
     epoch: NDArray[np.int64]
     loss: NDArray[np.float64]
-    start_loss: NDArray[np.float64]
+    shared_loss: NDArray[np.float64]
 
 
 def fit_bank(
-    model: BankModel,
-    outputs: TrunkOutputs,
+    shapes: Shapes,
     users: Sequence[str],
-    train: Rows,
-    valid: Rows,
-    losses: Losses,
+    train: Examples,
+    valid: Examples,
     settings: BankTraining,
     *,
     seed: int,
@@ -105,42 +105,34 @@ def fit_bank(
     """Train every user's tensors.
 
     Args:
-        model: the frozen, shared model.
-        outputs: of its trunk, for every input of `train` and `valid`.
+        shapes: of one user's tensors.
         users: names; with the seed they decide the order of each user's rows.
-        train, valid: see `Rows`.
-        losses: what is minimised.
+        train, valid: rows to learn from, and to choose the epoch by. A user without the latter keeps the last epoch.
         settings: see there.
         seed: of order and start.
         device: where.
         progress: told (epochs done, epochs at most).
     """
     count = len(users)
-    tensors = start(model.shapes, count, seed, device)
+    tensors = start(shapes, count, seed, device)
     best = {name: tensor.clone() for name, tensor in tensors.items()}
     optimizer = UserAdam(tensors, settings.clip)
-    work = _Work(model, outputs, losses, device)
-    schedule = _Schedule(users, train, settings, seed)
-    held_out = _Held(valid, count)
+    schedule = _Schedule(users, train.rows, settings, seed)
+    held_out = _held_out(valid.rows)
 
-    start_loss = work.mean_losses(tensors, held_out)
-    best_loss, best_epoch = start_loss.copy(), np.zeros(count, dtype=np.int64)
-    running = schedule.rows > 0
+    shared_loss = _mean_losses(valid, held_out, tensors, np.ones(count, dtype=bool))
+    best_loss, best_epoch = shared_loss.copy(), np.zeros(count, dtype=np.int64)
+    running = train.rows > 0
     for epoch in range(1, settings.epochs + 1):
-        for batch, users_now in schedule.epoch(epoch, running):
-            moved = torch.from_numpy(users_now).to(device)
-            local = {name: tensor[moved].requires_grad_() for name, tensor in tensors.items()}
-            work.backward(local, train, batch)
-            rows = torch.from_numpy(schedule.rows[users_now]).to(device)
-            gradients = {}
-            for name, tensor in local.items():
-                gradient = tensor.grad if tensor.grad is not None else torch.zeros_like(tensor)
-                if not name.endswith(".down"):  # `down` alone changes nothing: it starts at random, not at zero
-                    gradient += settings.pull * tensor.detach() / rows.view(-1, *[1] * (tensor.dim() - 1))
-                gradients[name] = gradient
-            optimizer.step(moved, gradients, torch.from_numpy(schedule.rates(users_now)).float().to(device))
-        loss = work.mean_losses(tensors, held_out, running)
-        better = running & ((loss < best_loss) | np.isnan(start_loss))
+        for batch, moving in schedule.epoch(running):
+            here = torch.from_numpy(moving).to(device)
+            local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in tensors.items()}
+            _backward(train, batch, local)
+            pull = torch.from_numpy(settings.pull / train.rows[moving]).float().to(device)
+            gradients = {name: _pulled(name, tensor, pull) for name, tensor in local.items()}
+            optimizer.step(here, gradients, torch.from_numpy(schedule.rates(moving)).float().to(device))
+        loss = _mean_losses(valid, held_out, tensors, running)
+        better = running & ((loss < best_loss) | np.isnan(shared_loss))
         best_loss[better], best_epoch[better] = loss[better], epoch
         keep = torch.from_numpy(np.flatnonzero(better)).to(device)
         for name, tensor in tensors.items():
@@ -149,111 +141,85 @@ def fit_bank(
         progress(epoch, settings.epochs)
         if not running.any():
             break
-    return BankFit(best, schedule.rows, best_epoch, best_loss, start_loss)
+    nothing = torch.from_numpy(best_epoch == 0).to(device)
+    for tensor in best.values():
+        tensor[nothing] = 0  # nothing of their own, not even a random `down`
+    return BankFit(best, best_epoch, best_loss, shared_loss)
+
+
+def _backward(train: Examples, batch: Batch, local: Tensors) -> None:
+    """Gradients of the sum over users of each user's mean loss, into `local`."""
+    device = next(iter(local.values())).device
+    share = torch.from_numpy(1 / np.maximum(train.terms(batch), 1)).to(device)  # [users]
+    for summed, place in train.losses(local, batch):
+        (summed * share[place]).sum().backward()
+
+
+def _pulled(name: str, tensor: Tensor, pull: Tensor) -> Tensor:
+    """A tensor's gradient, and the pull toward zero. `down` is not pulled: alone it changes nothing."""
+    gradient = tensor.grad if tensor.grad is not None else torch.zeros_like(tensor)
+    if name.endswith(".down"):
+        return gradient
+    return gradient + pull.view(-1, *[1] * (tensor.dim() - 1)) * tensor.detach()
+
+
+@torch.no_grad()
+def _mean_losses(
+    valid: Examples, held_out: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors, running: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Each user's mean loss on their rows: float64 [users]; NaN for users without any, or not running."""
+    total, terms = np.zeros(len(running)), np.zeros(len(running))
+    for whole, users_of in held_out:
+        chosen = running[users_of]
+        batch, users = whole[chosen], users_of[chosen]
+        if not len(users):
+            continue
+        local = {name: tensor[torch.from_numpy(users).to(tensor.device)] for name, tensor in tensors.items()}
+        terms[users] += valid.terms(batch)
+        for summed, place in valid.losses(local, batch):
+            np.add.at(total, users[place.cpu().numpy()], summed.double().cpu().numpy())
+    with np.errstate(invalid="ignore"):
+        return np.where(terms > 0, total / terms, np.nan)
+
+
+def _held_out(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDArray[np.int64]]]:
+    """All rows in batches of at most `size` a user, each with the users it is of."""
+    first = np.cumsum(rows) - rows
+    batches = []
+    for start_at in range(0, int(rows.max(initial=0)), size):
+        users = np.flatnonzero(rows > start_at)
+        place = start_at + np.arange(min(size, int(rows.max()) - start_at))
+        batches.append((np.where(place < rows[users][:, None], first[users][:, None] + place, -1), users))
+    return batches
 
 
 class _Schedule:
-    """Whose rows come when: for every user an order of their own."""
+    """Whose rows come when: for every user an order and a learning rate of their own."""
 
-    def __init__(self, users: Sequence[str], train: Rows, settings: BankTraining, seed: int) -> None:
-        self.rows = np.bincount(train.user, minlength=len(users)).astype(np.int64)
-        self._first = np.concatenate([[0], np.cumsum(self.rows)])[:-1]
+    def __init__(self, users: Sequence[str], rows: NDArray[np.int64], settings: BankTraining, seed: int) -> None:
+        self._rows, self._first = rows, np.cumsum(rows) - rows
         self._size, self._settings = settings.batch_size, settings
-        self._per_epoch = np.ceil(self.rows / self._size).astype(np.int64)
+        self._per_epoch = -(-rows // self._size)
         self._taken = np.zeros(len(users), dtype=np.int64)
-        self._random = [
-            np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed} {user}".encode()).digest()[:8], "little"))
-            for user in users
-        ]
+        self._random = [np.random.default_rng(_user_seed(seed, user)) for user in users]
 
-    def epoch(self, epoch: int, running: NDArray[np.bool_]):  # noqa: ANN201
-        """(row positions [users, batch size], -1 = none; which users) of every step."""
-        order = {
-            int(user): self._first[user] + self._random[user].permutation(self.rows[user])
-            for user in np.flatnonzero(running)
-        }
-        for step in range(int(self._per_epoch[running].max(initial=0))):
-            users = np.flatnonzero(running & (self._per_epoch > step))
-            batch = np.full((len(users), self._size), -1, dtype=np.int64)
-            for place, user in enumerate(users):
-                mine = order[int(user)][step * self._size : (step + 1) * self._size]
-                batch[place, : len(mine)] = mine
-            yield batch, users
-            self._taken[users] += 1
+    def epoch(self, running: NDArray[np.bool_]) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """(row positions, the users they are of) of every step."""
+        mine = np.flatnonzero(running)
+        steps = int(self._per_epoch[mine].max(initial=0))
+        order = np.full((len(mine), steps * self._size), -1, dtype=np.int64)
+        for place, user in enumerate(mine):
+            order[place, : self._rows[user]] = self._first[user] + self._random[user].permutation(self._rows[user])
+        for step in range(steps):
+            moving = self._per_epoch[mine] > step
+            yield order[moving, step * self._size : (step + 1) * self._size], mine[moving]
+            self._taken[mine[moving]] += 1
 
     def rates(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
         """Each user's learning rate at their present step."""
-        share = self._taken[users] / np.maximum(1, self._per_epoch[users] * self._settings.epochs)
+        share = self._taken[users] / (self._per_epoch[users] * self._settings.epochs)
         return self._settings.learning_rate * 0.5 * (1 + np.cos(math.pi * share))
 
 
-class _Held:
-    """Validation rows, in batches of at most 64 rows a user."""
-
-    def __init__(self, valid: Rows, users: int) -> None:
-        self.rows = valid
-        counts = np.bincount(valid.user, minlength=users)
-        first = np.concatenate([[0], np.cumsum(counts)])[:-1]
-        self.batches: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        for start_at in range(0, int(counts.max(initial=0)), 64):
-            mine = np.flatnonzero(counts > start_at)
-            place = start_at + np.arange(64)
-            batch = np.where(place < counts[mine][:, None], first[mine][:, None] + place, -1)
-            self.batches.append((batch[:, : int((counts[mine] - start_at).max())], mine))
-
-
-class _Work:
-    """Losses of batches [users, rows] of row positions, -1 = none."""
-
-    def __init__(self, model: BankModel, outputs: TrunkOutputs, losses: Losses, device: str) -> None:
-        self._model, self._outputs, self._losses, self._device = model, outputs, losses, device
-
-    def backward(self, local: Tensors, rows: Rows, batch: NDArray[np.int64]) -> None:
-        """Gradients of the sum over users of each user's mean loss."""
-        terms = self._terms(rows, batch)
-        for value, users in self._summed(local, rows, batch):
-            (value / terms[users]).sum().backward()
-
-    @torch.no_grad()
-    def mean_losses(
-        self, tensors: Tensors, held: _Held, running: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float64]:
-        """Each user's mean loss on their rows: float64 [users]; NaN for users without any, or not running."""
-        count = len(next(iter(tensors.values())))
-        total, terms = np.zeros(count), np.zeros(count)
-        for batch, users in held.batches:
-            chosen = slice(None) if running is None else running[users]
-            batch, users = batch[chosen], users[chosen]
-            if not len(users):
-                continue
-            here = torch.from_numpy(users).to(self._device)
-            local = {name: tensor[here] for name, tensor in tensors.items()}
-            terms[users] += self._terms(held.rows, batch).cpu().numpy()
-            for value, places in self._summed(local, held.rows, batch):
-                np.add.at(total, users[places.cpu().numpy()], value.double().cpu().numpy())
-        with np.errstate(invalid="ignore"):
-            return np.where(terms > 0, total / terms, np.nan)
-
-    def _terms(self, rows: Rows, batch: NDArray[np.int64]) -> Tensor:
-        weights = rows.weights[batch] * (batch >= 0)[..., None]
-        return torch.from_numpy(np.maximum(weights.sum(axis=(1, 2)), 1).astype(np.float32)).to(self._device)
-
-    def _summed(self, local: Tensors, rows: Rows, batch: NDArray[np.int64]):  # noqa: ANN202
-        """Pieces of (summed losses [places], the place in the batch's first dimension of each)."""
-        to = self._device
-        if not self._model.shape.top_layers:
-            inside = batch >= 0
-            features = torch.from_numpy(self._outputs.values[rows.input[batch]]).to(to)  # [users, rows, width]
-            weights = torch.from_numpy(rows.weights[batch] * inside[..., None]).to(to)
-            everyone = torch.arange(len(batch), device=to)
-            logits = self._model.head_logits(features, local, everyone)
-            yield self._losses(logits, torch.from_numpy(rows.targets[batch]).to(to), weights).sum(dim=1), everyone
-            return
-        place, _ = np.nonzero(batch >= 0)
-        flat = batch[batch >= 0]
-        for piece in length_cut(self._outputs.lengths[rows.input[flat]], PIECE[torch.device(to).type]):
-            mine = np.sort(piece)  # rows of a user side by side
-            row, user = flat[mine], torch.from_numpy(place[mine]).to(to)
-            logits = self._model.logits(*self._outputs.batch(rows.input[row], to), local, user)
-            targets, weights = torch.from_numpy(rows.targets[row]).to(to), torch.from_numpy(rows.weights[row]).to(to)
-            yield self._losses(logits, targets, weights), user
+def _user_seed(seed: int, user: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {user}".encode()).digest()[:8], "little")

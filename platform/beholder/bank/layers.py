@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from beholder.errors import BankError
 
@@ -34,6 +35,11 @@ class UserLinear(nn.Module):
     def __init__(self, shared: nn.Module, name: str, scale: float, reader: Reader) -> None:
         super().__init__()
         self.shared, self.name, self.scale, self.reader = shared, name, scale, reader
+
+    @property
+    def weight(self) -> Tensor:
+        """The shared weight: some models look at its type before they call a projection (T5)."""
+        return self.shared.weight  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [rows, tokens, in] -> [rows, tokens, out]."""
@@ -105,18 +111,40 @@ def head_change(features: Tensor, head: nn.Linear, tensors: Tensors, user: Tenso
         [groups, rows, labels]
     """
     bias = tensors["head.bias"].index_select(0, user)  # [groups, labels]
-    weight = own_weight(head, tensors, user)  # [groups, labels, width]
     change = bias[:, None].to(features.dtype).expand(-1, features.shape[1], -1)
-    return change if weight is None else torch.baddbmm(change, features, weight.to(features.dtype).mT)
-
-
-def own_weight(head: nn.Linear, tensors: Tensors, user: Tensor) -> Tensor | None:
-    """The change of the head's weight, whatever its form: [groups, labels, width]; None for `bias`."""
     if "head.weight" in tensors:
-        return tensors["head.weight"].index_select(0, user)
+        weight = tensors["head.weight"].index_select(0, user).to(features.dtype)  # [groups, labels, width]
+        return torch.baddbmm(change, features, weight.mT)
     if "head.gate" in tensors:
-        return head.weight * tensors["head.gate"].index_select(0, user)[:, None]
-    return None
+        gate = tensors["head.gate"].index_select(0, user).to(features.dtype)  # [groups, width]
+        return change + functional.linear(features * gate[:, None], head.weight)
+    return change
+
+
+def everybodys_change(features: Tensor, head: nn.Linear, tensors: Tensors) -> Tensor:
+    """The same for every text and every user: the heads of all users are one matrix.
+
+    features: [texts, width]; returns [texts, users, labels].
+    """
+    bias = tensors["head.bias"].to(features.dtype)  # [users, labels]
+    if "head.weight" in tensors:
+        weight = tensors["head.weight"].to(features.dtype)  # [users, labels, width]
+        return (features @ weight.flatten(0, 1).mT).view(len(features), *bias.shape) + bias
+    if "head.gate" in tensors:
+        gate = tensors["head.gate"].to(features.dtype)  # [users, width]
+        return functional.linear(features[:, None] * gate, head.weight) + bias
+    return bias.expand(len(features), -1, -1)
+
+
+def own_head(head: nn.Linear, tensors: Tensors) -> tuple[Tensor, Tensor]:
+    """Every user's head as they read with it: weight [users, labels, width] and bias [users, labels]."""
+    change: Tensor | float = 0.0
+    if "head.weight" in tensors:
+        change = tensors["head.weight"]
+    elif "head.gate" in tensors:
+        change = head.weight * tensors["head.gate"][:, None]
+    bias = head.bias + tensors["head.bias"]
+    return (head.weight + change).expand(len(bias), -1, -1), bias
 
 
 def start(shapes: Shapes, users: int, seed: int, device: str) -> Tensors:

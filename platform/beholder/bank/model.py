@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.bank.layers import HeadForm, Reader, Shapes, Tensors, attach, head_change, head_shapes, own_weight
+from beholder.bank.layers import HeadForm, Reader, Shapes, Tensors, attach, everybodys_change, head_change, head_shapes
 from beholder.bank.trunk import Tail, Trunk
 from beholder.bases.classifier import Classifier
 from beholder.errors import BankError
+
+PIECE = {"cpu": 2_048, "cuda": 32_768}
+"""Positions, with padding, that go through the tail at once, by kind of device: what fits its caches."""
 
 
 class BankShape(BaseModel):
@@ -24,7 +27,8 @@ class BankShape(BaseModel):
         top_layers: in how many layers, counted from the top; 0 is the head alone.
         rank, alpha: of the low-rank changes, as in LoRA: they are scaled by alpha / rank.
         targets: which projections are changed: `auto` (PEFT's choice for the architecture), `all-linear`, or names.
-        head: `bias` (a number a label), `gate` (a number a feature, and the bias), `full` (a weight matrix, and the bias).
+        head: `bias` (a number a label), `gate` (a number a feature, and the bias), `full` (a weight matrix, and the
+            bias).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +51,7 @@ class BankModel:
         self.shape = shape
         self.labels, self.width = network.head.weight.shape
         self.shapes: Shapes = head_shapes(shape.head, self.labels, self.width)
+        self.scale = shape.alpha / shape.rank
         self._reader = Reader()
         self._trunk: Trunk | None = None
         self._tail: Tail | None = None
@@ -54,10 +59,14 @@ class BankModel:
             self._trunk = Trunk(network.model, shape.top_layers)
             self._tail = Tail(network.model, shape.top_layers)
             targets = pefts_choice(network) if shape.targets == "auto" else shape.targets
-            scale = shape.alpha / shape.rank
-            self.shapes |= attach(self._tail.top, targets, shape.rank, scale, self._reader)
+            self.shapes |= attach(self._tail.top, targets, shape.rank, self.scale, self._reader)
         for parameter in network.parameters():
             parameter.requires_grad_(False)
+
+    @property
+    def piece(self) -> int:
+        """Positions, with padding, that go through the tail at once."""
+        return PIECE[self.network.head.weight.device.type]
 
     @torch.no_grad()
     def trunk(self, tokens: Tensor, mask: Tensor, slot: Tensor | None = None) -> tuple[Tensor, NDArray[np.int64]]:
@@ -90,16 +99,20 @@ class BankModel:
 
         With the head alone, the heads of all users are one matrix; otherwise the tail is run for every user.
         """
-        users = len(tensors["head.bias"])
-        everyone = torch.arange(users, device=values.device)
+        head = self.network.head
         if self._tail is None:
             features = values[:, 0]  # [texts, width]
-            own = own_weight(self.network.head, tensors, everyone)
-            logits = self.network.head(features)[:, None] + tensors["head.bias"]
-            return logits if own is None else logits + (features @ own.flatten(0, 1).mT).view(*logits.shape)
-        said = [self.logits(value.expand(users, -1, -1), here.expand(users, -1), tensors, everyone) for value, here in
-                ((values[i : i + 1], mask[i : i + 1]) for i in range(len(values)))]  # fmt: skip
-        return torch.stack(said)
+            return head(features)[:, None] + everybodys_change(features, head, tensors)
+        users = len(tensors["head.bias"])
+        said = values.new_empty(len(values), users, self.labels)
+        size = max(1, self.piece // values.shape[1])
+        for text in range(len(values)):
+            for first in range(0, users, size):
+                some = torch.arange(first, min(first + size, users), device=values.device)
+                said[text, some] = self.logits(
+                    values[text].expand(len(some), -1, -1), mask[text].expand(len(some), -1), tensors, some
+                )
+        return said
 
     def _features(self, values: Tensor, mask: Tensor, tensors: Tensors, user: Tensor) -> Tensor:
         if self._tail is None:

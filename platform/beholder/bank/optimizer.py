@@ -27,7 +27,7 @@ class UserAdam:
         self.first = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         self.second = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
         some = next(iter(tensors.values()))
-        self.steps = torch.zeros(len(some), device=some.device)  # float [users]
+        self.steps = torch.zeros(len(some), dtype=torch.float64, device=some.device)  # [users]
 
     @torch.no_grad()
     def step(self, users: Tensor, gradients: Tensors, rate: Tensor) -> None:
@@ -44,13 +44,14 @@ class UserAdam:
         self.steps[users] += 1
         taken = self.steps[users]
         beta1, beta2 = self.betas
+        unbias1, unbias2 = (1 - beta1**taken).float(), (1 - beta2**taken).float()  # in float64: 1 - 0.999 cancels
         for name, raw in gradients.items():
             gradient = raw * _along(shrink, raw)
             first = self.first[name].index_select(0, users).lerp_(gradient, 1 - beta1)
             second = self.second[name].index_select(0, users).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             self.first[name][users], self.second[name][users] = first, second
-            mean = first / _along(1 - beta1**taken, first)
-            spread = (second / _along(1 - beta2**taken, second)).sqrt_().add_(self.eps)
+            mean = first / _along(unbias1, first)
+            spread = (second / _along(unbias2, second)).sqrt_().add_(self.eps)
             self.tensors[name][users] -= _along(rate, mean) * mean / spread
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.errors import BankError
+from beholder.files import sha256_of
 
+FORMAT = 1
 RunTrunk = Callable[[NDArray[np.int64]], tuple[Tensor, NDArray[np.int64]]]
 """Input positions [rows] -> what the trunk says [rows, positions, width] and how many positions count [rows]."""
 
@@ -49,30 +54,55 @@ class TrunkOutputs:
 
 def run_once(
     lengths: NDArray[np.int64],
-    batches: list[NDArray[np.int64]],
+    batches: Sequence[NDArray[np.int64]],
     width: int,
     run: RunTrunk,
     *,
     memory_mb: int,
     folder: Path | None = None,
 ) -> TrunkOutputs:
-    """Run the trunk over every input once.
+    """Run the trunk over every input once, ever: what was written to `folder` is read back the next time.
 
     Args:
         lengths: int64 [inputs], positions each input will have.
         batches: input positions, each input in exactly one batch. The same batches give the same bits.
         width: of a hidden state.
         run: the trunk.
-        memory_mb: outputs up to this size are kept in memory; larger ones go to a file in `folder`.
-        folder: where that file is made; it is removed when nothing uses it any more.
+        memory_mb: outputs up to this size are held in memory; larger ones are memory-mapped.
+        folder: one of its own for these very inputs of this very trunk, so that it is named after a hash of both. It
+            appears whole or not at all, and is made again where its checksum does not hold.
 
     Raises:
         BankError: larger than `memory_mb` and no folder given, or no room there.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     shape = (int(starts[-1]), width)
-    needed = 4 * shape[0] * shape[1]
-    values = np.empty(shape, np.float32) if needed <= memory_mb * 2**20 else _mapped(shape, needed, memory_mb, folder)
+    size_mb = 4 * shape[0] * shape[1] / 2**20
+    if folder is None:
+        if size_mb > memory_mb:
+            raise BankError(
+                f"the trunk's outputs take {size_mb:,.0f} MB, over bank.trunk_memory_mb: {memory_mb}, and there is no "
+                "folder to put them in. Raise it, or lower bank.top_layers."
+            )
+        values = np.empty(shape, np.float32)
+        _fill(values, starts, batches, lengths, run)
+        return TrunkOutputs(values, starts)
+    values = _read(folder, shape)
+    if values is None:
+        _write(folder, shape, size_mb, lambda values: _fill(values, starts, batches, lengths, run))
+        values = _read(folder, shape)
+        if values is None:
+            raise BankError(f"{folder}: the trunk's outputs cannot be read back. Check the disk, and run again.")
+    return TrunkOutputs(values if size_mb > memory_mb else np.array(values), starts)
+
+
+def _fill(
+    values: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    batches: Sequence[NDArray[np.int64]],
+    lengths: NDArray[np.int64],
+    run: RunTrunk,
+) -> None:
     for rows in batches:
         outputs, counts = run(rows)
         if not np.array_equal(counts, lengths[rows]):
@@ -80,18 +110,37 @@ def run_once(
         said = outputs.float().cpu().numpy()
         for place, row in enumerate(rows):
             values[starts[row] : starts[row + 1]] = said[place, : counts[place]]
-    return TrunkOutputs(values, starts)
 
 
-def _mapped(shape: tuple[int, int], needed: int, memory_mb: int, folder: Path | None) -> NDArray[np.float32]:
-    size = f"the trunk's outputs take {needed / 2**20:,.0f} MB, over bank.trunk_memory_mb: {memory_mb}"
-    if folder is None:
-        raise BankError(f"{size}, and there is no folder to put them in. Raise it, or lower bank.top_layers.")
-    folder.mkdir(parents=True, exist_ok=True)
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < needed * 1.1:
-        raise BankError(f"{size}, and {folder} has no room for them. Free some, or lower bank.top_layers.")
-    file = folder / f"trunk-{os.getpid()}-{id(shape)}.f32"
-    values = np.memmap(file, np.float32, "w+", shape=shape)
-    file.unlink()  # the mapping keeps the bytes for as long as they are used, and a crash leaves nothing behind
-    return values
+def _read(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """The values as a memory map; None where they are not there, or not as they were written."""
+    try:
+        described = json.loads((folder / "trunk.json").read_text())
+        if described["format"] != FORMAT or described["sha256"] != sha256_of(folder / "values.npy"):
+            return None
+        values = np.load(folder / "values.npy", mmap_mode="r")
+    except (OSError, ValueError, KeyError):
+        return None
+    return values if values.shape == shape and values.dtype == np.float32 else None
+
+
+def _write(folder: Path, shape: tuple[int, int], size_mb: float, fill: Callable[[NDArray[np.float32]], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder.parent).free < size_mb * 2**20 * 1.1:
+        raise BankError(
+            f"the trunk's outputs take {size_mb:,.0f} MB, and {folder.parent} has no room for them. "
+            "Free some, or lower bank.top_layers."
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".trunk-") as temporary:
+        made = Path(temporary) / "trunk"
+        made.mkdir()
+        values = np.lib.format.open_memmap(made / "values.npy", mode="w+", dtype=np.float32, shape=shape)
+        fill(values)
+        values.flush()
+        del values
+        described = {"format": FORMAT, "sha256": sha256_of(made / "values.npy")}
+        (made / "trunk.json").write_text(json.dumps(described) + "\n")
+        if _read(folder, shape) is not None:  # another worker was faster
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(made, folder)

@@ -1,7 +1,8 @@
 """A frozen model in two parts: the trunk, run once per distinct input, and the tail, run per (input, user).
 
-Both are cut from the model as it is, whatever its architecture: a copy of its modules that shares every weight, in which
-the layers that belong to the other part pass on what they get. So masks, positions and norms stay the model's own code.
+Both are cut from the model as it is, whatever its architecture: a copy of its modules that shares every weight, in
+which the layers that belong to the other part pass on what they get. So masks, positions and norms stay the model's own
+code.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
     ]
     if not found:
         raise BankError(
-            f"{type(model).__name__} has no list of {count} layers to split it at. Use bank.top_layers: 0, the head alone."
+            f"{type(model).__name__} has no list of {count} layers to split it at. "
+            "Use bank.top_layers: 0, the head alone."
         )
     _, name, layers = max(found, key=lambda each: each[0])
     return name, layers
@@ -48,7 +50,7 @@ class Trunk:
 
     def __init__(self, model: nn.Module, top_layers: int) -> None:
         self.model = sharing_copy(model)
-        name, layers = layer_list(self.model)
+        _, layers = layer_list(self.model)
         if not 1 <= top_layers <= len(layers):
             raise BankError(
                 f"bank.top_layers: {top_layers} of {len(layers)} layers. Give 0 (head alone) to {len(layers)}."
@@ -114,7 +116,7 @@ class _Skipped(nn.Module):
         self.asks: bool = first
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes a model asks its layers for (such as `attention_type`) are those of the layer that is stood for."""
+        """Attributes a model asks its layers for (`attention_type`, say) are those of the layer that is stood for."""
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -75,7 +75,7 @@ class RunReporter:
         if not self._quiet:
             errors.print(line, markup=False)
 
-    def step(self, arm: str, done: int, total: int, note: str) -> None:
+    def step(self, arm: str, done: int, total: int, note: str, unit: str = "steps") -> None:
         """Progress of one arm."""
         if self._quiet:
             return
@@ -94,8 +94,9 @@ class RunReporter:
         if note == "done" or now - self._printed.get(arm, 0.0) > 10:
             self._printed[arm] = now
             rate = done / (now - first) if now > first else 0.0
-            left = f", {rate:.1f} steps/s, {(total - done) / rate:.0f} s left" if rate and note != "done" else ""
-            errors.print(f"{arm}: {note}" + (f", {done}/{total} steps{left}" if note != "done" else ""), markup=False)
+            left = f", {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            words = [note] if note == "done" else [each for each in (note, f"{done}/{total} {unit}{left}") if each]
+            errors.print(f"{arm}: {', '.join(words)}", markup=False)
 
 
 def gain_table(results: dict[str, Any]) -> Table:

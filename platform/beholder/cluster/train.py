@@ -1,6 +1,7 @@
 """Fitting the arms of an experiment as one Ray Train job.
 
-Starting a trainer costs many seconds, a task within it milliseconds: one job fits all arms, dealt out over its workers.
+Starting a trainer costs many seconds, a task within it milliseconds: one job fits all arms, and all users of those that
+train a bank, dealt out over its workers (`fanout`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from beholder import errors
 from beholder.annotations import Annotations
 from beholder.cluster.local import local_ray
 from beholder.errors import BeholderError, ClusterError
-from beholder.methods.arm import ArmJob, run_arm
+from beholder.methods.arm import ArmJob
 from beholder.methods.method import Context
 
-ArmProgress = Callable[[str, int, int, str], None]
-"""Called with (arm, steps done, steps in all, a few words)."""
+ArmProgress = Callable[[str, int, int, str, str], None]
+"""Called with (arm, units done, units in all, a few words, the unit)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FitJob:
     use_gpu: bool | str
 
 
-def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
+def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
     """Fit, save and score every arm of `job`. Finished arms stay when a later one fails.
 
     Raises:
@@ -54,13 +55,16 @@ def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
     """
     if not job.arms:
         return
-    workers = min(job.workers, len(job.arms))
+    in_blocks = any(arm.settings.in_blocks for arm in job.arms)
+    workers = job.workers if in_blocks else min(job.workers, len(job.arms))
     with local_ray(workers):
         import ray
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        board: Any = ray.remote(num_cpus=0)(_Board).remote()
+        from beholder.cluster.fanout import Board
+
+        board: Any = ray.remote(num_cpus=0)(Board).remote(list(job.arms))
         use_gpu = ray.cluster_resources().get("GPU", 0) > 0 if job.use_gpu == "auto" else bool(job.use_gpu)
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         storage = Path(job.run_folder) / "ray"
@@ -87,8 +91,8 @@ def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
         thread.start()
         while thread.is_alive():
             thread.join(0.5)
-            _show(board, on_progress)
-        _show(board, on_progress)
+            _show(board, on_progress, say)
+        _show(board, on_progress, say)
         if failure:
             refused = ray.get(board.refusal.remote())
             if refused:
@@ -101,57 +105,34 @@ def fit_arms(job: FitJob, on_progress: ArmProgress) -> None:
         shutil.rmtree(storage, ignore_errors=True)
 
 
-class _Board:
-    """Where workers write how far they are, and the driver reads it."""
-
-    def __init__(self) -> None:
-        self._latest: dict[str, tuple[int, int, str]] = {}
-        self._refusal: tuple[str, str] | None = None
-
-    def put(self, arm: str, done: int, total: int, note: str) -> None:
-        self._latest[arm] = (done, total, note)
-
-    def take(self) -> dict[str, tuple[int, int, str]]:
-        latest, self._latest = self._latest, {}
-        return latest
-
-    def refuse(self, kind: str, message: str) -> None:
-        self._refusal = (kind, message)
-
-    def refusal(self) -> tuple[str, str] | None:
-        return self._refusal
-
-
-def _show(board: Any, on_progress: ArmProgress) -> None:
+def _show(board: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
     import ray
 
-    latest: Any = ray.get(board.take.remote())
-    for arm, (done, total, note) in latest.items():
-        on_progress(arm, done, total, note)
+    progress, said = ray.get(board.take_news.remote())
+    for line in said:
+        say(line)
+    for arm, news in progress.items():
+        on_progress(arm, *news)
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs: its share of the arms, one after the other."""
+    """What each Ray Train worker runs."""
     import ray
-    import ray.train
     import torch
+
+    from beholder.cluster.fanout import work
 
     torch.set_num_threads(config["threads"])
     job, board = config["job"], config["board"]
-    rank, world = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
     run_folder = Path(job["run_folder"])
-    arms = [ArmJob(**arm) for arm in job["arms"]][rank::world]
+
+    def context(progress: Any, say: Callable[[str], None]) -> Context:
+        device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
+        return Context(job["base"], job["seed"], device, progress, say, run_folder)
+
+    arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     try:
-        parts = read_parts(run_folder)
-        for arm in arms:
-            context = Context(
-                base=job["base"],
-                seed=job["seed"],
-                device=f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu",
-                progress=_Throttled(board, arm.name),
-            )
-            run_arm(arm, parts, run_folder, context)
-            ray.get(board.put.remote(arm.name, 1, 1, "done"))
+        work(board, arms, read_parts(run_folder), run_folder, context)
     except BeholderError as error:
         ray.get(board.refuse.remote(type(error).__name__, str(error)))
         raise
@@ -164,16 +145,3 @@ def read_parts(run_folder: Path) -> dict[str, Annotations]:
     annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
     part = np.asarray(annotations.column("part"))
     return {name: annotations.select(np.flatnonzero(part == name)) for name in sorted(set(part.tolist())) if name}
-
-
-class _Throttled:
-    """Tells the board at most four times a second."""
-
-    def __init__(self, board: Any, arm: str) -> None:
-        self._board, self._arm, self._last = board, arm, 0.0
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        now = time.monotonic()
-        if now - self._last > 0.25 or done == total:
-            self._last = now
-            self._board.put.remote(self._arm, done, total, note)

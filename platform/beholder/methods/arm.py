@@ -16,7 +16,7 @@ from beholder.annotations import Annotations
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import write_scores
 from beholder.methods.controls import shuffle_users
-from beholder.methods.method import Context, Training, config_class, save_fitted
+from beholder.methods.method import Context, MethodConfig, Training, config_class, save_fitted
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ArmJob:
         name: the arm's name, also its folder's.
         config: the method's config, dumped.
         control_of: the arm this one is the control of.
+        after: the arm whose fitted method this one starts from.
         key: hash of all inputs; a finished arm with the same key need not be run again.
     """
 
@@ -34,6 +35,19 @@ class ArmJob:
     config: dict[str, Any]
     control_of: str | None
     key: str
+    after: str | None = None
+
+    @property
+    def settings(self) -> MethodConfig:
+        """The method's config."""
+        return config_class(self.config["method"]).model_validate(self.config)
+
+
+def as_seen(config: MethodConfig, parts: dict[str, Annotations], seed: int) -> dict[str, Annotations]:
+    """The rows of each part as this arm sees them: under other users where it is a shuffled control."""
+    if not getattr(config, "shuffle_users", False):
+        return parts
+    return {part: shuffle_users(rows, seed + i) for i, (part, rows) in enumerate(sorted(parts.items()))}
 
 
 def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, context: Context) -> None:
@@ -42,14 +56,12 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all.
     """
     started = time.perf_counter()
-    config = config_class(job.config["method"]).model_validate(job.config)
-    seen = parts
-    if getattr(config, "shuffle_users", False):
-        seen = {part: shuffle_users(rows, context.seed + i) for i, (part, rows) in enumerate(sorted(parts.items()))}
+    config = job.settings
+    seen = as_seen(config, parts, context.seed)
     fitted = config.fit(seen["train"], seen["valid"], context)
-    fit_seconds = time.perf_counter() - started
+    fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
     scores = {part: fitted.score(list(seen[part].texts), list(seen[part].user_ids)) for part in ("valid", "test")}
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + fitted.training.elsewhere
     folder = run_folder / "methods" / job.name
     temporary = folder.with_name(f".{job.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,14 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import Base, load_base
 from beholder.bases.classifier import Classifier
-from beholder.bases.tokens import encode, length_cut
+from beholder.bases.tokens import Encoded, encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.method import Context, MethodConfig, Scores, Training
+from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, probabilities
 from beholder.methods.training import Schedule, train_classifier
 from beholder.prompts.wording import with_user
@@ -93,6 +96,7 @@ class ClassifyConfig(MethodConfig):
             device=context.device,
             progress=context.progress,
         )
+        fitted.settle()
         validate()
         return fitted
 
@@ -135,6 +139,37 @@ class PersonalisedClassifyConfig(ClassifyConfig):
     personal: ClassVar[bool] = True
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """Distinct inputs of a classifier, ready to be cut into batches.
+
+    Attributes:
+        encoded: their tokens.
+        slots: int64 [inputs], the user slot of each, where users have a vector of their own.
+        device: where batches go.
+    """
+
+    encoded: Encoded
+    slots: NDArray[np.int64] | None
+    device: str
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each input: int64 [inputs]."""
+        return self.encoded.lengths
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Hidden states of each input, the user's own among them: int64 [inputs]."""
+        return self.lengths + (self.slots is not None)
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `Classifier.forward` takes."""
+        ids, mask = self.encoded.batch(rows)
+        slots = None if self.slots is None else torch.from_numpy(self.slots[rows]).to(self.device)
+        return ids.to(self.device), mask.to(self.device), slots
+
+
 class FittedClassifier:
     """A fine-tuned classifier. See `method.Fitted` for the attributes."""
 
@@ -160,6 +195,27 @@ class FittedClassifier:
         self.thresholds: NDArray[np.float32] = np.full(len(task.labels), 0.5, dtype=np.float32)
         self.training = Training()
 
+    @property
+    def adapted(self) -> bool:
+        """Whether what was trained is an adapter, and not all weights."""
+        return hasattr(self.network.model, "peft_config")
+
+    def settle(self) -> None:
+        """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
+        if self.adapted:
+            self.network.model.merge_adapter()  # type: ignore[operator]
+        self.network.to(self.device).eval()
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what was trained, and of the base: equal checksums mean the same model."""
+        digest = hashlib.sha256(self.base.checksum.encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            if not self.adapted or not name.startswith("model.") or ".lora_" in name:
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def slots(self, users: Sequence[str] | NDArray[np.object_]) -> NDArray[np.int64]:
         """Each user's slot, -1 for users unseen in training and wherever the method does not look at users."""
         return np.asarray([self.users.get(user, -1) for user in users], dtype=np.int64)
@@ -170,28 +226,35 @@ class FittedClassifier:
             return list(texts)
         return [text if slot < 0 else with_user(text, int(slot)) for text, slot in zip(texts, slots, strict=True)]
 
+    def distinct(self, texts: Sequence[str], users: Sequence[str]) -> tuple[Inputs, NDArray[np.int64]]:
+        """The distinct inputs of (text, user) rows, and the position of each row's: int64 [rows]."""
+        position: dict[tuple[str, int], int] = {}
+        keys = zip(texts, self.slots(users).tolist(), strict=True)
+        index = np.fromiter((position.setdefault(key, len(position)) for key in keys), np.int64, len(texts))
+        slots = np.asarray([slot for _, slot in position], dtype=np.int64)
+        prompts = self.prompts([text for text, _ in position], slots)
+        encoded = encode(self.base.tokenizer, prompts, self.max_tokens)
+        return Inputs(encoded, slots if self.user_token == "added" else None, self.device), index
+
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [rows, labels]. Each distinct input is run once, however many rows ask for it.
 
         A user unseen in training is read as no user (`text`) or as the mean of the known ones (`added`).
         """
-        position: dict[tuple[str, int], int] = {}
-        keys = zip(texts, self.slots(users).tolist(), strict=True)
-        index = [position.setdefault(key, len(position)) for key in keys]
-        distinct = [text for text, _ in position]
-        slots = np.asarray([slot for _, slot in position], dtype=np.int64)
-        inputs = encode(self.base.tokenizer, self.prompts(distinct, slots), self.max_tokens)
-        scores = np.empty((len(position), len(self.task.labels)), dtype=np.float32)
+        inputs, index = self.distinct(texts, users)
+        scores = np.empty((len(inputs.lengths), len(self.task.labels)), dtype=np.float32)
         was_training = self.network.training
         self.network.eval()
         with torch.inference_mode():
             for rows in length_cut(inputs.lengths):
-                ids, mask = inputs.batch(rows)
-                user = torch.from_numpy(slots[rows]).to(self.device) if self.user_token == "added" else None
-                logits = self.network(ids.to(self.device), mask.to(self.device), user)
+                logits = self.network(*inputs.batch(rows))
                 scores[rows] = probabilities(logits, self.task.kind).float().cpu().numpy()
         self.network.train(was_training)
         return scores[index]
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [texts, users, labels]. What is not told the user runs once per text."""
+        return score_every_pair(self, texts, users)
 
     def knows(self, user: str) -> bool:
         """Whether this user was in training, and the method looks at users at all."""
@@ -256,10 +319,10 @@ class FittedClassifier:
             raise MethodError(f"{folder}: damaged or incomplete weights ({error}). Fit it again.") from error
         if unexpected or any(not name.startswith("model.") for name in missing):
             raise MethodError(f"{folder}/head.safetensors: not the head of this classifier. Fit it again.")
-        network.to(device).eval()
         fitted = cls(
             method, task, loaded, network, settings["users"], settings["user_token"], settings["max_tokens"], device
         )
+        fitted.settle()
         fitted.thresholds = thresholds
         return fitted
 

@@ -22,12 +22,22 @@ from beholder.errors import MethodError, unknown
 
 FORMAT = 1
 Scores = NDArray[np.float32]
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, a few words)."""
 
 
-def no_progress(done: int, total: int, note: str) -> None:
+class Progress(Protocol):
+    """Told how far a fit is."""
+
+    def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:
+        """So many units of so many, and a few words."""
+        ...
+
+
+def no_progress(done: int, total: int, note: str, unit: str = "steps") -> None:
     """A progress sink for those who do not look."""
+
+
+def no_words(line: str) -> None:
+    """The same for what is said."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +49,28 @@ class Context:
         seed: every random draw comes from it.
         device: `cpu`, `cuda` or `cuda:N`.
         progress: told after each step.
+        say: told what a person should know, one line each.
+        run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
+            fit that died go on; None where there is no such folder.
     """
 
     base: str
     seed: int = 42
     device: str = "cpu"
     progress: Progress = no_progress
+    say: Callable[[str], None] = no_words
+    run_folder: Path | None = None
 
 
 @dataclass(frozen=True)
 class Training:
-    """What fitting cost and how it went: reported, never used to predict."""
+    """What fitting cost and how it went: reported, never used to predict.
+
+    `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here.
+    """
 
     seconds: float = 0.0
+    elsewhere: float = 0.0
     tokens_per_second: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -75,6 +94,10 @@ class Fitted(Protocol):
         """What each user would say of each text: float32 [rows, labels] in 0..1. Users may be unseen in training."""
         ...
 
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """Perspectives, what each of these users would say of each of these texts: float32 [texts, users, labels]."""
+        ...
+
     def knows(self, user: str) -> bool:
         """Whether this user's own judgements were learned from, so that the score is theirs and not everybody's."""
         ...
@@ -82,6 +105,12 @@ class Fitted(Protocol):
     def save(self, folder: Path) -> None:
         """Write everything `load` needs into an existing folder, without the base's weights."""
         ...
+
+
+def score_every_pair(fitted: Fitted, texts: Sequence[str], users: Sequence[str]) -> Scores:
+    """`score_all` by way of `score`, for methods that share the work of equal rows there."""
+    rows = fitted.score([text for text in texts for _ in users], list(users) * len(texts))
+    return rows.reshape(len(texts), len(users), -1)
 
 
 class MethodConfig(BaseModel):
@@ -93,6 +122,8 @@ class MethodConfig(BaseModel):
     """Whether the score depends on the user."""
     trains: ClassVar[bool] = False
     """Whether a base model is trained: only then it can be the global model of a bundle."""
+    in_blocks: ClassVar[bool] = False
+    """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
@@ -128,6 +159,11 @@ METHODS: dict[str, MethodEntry] = {
         "beholder.methods.classify:PersonalisedClassifyConfig",
         "beholder.methods.classify:FittedClassifier",
         "the same with the user in the prompt, as plain text or as an added trainable token",
+    ),
+    "cls-u": MethodEntry(
+        "beholder.methods.personal:PersonalConfig",
+        "beholder.methods.personal:FittedPersonal",
+        "an adapter for each user on top of a fitted `cls` or `cls-p`, all trained in one pass",
     ),
 }
 

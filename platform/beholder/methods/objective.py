@@ -52,17 +52,21 @@ def group(annotations: Annotations, by_user: bool) -> Grouped:
     return Grouped(rows.astype(np.int64), text[rows], targets.astype(np.float32), weights.astype(np.float32))
 
 
-def loss(logits: Tensor, targets: Tensor, weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:
-    """Summed cross-entropy of all judgements; divide by `judgements` for the mean.
+def row_losses(logits: Tensor, targets: Tensor, weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:
+    """Cross-entropy of each row's judgements, summed over them: [..., rows].
 
-    logits, targets, weights: float [rows, labels]. `multilabel`: binary cross-entropy per label, summed over all
+    logits, targets, weights: float [..., rows, labels]. `multilabel`: binary cross-entropy per label, summed over all
     (judgement, label) pairs that were asked. `multiclass`: cross-entropy against the mean class distribution.
     """
     if kind == "multiclass":
-        per_row = -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1)
-        return (weights.amax(dim=1) * per_row).sum()
-    per_label = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (weights * per_label).sum()
+        per_row = -(targets * functional.log_softmax(logits, dim=-1)).sum(dim=-1)
+        return weights.amax(dim=-1) * per_row
+    return (weights * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")).sum(dim=-1)
+
+
+def loss(logits: Tensor, targets: Tensor, weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:
+    """`row_losses` of all rows together; divide by `judgements` for the mean."""
+    return row_losses(logits, targets, weights, kind).sum()
 
 
 def judgements(weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> float:

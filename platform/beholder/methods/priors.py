@@ -14,7 +14,7 @@ from pydantic import Field
 
 from beholder.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.method import Context, MethodConfig, Scores, Training
+from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 
 
 class PriorConfig(MethodConfig):
@@ -65,6 +65,10 @@ class FittedPrior:
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [rows, labels]; the overall frequencies for users unseen in training."""
         return np.stack([self.by_user.get(user, self.overall) for user in users]).astype(np.float32)
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [texts, users, labels]."""
+        return score_every_pair(self, texts, users)
 
     def knows(self, user: str) -> bool:
         """Whether this user's own frequencies are there."""

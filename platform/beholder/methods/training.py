@@ -125,7 +125,7 @@ def train_classifier(
             break
     network.load_state_dict(state, strict=False)
     network.eval()
-    return Training(seconds, tokens / seconds, history)
+    return Training(seconds, tokens_per_second=tokens / seconds, history=history)
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

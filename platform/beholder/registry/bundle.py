@@ -9,7 +9,6 @@ personal/       the method for known users, where one won on validation
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from beholder.bases import resolve
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
+from beholder.files import sha256_of
 from beholder.methods import Fitted, load_fitted
 from beholder.registry.routes import RULE, Choice
 
@@ -115,7 +115,7 @@ def write_bundle(
         "code_version": __version__,
         **facts,
         "files": {
-            str(file.relative_to(temporary)): {"sha256": _sha256(file), "bytes": file.stat().st_size}
+            str(file.relative_to(temporary)): {"sha256": sha256_of(file), "bytes": file.stat().st_size}
             for file in sorted(temporary.rglob("*"))
             if file.is_file()
         },
@@ -156,7 +156,7 @@ def verify(folder: Path) -> dict[str, Any]:
         file = folder / name
         if not file.is_file():
             raise RegistryError(f"{file}: missing from the bundle. {remedy}")
-        if file.stat().st_size != expected["bytes"] or _sha256(file) != expected["sha256"]:
+        if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
             raise RegistryError(f"{file}: altered since it was published (checksum differs). {remedy}")
     extra = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     extra -= {MANIFEST, *manifest["files"]}
@@ -186,8 +186,3 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
     shared = load_fitted(folder / "global", base, device)
     personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
     return Bundle(manifest, shared, personal)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from typing import Literal
 import httpx
 
 from beholder.errors import DataError, unknown
+from beholder.files import sha256_of
 from beholder.sources import goemotions, unhealthy
 from beholder.sources.finding import cache_folder
 from beholder.sources.reading import read_csv, require_columns
@@ -117,7 +117,7 @@ def prepare(
     recorded = _read_checksums(folder)
     for file in dataset.files:
         target = folder / file.path
-        if target.is_file() and recorded.get(file.path) not in (None, _sha256(target)):
+        if target.is_file() and recorded.get(file.path) not in (None, sha256_of(target)):
             raise DataError(
                 f"{target}: changed since it was fetched (its checksum is no longer the recorded one). "
                 f"Delete it and run again: beholder data prepare {name} --download"
@@ -135,7 +135,7 @@ def prepare(
         else:
             rows[file.path] = _checked(file, target)
         if file.path not in recorded:
-            recorded[file.path] = _sha256(target)
+            recorded[file.path] = sha256_of(target)
             _write_checksums(folder, recorded)
         say(f"{file.path}: {rows[file.path]:,} rows")
     together = sum(rows[file.path] for file in dataset.files if file.rows is None)
@@ -215,7 +215,7 @@ def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
 
 
 def _check_unchanged(file: RemoteFile, part: Path, recorded: dict[str, str]) -> None:
-    if recorded.get(file.path) not in (None, _sha256(part)):
+    if recorded.get(file.path) not in (None, sha256_of(part)):
         part.unlink()
         raise DataError(
             f"{file.path}: what the origin gives is no longer what was fetched first (the checksum differs). "
@@ -240,11 +240,6 @@ def _checked(file: RemoteFile, path: Path) -> int:
             path.unlink()
         raise
     return table.num_rows
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_checksums(folder: Path) -> dict[str, str]:

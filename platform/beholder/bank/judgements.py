@@ -1,0 +1,77 @@
+"""Judgements of texts by users, as a bank learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beholder.bank.fit import Batch
+from beholder.bank.layers import Tensors
+from beholder.bank.model import BankModel
+from beholder.bank.outputs import TrunkOutputs
+from beholder.bases.tokens import length_cut
+
+RowLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits, targets, weights), each [..., labels] -> the summed loss of each row [...]."""
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Rows of (user, input, labels), ordered by user; see `fit.Examples`.
+
+    Attributes:
+        model, outputs: the shared model, and what its trunk says of every input.
+        users: how many there are.
+        user: int64 [rows], positions among the users, rising.
+        input: int64 [rows], positions among the trunk's outputs.
+        targets, weights: float32 [rows, labels]; weight 0 = not asked.
+        row_losses: what is minimised.
+        device: where.
+    """
+
+    model: BankModel
+    outputs: TrunkOutputs
+    users: int
+    user: NDArray[np.int64]
+    input: NDArray[np.int64]
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    row_losses: RowLosses
+    device: str = "cpu"
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """int64 [users]"""
+        return np.bincount(self.user, minlength=self.users).astype(np.int64)
+
+    def terms(self, batch: Batch) -> NDArray[np.float32]:
+        """How many labels were asked in each user's rows of a batch: float32 [users]."""
+        return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
+
+    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `fit.Examples`. The head alone takes all users' rows as one product; a tail takes rows of like length."""
+        if self.model.shape.top_layers:
+            yield from self._through_the_tail(tensors, batch)
+            return
+        features = torch.from_numpy(self.outputs.values[self.input[batch]]).to(self.device)  # [users, rows, width]
+        everyone = torch.arange(len(batch), device=self.device)
+        logits = self.model.head_logits(features, tensors, everyone)  # [users, rows, labels]
+        weights = self._on(self.weights[batch] * (batch >= 0)[..., None])
+        yield self.row_losses(logits, self._on(self.targets[batch]), weights).sum(dim=1), everyone
+
+    def _through_the_tail(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        place, _ = np.nonzero(batch >= 0)
+        flat = batch[batch >= 0]
+        for piece in length_cut(self.outputs.lengths[self.input[flat]], self.model.piece):
+            mine = np.sort(piece)  # rows of a user side by side
+            row, user = flat[mine], torch.from_numpy(place[mine]).to(self.device)
+            logits = self.model.logits(*self.outputs.batch(self.input[row], self.device), tensors, user)
+            yield self.row_losses(logits, self._on(self.targets[row]), self._on(self.weights[row])), user
+
+    def _on(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)

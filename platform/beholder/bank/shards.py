@@ -1,0 +1,217 @@
+"""A bank on disk: users' tensors in content-addressed safetensors shards, and an index that says who is where.
+
+```
+bank.json               format, shapes of one user's tensors, checksum of the index
+index.parquet           one row a user: user_id, shard, row, and what their training came to (see COLUMNS)
+shard-SHA256.safetensors  name -> [users of this shard, ...]; who they are stands in the index alone
+```
+
+A shard is named after its bytes: a refresh of ten users writes their shards anew and leaves all others as they are, and
+a shard that was truncated or altered no longer fits its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from beholder.bank.layers import Shapes, Tensors
+from beholder.errors import BankError
+from beholder.files import sha256_of, whole
+
+FORMAT = 1
+SHARD_USERS = 512
+"""Users in one shard, at most: also the block that is trained at once, so that memory is bounded by it."""
+
+INDEX = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("shard", pa.string()),  # SHA-256 of the shard; null for a user who has nothing of their own
+        ("row", pa.int64()),  # place in the shard
+        ("train_rows", pa.int64()),
+        ("valid_rows", pa.int64()),
+        ("epoch", pa.int64()),  # the epoch kept; 0 = the shared model was better on the user's validation rows
+        ("loss", pa.float64()),  # mean loss on the user's validation rows, of what is kept
+        ("shared_loss", pa.float64()),  # ... and of the shared model; null for users without validation rows
+        ("status", pa.string()),  # "own", or "shared": served by the shared model
+    ]
+)
+
+
+def write_shard(folder: Path, tensors: Tensors) -> str:
+    """Write users' tensors into a shard; returns its SHA-256. The same tensors give the same bytes.
+
+    Raises:
+        BankError: more than `SHARD_USERS` users, or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    users = len(next(iter(tensors.values())))
+    if users > SHARD_USERS:
+        raise BankError(f"a shard holds at most {SHARD_USERS} users, but got {users}. Cut them into blocks.")
+    temporary = folder / f".shard.{os.getpid()}"
+    try:
+        save_file(
+            {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)},
+            str(temporary),
+            metadata={"format": str(FORMAT), "users": str(users)},
+        )
+        digest = sha256_of(temporary)
+        os.replace(temporary, shard_file(folder, digest))
+    except OSError as error:
+        raise BankError(f"{folder}: a shard could not be written ({error.strerror}). Free some space.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def shard_file(folder: Path, digest: str) -> Path:
+    """Where a shard is, by its SHA-256."""
+    return folder / f"shard-{digest}.safetensors"
+
+
+def read_shard(folder: Path, digest: str) -> Tensors:
+    """A shard's tensors, memory-mapped, its bytes checked against its name.
+
+    Raises:
+        BankError: missing, truncated or altered; names the file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = shard_file(folder, digest)
+    remedy = "Its users must be trained again."
+    if not file.is_file():
+        raise BankError(f"{file}: this shard of the bank is missing. {remedy}")
+    if sha256_of(file) != digest:
+        raise BankError(f"{file}: truncated or altered since it was written (checksum differs). {remedy}")
+    try:
+        return load_file(str(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BankError(f"{file}: not a shard ({error}). {remedy}") from error
+
+
+def write_index(folder: Path, index: pa.Table, shapes: Shapes) -> None:
+    """Write `index.parquet` and, last, `bank.json`: with it the bank is whole."""
+    with whole(folder / "index.parquet") as temporary:
+        pq.write_table(index.cast(INDEX), temporary, compression="zstd")
+    described = {
+        "format": FORMAT,
+        "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
+        "index_sha256": sha256_of(folder / "index.parquet"),
+    }
+    with whole(folder / "bank.json") as temporary:
+        temporary.write_text(json.dumps(described, indent=2) + "\n")
+
+
+class Bank:
+    """An opened bank. Shards are read, and checked, when one of their users is first asked for.
+
+    Attributes:
+        index: see `INDEX`.
+        shapes: of one user's tensors.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open what `write_index` wrote.
+
+        Raises:
+            BankError: not there, damaged, or written by a newer version.
+        """
+        self.folder = folder
+        try:
+            described: dict[str, Any] = json.loads((folder / "bank.json").read_text())
+            if described["format"] > FORMAT:
+                raise BankError(
+                    f"{folder}: format {described['format']} is newer than this version reads ({FORMAT}). "
+                    "Upgrade beholder."
+                )
+            if sha256_of(folder / "index.parquet") != described["index_sha256"]:
+                raise BankError(f"{folder / 'index.parquet'}: altered since it was written. Fit the bank again.")
+            self.shapes: Shapes = {name: tuple(shape) for name, shape in described["shapes"].items()}
+            self.index = pq.read_table(folder / "index.parquet")
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise BankError(f"{folder}: no readable bank ({type(error).__name__}). Fit it again.") from error
+        own = self.index.filter(pc.field("status") == "own")
+        self._places: dict[str, tuple[str, int]] = dict(
+            zip(
+                own["user_id"].to_pylist(),
+                zip(own["shard"].to_pylist(), own["row"].to_pylist(), strict=True),
+                strict=True,
+            )
+        )
+        self._shards: dict[str, Tensors] = {}
+
+    def __contains__(self, user: str) -> bool:
+        return user in self._places
+
+    @property
+    def users(self) -> list[str]:
+        """Everybody who has something of their own, in the order of the index."""
+        return list(self._places)
+
+    def take(self, users: Sequence[str], device: str = "cpu") -> Tensors:
+        """Tensors of some users: name -> [users, ...]. Zero, the shared model, for those who have nothing of their own.
+
+        Raises:
+            BankError: one of their shards is missing or damaged.
+        """
+        taken = {name: torch.zeros(len(users), *shape) for name, shape in self.shapes.items()}
+        for digest, (places, rows) in self._by_shard(users).items():
+            shard = self._shard(digest)
+            for name, tensor in taken.items():
+                tensor[places] = shard[name][rows]
+        return {name: tensor.to(device) for name, tensor in taken.items()}
+
+    def parts(self, users: Sequence[str], device: str = "cpu") -> Iterator[tuple[NDArray[np.int64], Tensors]]:
+        """The same, shard by shard: (positions among `users`, tensors), not copied where a whole shard is asked for.
+
+        Raises:
+            BankError: one of their shards is missing or damaged.
+        """
+        others = np.ones(len(users), dtype=bool)
+        for digest, (places, rows) in self._by_shard(users).items():
+            others[places] = False
+            shard = self._shard(digest)
+            everyone = len(rows) == len(shard["head.bias"]) and np.array_equal(rows, np.arange(len(rows)))
+            some = shard if everyone else {name: shard[name][rows] for name in self.shapes}
+            yield places, {name: tensor.to(device) for name, tensor in some.items()}
+        for places in np.array_split(np.flatnonzero(others), -(-int(others.sum()) // SHARD_USERS) or 1):
+            if len(places):
+                yield places, {n: torch.zeros(len(places), *shape, device=device) for n, shape in self.shapes.items()}
+
+    def _shard(self, digest: str) -> Tensors:
+        if digest not in self._shards:
+            shard = read_shard(self.folder, digest)
+            for name, shape in self.shapes.items():
+                if name not in shard or tuple(shard[name].shape[1:]) != shape:
+                    file = shard_file(self.folder, digest)
+                    raise BankError(f"{file}: holds no {name} of shape {shape}. Its users must be trained again.")
+            self._shards[digest] = shard
+        return self._shards[digest]
+
+    def _by_shard(self, users: Sequence[str]) -> Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Digest -> (positions among `users`, rows of the shard)."""
+        found: dict[str, tuple[list[int], list[int]]] = {}
+        for position, user in enumerate(users):
+            if user in self._places:
+                digest, row = self._places[user]
+                places, rows = found.setdefault(digest, ([], []))
+                places.append(position)
+                rows.append(row)
+        return {digest: (np.asarray(places), np.asarray(rows)) for digest, (places, rows) in found.items()}
+
+
+def shards_of(index: pa.Table) -> Iterable[str]:
+    """The digests an index names, each once, in order."""
+    return dict.fromkeys(digest for digest in index["shard"].to_pylist() if digest is not None)

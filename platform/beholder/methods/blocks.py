@@ -1,0 +1,242 @@
+"""A bank being fitted block by block, each by whichever process, now or in a run that goes on later."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import tempfile
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from beholder import __version__
+from beholder.annotations import Annotations
+from beholder.bank.fit import BankFit, BankTraining, fit_bank
+from beholder.bank.judgements import Judgements
+from beholder.bank.model import BankModel, BankShape
+from beholder.bank.outputs import TrunkOutputs, run_once
+from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shards_of, write_index, write_shard
+from beholder.bases.tokens import length_cut
+from beholder.errors import BankError, MethodError
+from beholder.files import whole
+from beholder.methods.classify import FittedClassifier
+from beholder.methods.method import Context, Progress
+from beholder.methods.objective import row_losses
+
+_SECONDS = b"beholder_seconds"
+
+
+class BankSettings(BankShape, BankTraining):
+    """What each user has of their own, and how it is trained.
+
+    Args:
+        block_users: users trained at once, and in one shard.
+        trunk_memory_mb: what the trunk says of all texts is held in memory up to this size, and memory-mapped above it.
+    """
+
+    block_users: int = Field(default=SHARD_USERS, ge=1, le=SHARD_USERS)
+    trunk_memory_mb: int = Field(default=1_024, ge=0)
+
+
+class BankFitting:
+    """Who is trained in which block, and what they learn from.
+
+    Attributes:
+        blocks: users of each, sorted.
+        folder: where finished blocks are kept, named after a hash of everything they depend on.
+        seconds: what training all blocks took, wherever that was; known once it is finished.
+    """
+
+    def __init__(
+        self,
+        settings: BankSettings,
+        shared: FittedClassifier,
+        train: Annotations,
+        valid: Annotations,
+        context: Context,
+    ) -> None:
+        self.settings, self.shared, self.context = settings, shared, context
+        self.model = BankModel(shared.network, settings)
+        self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
+        self._rows = {"train": _Rows(train, index[: len(train)]), "valid": _Rows(valid, index[len(train) :])}
+        users, user = np.unique(train.user_ids.astype(str), return_inverse=True)
+        tokens = np.bincount(user, self._inputs.lengths[index[: len(train)]], len(users)).astype(np.int64)
+        self.blocks = blocks(users.tolist(), tokens, settings.block_users)
+        inputs = [shared.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
+        self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
+        if context.run_folder is None:
+            self._kept = tempfile.TemporaryDirectory()  # for as long as this lives
+            work = Path(self._kept.name)
+        else:
+            work = working_folder(context.run_folder)
+        self.seconds = 0.0
+        self.folder = work / f"bank-{self.key[:16]}"
+        self._trunk_folder = work / f"trunk-{self._trunk_key()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MethodError(f"{self.folder}: cannot be made ({error.strerror}).") from error
+
+    @cached_property
+    def outputs(self) -> TrunkOutputs:
+        """What the trunk says of every distinct text: run once, kept for whoever fits a bank on the same model."""
+        lengths = (
+            self._inputs.positions if self.model.shape.top_layers else np.ones(len(self._inputs.lengths), np.int64)
+        )
+        return run_once(
+            lengths,
+            list(length_cut(self._inputs.lengths)),
+            self.model.width,
+            lambda rows: self.model.trunk(*self._inputs.batch(rows)),
+            memory_mb=self.settings.trunk_memory_mb,
+            folder=self._trunk_folder,
+        )
+
+    def done(self, number: int) -> bool:
+        """Whether a block was trained before, and its shard is as it was written.
+
+        A block whose shard is missing or damaged is said so by name, and is not done.
+        """
+        try:
+            part = pq.read_table(self._file(number))
+            for digest in shards_of(part):
+                read_shard(self.folder, digest)
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return False
+        except BankError as error:
+            self.context.say(str(error))
+            return False
+        return True
+
+    def train(self, number: int, progress: Progress | None = None) -> None:
+        """Train a block and write its shard and its part of the index, unless that is done.
+
+        Tells `progress` (where None, the context's) how many users are done, counting an epoch as a part of each.
+        """
+        progress = progress or self.context.progress
+        users = self.blocks[number]
+        if self.done(number):
+            progress(len(users), len(users), "", "users")
+            return
+        started = time.perf_counter()
+        train, valid = self._judgements("train", users), self._judgements("valid", users)
+        fit = fit_bank(
+            self.model.shapes,
+            users,
+            train,
+            valid,
+            self.settings,
+            seed=self.context.seed,
+            device=self.context.device,
+            progress=lambda done, total: progress(len(users) * done // total, len(users), "", "users"),
+        )
+        part = self._part(users, train.rows, valid.rows, fit)
+        seconds = time.perf_counter() - started
+        with whole(self._file(number)) as temporary:
+            pq.write_table(part.replace_schema_metadata({_SECONDS: str(seconds)}), temporary)
+        progress(len(users), len(users), "", "users")
+
+    def finish(self) -> Bank:
+        """The bank over all blocks, which must be done."""
+        parts = [pq.read_table(self._file(number)) for number in range(len(self.blocks))]
+        self.seconds = sum(float((part.schema.metadata or {})[_SECONDS]) for part in parts)
+        write_index(
+            self.folder, pa.concat_tables([part.replace_schema_metadata(None) for part in parts]), self.model.shapes
+        )
+        return Bank(self.folder)
+
+    def _part(self, users: list[str], train: NDArray[np.int64], valid: NDArray[np.int64], fit: BankFit) -> pa.Table:
+        own = fit.epoch > 0
+        rows = torch.from_numpy(np.flatnonzero(own))
+        digest = (
+            write_shard(self.folder, {name: tensor[rows.to(tensor.device)] for name, tensor in fit.tensors.items()})
+            if own.any()
+            else ""
+        )
+        columns = {
+            "user_id": users,
+            "shard": [digest if mine else None for mine in own],
+            "row": [int(row) if mine else None for mine, row in zip(own, np.cumsum(own) - 1, strict=True)],
+            "train_rows": train,
+            "valid_rows": valid,
+            "epoch": fit.epoch,
+            "loss": pa.array(fit.loss, from_pandas=True),
+            "shared_loss": pa.array(fit.shared_loss, from_pandas=True),
+            "status": ["own" if mine else "shared" for mine in own],
+        }
+        return pa.table(columns, schema=INDEX)
+
+    def _judgements(self, part: str, users: list[str]) -> Judgements:
+        rows = self._rows[part]
+        user, mine = rows.of(users)
+        return Judgements(
+            self.model,
+            self.outputs,
+            len(users),
+            user,
+            rows.input[mine],
+            np.nan_to_num(rows.labels[mine]),
+            (~np.isnan(rows.labels[mine])).astype(np.float32),
+            lambda logits, targets, weights: row_losses(logits, targets, weights, self.shared.task.kind),
+            self.context.device,
+        )
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"block-{number:05d}.parquet"
+
+    def _trunk_key(self) -> str:
+        digest = hashlib.sha256(f"{self.shared.checksum} {self.model.shape.top_layers} {self.context.device}".encode())
+        for tokens in self._inputs.encoded.tokens:
+            digest.update(np.asarray([len(tokens), *tokens], dtype=np.int32).tobytes())
+        if self._inputs.slots is not None:
+            digest.update(self._inputs.slots.tobytes())
+        return digest.hexdigest()[:16]
+
+
+class _Rows:
+    """Annotations, found by user."""
+
+    def __init__(self, annotations: Annotations, index: NDArray[np.int64]) -> None:
+        self.input, self.labels = index, annotations.labels
+        names = annotations.user_ids.astype(str)
+        self._order = np.argsort(names, kind="stable")
+        self._sorted = names[self._order]
+
+    def of(self, users: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(position among `users` of each row, the rows), user by user."""
+        ends = [np.searchsorted(self._sorted, users, side=side) for side in ("left", "right")]
+        rows = [self._order[first:last] for first, last in zip(*ends, strict=True)]
+        user = np.repeat(np.arange(len(users)), [len(mine) for mine in rows])
+        return user, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+
+
+def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[str]]:
+    """Users in blocks of at most `size`, balanced by tokens, each sorted: the same users give the same blocks.
+
+    Args:
+        users: names, each once.
+        tokens: int64 [users], how much there is of each.
+        size: users in a block.
+    """
+    count = -(-len(users) // size)
+    made: list[list[str]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]  # (tokens, block), a heap of blocks with room
+    for place in np.lexsort((np.asarray(users), -tokens)):
+        load, number = heapq.heappop(loads)
+        made[number].append(users[place])
+        if len(made[number]) < size:
+            heapq.heappush(loads, (load + int(tokens[place]), number))
+    return [sorted(block) for block in made]
+
+
+def working_folder(run_folder: Path) -> Path:
+    """Where a run keeps what lets a fit that died go on; removed when all its arms are fitted."""
+    return run_folder / "work"

@@ -1,0 +1,231 @@
+"""An adapter for each user, on top of one model for all: `cls-u`.
+
+All users are trained together, each as if alone (`beholder.bank`). Users go into blocks; a block is trained at once and
+written as a shard, so that memory is bounded by a block, and a fit that died goes on at the first missing block.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+
+from beholder.annotations import Annotations, Task
+from beholder.bank.model import BankModel, BankShape
+from beholder.bank.shards import Bank, shard_file, shards_of
+from beholder.bases.tokens import length_cut
+from beholder.errors import BankError, MethodError
+from beholder.evaluation.metrics import fit_thresholds
+from beholder.methods.blocks import BankFitting, BankSettings
+from beholder.methods.classify import FittedClassifier
+from beholder.methods.method import Context, MethodConfig, Scores, Training, load_fitted, save_fitted
+from beholder.methods.objective import probabilities
+
+ROWS = 1_024
+"""(text, user) rows scored at once by the heads alone."""
+
+
+class PersonalConfig(MethodConfig):
+    """An adapter per user. `from` names the arm everybody starts from and is pulled toward: a `cls` or `cls-p`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    method: Literal["cls-u"] = "cls-u"
+    from_: str = Field(default="cls", alias="from")
+    bank: BankSettings = BankSettings()
+    shuffle_users: bool = False
+
+    personal: ClassVar[bool] = True
+    in_blocks: ClassVar[bool] = True
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPersonal:
+        """Train every block that was not trained before, choose thresholds on validation."""
+        started = time.perf_counter()
+        fitting = self.begin(train, valid, context)
+        for number in range(len(fitting.blocks)):
+            fitting.train(number)
+        fitted = FittedPersonal(self.method, fitting.shared, self.from_, fitting.model, fitting.finish(), fitting)
+        scores = fitted.score(list(valid.texts), list(valid.user_ids))
+        fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
+        elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
+        fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere)
+        return fitted
+
+    def begin(self, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
+        """The fit, cut into blocks that any process can train.
+
+        Raises:
+            MethodError: the arm named by `from` is not there, or nobody can be trained on top of it.
+        """
+        if context.run_folder is None:
+            raise MethodError(
+                "cls-u starts from a fitted method: give the context a run_folder with methods/NAME in it."
+            )
+        shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        return BankFitting(self.bank, can_be_shared(shared, self.from_), train, valid, context)
+
+
+def can_be_shared(fitted: Any, name: str) -> FittedClassifier:
+    """The fitted method, if users can be trained on top of it.
+
+    The seam for further methods: what is asked of a shared model is a network in two parts (`bank.model.BankModel`),
+    its distinct inputs, and a checksum.
+    """
+    if not isinstance(fitted, FittedClassifier):
+        raise MethodError(f"methods.*.from: {name} is a {fitted.method}; users are trained on top of cls or cls-p.")
+    return fitted
+
+
+class FittedPersonal:
+    """A shared model and a bank. See `method.Fitted` for the attributes."""
+
+    def __init__(
+        self,
+        method: str,
+        shared: FittedClassifier,
+        from_: str,
+        model: BankModel,
+        bank: Bank,
+        fitting: BankFitting | None = None,
+    ) -> None:
+        if bank.shapes != model.shapes:
+            raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
+        self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
+        self._fitting = fitting  # whose folder the bank lies in, which may go with it
+        self.task: Task = shared.task
+        self.device = shared.device
+        self.thresholds: NDArray[np.float32] = shared.thresholds
+        self.training = Training()
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [rows, labels]. The trunk runs once per distinct text. Zero tensors stand for users without any.
+
+        Raises:
+            BankError: a user's shard is missing or damaged.
+        """
+        scores = np.empty((len(texts), len(self.task.labels)), dtype=np.float32)
+        inputs, index = self.shared.distinct(texts, users)
+        names, user = np.unique(np.asarray(users, dtype=object).astype(str), return_inverse=True)
+        by_input = np.argsort(index, kind="stable")
+        first = np.searchsorted(index[by_input], np.arange(len(inputs.lengths) + 1))
+        with torch.inference_mode():
+            for some in length_cut(inputs.lengths):
+                values, positions = self.model.trunk(*inputs.batch(some))
+                mask = torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]
+                rows = np.concatenate([by_input[first[each] : first[each + 1]] for each in some])
+                place = np.repeat(np.arange(len(some)), first[some + 1] - first[some])
+                for piece in self._pieces(rows, positions[place]):
+                    who, local = np.unique(user[rows[piece]], return_inverse=True)
+                    here = torch.from_numpy(place[piece])
+                    logits = self.model.logits(
+                        values[here.to(self.device)],
+                        mask[here].long().to(self.device),
+                        self.bank.take(names[who].tolist(), self.device),
+                        torch.from_numpy(local).to(self.device),
+                    )
+                    scores[rows[piece]] = probabilities(logits, self.task.kind).float().cpu().numpy()
+        return scores
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """Perspectives: float32 [texts, users, labels]. The trunk runs once per text, and for nobody twice.
+
+        Raises:
+            BankError: a user's shard is missing or damaged.
+        """
+        if self.shared.users:  # the shared model itself is told who reads: its inputs differ from user to user
+            rows = self.score([text for text in texts for _ in users], list(users) * len(texts))
+            return rows.reshape(len(texts), len(users), -1)
+        scores = np.empty((len(texts), len(users), len(self.task.labels)), dtype=np.float32)
+        inputs, index = self.shared.distinct(texts, [""] * len(texts))
+        parts = list(self.bank.parts(users, self.device))
+        with torch.inference_mode():
+            for some in length_cut(inputs.lengths):
+                values, positions = self.model.trunk(*inputs.batch(some))
+                mask = (torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]).long().to(self.device)
+                rows = np.flatnonzero(np.isin(index, some))
+                place = np.argsort(some)[np.searchsorted(np.sort(some), index[rows])]
+                for who, tensors in parts:
+                    logits = self.model.everybody(values, mask, tensors)  # [inputs, users, labels]
+                    said = probabilities(logits, self.task.kind).float().cpu().numpy()
+                    scores[rows[:, None], who] = said[place]
+        return scores
+
+    def knows(self, user: str) -> bool:
+        """Whether this user has something of their own, here or in the shared model."""
+        return user in self.bank or self.shared.knows(user)
+
+    def export(self, folder: Path, user: str) -> None:
+        """Write one user's model as an ordinary PEFT adapter into an existing folder. See `bank.peft_format`.
+
+        Raises:
+            BankError: the user has nothing of their own, or the model cannot be said as an adapter.
+        """
+        from beholder.bank.peft_format import export_user
+
+        if user not in self.bank:
+            raise BankError("this user has no adapter: unknown, or served by the model for everybody.")
+        if self.shared.user_token == "added":
+            raise BankError(
+                f"{self.from_} gives users a vector of their own in front of the text; PEFT cannot say that."
+            )
+        if not self.shared.adapted:
+            raise BankError(f"{self.from_} was trained in all its weights (lora: null); PEFT holds adapters only.")
+        prompt = self.shared.prompts(["{text}"], self.shared.slots([user]))[0]
+        facts = {
+            "base": self.shared.base.name,
+            "base_checksum": self.shared.base.checksum,
+            "labels": list(self.task.labels),
+            "kind": self.task.kind,
+            "thresholds": [float(value) for value in self.thresholds],
+            "max_tokens": self.shared.max_tokens,
+            "prompt": prompt,
+        }
+        export_user(folder, self.model, self.bank.take([user]), facts)
+
+    def save(self, folder: Path) -> None:
+        """The shared model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
+        (folder / "from").mkdir()
+        save_fitted(self.shared, folder / "from")
+        written = folder / "bank"
+        written.mkdir()
+        for name in ("index.parquet", "bank.json", *(shard_file(written, d).name for d in shards_of(self.bank.index))):
+            shutil.copyfile(self.bank.folder / name, written / name)
+        settings = {
+            "from": self.from_,
+            "shape": self.model.shape.model_dump(mode="json", include=set(BankShape.model_fields)),
+        }
+        (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: str, device: str
+    ) -> FittedPersonal:
+        """Read `save`'s files onto the base they were trained on.
+
+        Raises:
+            MethodError: the base is another one than at training, or a file is missing or damaged.
+            BankError: the bank's index is damaged. Shards are checked when they are first read.
+        """
+        try:
+            settings = json.loads((folder / "personal.json").read_text())
+            shape = BankShape.model_validate(settings["shape"])
+        except (OSError, ValueError, KeyError) as error:
+            raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
+        shared = can_be_shared(load_fitted(folder / "from", base, device), settings["from"])
+        fitted = cls(method, shared, settings["from"], BankModel(shared.network, shape), Bank(folder / "bank"))
+        fitted.thresholds = thresholds
+        return fitted
+
+    def _pieces(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
+        """Places among `rows`, cut into what is scored at once."""
+        if self.model.shape.top_layers:
+            return list(length_cut(positions, self.model.piece))
+        return np.array_split(np.arange(len(rows)), -(-len(rows) // ROWS))

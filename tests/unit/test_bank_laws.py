@@ -1,0 +1,316 @@
+"""The laws of the bank, on every architecture: what a user learns and how they then read is that user's own affair."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from beholder.bank.fit import BankTraining, fit_bank
+from beholder.bank.judgements import Judgements
+from beholder.bank.layers import start
+from beholder.bank.model import BankModel, BankShape
+from beholder.bank.optimizer import UserAdam
+from beholder.bank.outputs import run_once
+from beholder.bank.peft_format import export_user, read_user
+from beholder.bases import load_base
+from beholder.bases.classifier import Classifier
+from beholder.bases.tiny import ARCHITECTURES
+from beholder.bases.tokens import encode, length_cut
+from beholder.errors import BankError
+
+LABELS = 3
+TEXTS = ["you are kind", "go away", "what a mess this is", "thank you", "no", "fine by me", "you fool", "well done"]
+TEXTS += ["never again", "I like it here"]
+SHAPES = {
+    "bias": BankShape(head="bias"),
+    "gate": BankShape(head="gate"),
+    "full": BankShape(head="full"),
+    "one layer": BankShape(top_layers=1, rank=2, head="gate", targets="all-linear"),
+    "all layers": BankShape(top_layers=2, rank=2, head="full"),
+}
+CASES = [(architecture, shape) for architecture in ARCHITECTURES for shape in ("full", "one layer", "all layers")] + [
+    ("bert", "bias"),
+    ("bert", "gate"),
+    ("llama", "gate"),
+]
+FEW = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+class World:
+    """A shared model, texts, and users who judge them by rules of their own."""
+
+    def __init__(self, architecture: str, shape: BankShape, adapted: bool = False) -> None:
+        self.base = load_base(f"tiny-{architecture}")
+        torch.manual_seed(0)
+        self.network = Classifier(self.base, LABELS)
+        if adapted:
+            from peft import LoraConfig, get_peft_model
+
+            lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", init_lora_weights=False)
+            self.network.model = get_peft_model(self.base.model, lora)
+            self.network.model.merge_adapter()
+        self.network.eval()
+        self.model = BankModel(self.network, shape)
+        self.encoded = encode(self.base.tokenizer, TEXTS, 32)
+        self.outputs = self.cached(memory_mb=100)
+
+    def cached(self, **where):
+        lengths = self.encoded.lengths if self.model.shape.top_layers else np.ones(len(TEXTS), np.int64)
+        batches = list(length_cut(self.encoded.lengths, 40))
+        return run_once(lengths, batches, self.base.width, self.trunk, **where)
+
+    def trunk(self, rows):
+        return self.model.trunk(*self.encoded.batch(rows))
+
+    def judgements(self, users: list[str], held_out: bool = False) -> Judgements:
+        user, text, target = [], [], []
+        for place, name in enumerate(users):
+            rates = np.where(np.random.default_rng([*name.encode()]).random(LABELS) < 0.5, 0.95, 0.05)
+            rng = np.random.default_rng([int(held_out), *name.encode()])
+            count = int(rng.integers(4, 12))
+            user += [place] * count
+            text += rng.integers(0, len(TEXTS), count).tolist()
+            target += (rng.random((count, LABELS)) < rates).tolist()
+        targets = np.asarray(target, dtype=np.float32)
+        weights = np.ones_like(targets)
+        weights[::5, 0] = 0  # some were not asked
+        for place in range(len(users)):  # ... the same ones whoever else is there
+            mine = np.flatnonzero(np.asarray(user) == place)
+            weights[mine] = 1
+            weights[mine[0], 0] = 0
+        return Judgements(
+            self.model, self.outputs, len(users), np.asarray(user), np.asarray(text), targets, weights, row_losses
+        )
+
+    def fit(self, users: list[str], **more):
+        training = BankTraining(**{"epochs": 3, "batch_size": 4, "learning_rate": 5e-3, "patience": 2, **more})
+        held_out = self.judgements(users, held_out=True)
+        return fit_bank(self.model.shapes, users, self.judgements(users), held_out, training, seed=1)
+
+    def logits(self, tensors, place: int):
+        rows = np.arange(len(TEXTS))
+        user = torch.full((len(TEXTS),), place)
+        return self.model.logits(*self.outputs.batch(rows), tensors, user).detach()
+
+    def moved(self, users: int = 2):
+        """Tensors of users who have learned something, drawn at random."""
+        generator = torch.Generator().manual_seed(3)
+        tensors = start(self.model.shapes, users, 0, "cpu")
+        return {name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator) for name, tensor in tensors.items()}
+
+
+def row_losses(logits, targets, weights):
+    return (weights * functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")).sum(-1)
+
+
+@lru_cache
+def world(architecture: str, shape: str) -> World:
+    return World(architecture, SHAPES[shape])
+
+
+def of(fit, users, name):
+    return {each: tensor[users.index(name)] for each, tensor in fit.tensors.items()}
+
+
+@pytest.mark.parametrize(("architecture", "shape"), CASES)
+def test_a_user_is_trained_alike_alone_and_in_any_company_and_order(architecture, shape):
+    here = world(architecture, shape)
+    alone = of(here.fit(["me"]), ["me"], "me")
+    assert any(float(tensor.abs().max()) > 1e-3 for name, tensor in alone.items() if not name.endswith(".down"))
+
+    @FEW
+    @given(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=6), st.integers(0, 6))
+    def law(company, place):
+        users = [*company[:place], "me", *company[place:]]
+        together = here.fit(users)
+        for name, tensor in of(together, users, "me").items():
+            torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=0)
+        turned = users[::-1]
+        again = here.fit(turned)
+        for user in users:
+            for name, tensor in of(again, turned, user).items():
+                torch.testing.assert_close(tensor, of(together, users, user)[name], atol=1e-5, rtol=0)
+
+    law()
+
+
+@given(st.sets(st.integers(0, 5), max_size=5), st.integers(1, 4))
+@FEW
+def test_a_user_absent_from_a_batch_does_not_move(absent, steps):
+    shapes = {"head.bias": (LABELS,), "layer.down": (2, 5), "layer.up": (5, 2)}
+    generator = torch.Generator().manual_seed(len(absent) + 10 * steps)
+    tensors = {name: torch.randn(6, *shape, generator=generator) for name, shape in shapes.items()}
+    optimizer = UserAdam(tensors, clip=1.0)
+
+    def step(users):
+        gradients = {name: torch.randn(len(users), *shape, generator=generator) for name, shape in shapes.items()}
+        optimizer.step(torch.as_tensor(users), gradients, torch.full((len(users),), 0.1))
+
+    step(list(range(6)))  # everybody has moments now
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    moments = {name: tensor.clone() for name, tensor in optimizer.first.items()}
+    present = sorted(set(range(6)) - absent)
+    for _ in range(steps):
+        step(present)
+    for name, tensor in tensors.items():
+        gone = sorted(absent)
+        assert torch.equal(tensor[gone], before[name][gone])
+        assert torch.equal(optimizer.first[name][gone], moments[name][gone])
+        assert (tensor[present] != before[name][present]).flatten(1).any(dim=1).all()
+
+
+def test_one_user_alone_takes_the_steps_of_ordinary_adam():
+    generator = torch.Generator().manual_seed(0)
+    mine = torch.randn(1, 7, generator=generator)
+    plain = torch.nn.Parameter(mine[0].clone())
+    ordinary = torch.optim.Adam([plain], lr=0.05, eps=1e-6)
+    stacked = {"head.bias": mine}
+    optimizer = UserAdam(stacked, clip=1.0)
+    for _ in range(20):
+        gradient = torch.randn(7, generator=generator) * 3
+        plain.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_([plain], 1.0)
+        ordinary.step()
+        optimizer.step(torch.zeros(1, dtype=torch.int64), {"head.bias": gradient[None]}, torch.full((1,), 0.05))
+    torch.testing.assert_close(stacked["head.bias"][0], plain.detach(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("architecture", "shape"), CASES)
+def test_a_zero_adapter_is_the_shared_model_bit_for_bit(architecture, shape):
+    here = world(architecture, shape)
+    rows = np.asarray([2, 7, 9, 0])
+    ids, mask = here.encoded.batch(rows)
+    values, _ = here.model.trunk(ids, mask)
+    read = mask if here.model.shape.top_layers else torch.ones(len(rows), 1, dtype=torch.int64)
+    fresh = start(here.model.shapes, 3, 7, "cpu")  # `down` is random, all else zero
+    logits = here.model.logits(values, read, fresh, torch.tensor([0, 2, 1, 1]))
+    assert torch.equal(logits, here.network(ids, mask))
+    everybody = here.model.everybody(values, read, fresh)
+    assert everybody.shape == (4, 3, LABELS)
+    torch.testing.assert_close(everybody[:, 1], logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("architecture", "shape"), CASES)
+def test_a_cached_trunk_changes_nothing_in_memory_or_on_disk(architecture, shape, tmp_path):
+    here = world(architecture, shape)
+    tensors = here.moved()
+    for place in (0, 1):
+        cached = here.logits(tensors, place)
+        for row in range(len(TEXTS)):  # each text alone, without padding, straight through
+            values, counts = here.trunk(np.asarray([row]))
+            mask = torch.ones(1, int(counts[0]), dtype=torch.int64)
+            straight = here.model.logits(values, mask, tensors, torch.tensor([place]))
+            torch.testing.assert_close(cached[row], straight[0], atol=1e-5, rtol=0)
+    assert (cached - here.logits(tensors, 0)).abs().max() > 1e-3  # two users do differ
+    mapped = here.cached(memory_mb=0, folder=tmp_path / "trunk")
+    assert isinstance(mapped.values, np.memmap)
+    np.testing.assert_array_equal(mapped.values, here.outputs.values)
+
+
+def test_a_trunk_on_disk_is_run_once_and_made_again_where_it_is_damaged(tmp_path, monkeypatch):
+    here = world("bert", "one layer")
+    folder = tmp_path / "trunk"
+    calls = []
+    monkeypatch.setattr(here, "trunk", lambda rows, run=here.trunk: calls.append(len(rows)) or run(rows))
+    first = here.cached(memory_mb=100, folder=folder)
+    assert sum(calls) == len(TEXTS)
+    np.testing.assert_array_equal(here.cached(memory_mb=100, folder=folder).values, first.values)
+    assert sum(calls) == len(TEXTS)
+    file = folder / "values.npy"
+    whole = bytearray(file.read_bytes())
+    whole[-3] ^= 255
+    file.write_bytes(whole)
+    np.testing.assert_array_equal(here.cached(memory_mb=100, folder=folder).values, first.values)
+    assert sum(calls) == 2 * len(TEXTS)
+    with pytest.raises(BankError, match="trunk_memory_mb: 0"):
+        here.cached(memory_mb=0)
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["plain", "adapted"])
+@pytest.mark.parametrize("shape", ["full", "one layer", "all layers"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_user_exported_to_peft_and_read_back_gives_the_same_logits(architecture, shape, adapted, tmp_path):
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    here = World(architecture, SHAPES[shape], adapted)
+    everybody = here.moved(users=3)
+    tensors = {name: tensor[1:2] for name, tensor in everybody.items()}
+    if shape == "full" and not adapted:
+        with pytest.raises(BankError, match="PEFT has no format"):
+            export_user(tmp_path, here.model, tensors, {"base": "x"})
+        return
+    export_user(tmp_path, here.model, tensors, {"base": f"tiny-{architecture}"})
+    expected = here.logits(everybody, 1)
+
+    plain = PeftModel.from_pretrained(load_base(f"tiny-{architecture}").model, str(tmp_path)).eval()
+    head = load_file(str(tmp_path / "head.safetensors"))
+    for row in range(len(TEXTS)):
+        ids, mask = here.encoded.batch(np.asarray([row]))
+        with torch.no_grad():
+            hidden = plain(input_ids=ids, attention_mask=mask).last_hidden_state[0]
+        features = hidden[-1] if here.network.takes_last else hidden.mean(dim=0)
+        torch.testing.assert_close(head["weight"] @ features + head["bias"], expected[row], atol=1e-5, rtol=1e-5)
+
+    again = read_user(tmp_path, here.model)
+    assert again.keys() == tensors.keys()
+    torch.testing.assert_close(here.logits(again, 0), expected, atol=1e-5, rtol=0)
+    other = World(architecture, BankShape(top_layers=1, rank=3, head="gate", targets="all-linear"), adapted)
+    with pytest.raises(BankError, match="another bank"):
+        read_user(tmp_path, other.model)
+
+
+@pytest.mark.parametrize("head", ["bias", "gate", "full"])
+def test_everybody_at_once_is_everybody_one_by_one(head):
+    for top_layers in (0, 1):
+        here = World("bert", BankShape(head=head, top_layers=top_layers, rank=2))
+        tensors = here.moved(users=5)
+        rows = np.asarray([0, 3, 4])
+        values, mask = here.outputs.batch(rows)
+        together = here.model.everybody(values, mask, tensors)
+        for user in range(5):
+            one = here.model.logits(values, mask, tensors, torch.full((3,), user))
+            torch.testing.assert_close(together[:, user], one, atol=1e-5, rtol=0)
+
+
+def test_the_pull_shrinks_small_users_and_bad_news_on_validation_leaves_the_shared_model():
+    here = world("bert", "full")
+    free, pulled = here.fit(["a", "b"], pull=0.0), here.fit(["a", "b"], pull=300.0)
+    size = [sum(float(t.square().sum()) for n, t in fit.tensors.items()) for fit in (free, pulled)]
+    assert size[1] < size[0]
+    train, valid = here.judgements(["a"]), here.judgements(["a"])
+    opposed = Judgements(**{**vars(valid), "targets": 1 - valid.targets})
+    training = BankTraining(epochs=4, learning_rate=1e-2)
+    fit = fit_bank(here.model.shapes, ["a"], train, opposed, training, seed=0)
+    assert fit.epoch[0] == 0 and all(not tensor.any() for tensor in fit.tensors.values())
+    agreed = fit_bank(here.model.shapes, ["a"], train, valid, training, seed=0)
+    assert agreed.epoch[0] > 0 and agreed.loss[0] < agreed.shared_loss[0]
+
+
+def test_a_user_without_validation_rows_keeps_the_last_epoch_and_one_without_any_keeps_nothing():
+    here = world("bert", "full")
+    train = here.judgements(["a", "b", "c"])
+    without = train.user != 1
+    fewer = Judgements(
+        **{**vars(train), **{n: getattr(train, n)[without] for n in ("user", "input", "targets", "weights")}}
+    )
+    nobody = Judgements(
+        **{**vars(train), **{n: getattr(train, n)[:0] for n in ("user", "input", "targets", "weights")}}
+    )
+    training = BankTraining(epochs=3)
+    fit = fit_bank(here.model.shapes, ["a", "b", "c"], fewer, nobody, training, seed=0)
+    assert fit.epoch.tolist() == [3, 0, 3] and np.isnan(fit.loss).all()
+    assert not any(tensor[1].any() for tensor in fit.tensors.values())
+
+
+def test_what_cannot_be_split_or_adapted_is_refused_with_what_there_is():
+    with pytest.raises(BankError, match="Give 0"):
+        World("bert", BankShape(top_layers=3))
+    with pytest.raises(BankError, match="There are: dense, key, query, value"):
+        World("bert", BankShape(top_layers=1, targets=("q_proj",)))
