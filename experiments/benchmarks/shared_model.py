@@ -1,0 +1,112 @@
+"""What the bank's benchmarks run on: rows of users, and a shared model to start everybody from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from beholder.annotations import Annotations, Task
+    from beholder.bases import Base
+    from beholder.methods.classify import FittedClassifier
+
+RANK = 4
+
+
+def rows_of(source: str, users: int, rows_per_user: int, texts: int) -> tuple[Annotations, Annotations]:
+    """Training and test rows of at most so many users; test texts are unseen in training.
+
+    A real source gives those users who have most rows, at most `rows_per_user` training rows of each.
+    """
+    from beholder.sources import load, source_class
+    from beholder.splits import ByText, split
+
+    if source == "simulated":
+        drawn = -(-rows_per_user * 10 // 7)
+        settings = {"users": users, "rows_per_user": drawn, "distinct_texts": max(texts, drawn)}
+    else:
+        settings = {"languages": ["deu", "ptbr"]} if source == "brighter" else {}
+    annotations = load(source_class(source)(name=source, **settings)).annotations
+    parts = split(annotations, ByText(fractions=(0.7, 0.15, 0.15)))
+    train, test = annotations.select(parts["train"]), annotations.select([*parts["valid"], *parts["test"]])
+    names, count = np.unique(train.user_ids.astype(str), return_counts=True)
+    busiest = set(names[np.argsort(-count, kind="stable")][:users].tolist())
+    seen = dict.fromkeys(busiest, 0)
+    kept = []
+    for row, user in enumerate(train.user_ids):
+        if user in busiest and seen[user] < rows_per_user:
+            seen[user] += 1
+            kept.append(row)
+    return train.select(kept), test.select([row for row, user in enumerate(test.user_ids) if user in busiest])
+
+
+def shared_model(base_name: str, train: Annotations, device: str, layers: int | None = None) -> FittedClassifier:
+    """The model everybody starts from: LoRA on all rows for one epoch; on a random 7B, which knows nothing, none."""
+    from beholder.methods import Context, config_class
+
+    if base_name == "mistral-7b-random":
+        return random_mistral(train.task, device, layers)
+    settings = {"epochs": 1, "learning_rate": 2e-3, "max_tokens": 64}
+    config = config_class("cls")(**settings)
+    return config.fit(train, train.select(range(min(200, len(train)))), Context(base=base_name, device=device))
+
+
+def random_mistral(task: Task, device: str, layers: int | None) -> FittedClassifier:
+    """A model of Mistral-7B's shape with random weights, in bfloat16, and a tokenizer that reads bytes."""
+    from transformers import AutoTokenizer, MistralConfig, MistralModel
+
+    from beholder.bases import Base, resolve
+    from beholder.bases.classifier import Classifier
+    from beholder.methods.classify import FittedClassifier
+
+    folder: Path = resolve("tiny-mistral")  # for its tokenizer
+    torch.manual_seed(0)
+    config = MistralConfig(num_hidden_layers=layers or 32, pad_token_id=0, use_cache=False)
+    with torch.device(device):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            model = MistralModel(config).eval()
+        finally:
+            torch.set_default_dtype(default)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.padding_side = "right"
+    base: Base = Base("mistral-7b-random", folder, "decoder", model, tokenizer, config.hidden_size, 512, "random")
+    network = Classifier(base, len(task.labels)).to(device)
+    network.head.float()
+    return FittedClassifier("cls", task, base, network, {}, None, 64, device)
+
+
+def plain_network(shared: FittedClassifier) -> torch.nn.Module:
+    """The shared model as a user of plain PEFT would have it: the same weights, without a trace of LoRA."""
+    import copy
+
+    network = copy.deepcopy(shared.network)
+    if hasattr(network.model, "merge_and_unload"):
+        network.model = network.model.merge_and_unload()
+    return network.requires_grad_(False)
+
+
+def peft_config(shared: FittedClassifier, top_layers: int):  # noqa: ANN201
+    """LoRA on PEFT's default projections in the top layers, and the head trained whole: what the bank trains."""
+    from peft import LoraConfig
+
+    from beholder.bank.model import pefts_choice
+    from beholder.bank.trunk import layer_list
+
+    plain = plain_network(shared)
+    name, layers = layer_list(plain.model)
+    wanted = [f"model.{name}.{place}." for place in range(len(layers) - top_layers, len(layers))]
+    choice = pefts_choice(plain)
+    targets = [
+        module
+        for module, _ in plain.named_modules()
+        if module.startswith(tuple(wanted)) and module.split(".")[-1] in choice
+    ]
+    return LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=targets or ["head"],
+        modules_to_save=["head"] if targets else None,
+    )  # fmt: skip

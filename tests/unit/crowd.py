@@ -1,0 +1,29 @@
+"""A few users who judge overlapping texts: what tests of methods fit on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from beholder.annotations import Annotations, Task
+
+TEXTS = ("you are kind", "you are a fool", "go away", "well done", "what a mess", "thank you", "no", "fine by me")
+
+
+def crowd(rows=64, users=4, kind="multilabel", seed=0) -> Annotations:
+    """Users judge overlapping texts, each with a bias; some labels were not asked."""
+    rng = np.random.default_rng(seed)
+    text = np.asarray([f"{TEXTS[i % len(TEXTS)]} {i // (2 * len(TEXTS))}" for i in range(rows)], dtype=object)
+    user = rng.integers(0, users, rows)
+    keep = sorted({(text[i], user[i]): i for i in range(rows)}.values())
+    text, user = text[keep], user[keep]
+    names = ("rude", "kind", "other")
+    if kind == "multiclass":
+        labels = np.eye(3)[rng.integers(0, 3, len(keep))]
+    else:
+        labels = (rng.random((len(keep), 3)) < (0.2 + 0.15 * user[:, None])).astype(float)
+        labels[rng.random(labels.shape) < 0.1] = np.nan
+        labels[np.isnan(labels).all(axis=1), 0] = 1.0
+        labels[0] = 1.0
+    return Annotations.from_columns(
+        Task(names, kind), text=list(text), user_id=[f"u{each}" for each in user], labels=labels
+    )
