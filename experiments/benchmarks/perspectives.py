@@ -1,12 +1,12 @@
-"""What everybody would say of a text: all users at once, against one plain forward pass, and against PEFT's mixed batch.
+"""What everybody would say of a text, against one plain forward pass of it, and against PEFT's mixed batch.
 
-    python experiments/benchmarks/perspectives.py --json                               1,000 users, heads alone
-    python experiments/benchmarks/perspectives.py --users 64 --top-layers 2 --json     64 users, the top two layers of six
+    python experiments/benchmarks/perspectives.py --json                              1,000 users, heads alone
+    python experiments/benchmarks/perspectives.py --users 64 --top-layers 2 --json    64 users, top two layers of six
 
 One text, tokenised anew each time. `ms` is `Fitted.score_all([text], users)`; `ms_forward` one forward pass of the same
-base on that text with the shared head. PEFT reads the text once per user in one batch with `adapter_names`, as far as
-it can: it has no format for heads alone (`ratio_to_peft` is null), and is asked for at most 64 adapters, as loading
-each takes longer than the one before. The three take turns, and medians are compared.
+base on that text with the shared head. PEFT reads the text once per user in one batch with `adapter_names`, each with
+LoRA and a head of their own, as far as it can: heads alone are not for it (`ratio_to_peft` is null), and it is asked
+for at most 64 adapters, as loading each takes longer than the one before. The three take turns, medians are compared.
 """
 
 from __future__ import annotations
@@ -129,7 +129,6 @@ def mixed_batch(shared, users: list[str], top_layers: int, text: str) -> Callabl
     from beholder.bases.tokens import encode
 
     config = peft_config(shared, top_layers)
-    config.modules_to_save = None  # heads of their own are more than PEFT's mixed batches are asked for here
     plain = plain_network(shared)
     model = get_peft_model(plain, config, adapter_name=users[0])
     for user in users[1:]:

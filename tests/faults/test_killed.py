@@ -52,8 +52,56 @@ def test_kill_9_while_training_keeps_finished_methods_and_a_rerun_goes_on(home):
     assert all((run / "methods" / name / "done.json").read_bytes() == whole for name, whole in finished.items())
     assert "cls: finished before with the same inputs, kept" in done.stderr
     results = json.loads(done.stdout)
-    assert set(results["methods"]) == {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users"}
+    assert set(results["methods"]) >= {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users", "cls-u"}
     assert results["registered"]["version"] == 1
+
+
+BANK = (
+    "methods={cls: {epochs: 1}, cls-u: {from: cls, bank: {block_users: 2, top_layers: 1, epochs: 60, patience: 60}}}",
+    "register.name=by-user",
+)
+
+
+def bank_command() -> list[str]:
+    flags = [part for each in (*(s for s in SETS if "cls" not in s), *BANK) for part in ("--set", each)]
+    return [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags, "--json"]
+
+
+def shards(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (run / "methods" / "cls-u" / "bank").glob("shard-*")}
+
+
+def test_kill_9_between_blocks_then_a_rerun_gives_the_shards_of_an_undisturbed_run(home, tmp_path):
+    process = subprocess.Popen(
+        bank_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(home.glob("runs/*/work/bank-*/block-*.parquet")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+    run = next((home / "runs").iterdir())
+    finished = {file: file.stat().st_mtime_ns for file in run.glob("work/bank-*/block-*.parquet")}
+    assert 0 < len(finished) < 6 and not (run / "methods" / "cls-u").exists()
+
+    done = subprocess.run(bank_command(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "cls: finished before" in done.stderr and not (run / "work").exists()
+    undisturbed = subprocess.run(
+        bank_command(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "BEHOLDER_HOME": str(tmp_path / "b")},
+    )
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    expected = shards(next((tmp_path / "b" / "runs").iterdir()))
+    assert len(expected) >= 4 and shards(run) == expected
+    mine, other = (json.loads(each.stdout)["methods"]["cls-u"] for each in (done, undisturbed))
+    assert mine["macro_f1"] == other["macro_f1"] and mine["gain"] == other["gain"]
 
 
 def test_a_home_that_cannot_be_written_is_one_line(tmp_path):

@@ -22,6 +22,7 @@ from beholder.registry.bundle import open_bundle, verify
 
 pytestmark = pytest.mark.cluster
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+ARMS = {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users", "cls-u", "cls-u~shuffled-users"}
 
 
 def small(**more) -> dict:
@@ -34,6 +35,7 @@ def small(**more) -> dict:
             "user-prior": {},
             "cls": {"epochs": 1, "max_tokens": 48},
             "cls-p": {"extends": "cls", "controls": ["shuffled-users"]},
+            "cls-u": {"from": "cls", "bank": {"epochs": 3, "block_users": 4}, "controls": ["shuffled-users"]},
         },
         "evaluate": {"reference": "cls", "bootstrap": 50},
         "register": {"name": "small-model"},
@@ -48,8 +50,8 @@ class Heard:
     def say(self, line):
         self.lines.append(line)
 
-    def step(self, arm, done, total, note):
-        self.steps.append((arm, done, total, note))
+    def step(self, arm, done, total, note, unit="steps"):
+        self.steps.append((arm, done, total, note, unit))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     heard = Heard()
     outcome = pipeline.run(make_experiment(small()), heard)
     results = outcome.results
-    assert set(results["methods"]) == {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users"}
+    assert set(results["methods"]) == ARMS
     for method in results["methods"].values():
         assert 0 <= method["macro_f1"] <= 1
         assert method["gain"].keys() >= {"points", "relative", "headroom", "low", "high"}
@@ -75,6 +77,8 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
         assert method["seconds"] > 0
     assert results["methods"]["cls"]["gain"]["points"] == 0
     assert {arm for arm, *_ in heard.steps} == set(results["methods"])
+    assert max(done for arm, done, total, _, unit in heard.steps if (arm, total, unit) == ("cls-u", 6, "users")) > 0
+    assert not (outcome.run_folder / "work").exists()  # nothing more to go on from
     json.dumps(results)
 
     # MLflow: one finished parent, one finished child per method, comparable by metrics and parameters.
@@ -111,6 +115,7 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     refitted = pipeline.run(make_experiment(small()), heard).results
     assert {arm for arm, *_ in heard.steps} == {"cls"}
     assert refitted["methods"]["cls"]["macro_f1"] == results["methods"]["cls"]["macro_f1"]
+    assert refitted["methods"]["cls-u"] == results["methods"]["cls-u"]
 
     # Report recomputes the same numbers from the saved scores alone.
     (outcome.run_folder / "results.json").unlink()
@@ -120,6 +125,52 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     users = pq.read_table(outcome.run_folder / "users.parquet")
     assert users["user_id"].to_pylist() == outcome.test.users
     assert {"rows", "macro_f1.cls-p", "gain_points.cls-p"} <= set(users.column_names)
+
+
+def test_a_user_of_the_champion_is_exported_for_plain_peft(home, tmp_path, ray_once):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoTokenizer
+
+    methods = {
+        "cls": small()["methods"]["cls"],
+        "cls-u": {"from": "cls", "bank": {"top_layers": 1, "learning_rate": 0.02}},
+    }
+    source = {**small()["source"], "effect": 4.0, "noise": 0.0}
+    outcome = pipeline.run(make_experiment(small(methods=methods, source=source)))
+    assert outcome.results["registered"]["best"] == "cls-u"
+    index = pq.read_table(outcome.run_folder / "bundle" / "personal" / "bank" / "index.parquet").to_pandas()
+    user = index[index.status == "own"].user_id.iloc[0]
+
+    folder = tmp_path / "exported"
+    command = ("registry", "export", "small-model", "--user", user, "--format", "peft", "--to", folder)
+    done = beholder(*command, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == str(folder) and user not in done.stdout + done.stderr
+    about = json.loads((folder / "beholder.json").read_text())
+    head = load_file(str(folder / "head.safetensors"))
+    base = home / "bases" / "tiny-bert"
+    plain = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(folder)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    texts = list(outcome.test.texts[:5])
+    expected = outcome.bundle.predict(texts, [user] * 5)
+    assert set(expected.routes) == {"cls-u"}
+    for text, scores in zip(texts, expected.scores, strict=True):
+        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=about["max_tokens"])
+        with torch.no_grad():
+            hidden = plain(**inputs).last_hidden_state[0]
+        said = torch.sigmoid(head["weight"] @ hidden.mean(dim=0) + head["bias"])
+        np.testing.assert_allclose(said, scores, atol=1e-5)
+
+    for wrong, message in (
+        (command, "there is something already"),
+        ((*command[:4], "nobody", "--to", tmp_path / "b"), "no adapter"),
+        ((*command[:6], "gguf"), "unknown format 'gguf'"),
+    ):
+        refused = beholder(*wrong, cwd=tmp_path)
+        assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(ray_once):
@@ -188,9 +239,10 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
 
     if name != "simulated" and locate(name) is None:
         pytest.skip(f"{name} is not on this machine")
-    short = ["methods.cls.epochs=1", "methods.cls-p.epochs=1", "evaluate.bootstrap=50", "base=tiny-bert"]
+    short = ["methods.cls.epochs=1", "methods.cls-p.epochs=1", "methods.cls-u.bank.epochs=2", "evaluate.bootstrap=50"]
+    short.append("base=tiny-bert")
     outcome = pipeline.run(load_experiment(EXPERIMENTS / f"{name}.yaml", [*more, *short]))
-    assert {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users"} == set(outcome.results["methods"])
+    assert set(outcome.results["methods"]) == ARMS
     assert outcome.results["registered"]["version"] == 1
 
 

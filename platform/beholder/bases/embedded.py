@@ -9,6 +9,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from beholder.errors import BaseModelError
 
@@ -56,7 +57,7 @@ def convert_gguf(source: Path, file: str, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 gguf_file=file,
                 quantization_config=GgufConfig(dequantize=True),  # without it, it could be neither saved nor trained
