@@ -281,7 +281,7 @@ def test_everybody_at_once_is_everybody_one_by_one(head):
 
 def test_the_pull_shrinks_small_users_and_bad_news_on_validation_leaves_the_shared_model():
     here = world("bert", "full")
-    free, pulled = here.fit(["a", "b"], pull=0.0), here.fit(["a", "b"], pull=300.0)
+    free, pulled = here.fit(["a", "b"], pull=0.0), here.fit(["a", "b"], pull=1000.0)
     size = [sum(float(t.square().sum()) for n, t in fit.tensors.items()) for fit in (free, pulled)]
     assert size[1] < size[0]
     train, valid = here.judgements(["a"]), here.judgements(["a"])

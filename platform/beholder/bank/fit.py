@@ -34,8 +34,8 @@ class BankTraining(BaseModel):
             kept; it may be none at all.
         batch_size: of the user's rows, per step.
         learning_rate: at the user's first step; falls to zero over the user's steps (half a cosine).
-        pull: toward the shared model: `pull / (2 * rows)` times the squared distance is added to the user's mean loss,
-            a Gaussian prior centred on the shared model, worth the less the more rows a user has.
+        pull: toward the shared model: half of it times the squared distance is added to the user's summed loss. A
+            Gaussian prior of this precision around the shared model, which weighs the less the more a user has judged.
         clip: norm of the user's gradient.
     """
 
@@ -45,7 +45,7 @@ class BankTraining(BaseModel):
     patience: int = Field(default=6, ge=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
-    pull: float = Field(default=10.0, ge=0)
+    pull: float = Field(default=100.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
 
 
@@ -54,10 +54,14 @@ class Examples(Protocol):
 
     Attributes:
         rows: int64 [users], how many each has.
+        asked: float64 [users], how many terms the summed loss of all of them has.
     """
 
     @property
     def rows(self) -> NDArray[np.int64]: ...
+
+    @property
+    def asked(self) -> NDArray[np.float64]: ...  # noqa: D102
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of (summed losses [places], the place of each in the batch's first dimension).
@@ -119,6 +123,7 @@ def fit_bank(
     optimizer = UserAdam(tensors, settings.clip)
     schedule = _Schedule(users, train.rows, settings, seed)
     held_out = _held_out(valid.rows)
+    asked = train.asked
 
     shared_loss = _mean_losses(valid, held_out, tensors, np.ones(count, dtype=bool))
     best_loss, best_epoch = shared_loss.copy(), np.zeros(count, dtype=np.int64)
@@ -128,7 +133,7 @@ def fit_bank(
             here = torch.from_numpy(moving).to(device)
             local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in tensors.items()}
             _backward(train, batch, local)
-            pull = torch.from_numpy(settings.pull / train.rows[moving]).float().to(device)
+            pull = torch.from_numpy(settings.pull / np.maximum(asked[moving], 1)).float().to(device)
             gradients = {name: _pulled(name, tensor, pull) for name, tensor in local.items()}
             optimizer.step(here, gradients, torch.from_numpy(schedule.rates(moving)).float().to(device))
         loss = _mean_losses(valid, held_out, tensors, running)

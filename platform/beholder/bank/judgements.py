@@ -49,6 +49,11 @@ class Judgements:
         """int64 [users]"""
         return np.bincount(self.user, minlength=self.users).astype(np.int64)
 
+    @property
+    def asked(self) -> NDArray[np.float64]:
+        """float64 [users]: labels asked in all rows of each."""
+        return np.bincount(self.user, self.weights.sum(axis=1), self.users)
+
     def terms(self, batch: Batch) -> NDArray[np.float32]:
         """How many labels were asked in each user's rows of a batch: float32 [users]."""
         return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
