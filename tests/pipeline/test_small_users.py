@@ -28,7 +28,7 @@ def first_rows_of(annotations, users, count):
 
 
 def test_users_with_fewer_than_twenty_rows_are_not_hurt_and_those_with_many_gain(tmp_path):
-    source = source_class("simulated")(name="simulated", texts="templates", users=60, rows_per_user=150)
+    source = source_class("simulated")(name="simulated", texts="templates", users=60, rows_per_user=150, effect=2.0)
     annotations = load(source).annotations
     parts = split(annotations, ByText(fractions=(0.5, 0.2, 0.3)))
     small = annotations.users[:SMALL]

@@ -31,7 +31,9 @@ class BankTraining(BaseModel):
     Args:
         epochs: at most.
         patience: epochs without a lower loss on the user's own validation rows before the user stops. The best epoch is
-            kept; it may be none at all.
+            kept, where it is surely better than the shared model; else the user has nothing of their own.
+        caution: how sure: by so many standard errors of the mean over these rows (1 is the one-standard-error rule of
+            Breiman et al. 1984). Users with few rows need more of a difference.
         batch_size: of the user's rows, per step.
         learning_rate: at the user's first step; falls to zero over the user's steps (half a cosine).
         pull: toward the shared model: half of it times the squared distance is added to the user's summed loss. A
@@ -43,9 +45,10 @@ class BankTraining(BaseModel):
 
     epochs: int = Field(default=30, ge=1)
     patience: int = Field(default=6, ge=1)
+    caution: float = Field(default=0.5, ge=0)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
-    pull: float = Field(default=100.0, ge=0)
+    pull: float = Field(default=10.0, ge=0)
     clip: float = Field(default=1.0, gt=0)
 
 
@@ -61,10 +64,10 @@ class Examples(Protocol):
     def rows(self) -> NDArray[np.int64]: ...
 
     @property
-    def asked(self) -> NDArray[np.float64]: ...  # noqa: D102
+    def asked(self) -> NDArray[np.float64]: ...
 
-    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces of (summed losses [places], the place of each in the batch's first dimension).
+    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+        """Pieces of (loss of each row [some], its place in the batch's first dimension [some], its position [some]).
 
         Args:
             tensors: of the batch's users, in its order.
@@ -83,8 +86,8 @@ class BankFit:
 
     Attributes:
         tensors: name -> [users, ...].
-        epoch: int64 [users], the epoch kept; 0 = the shared model was better on the user's validation rows, or the user
-            has no rows to learn from.
+        epoch: int64 [users], the epoch kept; 0 = on the user's validation rows none was surely better than the shared
+            model, or the user has no rows to learn from.
         loss, shared_loss: float64 [users], mean loss on the user's validation rows of what is kept, and of the shared
             model; NaN for users without any.
     """
@@ -125,7 +128,9 @@ def fit_bank(
     held_out = _held_out(valid.rows)
     asked = train.asked
 
-    shared_loss = _mean_losses(valid, held_out, tensors, np.ones(count, dtype=bool))
+    shared_rows = _row_losses(valid, held_out, tensors, np.ones(count, dtype=bool))
+    best_rows, user_of = shared_rows.copy(), np.repeat(np.arange(count), valid.rows)
+    shared_loss = _means(shared_rows, valid)
     best_loss, best_epoch = shared_loss.copy(), np.zeros(count, dtype=np.int64)
     running = train.rows > 0
     for epoch in range(1, settings.epochs + 1):
@@ -136,9 +141,11 @@ def fit_bank(
             pull = torch.from_numpy(settings.pull / np.maximum(asked[moving], 1)).float().to(device)
             gradients = {name: _pulled(name, tensor, pull) for name, tensor in local.items()}
             optimizer.step(here, gradients, torch.from_numpy(schedule.rates(moving)).float().to(device))
-        loss = _mean_losses(valid, held_out, tensors, running)
+        rows = _row_losses(valid, held_out, tensors, running)
+        loss = _means(rows, valid)
         better = running & ((loss < best_loss) | np.isnan(shared_loss))
         best_loss[better], best_epoch[better] = loss[better], epoch
+        best_rows[better[user_of]] = rows[better[user_of]]
         keep = torch.from_numpy(np.flatnonzero(better)).to(device)
         for name, tensor in tensors.items():
             best[name][keep] = tensor[keep]
@@ -146,6 +153,8 @@ def fit_bank(
         progress(epoch, settings.epochs)
         if not running.any():
             break
+    unsure = ~np.isnan(shared_loss) & ~_surely_better(best_rows, shared_rows, valid.rows, settings.caution)
+    best_epoch[unsure], best_loss[unsure] = 0, shared_loss[unsure]
     nothing = torch.from_numpy(best_epoch == 0).to(device)
     for tensor in best.values():
         tensor[nothing] = 0  # nothing of their own, not even a random `down`
@@ -156,8 +165,8 @@ def _backward(train: Examples, batch: Batch, local: Tensors) -> None:
     """Gradients of the sum over users of each user's mean loss, into `local`."""
     device = next(iter(local.values())).device
     share = torch.from_numpy(1 / np.maximum(train.terms(batch), 1)).to(device)  # [users]
-    for summed, place in train.losses(local, batch):
-        (summed * share[place]).sum().backward()
+    for loss, place, _ in train.losses(local, batch):
+        (loss * share[place]).sum().backward()
 
 
 def _pulled(name: str, tensor: Tensor, pull: Tensor) -> Tensor:
@@ -169,22 +178,38 @@ def _pulled(name: str, tensor: Tensor, pull: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _mean_losses(
+def _row_losses(
     valid: Examples, held_out: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors, running: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Each user's mean loss on their rows: float64 [users]; NaN for users without any, or not running."""
-    total, terms = np.zeros(len(running)), np.zeros(len(running))
+    """The loss of each row: float64 [rows]; NaN for rows of users who are not running."""
+    found = np.full(int(valid.rows.sum()), np.nan)
     for whole, users_of in held_out:
         chosen = running[users_of]
-        batch, users = whole[chosen], users_of[chosen]
-        if not len(users):
+        if not chosen.any():
             continue
-        local = {name: tensor[torch.from_numpy(users).to(tensor.device)] for name, tensor in tensors.items()}
-        terms[users] += valid.terms(batch)
-        for summed, place in valid.losses(local, batch):
-            np.add.at(total, users[place.cpu().numpy()], summed.double().cpu().numpy())
-    with np.errstate(invalid="ignore"):
-        return np.where(terms > 0, total / terms, np.nan)
+        here = torch.from_numpy(users_of[chosen])
+        local = {name: tensor[here.to(tensor.device)] for name, tensor in tensors.items()}
+        for loss, _, rows in valid.losses(local, whole[chosen]):
+            found[rows] = loss.double().cpu().numpy()
+    return found
+
+
+def _means(row_losses: NDArray[np.float64], valid: Examples) -> NDArray[np.float64]:
+    """Each user's mean loss over what they were asked: float64 [users]; NaN for users without rows, or not running."""
+    total = np.bincount(np.repeat(np.arange(len(valid.rows)), valid.rows), row_losses, len(valid.rows))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(valid.rows > 0, total / valid.asked, np.nan)
+
+
+def _surely_better(
+    own: NDArray[np.float64], shared: NDArray[np.float64], rows: NDArray[np.int64], caution: float
+) -> NDArray[np.bool_]:
+    """Whose rows are better by more than `caution` standard errors of the mean difference: bool [users]."""
+    user, better = np.repeat(np.arange(len(rows)), rows), shared - own
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(user, better, len(rows)) / rows
+        spread = np.bincount(user, (better - mean[user]) ** 2, len(rows)) / (rows - 1)
+        return (rows > 1) & (mean > caution * np.sqrt(spread / rows))
 
 
 def _held_out(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDArray[np.int64]]]:

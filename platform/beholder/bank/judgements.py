@@ -52,31 +52,32 @@ class Judgements:
     @property
     def asked(self) -> NDArray[np.float64]:
         """float64 [users]: labels asked in all rows of each."""
-        return np.bincount(self.user, self.weights.sum(axis=1), self.users)
+        return np.bincount(self.user, self.weights.sum(axis=1), self.users).astype(np.float64)
 
     def terms(self, batch: Batch) -> NDArray[np.float32]:
         """How many labels were asked in each user's rows of a batch: float32 [users]."""
         return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
 
-    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """See `fit.Examples`. The head alone takes all users' rows as one product; a tail takes rows of like length."""
-        if self.model.shape.top_layers:
-            yield from self._through_the_tail(tensors, batch)
+        place, column = np.nonzero(batch >= 0)
+        flat = batch[place, column]
+        if not self.model.shape.top_layers:
+            features = torch.from_numpy(self.outputs.values[self.input[batch]]).to(self.device)  # [users, rows, width]
+            everyone = torch.arange(len(batch), device=self.device)
+            user = torch.from_numpy(place).to(self.device)
+            logits = self.model.head_logits(features, tensors, everyone)[user, torch.from_numpy(column).to(self.device)]
+            yield self._of(logits, flat), user, flat
             return
-        features = torch.from_numpy(self.outputs.values[self.input[batch]]).to(self.device)  # [users, rows, width]
-        everyone = torch.arange(len(batch), device=self.device)
-        logits = self.model.head_logits(features, tensors, everyone)  # [users, rows, labels]
-        weights = self._on(self.weights[batch] * (batch >= 0)[..., None])
-        yield self.row_losses(logits, self._on(self.targets[batch]), weights).sum(dim=1), everyone
-
-    def _through_the_tail(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        place, _ = np.nonzero(batch >= 0)
-        flat = batch[batch >= 0]
         for piece in length_cut(self.outputs.lengths[self.input[flat]], self.model.piece):
             mine = np.sort(piece)  # rows of a user side by side
             row, user = flat[mine], torch.from_numpy(place[mine]).to(self.device)
             logits = self.model.logits(*self.outputs.batch(self.input[row], self.device), tensors, user)
-            yield self.row_losses(logits, self._on(self.targets[row]), self._on(self.weights[row])), user
+            yield self._of(logits, row), user, row
+
+    def _of(self, logits: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Losses of rows, from their logits [some, labels]."""
+        return self.row_losses(logits, self._on(self.targets[rows]), self._on(self.weights[rows]))
 
     def _on(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(values).to(self.device)
