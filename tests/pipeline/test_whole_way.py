@@ -77,7 +77,6 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
         assert method["seconds"] > 0
     assert results["methods"]["cls"]["gain"]["points"] == 0
     assert {arm for arm, *_ in heard.steps} == set(results["methods"])
-    assert max(done for arm, done, total, _, unit in heard.steps if (arm, total, unit) == ("cls-u", 6, "users")) > 0
     assert not (outcome.run_folder / "work").exists()  # nothing more to go on from
     json.dumps(results)
 

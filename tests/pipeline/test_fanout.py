@@ -1,0 +1,52 @@
+"""Dealing out arms and blocks: what is handed out when, and what is told of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from beholder.cluster.fanout import Board, Task
+from beholder.methods.arm import ArmJob
+
+pytestmark = pytest.mark.cluster
+
+
+def job(name: str, method: str, after: str | None = None) -> ArmJob:
+    return ArmJob(name, {"method": method, **({"from_": after} if after else {})}, None, "key", after)
+
+
+def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
+    board = Board([job("cls-u", "cls-u", "cls"), job("prior", "prior"), job("cls", "cls")])
+    first, second = board.take(), board.take()
+    assert (first, second) == (Task("arm", "prior"), Task("arm", "cls"))
+    assert board.take() == "wait"  # cls-u has nothing to start from yet
+    board.finished(second)
+    opening = board.take()
+    assert opening == Task("open", "cls-u")
+    board.opened("cls-u", [3, 2])
+    blocks = [board.take(), board.take()]
+    assert blocks == [Task("block", "cls-u", 0), Task("block", "cls-u", 1)]
+    board.finished(blocks[1])
+    assert board.take() == "wait"
+    board.finished(blocks[0])
+    assert board.take() == Task("arm", "cls-u")
+    board.finished(Task("arm", "cls-u"))
+    assert board.take() == "wait"  # the prior is still with somebody
+    board.finished(first)
+    assert board.take() == "end"
+
+
+def test_a_shared_model_of_an_earlier_run_is_not_waited_for():
+    board = Board([job("cls-u", "cls-u", "cls")])
+    assert board.take() == Task("open", "cls-u")
+
+
+def test_progress_of_a_fan_out_is_in_users_over_all_blocks():
+    board = Board([job("cls-u", "cls-u", "cls")])
+    board.opened("cls-u", [3, 2])
+    board.put(Task("block", "cls-u", 0), 3, 3, "", "users")
+    board.put(Task("block", "cls-u", 1), 1, 2, "", "users")
+    board.say("shard-abc: truncated")
+    assert board.take_news() == ({"cls-u": (4, 5, "", "users")}, ["shard-abc: truncated"])
+    assert board.take_news() == ({}, [])
+    board.finished(Task("arm", "cls-u"))
+    assert board.take_news()[0] == {"cls-u": (1, 1, "done", "steps")}
