@@ -15,6 +15,7 @@ without dropout, as the bank does: noise in frozen layers would slow it down fur
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -168,6 +169,9 @@ def peft_one_by_one(arguments: argparse.Namespace, shared, train, test, sample: 
                 said = torch.sigmoid(model(tokens=ids.to(device), mask=mask.to(device)))
                 scores[place] = said[0].float().cpu().numpy()
         plain = model.unload()
+        plain.head = copy.deepcopy(
+            shared.network.head
+        )  # unloading keeps the user's: the next one must not start from it
     return seconds, scores
 
 
