@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--scaling", default=None, help="numbers of users, as in 100,1000,10000: the bank alone")
     parser.add_argument("--full", action="store_true", help="a larger sample, for the record")
     parser.add_argument("--json", action="store_true", help="one JSON line")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one row of --scaling
+    for step in ("--draw-to", "--alone"):  # how --scaling calls itself
+        parser.add_argument(step, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.epochs = arguments.epochs or (5 if arguments.top_layers else 20)
     arguments.sample = arguments.sample or (32 if arguments.full else 8)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    measure = scaling if arguments.scaling else bank_alone if arguments.alone else compare
+    steps = ((arguments.scaling, scaling), (arguments.draw_to, draw), (arguments.alone, bank_alone))
+    measure = next((step for asked, step in steps if asked), compare)
     found = measure(arguments)
     print(json.dumps(found) if arguments.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
 
@@ -183,25 +185,48 @@ def f1(scores, rows) -> float:  # noqa: ANN001
 
 
 def scaling(arguments: argparse.Namespace) -> dict:
-    """The bank alone, each number of users in a process of its own, on the same texts."""
-    found = []
+    """The bank alone, each number of users in a process of its own, on the same texts.
+
+    Drawing the population takes more memory than training on it, so that another process does that before.
+    """
     same = ("base", "device", "rows_per_user", "top_layers", "epochs")
     flags = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in same]
+    flags.append(f"--texts={arguments.texts or 2_000}")
+    found = []
     for users in arguments.scaling.split(","):
-        command = [sys.executable, __file__, "--alone", "--json", *flags, f"--users={users}"]
-        command.append(f"--texts={arguments.texts or 2_000}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+        with tempfile.TemporaryDirectory() as folder:
+            for step in ("--draw-to", "--alone"):
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--json",
+                    *flags,
+                    f"--users={users}",
+                    f"{step}={folder}/rows.parquet",
+                ]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(done.stderr)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
     return {"base": arguments.base, "top_layers": arguments.top_layers, "epochs": arguments.epochs, "scaling": found}
+
+
+def draw(arguments: argparse.Namespace) -> dict:
+    """Write the rows of a population."""
+    from beholder.annotations import Annotations
+
+    train, _ = rows_of(arguments.source, arguments.users, arguments.rows_per_user, arguments.texts)
+    plain = Annotations(train.table.select_columns(["text_id", "text", "user_id", "labels"]), train.task)
+    plain.write_parquet(Path(arguments.draw_to))
+    return {}
 
 
 def bank_alone(arguments: argparse.Namespace) -> dict:
     """One row of `scaling`. `seconds_per_user` holds all; `without_trunk` leaves out what is paid once per text."""
-    train, _ = rows_of(arguments.source, arguments.users, arguments.rows_per_user, arguments.texts)
+    from beholder.annotations import Annotations
+
+    train = Annotations.read_parquet(Path(arguments.alone))
     shared = shared_model(arguments.base, train.select(range(min(2_000, len(train)))), arguments.device)
-    before = peak_mb(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         seconds, trunk, _ = the_bank(arguments, shared, train, Path(folder))
     users = len(train.users)
@@ -210,7 +235,6 @@ def bank_alone(arguments: argparse.Namespace) -> dict:
         "seconds_per_user": round(seconds / users, 5),
         "without_trunk": round((seconds - trunk) / users, 5),
         "peak_mb": peak_mb(arguments.device),
-        "peak_mb_before": before,
     }
 
 

@@ -77,19 +77,19 @@ def test_kill_9_between_blocks_then_a_rerun_gives_the_shards_of_an_undisturbed_r
     )
     try:
         deadline = time.monotonic() + 120
-        while not list(home.glob("runs/*/work/bank-*/block-*.parquet")):
+        while not list(home.glob("runs/*/unfinished/bank-*/block-*.parquet")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
     run = next((home / "runs").iterdir())
-    finished = {file: file.stat().st_mtime_ns for file in run.glob("work/bank-*/block-*.parquet")}
+    finished = {file: file.stat().st_mtime_ns for file in run.glob("unfinished/bank-*/block-*.parquet")}
     assert 0 < len(finished) < 6 and not (run / "methods" / "cls-u").exists()
 
     done = subprocess.run(bank_command(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "cls: finished before" in done.stderr and not (run / "work").exists()
+    assert "cls: finished before" in done.stderr and not (run / "unfinished").exists()
     undisturbed = subprocess.run(
         bank_command(),
         capture_output=True,

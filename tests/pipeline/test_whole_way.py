@@ -77,7 +77,7 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
         assert method["seconds"] > 0
     assert results["methods"]["cls"]["gain"]["points"] == 0
     assert {arm for arm, *_ in heard.steps} == set(results["methods"])
-    assert not (outcome.run_folder / "work").exists()  # nothing more to go on from
+    assert not (outcome.run_folder / "unfinished").exists()  # nothing more to go on from
     json.dumps(results)
 
     # MLflow: one finished parent, one finished child per method, comparable by metrics and parameters.

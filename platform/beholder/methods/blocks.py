@@ -239,4 +239,4 @@ def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[
 
 def working_folder(run_folder: Path) -> Path:
     """Where a run keeps what lets a fit that died go on; removed when all its arms are fitted."""
-    return run_folder / "work"
+    return run_folder / "unfinished"
