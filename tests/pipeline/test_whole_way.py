@@ -126,6 +126,17 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     assert {"rows", "macro_f1.cls-p", "gain_points.cls-p"} <= set(users.column_names)
 
 
+def test_blocks_of_users_are_dealt_out_over_workers(home, ray_once):
+    bank = {"from": "cls", "bank": {"epochs": 3, "block_users": 1, "caution": 0.0}}
+    settings = small(methods={"cls": {"epochs": 1, "max_tokens": 48}, "cls-u": bank}, cluster={"workers": 2})
+    outcome = pipeline.run(make_experiment(settings))
+    index = pq.read_table(outcome.run_folder / "methods" / "cls-u" / "bank" / "index.parquet").to_pandas()
+    assert sorted(index.user_id) == outcome.test.users and index.shard.nunique() == (index.status == "own").sum() > 1
+    heard = Heard()
+    pipeline.run(make_experiment(settings), heard)
+    assert not heard.steps  # nothing was left to do
+
+
 def test_a_user_of_the_champion_is_exported_for_plain_peft(home, tmp_path, ray_once):
     import torch
     from peft import PeftModel

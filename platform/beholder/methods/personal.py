@@ -26,7 +26,7 @@ from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.blocks import BankFitting, BankSettings
 from beholder.methods.classify import FittedClassifier
-from beholder.methods.method import Context, MethodConfig, Scores, Training, load_fitted, save_fitted
+from beholder.methods.method import Context, MethodConfig, Scores, Training, load_fitted, save_fitted, score_every_pair
 from beholder.methods.objective import probabilities
 
 ROWS = 1_024
@@ -141,8 +141,7 @@ class FittedPersonal:
             BankError: a user's shard is missing or damaged.
         """
         if self.shared.users:  # the shared model itself is told who reads: its inputs differ from user to user
-            rows = self.score([text for text in texts for _ in users], list(users) * len(texts))
-            return rows.reshape(len(texts), len(users), -1)
+            return score_every_pair(self, texts, users)
         scores = np.empty((len(texts), len(users), len(self.task.labels)), dtype=np.float32)
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         parts = list(self.bank.parts(users, self.device))
