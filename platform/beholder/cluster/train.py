@@ -6,6 +6,7 @@ train a bank, dealt out over its workers (`fanout`).
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -18,6 +19,7 @@ from beholder import errors
 from beholder.annotations import Annotations
 from beholder.cluster.local import local_ray
 from beholder.errors import BeholderError, ClusterError
+from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.methods.method import Context
 
@@ -70,7 +72,13 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         storage = Path(job.run_folder) / "ray"
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"job": asdict(job), "board": board, "threads": cpus, "gpu": use_gpu},
+            train_loop_config={
+                "job": asdict(job),
+                "board": board,
+                "threads": cpus,
+                "gpu": use_gpu,
+                "home": str(home()),
+            },
             scaling_config=ScalingConfig(
                 num_workers=workers,
                 use_gpu=use_gpu,
@@ -122,6 +130,8 @@ def _work(config: dict[str, Any]) -> None:
 
     from beholder.cluster.fanout import work
 
+    # A worker runs in a folder of Ray's own: a home given relative to the driver's folder, or none, would be elsewhere.
+    os.environ["BEHOLDER_HOME"] = config["home"]
     torch.set_num_threads(config["threads"])
     job, board = config["job"], config["board"]
     run_folder = Path(job["run_folder"])
