@@ -19,13 +19,14 @@ Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 
 @dataclass
 class Base:
-    """A pretrained model without any head, and what goes with it.
+    """A pretrained model, and what goes with it.
 
     Attributes:
         name: as the experiment file says it.
         folder: where the weights are.
         architecture: how it reads; an encoder-decoder is used through its encoder where only features are asked for.
-        model: gives `last_hidden_state` float [rows, tokens, width].
+        model: gives `last_hidden_state` float [rows, tokens, width]; with its language-modelling head where that was
+            asked for (see `language`).
         tokenizer: has a padding token.
         width: size of a hidden state.
         max_tokens: longest input, in tokens.
@@ -42,17 +43,18 @@ class Base:
     checksum: str
 
 
-def load_base(name: str, download: bool = False) -> Base:
+def load_base(name: str, download: bool = False, head: bool = False) -> Base:
     """Load a base by name, folder or hub id, in float32 on the CPU.
 
     Args:
         name: see `catalog.resolve`.
         download: allow the hub to be asked.
+        head: with the head that makes it write.
 
     Raises:
-        BaseModelError: not found, or the folder does not hold a model transformers can load.
+        BaseModelError: not found, the folder does not hold a model transformers can load, or it has no such head.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -60,18 +62,24 @@ def load_base(name: str, download: bool = False) -> Base:
     folder = resolve(name, download)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.is_encoder_decoder:
+            architecture: Architecture = "encoder-decoder"
+        else:
+            architecture = "encoder" if _is_encoder(config) else "decoder"
+        if head and architecture == "encoder":
+            raise BaseModelError(
+                f"base {name!r}: a {config.model_type} encoder cannot write, which query and lm need. "
+                "Use cls with it, or another base."
+            )
+        kinds: dict[Architecture, Any] = {"encoder-decoder": AutoModelForSeq2SeqLM, "decoder": AutoModelForCausalLM}
+        kind = kinds[architecture] if head else AutoModel
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32", use_safetensors=True)
+        model: Any = kind.from_pretrained(folder, local_files_only=True, dtype="float32", use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BaseModelError(f"base {name!r}: {folder} could not be loaded: {reason}") from error
-    if config.is_encoder_decoder:
-        architecture: Architecture = "encoder-decoder"
+    if architecture == "encoder-decoder" and not head:
         model = model.get_encoder()
-    elif _is_encoder(config):
-        architecture = "encoder"
-    else:
-        architecture = "decoder"
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise BaseModelError(

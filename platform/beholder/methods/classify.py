@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,14 +23,16 @@ from beholder.bases.tokens import Encoded, encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
-from beholder.methods.objective import group, probabilities
-from beholder.methods.training import Schedule, train_classifier
+from beholder.methods.objective import group, judgements, loss, probabilities
+from beholder.methods.training import Schedule, fine_tune
 from beholder.prompts.wording import with_user
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UserToken = Literal["text", "added"]
+PIECE = {"cpu": 2_048, "cuda": 16_384}
+"""Tokens, with padding, that go through the network at once in training, by kind of device."""
 
 
 class LoraSettings(BaseModel):
@@ -84,17 +86,29 @@ class ClassifyConfig(MethodConfig):
             value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
             return value if math.isfinite(value) else 0.0
 
-        fitted.training = train_classifier(
+        targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
+        of_users = Inputs(inputs, slots if user_token == "added" else None, context.device)
+
+        def losses(batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
+            terms = judgements(weights[torch.from_numpy(batch)], train.task.kind)
+            for piece in length_cut(inputs.lengths[batch], PIECE[torch.device(context.device).type]):
+                rows = batch[piece]
+                index = torch.from_numpy(rows)
+                logits = network(*of_users.batch(rows))
+                asked = weights[index].to(context.device)
+                value = loss(logits, targets[index].to(context.device), asked, train.task.kind) / terms
+                yield value, int(inputs.lengths[rows].sum())
+
+        fitted.training = fine_tune(
             network,
-            inputs,
-            slots if user_token == "added" else None,
-            grouped,
-            train.task,
+            inputs.lengths,
+            grouped.text,
+            losses,
             Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate),
             validate,
             seed=context.seed,
-            device=context.device,
             progress=context.progress,
+            after_epoch=context.after_epoch,
         )
         fitted.settle()
         validate()

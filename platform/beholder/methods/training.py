@@ -1,27 +1,20 @@
-"""The loop that fine-tunes a classifier: AdamW, warm-up, cosine, clipping, early stopping on the reported metric."""
+"""The loop that fine-tunes: AdamW, warm-up, cosine, clipping, early stopping on the reported metric."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from beholder.annotations import Task
-from beholder.bases.classifier import Classifier
-from beholder.bases.tokens import Encoded, length_cut
 from beholder.errors import MethodError
 from beholder.methods.batches import training_batches
-from beholder.methods.method import Progress, Training
-from beholder.methods.objective import Grouped, judgements, loss
-
-PIECE = {"cpu": 2_048, "cuda": 16_384}
-"""Tokens, with padding, that go through the network at once in training, by kind of device."""
+from beholder.methods.method import Progress, Training, no_epochs
 
 
 @dataclass(frozen=True)
@@ -45,32 +38,34 @@ class Schedule:
     clip: float = 1.0
 
 
-def train_classifier(
-    network: Classifier,
-    inputs: Encoded,
-    user: NDArray[np.int64] | None,
-    grouped: Grouped,
-    task: Task,
+Losses = Callable[[NDArray[np.int64]], Iterator[tuple[Tensor, int]]]
+"""Rows of a batch -> pieces of it as (its share of the batch's loss, tokens read): their gradients add up."""
+
+
+def fine_tune(
+    network: nn.Module,
+    lengths: NDArray[np.int64],
+    text: NDArray[np.int64],
+    losses: Losses,
     schedule: Schedule,
     validate: Callable[[], float],
     *,
     seed: int,
-    device: str,
     progress: Progress,
+    after_epoch: Callable[[int, float], None] = no_epochs,
 ) -> Training:
     """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
 
     Args:
-        network: on `device`, frozen parameters already set so.
-        inputs: tokenised, one per grouped row.
-        user: int64 [groups], the user slot of each row, where the network takes one.
-        grouped: targets and weights.
-        task: says which loss.
+        network: where it computes, frozen parameters already set so.
+        lengths: int64 [rows], tokens of each training row.
+        text: int64 [rows], which distinct text each is of, numbered from 0 without gaps.
+        losses: see there.
         schedule: see there.
         validate: the validation score of the network as it is; higher is better.
         seed: of order and dropout.
-        device: where the tensors go.
         progress: told after each step.
+        after_epoch: see `Context`.
 
     Raises:
         MethodError: the loss is no longer a number.
@@ -84,9 +79,8 @@ def train_classifier(
         [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=schedule.learning_rate,
     )
-    steps = math.ceil(len(np.unique(grouped.text)) / schedule.batch_size) * schedule.epochs
+    steps = math.ceil((int(text.max()) + 1) / schedule.batch_size) * schedule.epochs
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
-    targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
 
     best, best_epoch, state = -math.inf, 0, _trainable(network)
     history: list[dict[str, float]] = []
@@ -94,20 +88,12 @@ def train_classifier(
     for epoch in range(1, schedule.epochs + 1):
         network.train()
         started, total = time.perf_counter(), 0.0
-        batches = training_batches(inputs.lengths, grouped.text, schedule.batch_size, rng)
+        batches = training_batches(lengths, text, schedule.batch_size, rng)
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
-            terms = judgements(weights[torch.from_numpy(batch)], task.kind)
-            # Long batches go through in pieces whose gradients add up to the batch's.
-            for piece in length_cut(inputs.lengths[batch], PIECE[torch.device(device).type]):
-                rows = batch[piece]
-                ids, mask = inputs.batch(rows)
-                index = torch.from_numpy(rows)
-                slots = torch.from_numpy(user[rows]).to(device) if user is not None else None
-                logits = network(ids.to(device), mask.to(device), slots)
-                value = loss(logits, targets[index].to(device), weights[index].to(device), task.kind) / terms
+            for value, read in losses(batch):
                 value.backward()
-                tokens, total = tokens + int(mask.sum()), total + float(value.detach())
+                tokens, total = tokens + read, total + float(value.detach())
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             rates.step()
@@ -119,13 +105,15 @@ def train_classifier(
         score = validate()
         history.append({"epoch": epoch, "loss": total / len(batches), "valid_macro_f1": score})
         progress(step, steps, f"epoch {epoch}/{schedule.epochs}, valid macro-F1 {100 * score:.1f}")
+        after_epoch(epoch, score)
         if score > best:
             best, best_epoch, state = score, epoch, _trainable(network)
         elif epoch - best_epoch >= schedule.patience:
             break
     network.load_state_dict(state, strict=False)
     network.eval()
-    return Training(seconds, tokens_per_second=tokens / seconds, history=history)
+    count = sum(parameter.numel() for parameter in parameters)
+    return Training(seconds, tokens_per_second=tokens / seconds, history=history, parameters=count)
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:
@@ -136,7 +124,7 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
 
 
-def _trainable(network: Classifier) -> dict[str, Tensor]:
+def _trainable(network: nn.Module) -> dict[str, Tensor]:
     return {
         name: parameter.detach().clone() for name, parameter in network.named_parameters() if parameter.requires_grad
     }

@@ -1,0 +1,182 @@
+"""From a text and a user to what a model is told, in parts that many prompts share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations, Task
+from beholder.prompts.examples import Examples
+from beholder.prompts.labels import LabelWords
+from beholder.prompts.settings import ORDER, PromptSettings
+from beholder.prompts.wording import load_wording
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is told, in parts. Every part ends its own line.
+
+    Attributes:
+        instruction: what to do and the list of labels: the same in all prompts of an arm.
+        blocks: (name, lines) of what is said of the user, in the order in which they stand.
+        text: the text that is asked about.
+        answer: the line an answer follows.
+        user_first: whether the blocks stand before the text.
+    """
+
+    instruction: str
+    blocks: tuple[tuple[str, tuple[str, ...]], ...]
+    text: str
+    answer: str
+    user_first: bool
+
+    @property
+    def user(self) -> str:
+        """All that is said of the user."""
+        return "".join(line for _, lines in self.blocks for line in lines)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts in order, without empty ones; joined they are the prompt."""
+        middle = (self.user, self.text) if self.user_first else (self.text, self.user)
+        return tuple(part for part in (self.instruction, *middle, self.answer) if part)
+
+    def without_last(self, block: str) -> Prompt:
+        """The same with the last line of a block less; a block of which only its heading is left goes whole."""
+        kept = []
+        for name, lines in self.blocks:
+            left = lines[:-1] if name == block else lines
+            if len(left) > (name == block == "examples"):
+                kept.append((name, left))
+        return replace(self, blocks=tuple(kept))
+
+
+class Prompter:
+    """Makes the prompts of one arm.
+
+    Args:
+        task: the labels that are asked for.
+        settings: what is said.
+        train: the rows users and examples are known from; they go no further than this object.
+        personal: whether the model is told who reads; else it is shown other people's examples.
+        seed: of the choice of examples.
+    """
+
+    def __init__(
+        self, task: Task, settings: PromptSettings, train: Annotations | None, personal: bool, seed: int
+    ) -> None:
+        self.task, self.settings, self.train, self.personal, self.seed = task, settings, train, personal, seed
+        self.wording = load_wording(settings.wording)
+        self.words = LabelWords(task.labels, self.wording.none)
+        self.users = {user: place for place, user in enumerate(train.users)} if train is not None and personal else {}
+        self._blocks = [block for block in ORDER if block in settings.blocks and (personal or block == "examples")]
+        self._examples: Examples | None = None
+        if train is not None and settings.shots and "examples" in self._blocks:
+            self._examples = Examples(train, settings.choose, settings.shots, own=personal, seed=seed)
+
+    @property
+    def needs_train(self) -> bool:
+        """Whether prompts say anything that comes from training rows."""
+        return bool(self._examples or self.users)
+
+    @property
+    def short_of_examples(self) -> int:
+        """How many users have fewer training rows than examples were asked for."""
+        if self._examples is None or not self.personal:
+            return 0
+        return sum(len(rows) < self.settings.shots for rows in self._examples.rows_of.values())
+
+    @cached_property
+    def instruction(self) -> str:
+        """The first part of every prompt."""
+        listed = self.words.listed(with_none=self.task.kind == "multilabel")
+        return f"{self.wording.instruction}\n{self.wording.labels.format(labels=listed)}\n\n"
+
+    def prompt(self, text: str, user: str) -> Prompt:
+        """The prompt for one text and user. A user nobody has trained on is not spoken of."""
+        said = {
+            "id": self._id,
+            "profile": self._profile,
+            "statistics": self._statistics,
+            "examples": lambda user: self._shown(user, text),
+        }
+        blocks = [(name, said[name](user)) for name in self._blocks if not self.personal or user in self.users]
+        return Prompt(
+            instruction=self.instruction,
+            blocks=tuple((name, lines) for name, lines in blocks if lines),
+            text=f"{self.wording.text.format(text=text.strip())}\n",
+            answer=self.wording.answer,
+            user_first=self.settings.placement == "before",
+        )
+
+    def _id(self, user: str) -> tuple[str, ...]:
+        # A position among the training users, as plain digits: never the id itself, which may be personal.
+        return (f"{self.wording.id.format(number=self.users[user])}\n",)
+
+    def _profile(self, user: str) -> tuple[str, ...]:
+        facts = self._facts.get(user)
+        return (f"{self.wording.profile.format(facts=facts)}\n",) if facts else ()
+
+    def _statistics(self, user: str) -> tuple[str, ...]:
+        rates = self._rates[self.users[user]]
+        words = self.words.words
+        said = ", ".join(f"{words[label]} {100 * rates[label]:.0f}%" for label in self.words.order)
+        return (f"{self.wording.statistics.format(rates=said)}\n",)
+
+    def _shown(self, user: str, text: str) -> tuple[str, ...]:
+        rows = self._examples.of(user, text) if self._examples else []
+        if not rows:
+            return ()
+        assert self.train is not None
+        words = self.wording.examples
+        shown = [
+            words.each.format(
+                text=self.train.texts[row].strip(), labels=self.words.write(self.train.labels[row] >= 0.5)
+            )
+            for row in rows
+        ]
+        return (f"{words.own if self.personal else words.others}\n", *(f"{line}\n" for line in shown))
+
+    @cached_property
+    def _rates(self) -> NDArray[np.float64]:
+        """How often each user gives each label, with one row's worth of everybody's rate: float64 [users, labels]."""
+        assert self.train is not None
+        user = np.asarray([self.users[each] for each in self.train.user_ids])
+        asked, given = ~np.isnan(self.train.labels), np.nan_to_num(self.train.labels)
+        overall = given.sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
+        counts, sums = np.zeros((len(self.users), len(overall))), np.zeros((len(self.users), len(overall)))
+        np.add.at(counts, user, asked)
+        np.add.at(sums, user, given)
+        return (sums + overall) / (counts + 1)
+
+    @cached_property
+    def _facts(self) -> dict[str, str]:
+        """What context columns say of each user: those with one value a user, and not the same for all."""
+        assert self.train is not None
+        facts: dict[str, list[str]] = {user: [] for user in self.users}
+        for name in self.train.table.column_names:
+            if name in ("text_id", "text", "user_id", "labels", "part"):
+                continue
+            values: dict[str, set[str]] = {user: set() for user in self.users}
+            for user, value in zip(self.train.user_ids, self.train.column(name), strict=True):
+                values[user].add("" if value is None else str(value))
+            of_users = all(len(each) == 1 for each in values.values())
+            if of_users and len(set().union(*values.values())) > 1:
+                for user, (value,) in values.items():
+                    if value:
+                        facts[user].append(f"{name.replace('_', ' ')} {value}")
+        return {user: ", ".join(each) for user, each in facts.items() if each}
+
+
+CUTS = ("examples", "statistics", "profile", "id")
+"""Which user blocks give way, in this order, where a prompt is longer than the base reads; then the text's end."""
+
+
+def say_cuts(cuts: Counter[str], prompts: int, limit: int) -> str:
+    """One line about prompts that were longer than the base reads."""
+    said = ", ".join(f"{block} in {cuts[block]:,}" for block in (*CUTS, "text") if cuts[block])
+    return f"prompts longer than the {limit:,} tokens the base reads were cut, of {prompts:,}: {said}"
