@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from beholder.annotations import Annotations, Task
@@ -22,28 +22,15 @@ from beholder.bases.classifier import Classifier
 from beholder.bases.tokens import Encoded, encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.methods.adapted import LoraSettings, adapted, load_adapter, save_adapter
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
 from beholder.methods.training import Schedule, fine_tune
 from beholder.prompts.wording import with_user
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 UserToken = Literal["text", "added"]
 PIECE = {"cpu": 2_048, "cuda": 16_384}
 """Tokens, with padding, that go through the network at once in training, by kind of device."""
-
-
-class LoraSettings(BaseModel):
-    """The adapter's shape. `targets`: `auto` (PEFT's choice for the architecture), `all-linear`, or module names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rank: int = Field(default=8, ge=1)
-    alpha: float = Field(default=16, gt=0)
-    dropout: float = Field(default=0.05, ge=0, lt=1)
-    targets: Literal["auto", "all-linear"] | tuple[str, ...] = "auto"
 
 
 class ClassifyConfig(MethodConfig):
@@ -70,7 +57,7 @@ class ClassifyConfig(MethodConfig):
         base = load_base(context.base)
         torch.manual_seed(context.seed)
         network = Classifier(base, len(train.task.labels), len(users) if user_token == "added" else 0)
-        network.model = self._adapted(base)
+        network.model = adapted(base, self.lora)
         _start_at_frequencies(network, train)
         network.to(context.device)
         fitted = FittedClassifier(
@@ -113,31 +100,6 @@ class ClassifyConfig(MethodConfig):
         fitted.settle()
         validate()
         return fitted
-
-    def _adapted(self, base: Base) -> PreTrainedModel:
-        if self.lora is None:
-            base.model.requires_grad_(True)
-            return base.model
-        from peft import LoraConfig, get_peft_model
-
-        # What is frozen needs no dropout of its own: noise in it only blurs what the adapter learns, at a third of the
-        # time of a step. The adapter has its own.
-        for module in base.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        targets = self.lora.targets
-        config = LoraConfig(
-            r=self.lora.rank,
-            lora_alpha=self.lora.alpha,  # type: ignore[arg-type]
-            lora_dropout=self.lora.dropout,
-            target_modules=None if targets == "auto" else targets if isinstance(targets, str) else list(targets),
-        )
-        try:
-            model: Any = get_peft_model(base.model, config)
-        except ValueError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise MethodError(f"methods.*.lora.targets does not fit base {base.name!r}: {reason}") from error
-        return model
 
 
 class PersonalisedClassifyConfig(ClassifyConfig):
@@ -276,15 +238,9 @@ class FittedClassifier:
 
     def save(self, folder: Path) -> None:
         """The adapter in PEFT's own format (or all weights), head and user vectors as safetensors, settings as JSON."""
-        from peft import PeftModel
-        from safetensors.torch import save_file, save_model
+        from safetensors.torch import save_file
 
-        model = self.network.model
-        if isinstance(model, PeftModel):
-            model.peft_config["default"].base_model_name_or_path = self.base.name
-            model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-        else:
-            save_model(model, str(folder / "weights.safetensors"))
+        save_adapter(self.network.model, self.base, folder)
         tensors = {
             name: tensor.detach().cpu().contiguous()
             for name, tensor in self.network.state_dict().items()
@@ -310,7 +266,7 @@ class FittedClassifier:
             MethodError: the base is another one than at training, or a file is missing or damaged.
         """
         from safetensors import SafetensorError
-        from safetensors.torch import load_file, load_model
+        from safetensors.torch import load_file
 
         settings = json.loads((folder / "classifier.json").read_text())
         loaded = load_base(base)
@@ -321,13 +277,8 @@ class FittedClassifier:
             )
         slots = len(settings["users"]) if settings["user_token"] == "added" else 0
         network = Classifier(loaded, len(task.labels), slots)
+        network.model = load_adapter(loaded.model, folder)
         try:
-            if (folder / "adapter").is_dir():
-                from peft import PeftModel
-
-                network.model = PeftModel.from_pretrained(loaded.model, str(folder / "adapter"), is_trainable=False)
-            else:
-                load_model(network.model, str(folder / "weights.safetensors"))
             missing, unexpected = network.load_state_dict(load_file(str(folder / "head.safetensors")), strict=False)
         except (OSError, SafetensorError, ValueError) as error:
             raise MethodError(f"{folder}: damaged or incomplete weights ({error}). Fit it again.") from error

@@ -40,6 +40,10 @@ def no_words(line: str) -> None:
     """The same for what is said."""
 
 
+def no_epochs(epoch: int, score: float) -> None:
+    """The same for the course of validation scores."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method needs besides data: never Ray, never MLflow.
@@ -52,6 +56,7 @@ class Context:
         say: told what a person should know, one line each.
         run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
             fit that died go on; None where there is no such folder.
+        after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
     """
 
     base: str
@@ -60,19 +65,22 @@ class Context:
     progress: Progress = no_progress
     say: Callable[[str], None] = no_words
     run_folder: Path | None = None
+    after_epoch: Callable[[int, float], None] = no_epochs
 
 
 @dataclass(frozen=True)
 class Training:
     """What fitting cost and how it went: reported, never used to predict.
 
-    `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here.
+    `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here. `parameters`:
+    numbers that were trained; of each user, where each has their own.
     """
 
     seconds: float = 0.0
     elsewhere: float = 0.0
     tokens_per_second: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    parameters: int | None = None
 
 
 class Fitted(Protocol):
@@ -150,6 +158,16 @@ METHODS: dict[str, MethodEntry] = {
         "beholder.methods.priors:FittedPrior",
         "how often each user gives each label, shrunk to everybody's; no text",
     ),
+    "query": MethodEntry(
+        "beholder.methods.query:QueryConfig",
+        "beholder.methods.query:FittedQuery",
+        "ask a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
+    ),
+    "query-p": MethodEntry(
+        "beholder.methods.query:PersonalisedQueryConfig",
+        "beholder.methods.query:FittedQuery",
+        "the same, told who reads: their number, profile, habits, and own judgements as examples",
+    ),
     "cls": MethodEntry(
         "beholder.methods.classify:ClassifyConfig",
         "beholder.methods.classify:FittedClassifier",
@@ -164,6 +182,16 @@ METHODS: dict[str, MethodEntry] = {
         "beholder.methods.personal:PersonalConfig",
         "beholder.methods.personal:FittedPersonal",
         "an adapter for each user on top of a fitted `cls` or `cls-p`, all trained in one pass",
+    ),
+    "lm": MethodEntry(
+        "beholder.methods.generate:LanguageConfig",
+        "beholder.methods.generate:FittedLanguage",
+        "LoRA (or full) fine-tuning to write the labels given; one model for all",
+    ),
+    "lm-p": MethodEntry(
+        "beholder.methods.generate:PersonalisedLanguageConfig",
+        "beholder.methods.generate:FittedLanguage",
+        "the same, told who reads in the prompt",
     ),
 }
 

@@ -1,0 +1,191 @@
+"""Fine-tuning a language model to write label lists: `lm`, and `lm-p`, which is told who reads."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from beholder.annotations import Annotations, Task
+from beholder.bases.language import load_language_model
+from beholder.bases.reading import packs
+from beholder.errors import MethodError
+from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.methods.adapted import LoraSettings, adapted, adapter_checksum, load_adapter, save_adapter
+from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.prompted import Prompted, read_prompted, write_prompted
+from beholder.methods.training import Schedule, fine_tune
+from beholder.prompts.prompt import Prompter
+from beholder.prompts.settings import PromptSettings
+
+
+class LanguageConfig(MethodConfig):
+    """One model for all that learns to write the labels given, alphabetically, and its end token.
+
+    The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements. `batch_size`
+    counts distinct texts, each with all its judgements. `lora: null` trains every weight.
+    """
+
+    method: Literal["lm"] = "lm"
+    prompt: PromptSettings = PromptSettings()
+    epochs: int = Field(default=3, ge=1)
+    patience: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    max_tokens: int = Field(default=512, ge=16)
+    lora: LoraSettings | None = LoraSettings()
+
+    trains: ClassVar[bool] = True
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedLanguage:
+        """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
+        if not isinstance(context.base, str):
+            raise MethodError(f"{self.method} trains a model; an endpoint can only be asked. Use query or query-p.")
+        language = load_language_model(context.base)
+        torch.manual_seed(context.seed)
+        language.base.model = adapted(language.base, self.lora)
+        language.model.to(context.device)  # type: ignore[arg-type]
+        prompter = Prompter(train.task, self.prompt, train, self.personal, context.seed)
+        fitted = FittedLanguage(self.method, Prompted(language, prompter, self.max_tokens, context.device))
+        rows = _TrainingRows(fitted.prompted, train)
+
+        def validate() -> float:
+            scores = fitted.score(list(valid.texts), list(valid.user_ids))
+            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
+            value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
+            return value if math.isfinite(value) else 0.0
+
+        fitted.training = fine_tune(
+            language.model,
+            rows.lengths,
+            rows.text,
+            rows.losses,
+            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate),
+            validate,
+            seed=context.seed,
+            progress=context.progress,
+        )
+        fitted.settle()
+        validate()
+        for line in fitted.prompted.notes():
+            context.say(f"{self.method}: {line}")
+        return fitted
+
+
+class PersonalisedLanguageConfig(LanguageConfig):
+    """The same, told who reads: the paper's `-p` arm. See `PromptSettings.blocks`."""
+
+    method: Literal["lm-p"] = "lm-p"  # type: ignore[assignment]
+    shuffle_users: bool = False
+
+    personal: ClassVar[bool] = True
+
+
+class FittedLanguage:
+    """A language model fine-tuned to answer. See `method.Fitted` for the attributes."""
+
+    def __init__(self, method: str, prompted: Prompted) -> None:
+        self.method, self.prompted = method, prompted
+        self.task: Task = prompted.prompter.task
+        self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
+        self.training = Training()
+
+    def settle(self) -> None:
+        """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
+        model: Any = self.prompted.language.model
+        if hasattr(model, "peft_config"):
+            model.merge_adapter()
+        model.eval()
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what was trained, of the base and of the words: equal checksums mean the same model."""
+        trained = adapter_checksum(self.prompted.language.model, self.prompted.language.base)
+        return hashlib.sha256(f"{trained} {self.prompted.prompter.wording.digest}".encode()).hexdigest()
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [rows, labels]: the probability of naming each label when its turn comes (`answers.walk`)."""
+        prompts, index = self.prompted.distinct(texts, users)
+        return self.prompted.walk(prompts, in_order=True).scores[index]
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [texts, users, labels]."""
+        return score_every_pair(self, texts, users)
+
+    def answers(self, texts: Sequence[str], users: Sequence[str]) -> list[str]:
+        """What the model writes of each row, where it can write nothing but answers."""
+        prompts, index = self.prompted.distinct(texts, users)
+        named = self.prompted.walk(prompts, in_order=True).named
+        return [self.prompted.write(named[place]) for place in index]
+
+    def knows(self, user: str) -> bool:
+        """Whether the model was told of this user in training."""
+        return user in self.prompted.prompter.users
+
+    def save(self, folder: Path) -> None:
+        """The adapter in PEFT's own format (or all weights), settings as JSON, what prompts are made of as Parquet."""
+        save_adapter(self.prompted.language.model, self.prompted.language.base, folder)
+        write_prompted(folder, self.prompted, {})
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: Any, device: str
+    ) -> FittedLanguage:
+        """Read `save`'s files onto the base they were trained on.
+
+        Raises:
+            MethodError: the base is another one than at training, or a file is missing or damaged.
+        """
+        prompted, _ = read_prompted(folder, task, base, device)
+        language = prompted.language
+        language.base.model = load_adapter(language.model, folder)
+        language.model.to(device)  # type: ignore[arg-type]
+        fitted = cls(method, prompted)
+        fitted.settle()
+        fitted.thresholds = thresholds
+        return fitted
+
+
+class _TrainingRows:
+    """Distinct (prompt, answer) pairs of training, each with the number of judgements that say it.
+
+    Attributes:
+        lengths: int64 [pairs], tokens.
+        text: int64 [pairs], the distinct text of each.
+    """
+
+    def __init__(self, prompted: Prompted, train: Annotations) -> None:
+        self._prompted = prompted
+        self._prompts, index = prompted.distinct(list(train.texts), list(train.user_ids))
+        pairs: dict[tuple[int, tuple[int, ...]], int] = {}
+        counts: list[int] = []
+        texts: list[int] = []
+        for row, text in enumerate(train.distinct_texts[1]):
+            pair = (int(index[row]), prompted.space.answer(train.labels[row] >= 0.5))
+            if pairs.setdefault(pair, len(pairs)) == len(counts):
+                counts.append(0)
+                texts.append(int(text))
+            counts[pairs[pair]] += 1
+        self._pairs, self._counts = list(pairs), np.asarray(counts)
+        self.text = np.asarray(texts)
+        sizes = np.asarray([sum(map(len, prompt)) for prompt in self._prompts])
+        self.lengths = sizes[[prompt for prompt, _ in self._pairs]]
+
+    def losses(self, batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
+        """See `training.Losses`: -log p of each judgement's answer, averaged over the batch's judgements."""
+        prompted, share = self._prompted, self._counts[batch] / self._counts[batch].sum()
+        requests = [self._pairs[row] for row in batch]
+        for pack in packs(prompted.language, self._prompts, requests, prompted.budget):
+            asked = pack.asked
+            hidden = pack.hidden(prompted.language)[torch.from_numpy(asked.place).to(prompted.device)]
+            losses = prompted.answer_losses(hidden, torch.from_numpy(asked.token).to(prompted.device))
+            weights = torch.from_numpy(share[asked.request]).to(losses)
+            yield (weights * losses).sum(), pack.size

@@ -1,0 +1,181 @@
+"""A language model, the prompts of an arm, and what it makes of them: shared by prompting and by fine-tuning."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from beholder.annotations import Annotations, Task
+from beholder.bases.language import LanguageModel, load_language_model
+from beholder.bases.reading import PACK, packs
+from beholder.errors import MethodError
+from beholder.methods.answers import AnswerSpace, Tokens, Walk, first_step, walk
+from beholder.prompts.prompt import Prompter, say_cuts
+from beholder.prompts.settings import PromptSettings
+from beholder.prompts.tokens import PromptTokens, Segments
+
+
+class Prompted:
+    """Answers of a language model to the prompts of (text, user) rows.
+
+    Args:
+        language: the model; it may be trained after this was made.
+        prompter: makes the prompts.
+        max_tokens: of a prompt with its answer.
+        device: where the model is.
+    """
+
+    def __init__(self, language: LanguageModel, prompter: Prompter, max_tokens: int, device: str) -> None:
+        self.language, self.prompter, self.device = language, prompter, device
+        self.max_tokens = min(max_tokens, language.base.max_tokens)
+        tokenizer = language.base.tokenizer
+        if tokenizer.eos_token_id is None:
+            raise MethodError(f"base {language.base.name!r}: its tokenizer has no end token. Set one in its folder.")
+        self.tokens = PromptTokens(tokenizer, self.max_tokens, prompter.wording.system)
+        self.space = AnswerSpace.of(prompter.task, prompter.words, self.tokens, int(tokenizer.eos_token_id))  # type: ignore[arg-type]
+        if self.space.longest >= self.max_tokens // 2:
+            raise MethodError(
+                f"max_tokens: {self.max_tokens} leaves no room for a text: the longest answer alone takes "
+                f"{self.space.longest} tokens. Raise it, or use a base that reads more."
+            )
+        self.cuts: Counter[str] = Counter()
+        self._prompts_made = 0
+
+    def distinct(self, texts: Sequence[str], users: Sequence[str]) -> tuple[list[Segments], NDArray[np.int64]]:
+        """The distinct prompts of (text, user) rows, and the position of each row's: int64 [rows]."""
+        speaks_of_users = self.prompter.needs_train
+        pairs: dict[tuple[str, str], int] = {}
+        pair = [
+            pairs.setdefault((text, user if speaks_of_users else ""), len(pairs))
+            for text, user in zip(texts, users, strict=True)
+        ]
+        made, cuts = self.tokens.segments([self.prompter.prompt(*each) for each in pairs], self.space.longest)
+        self.cuts += cuts
+        self._prompts_made += len(made)
+        position: dict[Segments, int] = {}
+        of_pair = [position.setdefault(segments, len(position)) for segments in made]
+        return list(position), np.asarray(of_pair, dtype=np.int64)[pair]
+
+    def notes(self) -> list[str]:
+        """What a person should know of the prompts made so far, a line each."""
+        lines = []
+        if not self.tokens.chat:
+            lines.append(f"{self.language.base.name} has no chat template: prompts are plain text")
+        if self.cuts:
+            lines.append(say_cuts(self.cuts, self._prompts_made, self.max_tokens))
+        if self.prompter.short_of_examples:
+            lines.append(
+                f"{self.prompter.short_of_examples:,} users have fewer training rows than prompt.shots: "
+                f"{self.prompter.settings.shots}; they are shown all they have"
+            )
+        return lines
+
+    @property
+    def answer_head(self) -> nn.Linear:
+        """The rows of the output projection that make answer tokens: [width] -> [answer tokens], float32."""
+        vocabulary = torch.from_numpy(self.space.vocabulary)
+        projection: Any = self.language.head
+        weight = projection.weight.detach()
+        head = nn.Linear(weight.shape[1], len(vocabulary), device=weight.device)
+        with torch.no_grad():
+            head.weight.copy_(self.language.scale * weight[vocabulary].float())
+            head.bias.zero_()
+            if getattr(projection, "bias", None) is not None:
+                head.bias.copy_(self.language.scale * projection.bias.detach()[vocabulary].float())
+        return head.requires_grad_(False)
+
+    def loglikelihoods(
+        self, prompts: Sequence[Segments], head: nn.Linear, tell: Callable[[int], None] | None = None
+    ) -> Callable[[Sequence[tuple[int, Tokens]]], NDArray[np.float64]]:
+        """How likely answers are where only answer tokens can be written. See `answers.LogLikelihoods`."""
+
+        @torch.inference_mode()
+        def found(requests: Sequence[tuple[int, Tokens]]) -> NDArray[np.float64]:
+            sums = np.zeros(len(requests))
+            for pack in packs(self.language, prompts, requests, self.budget):
+                hidden = pack.hidden(self.language).float()
+                said = functional.log_softmax(head(hidden), dim=-1).double().cpu().numpy()
+                token = np.searchsorted(self.space.vocabulary, pack.asked.token)
+                np.add.at(sums, pack.asked.request, said[pack.asked.place, token])
+                if tell is not None:
+                    tell(len(np.unique([requests[request][0] for request in np.unique(pack.asked.request)])))
+            return sums
+
+        return found
+
+    def walk(self, prompts: Sequence[Segments], in_order: bool, tell: Callable[[int], None] | None = None) -> Walk:
+        """Answers to distinct prompts, with the model as it is. See `answers.walk`."""
+        self.language.model.eval()
+        return walk(len(prompts), self.space, self.loglikelihoods(prompts, self.answer_head, tell), in_order)
+
+    def first_step(self, prompts: Sequence[Segments], tell: Callable[[int], None] | None = None) -> NDArray[np.float64]:
+        """float64 [prompts, labels + 1]. See `answers.first_step`."""
+        self.language.model.eval()
+        return first_step(len(prompts), self.space, self.loglikelihoods(prompts, self.answer_head, tell))
+
+    def write(self, named: Sequence[int]) -> str:
+        """An answer as the model writes it."""
+        ids = list(self.space.written(named, closed=not named))
+        return str(self.language.base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    @property
+    def budget(self) -> int:
+        """Tokens read at once."""
+        return PACK[torch.device(self.device).type]
+
+    def answer_losses(self, hidden: Tensor, token: Tensor) -> Tensor:
+        """-log p of each answer token over the whole vocabulary: hidden [tokens, width], token [tokens] -> [tokens]."""
+        return functional.cross_entropy(self.language.logits(hidden).float(), token, reduction="none")
+
+
+def write_prompted(folder: Path, prompted: Prompted, more: dict[str, Any]) -> None:
+    """What `read_prompted` needs: settings as JSON and, where prompts say anything of users, the training rows."""
+    prompter = prompted.prompter
+    settings = {
+        "prompt": prompter.settings.model_dump(mode="json"),
+        "wording": prompter.wording.digest,
+        "personal": prompter.personal,
+        "seed": prompter.seed,
+        "max_tokens": prompted.max_tokens,
+        "base": prompted.language.base.name,
+        "base_checksum": prompted.language.base.checksum,
+        **more,
+    }
+    (folder / "prompted.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if prompter.train is not None and prompter.needs_train:
+        prompter.train.write_parquet(folder / "told.parquet")
+
+
+def read_prompted(folder: Path, task: Task, base: str, device: str) -> tuple[Prompted, dict[str, Any]]:
+    """Read back what `write_prompted` wrote, on a freshly loaded base, and the settings.
+
+    Raises:
+        MethodError: the base or the wording is another one than it was, or a file is damaged.
+    """
+    try:
+        settings = json.loads((folder / "prompted.json").read_text())
+        asked = PromptSettings.model_validate(settings["prompt"])
+    except (OSError, ValueError, KeyError) as error:
+        raise MethodError(f"{folder / 'prompted.json'}: damaged ({type(error).__name__}). Fit it again.") from error
+    told = folder / "told.parquet"
+    train = Annotations.read_parquet(told) if told.is_file() else None
+    prompter = Prompter(task, asked, train, settings["personal"], settings["seed"])
+    if prompter.wording.digest != settings["wording"]:
+        raise MethodError(f"{folder}: the words of {asked.wording!r} have changed since. Fit it again.")
+    language = load_language_model(base)
+    if language.base.checksum != settings["base_checksum"]:
+        raise MethodError(
+            f"{folder}: made with base {settings['base']!r} with other weights than {base!r} has here. "
+            "Give the same base, or fit again."
+        )
+    language.model.to(device)  # type: ignore[arg-type]
+    return Prompted(language, prompter, settings["max_tokens"], device), settings

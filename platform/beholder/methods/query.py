@@ -1,0 +1,158 @@
+"""Prompting: `query`, which is told the text, and `query-p`, which is told who reads it. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from beholder.annotations import Annotations, Task
+from beholder.bases.endpoint import Endpoint
+from beholder.bases.language import load_language_model
+from beholder.evaluation.metrics import fit_thresholds
+from beholder.methods.calibration import Calibration, fit_calibration
+from beholder.methods.method import Context, Fitted, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.prompted import Prompted, read_prompted, write_prompted
+from beholder.prompts.prompt import Prompter
+from beholder.prompts.settings import PromptSettings
+from beholder.prompts.tokens import Segments
+
+Decode = Literal["likelihood", "constrained"]
+
+
+class QueryConfig(MethodConfig):
+    """Ask a pretrained model, with other people's judgements as examples.
+
+    `decode`: `likelihood` takes how likely each label is as the first word of an answer, calibrated on validation;
+    `constrained` lets the model write an answer of label names alone. An endpoint writes freely, and what it wrote is
+    read. `max_tokens` of a prompt with its answer.
+    """
+
+    method: Literal["query"] = "query"
+    prompt: PromptSettings = PromptSettings()
+    decode: Decode = "likelihood"
+    max_tokens: int = Field(default=1_024, ge=16)
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
+        """Calibrate on validation; nothing else is learned."""
+        prompter = Prompter(train.task, self.prompt, train, self.personal, context.seed)
+        if isinstance(context.base, Endpoint):
+            from beholder.methods.hosted import FittedHosted
+
+            return FittedHosted(self.method, prompter, context.base).fitted(valid, context)
+        language = load_language_model(context.base)
+        language.model.to(context.device)  # type: ignore[arg-type]
+        prompted = Prompted(language, prompter, self.max_tokens, context.device)
+        fitted = FittedQuery(self.method, prompted, self.decode)
+        fitted.calibrate(valid, context)
+        return fitted
+
+
+class PersonalisedQueryConfig(QueryConfig):
+    """The same, told who reads: the blocks of `prompt.blocks`, with the reader's own judgements as examples."""
+
+    method: Literal["query-p"] = "query-p"  # type: ignore[assignment]
+    shuffle_users: bool = False
+
+    personal: ClassVar[bool] = True
+
+
+class FittedQuery:
+    """A pretrained model and its prompts. See `method.Fitted` for the attributes."""
+
+    def __init__(self, method: str, prompted: Prompted, decode: Decode, calibration: Calibration | None = None) -> None:
+        self.method, self.prompted, self.decode, self.calibration = method, prompted, decode, calibration
+        self.task: Task = prompted.prompter.task
+        self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
+        self.training = Training()
+        self._known: dict[Segments, NDArray[Any]] = {}  # prompts of validation, which are asked for again after fitting
+
+    def calibrate(self, valid: Annotations, context: Context) -> None:
+        """Fit calibration and thresholds."""
+        prompts, index = self.prompted.distinct(list(valid.texts), list(valid.user_ids))
+        done = 0
+
+        def tell(more: int) -> None:
+            nonlocal done
+            done = min(done + more, len(prompts))
+            context.progress(done, len(prompts), "", "prompts")
+
+        evidence = self._evidence(prompts, tell)
+        self._known = dict(zip(prompts, evidence, strict=True))
+        if self.decode == "likelihood":
+            self.calibration = fit_calibration(evidence[index], valid.labels, self.task.kind)
+        scores = self._scores(evidence)[index]
+        self.thresholds = fit_thresholds(scores, valid.labels, self.task.kind)
+        for line in self.prompted.notes():
+            context.say(f"{self.method}: {line}")
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [rows, labels]. Each distinct prompt is read once, and what prompts share is read once."""
+        prompts, index = self.prompted.distinct(texts, users)
+        new = [prompt for prompt in prompts if prompt not in self._known]
+        found = dict(zip(new, self._evidence(new), strict=True)) if new else {}
+        evidence = np.stack([found[each] if each in found else self._known[each] for each in prompts])
+        return self._scores(evidence)[index]
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [texts, users, labels]."""
+        return score_every_pair(self, texts, users)
+
+    def answers(self, texts: Sequence[str], users: Sequence[str]) -> list[str]:
+        """What the model writes of each row, where it can write nothing but answers."""
+        prompts, index = self.prompted.distinct(texts, users)
+        named = self.prompted.walk(prompts, in_order=False).named
+        return [self.prompted.write(named[place]) for place in index]
+
+    def knows(self, user: str) -> bool:
+        """Whether the model is told of this user."""
+        return user in self.prompted.prompter.users
+
+    def save(self, folder: Path) -> None:
+        """Settings and calibration as JSON; the training rows that prompts are made of as Parquet."""
+        calibration = (
+            {"slope": self.calibration.slope.tolist(), "offset": self.calibration.offset.tolist()}
+            if self.calibration
+            else None
+        )
+        write_prompted(folder, self.prompted, {"decode": self.decode, "calibration": calibration})
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: Any, device: str
+    ) -> Fitted:
+        """Read `save`'s files onto the base they were made with, or the endpoint.
+
+        Raises:
+            MethodError: the base is another one, or a file is missing or damaged.
+        """
+        if isinstance(base, Endpoint):
+            from beholder.methods.hosted import FittedHosted
+
+            return FittedHosted.load(folder, method, task, thresholds, base, device)
+        prompted, settings = read_prompted(folder, task, base, device)
+        calibration = settings["calibration"]
+        made = (
+            Calibration(np.asarray(calibration["slope"]), np.asarray(calibration["offset"]), task.kind)
+            if calibration
+            else None
+        )
+        fitted = cls(method, prompted, settings["decode"], made)
+        fitted.thresholds = thresholds
+        return fitted
+
+    def _evidence(self, prompts: list[Segments], tell: Callable[[int], None] | None = None) -> NDArray[np.float64]:
+        """[prompts, labels]: log-odds of each label against none, or the scores of written answers."""
+        if self.decode == "constrained":
+            return self.prompted.walk(prompts, in_order=False, tell=tell).scores.astype(np.float64)
+        found = self.prompted.first_step(prompts, tell)
+        if self.task.kind == "multilabel":
+            return found[:, :-1] - found[:, -1:]
+        return found[:, :-1] - np.logaddexp.reduce(found[:, :-1], axis=1, keepdims=True)
+
+    def _scores(self, evidence: NDArray[np.float64]) -> NDArray[np.float32]:
+        return self.calibration(evidence) if self.calibration else evidence.astype(np.float32)
