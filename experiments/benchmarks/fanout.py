@@ -103,6 +103,7 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     """(seconds in all, of them in the trunk, a function that scores) of all users together."""
     from beholder.methods import Context
     from beholder.methods.blocks import BankFitting, BankSettings
+    from beholder.methods.ground import ClassifierGround
     from beholder.methods.personal import FittedPersonal
 
     settings = BankSettings(
@@ -117,7 +118,13 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     )
     nobody = train.select([])  # without validation rows everybody keeps the last epoch, as on the other side
     started = time.perf_counter()
-    fitting = BankFitting(settings, shared, train, nobody, Context("", device=arguments.device, run_folder=folder))
+    fitting = BankFitting(
+        settings,
+        ClassifierGround(shared, settings, train, nobody),
+        train,
+        nobody,
+        Context("", device=arguments.device, run_folder=folder),
+    )
     _ = fitting.outputs
     trunk = time.perf_counter() - started
     for number in range(len(fitting.blocks)):

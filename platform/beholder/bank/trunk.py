@@ -81,12 +81,19 @@ class Tail:
         self.top: dict[str, nn.Module] = {f"{name}.{place}": layers[place] for place in range(below, len(layers))}
         """The layers themselves, by name in the model."""
 
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """hidden: [rows, tokens, width], mask: [rows, tokens]; returns [rows, tokens, width]."""
+    def __call__(self, hidden: Tensor, mask: Tensor, depth: Tensor | None = None) -> Tensor:
+        """hidden: [rows, tokens, width] -> [rows, tokens, width].
+
+        Args:
+            hidden: what the trunk says.
+            mask: int64 [rows, tokens], or bool [rows, 1, tokens, tokens] of what each token sees.
+            depth: int64 [rows, tokens], positions where they do not count up from 0.
+        """
         hidden = hidden.to(next(self.model.parameters()).dtype)
         self._state.hidden = hidden
         # What the model's embeddings make of this input is thrown away; its shape makes masks and positions.
-        return self.model(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
+        placed = {} if depth is None else {"position_ids": depth}
+        return self.model(inputs_embeds=hidden, attention_mask=mask, use_cache=False, **placed).last_hidden_state
 
     def _inject(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if args:

@@ -72,19 +72,29 @@ class Tree:
                 seen[node, :node] = seen[parent, :node]
         return seen
 
-    def called(self, device: str | torch.device) -> dict[str, Tensor]:
-        """What a decoder is called with to read the tree: one row."""
-        return {
-            "input_ids": torch.from_numpy(self.tokens)[None].to(device),
-            "position_ids": torch.from_numpy(self.depth)[None].to(device),
-            "attention_mask": torch.from_numpy(self.sees())[None, None].to(device),
-        }
-
     def hidden(self, language: LanguageModel) -> Tensor:
         """[places, width]"""
         body: Any = language.body
-        said = body(**self.called(_device(language)), use_cache=False).last_hidden_state[0]
+        said = body(**trees_called([self], _device(language)), use_cache=False).last_hidden_state[0]
         return said[torch.from_numpy(self.predicts).to(said.device)]
+
+
+def trees_called(trees: Sequence[Tree], device: str | torch.device) -> dict[str, Tensor]:
+    """What a decoder is called with to read trees, one a row: input_ids, position_ids, attention_mask.
+
+    Rows are padded on the right with nodes that see themselves alone; nothing else sees them.
+    """
+    width = max(tree.size for tree in trees)
+    ids, depth = np.zeros((len(trees), width), dtype=np.int64), np.zeros((len(trees), width), dtype=np.int64)
+    sees = np.tile(np.eye(width, dtype=bool), (len(trees), 1, 1))
+    for row, tree in enumerate(trees):
+        ids[row, : tree.size], depth[row, : tree.size] = tree.tokens, tree.depth
+        sees[row, : tree.size, : tree.size] = tree.sees()
+    return {
+        "input_ids": torch.from_numpy(ids).to(device),
+        "position_ids": torch.from_numpy(depth).to(device),
+        "attention_mask": torch.from_numpy(sees)[:, None].to(device),
+    }
 
 
 @dataclass(frozen=True)

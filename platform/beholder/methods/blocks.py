@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,17 +19,13 @@ from pydantic import Field
 
 from beholder import __version__
 from beholder.annotations import Annotations
-from beholder.bank.fit import BankFit, BankTraining, fit_bank
-from beholder.bank.judgements import Judgements
+from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank
 from beholder.bank.model import BankModel, BankShape
-from beholder.bank.outputs import TrunkOutputs, run_once
+from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shards_of, write_index, write_shard
-from beholder.bases.tokens import length_cut
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
-from beholder.methods.classify import FittedClassifier
 from beholder.methods.method import Context, Progress
-from beholder.methods.objective import row_losses
 
 _SECONDS = b"beholder_seconds"
 
@@ -46,6 +42,51 @@ class BankSettings(BankShape, BankTraining):
     trunk_memory_mb: int = Field(default=1_024, ge=0)
 
 
+class Ground(Protocol):
+    """A fitted model that users are trained on top of, and the rows of a fit as it sees them.
+
+    Attributes:
+        model: in two parts, with the shapes of what is a user's own.
+        checksum: of what was fitted.
+        trunk_key: hash of all that the trunk's outputs depend on.
+        tokens: int64 [inputs], tokens of each distinct input.
+        index: `train` and `valid` -> int64 [rows], the input of each row.
+    """
+
+    @property
+    def model(self) -> BankModel: ...
+
+    @property
+    def checksum(self) -> str: ...
+
+    @property
+    def trunk_key(self) -> str: ...
+
+    @property
+    def tokens(self) -> NDArray[np.int64]: ...
+
+    @property
+    def index(self) -> dict[str, NDArray[np.int64]]: ...
+
+    def outputs(self, memory_mb: int, folder: Path) -> TrunkOutputs:
+        """What the trunk says of every input. See `outputs.run_once`."""
+        ...
+
+    def examples(
+        self, outputs: TrunkOutputs, part: str, rows: NDArray[np.int64], users: int, user: NDArray[np.int64]
+    ) -> Examples:
+        """Rows to learn from or to be held against.
+
+        Args:
+            outputs: of all inputs.
+            part: `train` or `valid`.
+            rows: int64 [rows], positions in that part, ordered by user.
+            users: how many users there are.
+            user: int64 [rows], the user of each row, rising.
+        """
+        ...
+
+
 class BankFitting:
     """Who is trained in which block, and what they learn from.
 
@@ -56,30 +97,22 @@ class BankFitting:
     """
 
     def __init__(
-        self,
-        settings: BankSettings,
-        shared: FittedClassifier,
-        train: Annotations,
-        valid: Annotations,
-        context: Context,
+        self, settings: BankSettings, ground: Ground, train: Annotations, valid: Annotations, context: Context
     ) -> None:
-        self.settings, self.shared, self.context = settings, shared, context
-        self.model = BankModel(shared.network, settings)
-        self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
-        self._rows = {"train": _Rows(train, index[: len(train)]), "valid": _Rows(valid, index[len(train) :])}
-        users, user = np.unique(train.user_ids.astype(str), return_inverse=True)
-        tokens = np.bincount(user, self._inputs.lengths[index[: len(train)]], len(users)).astype(np.int64)
-        self.blocks = blocks(users.tolist(), tokens, settings.block_users)
-        inputs = [shared.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
-        self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
         if context.run_folder is None:
-            self._kept = tempfile.TemporaryDirectory()  # for as long as this lives
-            work = Path(self._kept.name)
-        else:
-            work = working_folder(context.run_folder)
+            raise MethodError("a bank is fitted in a folder: give the context a run_folder.")
+        self.settings, self.ground, self.context = settings, ground, context
+        self.model = ground.model
+        self._rows = {"train": _Rows(train), "valid": _Rows(valid)}
+        users, user = np.unique(train.user_ids.astype(str), return_inverse=True)
+        tokens = np.bincount(user, ground.tokens[ground.index["train"]], len(users)).astype(np.int64)
+        self.blocks = blocks(users.tolist(), tokens, settings.block_users)
+        inputs = [ground.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
+        self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
+        work = working_folder(context.run_folder)
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"
-        self._trunk_folder = work / f"trunk-{self._trunk_key()}"
+        self._trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,18 +120,8 @@ class BankFitting:
 
     @cached_property
     def outputs(self) -> TrunkOutputs:
-        """What the trunk says of every distinct text: run once, kept for whoever fits a bank on the same model."""
-        lengths = (
-            self._inputs.positions if self.model.shape.top_layers else np.ones(len(self._inputs.lengths), np.int64)
-        )
-        return run_once(
-            lengths,
-            list(length_cut(self._inputs.lengths)),
-            self.model.width,
-            lambda rows: self.model.trunk(*self._inputs.batch(rows)),
-            memory_mb=self.settings.trunk_memory_mb,
-            folder=self._trunk_folder,
-        )
+        """What the trunk says of every distinct input: run once, kept for whoever fits a bank on the same model."""
+        return self.ground.outputs(self.settings.trunk_memory_mb, self._trunk_folder)
 
     def done(self, number: int) -> bool:
         """Whether a block was trained before, and its shard is as it was written.
@@ -127,7 +150,7 @@ class BankFitting:
             progress(len(users), len(users), "", "users")
             return
         started = time.perf_counter()
-        train, valid = self._judgements("train", users), self._judgements("valid", users)
+        train, valid = self._examples("train", users), self._examples("valid", users)
         fit = fit_bank(
             self.model.shapes,
             users,
@@ -174,38 +197,18 @@ class BankFitting:
         }
         return pa.table(columns, schema=INDEX)
 
-    def _judgements(self, part: str, users: list[str]) -> Judgements:
-        rows = self._rows[part]
-        user, mine = rows.of(users)
-        return Judgements(
-            self.model,
-            self.outputs,
-            len(users),
-            user,
-            rows.input[mine],
-            np.nan_to_num(rows.labels[mine]),
-            (~np.isnan(rows.labels[mine])).astype(np.float32),
-            lambda logits, targets, weights: row_losses(logits, targets, weights, self.shared.task.kind),
-            self.context.device,
-        )
+    def _examples(self, part: str, users: list[str]) -> Examples:
+        user, mine = self._rows[part].of(users)
+        return self.ground.examples(self.outputs, part, mine, len(users), user)
 
     def _file(self, number: int) -> Path:
         return self.folder / f"block-{number:05d}.parquet"
-
-    def _trunk_key(self) -> str:
-        digest = hashlib.sha256(f"{self.shared.checksum} {self.model.shape.top_layers} {self.context.device}".encode())
-        for tokens in self._inputs.encoded.tokens:
-            digest.update(np.asarray([len(tokens), *tokens], dtype=np.int32).tobytes())
-        if self._inputs.slots is not None:
-            digest.update(self._inputs.slots.tobytes())
-        return digest.hexdigest()[:16]
 
 
 class _Rows:
     """Annotations, found by user."""
 
-    def __init__(self, annotations: Annotations, index: NDArray[np.int64]) -> None:
-        self.input, self.labels = index, annotations.labels
+    def __init__(self, annotations: Annotations) -> None:
         names = annotations.user_ids.astype(str)
         self._order = np.argsort(names, kind="stable")
         self._sorted = names[self._order]

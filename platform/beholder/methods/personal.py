@@ -7,6 +7,7 @@ written as a shard, so that memory is bounded by a block, and a fit that died go
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.blocks import BankFitting, BankSettings
 from beholder.methods.classify import FittedClassifier
+from beholder.methods.ground import ClassifierGround
 from beholder.methods.method import Context, MethodConfig, Scores, Training, load_fitted, save_fitted, score_every_pair
 from beholder.methods.objective import probabilities
 
@@ -46,17 +48,18 @@ class PersonalConfig(MethodConfig):
     personal: ClassVar[bool] = True
     in_blocks: ClassVar[bool] = True
 
-    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPersonal:
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedBank:
         """Train every block that was not trained before, choose thresholds on validation."""
         started = time.perf_counter()
         fitting = self.begin(train, valid, context)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
-        fitted = FittedPersonal(self.method, fitting.shared, self.from_, fitting.model, fitting.finish(), fitting)
+        fitted = self._fitted(fitting.ground, fitting.finish())
         scores = fitted.score(list(valid.texts), list(valid.user_ids))
         fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
         elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
-        fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere)
+        each = sum(math.prod(shape) for shape in fitting.model.shapes.values())
+        fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere, parameters=each)
         return fitted
 
     def begin(self, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
@@ -67,43 +70,116 @@ class PersonalConfig(MethodConfig):
         """
         if context.run_folder is None:
             raise MethodError(
-                "cls-u starts from a fitted method: give the context a run_folder with methods/NAME in it."
+                f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
         shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
-        return BankFitting(self.bank, can_be_shared(shared, self.from_), train, valid, context)
+        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context)
+
+    def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
+        return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_), self.bank, train, valid)
+
+    def _fitted(self, ground: Any, bank: Bank) -> FittedBank:
+        return FittedPersonal(self.method, ground.shared, self.from_, ground.model, bank)
 
 
-def can_be_shared(fitted: Any, name: str) -> FittedClassifier:
-    """The fitted method, if users can be trained on top of it.
+class FittedBank:
+    """A shared model and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted` for the attributes."""
 
-    The seam for further methods: what is asked of a shared model is a network in two parts (`bank.model.BankModel`),
-    its distinct inputs, and a checksum.
-    """
-    if not isinstance(fitted, FittedClassifier):
-        raise MethodError(f"methods.*.from: {name} is a {fitted.method}; users are trained on top of cls or cls-p.")
-    return fitted
+    stands_on: ClassVar[tuple[type, str]]
+    """What the shared model has to be, and which methods give it."""
 
-
-class FittedPersonal:
-    """A shared model and a bank. See `method.Fitted` for the attributes."""
-
-    def __init__(
-        self,
-        method: str,
-        shared: FittedClassifier,
-        from_: str,
-        model: BankModel,
-        bank: Bank,
-        fitting: BankFitting | None = None,
-    ) -> None:
+    def __init__(self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank) -> None:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
         self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
-        self._fitting = fitting  # whose folder the bank lies in, which may go with it
         self.task: Task = shared.task
-        self.device = shared.device
+        self.device: str = shared.device
         self.thresholds: NDArray[np.float32] = shared.thresholds
         self.training = Training()
+
+    @classmethod
+    def can_stand_on(cls, fitted: Any, name: str) -> Any:
+        """The fitted method, if users can be trained on top of it.
+
+        Raises:
+            MethodError: it is of another kind.
+        """
+        kind, methods = cls.stands_on
+        if not isinstance(fitted, kind):
+            raise MethodError(
+                f"methods.*.from: {name} is a {fitted.method}; here users are trained on top of {methods}."
+            )
+        return fitted
+
+    @classmethod
+    def model_for(cls, shared: Any, shape: BankShape) -> BankModel:
+        """The shared model in two parts."""
+        raise NotImplementedError
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """float32 [rows, labels]."""
+        raise NotImplementedError
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """Perspectives: float32 [texts, users, labels]."""
+        return score_every_pair(self, texts, users)
+
+    def export(self, folder: Path, user: str) -> None:
+        """Write one user's model as an ordinary PEFT adapter into an existing folder.
+
+        Raises:
+            BankError: the user has nothing of their own, or the model cannot be said as an adapter.
+        """
+        raise BankError(f"{self.method}: a user's change of the answer tokens' head cannot be said as a PEFT adapter.")
+
+    def knows(self, user: str) -> bool:
+        """Whether this user has something of their own, here or in the shared model."""
+        return user in self.bank or self.shared.knows(user)
+
+    def save(self, folder: Path) -> None:
+        """The shared model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
+        (folder / "from").mkdir()
+        save_fitted(self.shared, folder / "from")
+        written = folder / "bank"
+        written.mkdir()
+        for name in ("index.parquet", "bank.json", *(shard_file(written, d).name for d in shards_of(self.bank.index))):
+            shutil.copyfile(self.bank.folder / name, written / name)
+        settings = {
+            "from": self.from_,
+            "shape": self.model.shape.model_dump(mode="json", include=set(BankShape.model_fields)),
+        }
+        (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: Any, device: str
+    ) -> FittedBank:
+        """Read `save`'s files onto the base they were trained on.
+
+        Raises:
+            MethodError: the base is another one than at training, or a file is missing or damaged.
+            BankError: the bank's index is damaged. Shards are checked when they are first read.
+        """
+        try:
+            settings = json.loads((folder / "personal.json").read_text())
+            shape = BankShape.model_validate(settings["shape"])
+        except (OSError, ValueError, KeyError) as error:
+            raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
+        shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"])
+        fitted = cls(method, shared, settings["from"], cls.model_for(shared, shape), Bank(folder / "bank"))
+        fitted.thresholds = thresholds
+        return fitted
+
+
+class FittedPersonal(FittedBank):
+    """A classifier and a bank on top of it. See `method.Fitted` for the attributes."""
+
+    stands_on = (FittedClassifier, "cls or cls-p")
+
+    @classmethod
+    def model_for(cls, shared: FittedClassifier, shape: BankShape) -> BankModel:
+        """The classifier in two parts."""
+        return BankModel(shared.network, shape)
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [rows, labels]. The trunk runs once per distinct text. Zero tensors stand for users without any.
@@ -157,10 +233,6 @@ class FittedPersonal:
                     scores[rows[:, None], who] = said[place]
         return scores
 
-    def knows(self, user: str) -> bool:
-        """Whether this user has something of their own, here or in the shared model."""
-        return user in self.bank or self.shared.knows(user)
-
     def export(self, folder: Path, user: str) -> None:
         """Write one user's model as an ordinary PEFT adapter into an existing folder. See `bank.peft_format`.
 
@@ -188,40 +260,6 @@ class FittedPersonal:
             "prompt": prompt,
         }
         export_user(folder, self.model, self.bank.take([user]), facts)
-
-    def save(self, folder: Path) -> None:
-        """The shared model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
-        (folder / "from").mkdir()
-        save_fitted(self.shared, folder / "from")
-        written = folder / "bank"
-        written.mkdir()
-        for name in ("index.parquet", "bank.json", *(shard_file(written, d).name for d in shards_of(self.bank.index))):
-            shutil.copyfile(self.bank.folder / name, written / name)
-        settings = {
-            "from": self.from_,
-            "shape": self.model.shape.model_dump(mode="json", include=set(BankShape.model_fields)),
-        }
-        (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-    @classmethod
-    def load(
-        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: str, device: str
-    ) -> FittedPersonal:
-        """Read `save`'s files onto the base they were trained on.
-
-        Raises:
-            MethodError: the base is another one than at training, or a file is missing or damaged.
-            BankError: the bank's index is damaged. Shards are checked when they are first read.
-        """
-        try:
-            settings = json.loads((folder / "personal.json").read_text())
-            shape = BankShape.model_validate(settings["shape"])
-        except (OSError, ValueError, KeyError) as error:
-            raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
-        shared = can_be_shared(load_fitted(folder / "from", base, device), settings["from"])
-        fitted = cls(method, shared, settings["from"], BankModel(shared.network, shape), Bank(folder / "bank"))
-        fitted.thresholds = thresholds
-        return fitted
 
     def _pieces(self, rows: NDArray[np.int64], positions: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
         """Places among `rows`, cut into what is scored at once."""

@@ -29,7 +29,7 @@ from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
 from beholder.files import sha256_of
 from beholder.methods import Fitted, load_fitted
-from beholder.methods.personal import FittedPersonal
+from beholder.methods.personal import FittedBank
 from beholder.registry.routes import RULE, Choice
 
 FORMAT = 1
@@ -89,7 +89,7 @@ class Bundle:
             RegistryError: this version has no adapters, or something is in the folder already.
             BankError: it has none for this user.
         """
-        if not isinstance(self._personal, FittedPersonal):
+        if not isinstance(self._personal, FittedBank):
             raise RegistryError("this version has no adapters: on validation, none was better than one model for all.")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RegistryError(f"{folder}: there is something already. Name another place with --to.")
@@ -208,7 +208,7 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
             "Install the same base, or publish a version trained on this one."
         )
     personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
-    if isinstance(personal, FittedPersonal) and personal.from_ == manifest["methods"]["global"]["arm"]:
+    if isinstance(personal, FittedBank) and personal.from_ == manifest["methods"]["global"]["arm"]:
         shared: Fitted = personal.shared  # one copy of the base serves both
     else:
         shared = load_fitted(folder / "global", base, device)
