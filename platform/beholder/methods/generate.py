@@ -15,13 +15,23 @@ from pydantic import Field
 from torch import Tensor
 
 from beholder.annotations import Annotations, Task
+from beholder.bases import BaseFacts
+from beholder.bases.endpoint import Endpoint
 from beholder.bases.language import load_language_model
 from beholder.bases.reading import packs
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.adapted import LoraSettings, adapted, adapter_checksum, load_adapter, save_adapter
-from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
-from beholder.methods.prompted import Prompted, read_prompted, write_prompted
+from beholder.methods.adapted import (
+    LoraSettings,
+    adapted,
+    adapter_checksum,
+    check_trainable,
+    fold,
+    load_adapter,
+    save_adapter,
+)
+from beholder.methods.method import WRITERS, BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.prompted import Prompted, answer_space, read_prompted, write_prompted
 from beholder.methods.training import Schedule, fine_tune
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
@@ -44,6 +54,14 @@ class LanguageConfig(MethodConfig):
     lora: LoraSettings | None = LoraSettings()
 
     trains: ClassVar[bool] = True
+    bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
+
+    def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
+        """See `MethodConfig.check`."""
+        super().check(base, task)
+        if isinstance(base, BaseFacts):
+            check_trainable(base, self.lora)
+            answer_space(base, Prompter(task, self.prompt, None, self.personal, seed=0), self.max_tokens)
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedLanguage:
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
@@ -72,6 +90,7 @@ class LanguageConfig(MethodConfig):
             validate,
             seed=context.seed,
             progress=context.progress,
+            after_epoch=context.after_epoch,
         )
         fitted.settle()
         validate()
@@ -98,11 +117,15 @@ class FittedLanguage:
         self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
         self.training = Training()
 
+    @property
+    def device(self) -> str:
+        """Where the model is."""
+        return self.prompted.device
+
     def settle(self) -> None:
         """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
-        model: Any = self.prompted.language.model
-        if hasattr(model, "peft_config"):
-            model.merge_adapter()
+        model = self.prompted.language.model
+        fold(model, self.prompted.language.base)
         model.eval()
 
     @property

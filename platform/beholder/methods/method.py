@@ -11,17 +11,23 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from beholder.annotations import Annotations, Task
+from beholder.bases.endpoint import Endpoint
+from beholder.bases.facts import BaseFacts
+from beholder.bases.forms import device_for
 from beholder.errors import MethodError, unknown
 
 FORMAT = 1
 Scores = NDArray[np.float32]
+BaseKind = Literal["encoder", "decoder", "encoder-decoder", "endpoint"]
+READERS: tuple[BaseKind, ...] = ("encoder", "decoder", "encoder-decoder")
+WRITERS: tuple[BaseKind, ...] = ("decoder", "encoder-decoder")
 
 
 class Progress(Protocol):
@@ -132,10 +138,33 @@ class MethodConfig(BaseModel):
     """Whether a base model is trained: only then it can be the global model of a bundle."""
     in_blocks: ClassVar[bool] = False
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
+    bases: ClassVar[tuple[BaseKind, ...]] = READERS
+    """The kinds of base it can work with; none where it needs none."""
+
+    def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
+        """Refuse before anything is fitted what would fail in the middle of it. The base's weights are not read.
+
+        Raises:
+            BeholderError: these settings do not go with this base or task.
+        """
+        kind: BaseKind = "endpoint" if isinstance(base, Endpoint) else base.architecture
+        if self.bases and kind not in self.bases:
+            name = base.model if isinstance(base, Endpoint) else base.name
+            raise MethodError(
+                f"base {name!r} is {_CANNOT[kind]}. Or give a base that is: {', '.join(self.bases)} (`beholder methods`)."
+            )
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
         raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
+
+
+_CANNOT: dict[BaseKind, str] = {
+    "encoder": "an encoder, a base that cannot write: use cls, cls-p or cls-u with it",
+    "decoder": "a decoder",
+    "encoder-decoder": "an encoder-decoder",
+    "endpoint": "an endpoint, a base that can only be asked: use query or query-p with it",
+}
 
 
 @dataclass(frozen=True)
@@ -193,6 +222,11 @@ METHODS: dict[str, MethodEntry] = {
         "beholder.methods.generate:FittedLanguage",
         "the same, told who reads in the prompt",
     ),
+    "lm-u": MethodEntry(
+        "beholder.methods.personal_language:PersonalLanguageConfig",
+        "beholder.methods.personal_language:FittedPersonalLanguage",
+        "an adapter for each user on top of a fitted `lm` or `lm-p`, all trained in one pass",
+    ),
 }
 
 
@@ -224,7 +258,7 @@ def load_fitted(folder: Path, base: str, device: str = "cpu") -> Fitted:
     Args:
         folder: of one fitted method.
         base: the base it was trained on.
-        device: where to score.
+        device: where to score; 4-bit weights stay on the GPU.
 
     Raises:
         MethodError: nothing there, or written by a newer version.
@@ -240,6 +274,8 @@ def load_fitted(folder: Path, base: str, device: str = "cpu") -> Fitted:
         )
     task = Task(tuple(described["labels"]), described["kind"])
     thresholds = np.asarray(described["thresholds"], dtype=np.float32)
+    if isinstance(base, str):  # not an endpoint
+        device = device_for(base, device)
     return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
 
 

@@ -76,7 +76,7 @@ class PersonalConfig(MethodConfig):
         return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context)
 
     def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
-        return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_), self.bank, train, valid)
+        return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_, self.method), self.bank, train, valid)
 
     def _fitted(self, ground: Any, bank: Bank) -> FittedBank:
         return FittedPersonal(self.method, ground.shared, self.from_, ground.model, bank)
@@ -98,7 +98,7 @@ class FittedBank:
         self.training = Training()
 
     @classmethod
-    def can_stand_on(cls, fitted: Any, name: str) -> Any:
+    def can_stand_on(cls, fitted: Any, name: str, method: str) -> Any:
         """The fitted method, if users can be trained on top of it.
 
         Raises:
@@ -106,9 +106,7 @@ class FittedBank:
         """
         kind, methods = cls.stands_on
         if not isinstance(fitted, kind):
-            raise MethodError(
-                f"methods.*.from: {name} is a {fitted.method}; here users are trained on top of {methods}."
-            )
+            raise MethodError(f"methods.{method}.from: {name} is a {fitted.method}; {method} stands on {methods}.")
         return fitted
 
     @classmethod
@@ -165,7 +163,7 @@ class FittedBank:
             shape = BankShape.model_validate(settings["shape"])
         except (OSError, ValueError, KeyError) as error:
             raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
-        shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"])
+        shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"], method)
         fitted = cls(method, shared, settings["from"], cls.model_for(shared, shape), Bank(folder / "bank"))
         fitted.thresholds = thresholds
         return fitted
