@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,69 +11,47 @@ from pathlib import Path
 
 import pytest
 
+from beholder import pipeline
+from beholder.cluster.local import local_ray
+from beholder.experiment import load_experiment
+
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
+BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 20, patience: 20, caution: 0.0}}"
 SETS = (
     "base=tiny-bert",
-    "source.texts=templates",
-    "source.users=12",
-    "source.rows_per_user=120",
-    "methods.cls.epochs=1",
-    "methods.cls-p.epochs=40",
-    "methods.cls-p.patience=40",
+    "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",
     "evaluate.bootstrap=50",
+    "cluster.workers=2",
 )
 
 
-def command(*more: str) -> list[str]:
-    flags = [part for each in (*SETS, *more) for part in ("--set", each)]
-    return [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags, "--json"]
-
-
-def test_kill_9_while_training_keeps_finished_methods_and_a_rerun_goes_on(home):
-    process = subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(home.glob("runs/*/methods/cls/done.json")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
-        time.sleep(2)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-    run = next((home / "runs").iterdir())
-    finished = {file.parent.name: file.read_bytes() for file in run.glob("methods/*/done.json")}
-    assert "cls" in finished and "cls-p~shuffled-users" not in finished
-    assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
-
-    done = subprocess.run(command(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert all((run / "methods" / name / "done.json").read_bytes() == whole for name, whole in finished.items())
-    assert "cls: finished before with the same inputs, kept" in done.stderr
-    results = json.loads(done.stdout)
-    assert set(results["methods"]) >= {"prior", "user-prior", "cls", "cls-p", "cls-p~shuffled-users", "cls-u"}
-    assert results["registered"]["version"] == 1
-
-
-BANK = (
-    "methods={cls: {epochs: 1}, cls-u: {from: cls, bank: {block_users: 2, top_layers: 1, epochs: 60, patience: 60}}}",
-    "register.name=by-user",
-)
-
-
-def bank_command() -> list[str]:
-    flags = [part for each in (*(s for s in SETS if "cls" not in s), *BANK) for part in ("--set", each)]
-    return [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags, "--json"]
+def methods(long_epochs: int) -> str:
+    """`long`, on one worker, outlasts the first blocks of `cls-u` on the other."""
+    long = f"{{method: cls-p, epochs: {long_epochs}, patience: {long_epochs}}}"
+    return f"methods={{prior: {{}}, cls: {{epochs: 1}}, long: {long}, cls-u: {BANK}}}"
 
 
 def shards(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (run / "methods" / "cls-u" / "bank").glob("shard-*")}
 
 
-def test_kill_9_between_blocks_then_a_rerun_gives_the_shards_of_an_undisturbed_run(home, tmp_path):
-    process = subprocess.Popen(
-        bank_command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+class Heard:
+    def __init__(self):
+        self.lines, self.arms = [], set()
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def step(self, arm, done, total, note, unit="steps"):
+        self.arms.add(arm)
+
+
+def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(home, tmp_path, monkeypatch):
+    sets = (*SETS, methods(long_epochs=15))
+    flags = [part for each in sets for part in ("--set", each)]
+    command = [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not list(home.glob("runs/*/unfinished/bank-*/block-*.parquet")):
@@ -84,23 +61,27 @@ def test_kill_9_between_blocks_then_a_rerun_gives_the_shards_of_an_undisturbed_r
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
     run = next((home / "runs").iterdir())
-    finished = {file: file.stat().st_mtime_ns for file in run.glob("unfinished/bank-*/block-*.parquet")}
-    assert 0 < len(finished) < 6 and not (run / "methods" / "cls-u").exists()
+    finished = {file.parent.name: file.read_bytes() for file in run.glob("methods/*/done.json")}
+    assert set(finished) == {"prior", "cls"}  # killed while `long` was trained, between two blocks of `cls-u`
+    blocks = {file: file.stat().st_mtime_ns for file in run.glob("unfinished/bank-*/block-*.parquet")}
+    assert 0 < len(blocks) < 6
+    assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
 
-    done = subprocess.run(bank_command(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "cls: finished before" in done.stderr and not (run / "unfinished").exists()
-    undisturbed = subprocess.run(
-        bank_command(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "BEHOLDER_HOME": str(tmp_path / "b")},
-    )
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    expected = shards(next((tmp_path / "b" / "runs").iterdir()))
-    assert len(expected) >= 4 and shards(run) == expected
-    mine, other = (json.loads(each.stdout)["methods"]["cls-u"] for each in (done, undisturbed))
+    with local_ray(workers=2):
+        heard = Heard()
+        rerun = pipeline.run(load_experiment(EXPERIMENT, sets), heard)
+        assert rerun.run_folder == run and heard.arms == {"long", "cls-u"}
+        assert "cls: finished before with the same inputs, kept" in heard.lines
+        assert all((run / "methods" / name / "done.json").read_bytes() == whole for name, whole in finished.items())
+        assert rerun.results["registered"]["version"] == 1 and not (run / "unfinished").exists()
+        again = Heard()
+        pipeline.run(load_experiment(EXPERIMENT, sets), again)
+        assert not again.arms  # nothing was left to do
+
+        monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "b"))
+        undisturbed = pipeline.run(load_experiment(EXPERIMENT, (*SETS, methods(long_epochs=1))))
+    assert len(shards(run)) >= 4 and shards(run) == shards(undisturbed.run_folder)
+    mine, other = (outcome.results["methods"]["cls-u"] for outcome in (rerun, undisturbed))
     assert mine["macro_f1"] == other["macro_f1"] and mine["gain"] == other["gain"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
 from beholder import pipeline
+from beholder.cli.main import app
 from beholder.errors import BeholderError, ClusterError, RegistryError
 from beholder.experiment import make_experiment
 from beholder.registry import registry
@@ -63,12 +65,34 @@ def ray_once():
         yield
 
 
-def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
+def finished_run() -> dict:
+    """`small`, of readers so different that their own adapters win."""
+    settings = small(source={**small()["source"], "effect": 4.0, "noise": 0.0})
+    settings["methods"]["cls-u"]["bank"] = {"top_layers": 1, "learning_rate": 0.02, "block_users": 4}
+    return settings
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, ray_once):
+    """A run that several tests look at: its home folder, its outcome, what was heard of it."""
+    folder, heard = tmp_path_factory.mktemp("home"), Heard()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # where MLflow left the store of a test before
+        yield folder, pipeline.run(make_experiment(finished_run()), heard), heard
+
+
+@pytest.fixture
+def finished(first, monkeypatch):
+    """The outcome of the first run, in its home folder."""
+    monkeypatch.setenv("BEHOLDER_HOME", str(first[0]))
+    return first[1]
+
+
+def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
     from mlflow import MlflowClient
 
-    heard = Heard()
-    outcome = pipeline.run(make_experiment(small()), heard)
-    results = outcome.results
+    heard, results = first[2], finished.results
     assert set(results["methods"]) == ARMS
     for method in results["methods"].values():
         assert 0 <= method["macro_f1"] <= 1
@@ -77,14 +101,14 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
         assert method["seconds"] > 0
     assert results["methods"]["cls"]["gain"]["points"] == 0
     assert {arm for arm, *_ in heard.steps} == set(results["methods"])
-    assert not (outcome.run_folder / "unfinished").exists()  # nothing more to go on from
+    assert not (finished.run_folder / "unfinished").exists()  # nothing more to go on from
     json.dumps(results)
 
     # MLflow: one finished parent, one finished child per method, comparable by metrics and parameters.
     tracker = MlflowClient(results["mlflow"]["uri"])
     experiment = tracker.get_experiment_by_name("small")
     runs = {run.info.run_name: run for run in tracker.search_runs([experiment.experiment_id])}
-    assert set(runs) == {outcome.run_folder.name, *results["methods"]}
+    assert set(runs) >= {finished.run_folder.name, *results["methods"]}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     child = runs["cls-p"]
     assert child.data.metrics["macro_f1"] == pytest.approx(results["methods"]["cls-p"]["macro_f1"])
@@ -96,75 +120,58 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(home, ray_once):
     version = registry.find("small-model")
     assert version.number == 1 and set(version.aliases) == {"champion", "candidate"}
     bundle = open_bundle(registry.bundle_folder(version))
-    test = outcome.test
+    test = finished.test
     again = bundle.predict(list(test.texts), list(test.user_ids))
     from beholder.evaluation.scores_file import read_scores
 
-    saved = read_scores(outcome.run_folder / "scores" / f"{results['registered']['best']}.parquet").arm
+    saved = read_scores(finished.run_folder / "scores" / f"{results['registered']['best']}.parquet").arm
     np.testing.assert_allclose(again.scores, saved.test_scores, atol=1e-5)
     assert bundle.predict(["hello"], ["a stranger"]).routes == [results["registered"]["global"]]
 
     # Run again: nothing is trained, nothing is registered twice; a change trains only what it touches.
     heard = Heard()
-    same = pipeline.run(make_experiment(small()), heard)
+    same = pipeline.run(make_experiment(finished_run()), heard)
     assert not heard.steps and same.results["registered"]["version"] == 1
     assert same.results["methods"] == results["methods"]
-    shutil.rmtree(outcome.run_folder / "methods" / "cls")
+    shutil.rmtree(finished.run_folder / "methods" / "cls")
     heard = Heard()
-    refitted = pipeline.run(make_experiment(small()), heard).results
+    refitted = pipeline.run(make_experiment(finished_run()), heard).results
     assert {arm for arm, *_ in heard.steps} == {"cls"}
     assert refitted["methods"]["cls"]["macro_f1"] == results["methods"]["cls"]["macro_f1"]
     assert refitted["methods"]["cls-u"] == results["methods"]["cls-u"]
 
     # Report recomputes the same numbers from the saved scores alone.
-    (outcome.run_folder / "results.json").unlink()
+    (finished.run_folder / "results.json").unlink()
     recomputed = pipeline.draw_report(pipeline.find_run("small"))
     assert recomputed["methods"] == refitted["methods"]
-    assert list((outcome.run_folder / "figures").glob("*.png"))
-    users = pq.read_table(outcome.run_folder / "users.parquet")
-    assert users["user_id"].to_pylist() == outcome.test.users
+    assert list((finished.run_folder / "figures").glob("*.png"))
+    users = pq.read_table(finished.run_folder / "users.parquet")
+    assert users["user_id"].to_pylist() == finished.test.users
     assert {"rows", "macro_f1.cls-p", "gain_points.cls-p"} <= set(users.column_names)
 
 
-def test_blocks_of_users_are_dealt_out_over_workers(home, ray_once):
-    bank = {"from": "cls", "bank": {"epochs": 3, "block_users": 1, "caution": 0.0}}
-    settings = small(methods={"cls": {"epochs": 1, "max_tokens": 48}, "cls-u": bank}, cluster={"workers": 2})
-    outcome = pipeline.run(make_experiment(settings))
-    index = pq.read_table(outcome.run_folder / "methods" / "cls-u" / "bank" / "index.parquet").to_pandas()
-    assert sorted(index.user_id) == outcome.test.users and index.shard.nunique() == (index.status == "own").sum() > 1
-    heard = Heard()
-    pipeline.run(make_experiment(settings), heard)
-    assert not heard.steps  # nothing was left to do
-
-
-def test_a_user_of_the_champion_is_exported_for_plain_peft(home, tmp_path, ray_once):
+def test_a_user_of_the_champion_is_exported_for_plain_peft(first, finished, tmp_path):
     import torch
     from peft import PeftModel
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    methods = {
-        "cls": small()["methods"]["cls"],
-        "cls-u": {"from": "cls", "bank": {"top_layers": 1, "learning_rate": 0.02}},
-    }
-    source = {**small()["source"], "effect": 4.0, "noise": 0.0}
-    outcome = pipeline.run(make_experiment(small(methods=methods, source=source)))
-    assert outcome.results["registered"]["best"] == "cls-u"
-    index = pq.read_table(outcome.run_folder / "bundle" / "personal" / "bank" / "index.parquet").to_pandas()
+    assert finished.results["registered"]["best"] == "cls-u"
+    index = pq.read_table(finished.run_folder / "bundle" / "personal" / "bank" / "index.parquet").to_pandas()
     user = index[index.status == "own"].user_id.iloc[0]
 
     folder = tmp_path / "exported"
     command = ("registry", "export", "small-model", "--user", user, "--format", "peft", "--to", folder)
-    done = beholder(*command, "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = called(*command, "--json")
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["folder"] == str(folder) and user not in done.stdout + done.stderr
     about = json.loads((folder / "beholder.json").read_text())
     head = load_file(str(folder / "head.safetensors"))
-    base = home / "bases" / "tiny-bert"
+    base = first[0] / "bases" / "tiny-bert"
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(folder)).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    texts = list(outcome.test.texts[:5])
-    expected = outcome.bundle.predict(texts, [user] * 5)
+    texts = list(finished.test.texts[:5])
+    expected = finished.bundle.predict(texts, [user] * 5)
     assert set(expected.routes) == {"cls-u"}
     for text, scores in zip(texts, expected.scores, strict=True):
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=about["max_tokens"])
@@ -178,40 +185,39 @@ def test_a_user_of_the_champion_is_exported_for_plain_peft(home, tmp_path, ray_o
         ((*command[:4], "nobody", "--to", tmp_path / "b"), "no adapter"),
         ((*command[:6], "gguf"), "unknown format 'gguf'"),
     ):
-        refused = beholder(*wrong, cwd=tmp_path)
-        assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
+        refused = called(*wrong)
+        assert refused.exit_code == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "b").exists()
 
 
-def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(ray_once):
-    better = small(methods={"prior": {}, "user-prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
-    pipeline.run(make_experiment(better))
+def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(finished):
+    champion, run_id = registry.find("small-model"), finished.results["mlflow"]["run_id"]
+    bundle = finished.run_folder / "bundle"
+    assert registry.publish("contest", bundle, run_id, champion.tags, "").number == 1
+    registry.promote("contest", 1)
+    worse = {"methods": {"prior": {}}, "evaluate": {"reference": "prior", "bootstrap": 20}}
     heard = Heard()
-    worse = small(methods={"prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
-    second = pipeline.run(make_experiment(worse), heard)
+    second = pipeline.run(make_experiment({**finished_run(), **worse, "register": {"name": "contest"}}), heard)
     assert second.results["registered"]["aliases"] == ["candidate"]
     assert any("not promoted" in line and "worse on validation" in line for line in heard.lines)
-    elsewhere = {**better, "split": {"by": "text", "seed": 7}}
-    heard = Heard()
-    pipeline.run(make_experiment(elsewhere), heard)
-    assert any("different splits" in line for line in heard.lines)
-    assert registry.find("small-model").number == 1
-    registry.promote("small-model", 2, force=True)
-    assert registry.find("small-model").number == 2
+    registry.publish("contest", bundle, run_id, {**champion.tags, "split_hash": "another"}, "")
+    with pytest.raises(RegistryError, match="different splits"):
+        registry.promote("contest", 3)
+    assert registry.find("contest").number == 1
+    registry.promote("contest", 2, force=True)
+    assert registry.find("contest").number == 2
 
 
-def test_a_damaged_bundle_is_named_and_never_opened(ray_once):
-    quick = small(methods={"prior": {}}, evaluate={"reference": "prior", "bootstrap": 20})
-    pipeline.run(make_experiment(quick))
-    folder = registry.bundle_folder(registry.find("small-model"))
+def test_a_damaged_bundle_is_named_and_never_opened(finished, tmp_path):
+    folder = shutil.copytree(finished.run_folder / "bundle", tmp_path / "bundle")
     verify(folder)
-    file = folder / "global" / "frequencies.json"
+    file = folder / "global" / "classifier.json"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + b" ")
-    with pytest.raises(RegistryError, match=r"frequencies\.json: altered"):
+    with pytest.raises(RegistryError, match=r"classifier\.json: altered"):
         open_bundle(folder)
     file.unlink()
-    with pytest.raises(RegistryError, match=r"frequencies\.json: missing"):
+    with pytest.raises(RegistryError, match=r"classifier\.json: missing"):
         open_bundle(folder)
     file.write_bytes(whole)
     manifest = json.loads((folder / "beholder.json").read_text())
@@ -256,9 +262,15 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
     assert outcome.results["registered"]["version"] == 1
 
 
-def beholder(*arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
+def called(*arguments) -> Result:
+    """The command line, in this process and on its Ray."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def beholder(*arguments, cwd) -> subprocess.CompletedProcess:
+    """The command line, as a process of its own."""
     command = [sys.executable, "-m", "beholder.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def write_table(file: Path, rows=240) -> None:
@@ -272,19 +284,21 @@ def write_table(file: Path, rows=240) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
-def test_your_own_table_from_the_command_line(tmp_path):
+def test_your_own_table_from_the_command_line_with_a_bad_row_kept_aside(tmp_path):
     write_table(tmp_path / "mine.csv")
+    with (tmp_path / "mine.csv").open("a") as stream:
+        stream.write("odd,9,maybe\n")
     sets = ["source.path=mine.csv", "base=tiny-bert", "methods.cls.epochs=1", "methods.cls-p.epochs=1"]
     flags = [part for each in sets for part in ("--set", each)]
-    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, "--json", cwd=tmp_path)
+    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, "--on-bad-rows", "skip", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert results["methods"]["cls-p"]["gain"].keys() >= {"points", "low", "high"}
-    assert results["data"]["users"] == 4
-    shown = beholder("registry", "ls", "--json", cwd=tmp_path)
-    assert json.loads(shown.stdout)[0]["aliases"] == ["candidate", "champion"]
-    report = beholder("report", "table", cwd=tmp_path)
-    assert report.returncode == 0 and "cls-p~shuffled-users" in report.stdout
+    assert results["data"]["users"] == 4 and results["data"]["refused_rows"] == 1
+    assert "maybe" in (tmp_path / "mine.csv.refused.csv").read_text()
+    assert json.loads(called("registry", "ls", "--json").stdout)[0]["aliases"] == ["candidate", "champion"]
+    report = called("report", "table")
+    assert report.exit_code == 0 and "cls-p~shuffled-users" in report.stdout
 
 
 BAD_TABLES = {
@@ -309,8 +323,9 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(case, tmp_path, monkeyp
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     flags = [part for each in (f"source.path={file}", *sets) for part in ("--set", each)]
-    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, cwd=tmp_path)
-    assert done.returncode == 2
+    monkeypatch.chdir(tmp_path)
+    done = called("run", EXPERIMENTS / "table.yaml", *flags)
+    assert done.exit_code == 2
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], done.stderr
     assert not done.stdout and "Traceback" not in done.stderr
@@ -327,29 +342,18 @@ def test_a_truncated_parquet_file_is_one_line(tmp_path):
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "mine.parquet" in done.stderr
 
 
-def test_skipped_rows_are_counted_and_kept_aside(tmp_path):
-    write_table(tmp_path / "mine.csv")
-    with (tmp_path / "mine.csv").open("a") as stream:
-        stream.write("odd,9,maybe\n")
-    sets = ["source.path=mine.csv", "methods={prior: {}}", "evaluate.reference=prior"]
-    flags = [part for each in sets for part in ("--set", each)]
-    done = beholder("run", EXPERIMENTS / "table.yaml", *flags, "--on-bad-rows", "skip", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["data"]["refused_rows"] == 1
-    assert "maybe" in (tmp_path / "mine.csv.refused.csv").read_text()
-
-
-def test_doctor_reports_what_is_here(tmp_path):
-    done = beholder("doctor", "--json", cwd=tmp_path)
+def test_doctor_reports_what_is_here():
+    done = called("doctor", "--json")
     facts = json.loads(done.stdout)
     assert facts["packages"]["ray"].startswith("2.") and facts["ray"]["auth mode"] == "disabled"
     assert facts["mlflow"]["state"] == "reachable" and facts["machine"]["free disk, GB"] > 0
     assert facts.keys() >= {"home", "data", "bases", "problems"}
-    assert done.returncode == (1 if facts["problems"] else 0)
+    assert done.exit_code == (1 if facts["problems"] else 0)
 
 
-def test_without_data_the_demo_says_so_and_simulates(tmp_path):
-    env = {**os.environ, "BEHOLDER_DATA": "", "BEHOLDER_HOME": str(tmp_path / "home")}
+def test_without_data_the_demo_says_so_and_simulates(tmp_path, monkeypatch, ray_once):
+    monkeypatch.setenv("BEHOLDER_DATA", "")
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(EXPERIMENTS, tmp_path / "experiments")
     short = {
         "base": "tiny-bert",
@@ -358,8 +362,8 @@ def test_without_data_the_demo_says_so_and_simulates(tmp_path):
     file = tmp_path / "experiments" / "simulated.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **short}))
     sets = ["--set", "methods.cls.epochs=1", "--set", "methods.cls-p.epochs=1"]
-    done = beholder("demo", *sets, cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
+    done = called("demo", *sets)
+    assert done.exit_code == 0, done.stderr
     assert "simulated population" in done.stderr
     for expected in ("macro-F1", "registered: simulated-minilm v1", "A held-out text", "beholder ui", "beholder serve"):
         assert expected in done.stdout

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from beholder import pipeline
+from beholder.cluster.local import local_ray
 from beholder.errors import ServeError
 from beholder.experiment import make_experiment
 from beholder.registry import registry
@@ -31,8 +32,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def published():
-    """A champion in this test's home: cls-p where it won on validation, for its users, and cls for the rest."""
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory):
+    """A published champion, `cls`: its home folder, its bundle and its test rows. The Ray it was made on stays up."""
     experiment = make_experiment(
         {
             "name": "served",
@@ -49,18 +51,20 @@ def published():
             "register": {"name": "served"},
         }
     )
-    outcome = pipeline.run(experiment)
-    version = registry.find("served")
-    return registry.bundle_folder(version), outcome
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, local_ray():
+        patch.setenv("BEHOLDER_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # where MLflow left the store of a test before
+        outcome = pipeline.run(experiment)
+        yield home, registry.bundle_folder(registry.find("served")), outcome.test
 
 
-def test_predictions_over_http_are_the_bundles_own():
-    folder, outcome = published()
+def test_predictions_over_http_are_the_bundles_own(champion):
+    _, folder, test = champion
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with serving(folder, "served v1", "127.0.0.1", port), httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/healthz").json() == {"status": "ok", "version": "served v1"}
-        test = outcome.test
         texts, users = [*test.texts, "never seen"], [*test.user_ids, "a stranger"]
 
         def ask(pair):
@@ -72,7 +76,7 @@ def test_predictions_over_http_are_the_bundles_own():
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(ask, zip(texts, users, strict=True)))
         expected = open_bundle(folder).predict(texts, users)
-        labels = outcome.test.task.labels
+        labels = test.task.labels
         for row, answer in enumerate(answers):
             (prediction,) = answer["predictions"]
             assert answer["version"] == "served v1"
@@ -109,11 +113,11 @@ def test_beyond_loopback_nothing_is_served_without_tokens(host, tmp_path):
         pass
 
 
-def test_the_command_serves_the_champion_and_stops_when_told(home):
-    published()
+def test_the_command_serves_the_champion_and_stops_when_told(champion):
     port = free_port()
     command = [sys.executable, "-m", "beholder.cli.main", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    env = {**os.environ, "BEHOLDER_HOME": str(champion[0])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     try:
         deadline = time.monotonic() + 120
         while True:

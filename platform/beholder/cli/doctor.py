@@ -59,7 +59,8 @@ def examine() -> dict[str, Any]:
     """Everything `beholder doctor` prints."""
     import psutil
 
-    from beholder.bases import KNOWN_BASES, resolve
+    from beholder.bases.catalog import installed
+    from beholder.bases.embedded import EMBEDDED
     from beholder.home import home
     from beholder.sources import SOURCES, locate
     from beholder.tracking import client, tracking_uri
@@ -73,11 +74,9 @@ def examine() -> dict[str, Any]:
             packages[name] = "missing"
             problems.append(f"{name} is not installed: pip install beholder")
     bases: dict[str, str] = {}
-    for name in KNOWN_BASES:
-        if name.startswith("tiny-"):
-            continue
+    for name in EMBEDDED:
         try:
-            bases[name] = str(resolve(name))
+            bases[name] = str(installed(name))
         except BeholderError as error:
             bases[name] = f"missing: {error}"
             problems.append(str(error))

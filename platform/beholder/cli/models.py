@@ -16,13 +16,15 @@ app = typer.Typer(help="Base models: list them, fetch one from a hub.", no_args_
 @app.command("ls")
 def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Known bases, and whether their weights are here."""
-    from beholder.bases import KNOWN_BASES, resolve
+    from beholder.bases import KNOWN_BASES
+    from beholder.bases.catalog import installed
+    from beholder.bases.embedded import EMBEDDED
 
     rows = []
     for name, description in KNOWN_BASES.items():
         try:
-            if not name.startswith("tiny-"):  # those are made where they are needed
-                resolve(name)
+            if name in EMBEDDED:  # tiny ones are made where they are needed
+                installed(name)
             here = "yes"
         except BaseModelError:
             here = "no"
