@@ -11,17 +11,9 @@ from beholder.cluster.local import apply_settings
 apply_settings()
 
 
-@pytest.fixture(scope="session")
-def bases(tmp_path_factory):
-    """Where all tests keep the bases they make or convert: the same for each, and SmolLM2 alone takes 20 s."""
-    return tmp_path_factory.mktemp("bases")
-
-
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch, bases):
+def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
-    folder.mkdir()
-    (folder / "bases").symlink_to(bases)
     monkeypatch.setenv("BEHOLDER_HOME", str(folder))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     os.environ.setdefault("MPLBACKEND", "Agg")

@@ -48,6 +48,20 @@ class Task:
             raise DataError("a multiclass task needs at least two labels; for one label use kind: multilabel.")
 
 
+def tasks_of(labels: Sequence[str]) -> dict[str, list[int]]:
+    """The columns of each task, where several tasks are asked at once and every label is called `TASK.label`.
+
+    Empty where they are not: then all labels are one task's, which has no name.
+    """
+    columns: dict[str, list[int]] = {}
+    for column, label in enumerate(labels):
+        task, dot, _ = label.partition(".")
+        if not dot:
+            return {}
+        columns.setdefault(task, []).append(column)
+    return columns if len(columns) > 1 else {}
+
+
 @dataclass(frozen=True)
 class Problem:
     """One row refused at the door. `row` counts data rows from 1, the header not counted."""
@@ -134,6 +148,11 @@ class Annotations:
         """All columns as an Arrow table, in row order."""
         return cast("pa.Table", self.table.with_format("arrow")[:])
 
+    @property
+    def context_columns(self) -> list[str]:
+        """Names of the columns a source added."""
+        return [name for name in self.table.column_names if name not in COLUMNS]
+
     def column(self, name: str) -> list[Any]:
         """The values of a context column."""
         return self.arrow[name].to_pylist()
@@ -187,6 +206,14 @@ class Annotations:
                 digest.update(b"\0")
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def rows_of_tasks(self) -> dict[str, NDArray[np.int64]]:
+        """The rows in which a label of each task was asked: int64 [some]. Empty where there is one task only."""
+        asked = ~np.isnan(self.labels)
+        return {
+            task: np.flatnonzero(asked[:, columns].any(axis=1)) for task, columns in tasks_of(self.task.labels).items()
+        }
 
     def select(self, rows: NDArray[np.integer] | Sequence[int]) -> Annotations:
         """The given rows, in the given order."""

@@ -116,6 +116,7 @@ class Experiment(_Section):
                 arms.append(Arm(f"{name}~shuffled-users", shuffled, control_of=name))
         for arm in arms:
             _check_start(arm, {each.name: each for each in arms})
+            _check_tasks(arm, self.source)
         if self.evaluate.reference not in {arm.name for arm in arms}:
             known = [arm.name for arm in arms]
             raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
@@ -221,6 +222,15 @@ def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
     if arm.after not in trained:
         known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
         raise ExperimentError(f"methods.{arm.name}.from: {known}")
+
+
+def _check_tasks(arm: Arm, source: Any) -> None:
+    """Whether the source has the tasks an arm learns from."""
+    known = list(getattr(source, "sources", {}))
+    for task in getattr(arm.config, "tasks", None) or ():
+        if task not in known:
+            why = unknown("task", task, known) if known else "this source has one task only. Leave tasks out."
+            raise ExperimentError(f"methods.{arm.name}.tasks: {why}")
 
 
 def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:

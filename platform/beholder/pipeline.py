@@ -135,7 +135,8 @@ def run(
         annotations, parts = prepared.annotations, prepared.split
         reporter.say(f"data: {prepared.loaded.origin}")
         if prepared.loaded.refused:
-            reporter.say(f"{prepared.loaded.refused:,} bad rows left out, kept in {prepared.loaded.refused_file}")
+            kept = ", ".join(map(str, prepared.loaded.refused_files))
+            reporter.say(f"{prepared.loaded.refused:,} bad rows left out, kept in {kept}")
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
         reporter.say(
             f"{len(annotations):,} annotations of {len(annotations.distinct_texts[0]):,} texts by "

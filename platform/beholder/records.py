@@ -124,6 +124,7 @@ def track(
                     "ece": method["ece"],
                     "seconds": method["seconds"],
                     **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
+                    **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
                 },
                 {"method": arms[name].method, "control_of": arms[name].control_of or ""},
             )

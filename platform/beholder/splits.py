@@ -184,7 +184,7 @@ def _uniform(seed: int, key: str) -> float:
 def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool = False) -> NDArray[np.object_]:
     table = annotations.table
     if column not in table.column_names:
-        context = [name for name in table.column_names if name not in ("text_id", "text", "user_id", "labels")]
+        context = annotations.context_columns
         raise SplitError(
             f"split.column: {unknown('column', column, context)} Name it under source, or split by text."
             if context

@@ -95,7 +95,7 @@ def test_convabuse_refuses_a_severity_outside_the_scale_or_skips_it(tmp_path):
         load(source("convabuse", path=folder))
     loaded = load(source("convabuse", path=folder), on_bad_rows="skip")
     assert loaded.refused == 1 and len(loaded.annotations) == 5
-    refused = pd.read_csv(loaded.refused_file)
+    refused = pd.read_csv(loaded.refused_files[0])
     assert refused["text_id"].tolist() == ["c4"] and "not a label" in refused["reason"][0]
 
 
@@ -312,7 +312,7 @@ def test_goemotions_skips_bad_rows_of_any_of_its_files(tmp_path):
     frame = pd.read_csv(folder / "goemotions_3.csv", dtype=str)
     frame.assign(text=["fine", " "]).to_csv(folder / "goemotions_3.csv", index=False)
     loaded = load(source("goemotions", path=folder), on_bad_rows="skip")
-    refused = pd.read_csv(loaded.refused_file)
+    refused = pd.read_csv(loaded.refused_files[0])
     assert loaded.refused == 1 and refused["file"].tolist() == ["goemotions_3.csv"]
     assert 'goemotions_3.csv, row 2, column "text"' in refused["reason"][0]
 

@@ -81,7 +81,7 @@ def test_any_table_is_read_as_it_was_written_in_every_format(tmp_path_factory, n
     assert annotations.labels.tolist() == [[a, float(s >= 4)] for a, s in zip(angry, stars, strict=True)]
     assert list(annotations.text_ids) == [text_key(value) for value in texts]
     assert annotations.table["stars"][:] == [str(value) for value in stars]
-    assert loaded.refused == 0 and loaded.refused_file is None
+    assert loaded.refused == 0 and loaded.refused_files == ()
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -205,8 +205,8 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, row, column, message):
 
     loaded = read(path, on_bad_rows="skip")
     assert loaded.refused == 1 and list(loaded.annotations.texts) == ["a", "c"]
-    assert loaded.refused_file == tmp_path / "mine.csv.refused.csv"
-    with loaded.refused_file.open(newline="", encoding="utf-8") as stream:
+    assert loaded.refused_files == (tmp_path / "mine.csv.refused.csv",)
+    with loaded.refused_files[0].open(newline="", encoding="utf-8") as stream:
         header, refused = list(csv.reader(stream))
     assert header == ["text", "user_id", "angry", "reason"]
     assert refused[:3] == next(csv.reader([row])) and message in refused[3]
@@ -226,9 +226,8 @@ def test_refused_rows_go_home_where_the_folder_of_the_input_cannot_be_written(tm
     monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("os.access", lambda place, mode: False)
     loaded = read(path, on_bad_rows="skip")
-    assert (
-        loaded.refused_file == tmp_path / "home" / "refused" / "mine.csv.refused.csv" and loaded.refused_file.is_file()
-    )
+    (file,) = loaded.refused_files
+    assert file == tmp_path / "home" / "refused" / "mine.csv.refused.csv" and file.is_file()
 
 
 def test_an_experiment_file_says_where_its_table_is_described_wrongly():
@@ -257,7 +256,7 @@ def test_duplicates_by_text_id_are_named_by_their_column(tmp_path):
 def test_a_duplicate_is_of_the_first_row_that_counts(tmp_path):
     path = write(tmp_path / "mine.csv", "text,user_id,angry\na,u,\na,u,1\na,u,0\n")
     loaded = read(path, on_bad_rows="skip", allow_missing=True)
-    reasons = pd.read_csv(loaded.refused_file)["reason"]
+    reasons = pd.read_csv(loaded.refused_files[0])["reason"]
     assert "no label at all" in reasons[0] and 'row 3, column "text": user "u"' in reasons[1]
     assert "already in row 2." in reasons[1] and loaded.annotations.labels.tolist() == [[1.0]]
 

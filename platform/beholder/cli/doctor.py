@@ -98,7 +98,9 @@ def examine() -> dict[str, Any]:
         },
         "home": {"folder": str(home()), "writable": os.access(existing, os.W_OK)},
         "mlflow": {"store": tracking_uri(), "state": store},
-        "data": {name: str(locate(name) or "not found") for name in SOURCES if name not in ("table", "simulated")},
+        "data": {
+            name: str(locate(name) or "not found") for name in SOURCES if name not in ("table", "simulated", "several")
+        },
         "bases": bases,
         "machine": {
             "cores": os.cpu_count(),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from beholder.cli.console import RunReporter, console, gain_table, print_json
+from beholder.cli.console import RunReporter, console, print_gains, print_json
 from beholder.errors import ExperimentError
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
@@ -51,7 +51,7 @@ def run_command(
     if as_json:
         print_json(outcome.results)
         return
-    console.print(gain_table(outcome.results))
+    print_gains(outcome.results)
     _say_registered(outcome.results)
     console.print(f"run: {outcome.run_folder}   again: beholder report {outcome.run_folder.name}", markup=False)
 
@@ -101,7 +101,7 @@ def report_command(
     if as_json:
         print_json(whole)
         return
-    console.print(gain_table(whole))
+    print_gains(whole)
     console.print(f"figures: {folder / 'figures'}", markup=False)
 
 
@@ -127,7 +127,7 @@ def demo_command(
     console.print()
     console.print(f"data: {results['data']['origin']}", markup=False)
     console.print(f"base: {results['base']}", markup=False)
-    console.print(gain_table(results))
+    print_gains(results)
     _say_registered(results)
     _say_disagreement(outcome)
     total = sum(outcome.seconds.values())

@@ -10,7 +10,7 @@ reference are compared under the same draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,16 @@ class LabelGain:
 
 
 @dataclass(frozen=True)
+class TaskGain:
+    """The gain in macro-F1 over the labels of one task, in percentage points; NaN where none has a positive."""
+
+    task: str
+    points: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Gain:
     """A method against the reference.
 
@@ -43,6 +53,7 @@ class Gain:
         headroom: difference / (1 - the reference's macro-F1), a fraction; None where that is 0.
         low, high: the interval of `points`.
         per_label: the same per label.
+        per_task: the same per task, where there are several.
     """
 
     points: float
@@ -51,6 +62,7 @@ class Gain:
     low: float
     high: float
     per_label: tuple[LabelGain, ...]
+    per_task: tuple[TaskGain, ...] = ()
 
     @property
     def above_zero(self) -> bool:
@@ -75,6 +87,7 @@ def gains(
     text_ids: NDArray[np.object_],
     user_ids: NDArray[np.object_],
     *,
+    tasks: Mapping[str, Sequence[int]] | None = None,
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -86,6 +99,7 @@ def gains(
         reference: the name of the method gains are measured against.
         labels: float [rows, labels], NaN = not asked.
         text_ids, user_ids: str [rows]. Where there is one user only, texts alone are resampled, and vice versa.
+        tasks: the label columns of each task, where there are several.
         draws: bootstrap draws.
         seed: of the draws.
         level: of the interval (percentiles).
@@ -109,6 +123,10 @@ def gains(
         parts = sums.astype(np.float64).reshape(*sums.shape[:-1], *shape)
         return f1(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :])
 
+    def over_reference(f1s: Floats, place: int, columns: Sequence[int] | slice) -> Floats:
+        """[..., methods, labels] -> difference in macro-F1 over some labels [...]."""
+        return macro(f1s[..., place, columns]) - macro(f1s[..., 0, columns])
+
     here = per_label(stacked.sum(axis=0, dtype=np.float64))  # [methods, labels]
     drawn = np.concatenate(
         [per_label(weights @ stacked) for weights in row_weights(text_ids, user_ids, draws, seed)]
@@ -116,8 +134,8 @@ def gains(
     quantiles = [(1 - level) / 2, (1 + level) / 2]
     found: dict[str, Gain] = {}
     for place, name in enumerate(names):
-        difference = float(macro(here)[place] - macro(here)[0])
-        low, high = _interval(macro(drawn)[:, place] - macro(drawn)[:, 0], quantiles)
+        difference = float(over_reference(here, place, slice(None)))
+        low, high = _interval(over_reference(drawn, place, slice(None)), quantiles)
         base = float(macro(here)[0])
         found[name] = Gain(
             points=100 * difference,
@@ -132,6 +150,14 @@ def gains(
                     *(100 * end for end in _interval(drawn[:, place, label] - drawn[:, 0, label], quantiles)),
                 )
                 for label in range(labels.shape[1])
+            ),
+            per_task=tuple(
+                TaskGain(
+                    task,
+                    100 * float(over_reference(here, place, columns)),
+                    *(100 * end for end in _interval(over_reference(drawn, place, columns), quantiles)),
+                )
+                for task, columns in (tasks or {}).items()
             ),
         )
     return {name: found[name] for name in decisions}

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations
+from beholder.annotations import Annotations, tasks_of
 from beholder.evaluation.gains import Gain, gains, user_gains
 from beholder.evaluation.metrics import (
     Decisions,
@@ -125,8 +125,23 @@ class Results:
                 "worse": int((by_user < 0).sum()),
                 "same": int((by_user == 0).sum()),
             },
+            **self._per_task(decisions, gain),
             "wins": self.wins(arm),
             "seconds": arm.seconds,
+        }
+
+    def _per_task(self, decisions: Decisions, gain: Gain) -> dict[str, Any]:
+        """Macro-F1 and gain over the labels of each task; nothing where there is one task only."""
+        tasks = tasks_of(self.label_names)
+        if not tasks:
+            return {}
+        return {
+            "per_task": {
+                task: macro_f1(decisions[:, columns], self.test.labels[:, columns]) for task, columns in tasks.items()
+            },
+            "per_task_gain": {
+                each.task: {"points": each.points, "low": each.low, "high": each.high} for each in gain.per_task
+            },
         }
 
     def user_table(self) -> pa.Table:
@@ -161,7 +176,17 @@ def evaluate(
         DataError: no arm is called `reference`.
     """
     decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
-    found = gains(decisions, reference, test.labels, test.text_ids, test.user_ids, draws=draws, seed=seed, level=level)
+    found = gains(
+        decisions,
+        reference,
+        test.labels,
+        test.text_ids,
+        test.user_ids,
+        tasks=tasks_of(label_names),
+        draws=draws,
+        seed=seed,
+        level=level,
+    )
     return Results(tuple(arms), tuple(label_names), kind, reference, valid, test, found, draws, level)
 
 

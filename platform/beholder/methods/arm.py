@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from beholder.annotations import Annotations
+from beholder.errors import MethodError
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import write_scores
 from beholder.methods.controls import shuffle_users
@@ -50,6 +51,25 @@ def as_seen(config: MethodConfig, parts: dict[str, Annotations], seed: int) -> d
     return {part: shuffle_users(rows, seed + i) for i, (part, rows) in enumerate(sorted(parts.items()))}
 
 
+def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annotations, Annotations]:
+    """The training and validation rows this arm learns from, of those it sees: all, or those of its `tasks`.
+
+    Raises:
+        MethodError: there are none.
+    """
+    tasks = getattr(config, "tasks", None)
+    if tasks is None:
+        return seen["train"], seen["valid"]
+
+    def of_tasks(part: str) -> Annotations:
+        mine = np.concatenate([seen[part].rows_of_tasks[task] for task in tasks])
+        if not len(mine):
+            raise MethodError(f"tasks: {', '.join(tasks)} has no {part} rows. Use more rows, or leave tasks out.")
+        return seen[part].select(np.unique(mine))
+
+    return of_tasks("train"), of_tasks("valid")
+
+
 def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, context: Context) -> None:
     """Fit, save, score validation and test rows, write the scores.
 
@@ -58,7 +78,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     started = time.perf_counter()
     config = job.settings
     seen = as_seen(config, parts, context.seed)
-    fitted = config.fit(seen["train"], seen["valid"], context)
+    fitted = config.fit(*to_learn(config, seen), context)
     fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
     scores = {part: fitted.score(list(seen[part].texts), list(seen[part].user_ids)) for part in ("valid", "test")}
     seconds = time.perf_counter() - started + fitted.training.elsewhere

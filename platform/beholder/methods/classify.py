@@ -37,10 +37,11 @@ class ClassifyConfig(MethodConfig):
     """One model for all: the text alone, rows grouped by text.
 
     `batch_size` counts distinct texts, each with all its judgements. `lora: null` trains every weight (a plain
-    fine-tune).
+    fine-tune). `tasks`: of a source with several, learn from the rows of these only.
     """
 
     method: Literal["cls"] = "cls"
+    tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     epochs: int = Field(default=8, ge=1)
     patience: int = Field(default=3, ge=1)
     batch_size: int = Field(default=32, ge=1)
@@ -293,8 +294,12 @@ class FittedClassifier:
 
 
 def _start_at_frequencies(network: Classifier, train: Annotations) -> None:
-    """Start the head at each label's frequency, so that rare labels need not be unlearned first."""
-    frequency = np.clip(np.nanmean(train.labels, axis=0), 1e-4, 1 - 1e-4)
+    """Start the head at each label's frequency, so that rare labels need not be unlearned first.
+
+    A label nobody was asked (of another task) starts at 0 and stays about there: the model does not claim to know it.
+    """
+    asked = np.maximum((~np.isnan(train.labels)).sum(axis=0), 1)
+    frequency = np.clip(np.nansum(train.labels, axis=0) / asked, 1e-4, 1 - 1e-4)
     start = np.log(frequency) if train.task.kind == "multiclass" else np.log(frequency / (1 - frequency))
     with torch.no_grad():
         network.head.bias.copy_(torch.from_numpy(start))

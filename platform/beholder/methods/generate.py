@@ -42,9 +42,11 @@ class LanguageConfig(MethodConfig):
 
     The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements. `batch_size`
     counts distinct texts, each with all its judgements. `lora: null` trains every weight.
+    `tasks`: see `ClassifyConfig`.
     """
 
     method: Literal["lm"] = "lm"
+    tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     prompt: PromptSettings = PromptSettings()
     epochs: int = Field(default=3, ge=1)
     patience: int = Field(default=2, ge=1)

@@ -43,6 +43,7 @@ class PersonalConfig(MethodConfig):
     method: Literal["cls-u"] = "cls-u"
     from_: str = Field(default="cls", alias="from")
     bank: BankSettings = BankSettings()
+    tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     shuffle_users: bool = False
 
     personal: ClassVar[bool] = True

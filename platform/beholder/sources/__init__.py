@@ -1,7 +1,7 @@
 """Where annotations come from: known data sets, the user's own table, a simulated population.
 
 `load(config)` gives checked Annotations and one line that says what they are. A new source is a file with a settings
-class and a `load`, and a line in `_SOURCES`.
+class and a `load`, and a line in `single.SINGLE` and in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from beholder.errors import DataError, unknown
-from beholder.sources import brighter, convabuse, goemotions, rottger, simulated, table, unhealthy
-from beholder.sources.brighter import Brighter
-from beholder.sources.convabuse import ConvAbuse
+from beholder.sources import several
 from beholder.sources.door import BadRows, Loaded
 from beholder.sources.finding import DataNotFound, find, locate
-from beholder.sources.goemotions import GoEmotions
-from beholder.sources.rottger import Rottger
-from beholder.sources.simulated import Simulated
-from beholder.sources.table import Table
-from beholder.sources.unhealthy import Unhealthy
+from beholder.sources.several import Several
+from beholder.sources.single import SINGLE, SingleConfig
 
-SourceConfig = Annotated[
-    ConvAbuse | Brighter | Rottger | GoEmotions | Unhealthy | Table | Simulated, Field(discriminator="name")
-]
+SourceConfig = Annotated[SingleConfig | Several, Field(discriminator="name")]
 
 SOURCES: dict[str, str] = {
     "convabuse": "abuse of chatbots and how, 8 expert annotators, English, CC BY 4.0",
@@ -35,16 +28,12 @@ SOURCES: dict[str, str] = {
     "unhealthy": "healthy or unhealthy comments and how, 588 workers, English, CC BY-NC-SA 4.0",
     "table": "your own CSV, TSV, Parquet, JSON lines or saved `datasets` folder",
     "simulated": "readers with known biases, over real texts or templates",
+    "several": "several of these at once, as tasks of one model",
 }
 
 _SOURCES: dict[str, tuple[type[BaseModel], Callable[[Any, BadRows], Loaded]]] = {
-    "convabuse": (ConvAbuse, convabuse.load),
-    "brighter": (Brighter, brighter.load),
-    "rottger": (Rottger, rottger.load),
-    "goemotions": (GoEmotions, goemotions.load),
-    "unhealthy": (Unhealthy, unhealthy.load),
-    "table": (Table, table.load),
-    "simulated": (Simulated, simulated.load),
+    **SINGLE,
+    "several": (Several, several.load),
 }
 
 __all__ = [

@@ -26,13 +26,13 @@ class Loaded:
     """What a source gives.
 
     `origin`: one line for people: what data, where it was found, its licence. `refused`: rows skipped, all of which
-    stand in `refused_file` with the reason.
+    stand in `refused_files` with the reason.
     """
 
     annotations: Annotations
     origin: str
     refused: int = 0
-    refused_file: Path | None = None
+    refused_files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def admit(draft: Draft, origin: str, on_bad_rows: BadRows) -> Loaded:
         context={name: values[kept].tolist() for name, values in draft.context.items()},
         where=str(where),
     )
-    return Loaded(annotations, origin, len(bad), _write_refused(draft.raw, bad) if bad else None)
+    return Loaded(annotations, origin, len(bad), (_write_refused(draft.raw, bad),) if bad else ())
 
 
 def _text_ids(texts: NDArray[np.object_]) -> NDArray[np.object_]:
