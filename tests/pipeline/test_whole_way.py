@@ -229,55 +229,6 @@ def test_a_damaged_bundle_is_named_and_never_opened(finished, tmp_path):
         open_bundle(folder)
 
 
-def test_what_was_forgotten_and_in_which_words_was_asked_are_on_record(home, ray_once):
-    from mlflow import MlflowClient
-
-    prompted = {"epochs": 1, "prompt": {"wording": "brief"}}
-    settings = small(
-        base="tiny-llama",
-        methods={"query": {}, "lm": prompted, "cls": {"epochs": 1, "max_tokens": 48}},
-        forgetting={"source": {**small()["source"], "users": 3}, "rows": 12, "window": 400},
-    )
-    del settings["register"]
-    heard = Heard()
-    outcome = pipeline.run(make_experiment(settings), heard)
-    found = outcome.results["forgetting"]
-    assert set(found["arms"]) == {"lm", "cls"} and found["rows"] == {"valid": 12, "test": 12}
-    assert all(measures["perplexity"] > 1 for measures in (found["before"], *found["arms"].values()))
-    assert found["arms"]["lm"]["perplexity"] != found["before"]["perplexity"]
-    assert {"forgetting, base", "forgetting, lm", "forgetting, cls"} <= {arm for arm, *_ in heard.steps}
-    assert "base rates alone" in called("report", "small").stdout
-
-    tracker = MlflowClient(outcome.results["mlflow"]["uri"])
-    experiment = tracker.get_experiment_by_name("small")
-    runs = {run.info.run_name: run.data for run in tracker.search_runs([experiment.experiment_id])}
-    for arm in ("lm", "cls"):
-        assert runs[arm].metrics["forgetting.perplexity"] == pytest.approx(found["arms"][arm]["perplexity"])
-        assert "forgetting.macro_f1" in runs[arm].metrics
-    assert runs["query"].tags["prompt"] == "wording-plain" and runs["lm"].tags["prompt"] == "wording-brief"
-    assert tracker.get_prompt_version("wording-brief", int(runs["lm"].tags["prompt_version"])) is not None
-    assert "prompt" not in runs["cls"].tags
-
-    # Other rows elsewhere: measured again, and nothing is fitted again.
-    settings["forgetting"]["rows"] = 14
-    heard = Heard()
-    again = pipeline.run(make_experiment(settings), heard)
-    assert again.run_folder == outcome.run_folder and again.results["methods"] == outcome.results["methods"]
-    assert {arm for arm, *_ in heard.steps} == {"forgetting, base", "forgetting, lm", "forgetting, cls"}
-    assert again.results["forgetting"]["rows"]["test"] == 14
-
-
-def test_a_failing_method_is_one_error_and_finished_ones_are_kept(home, ray_once):
-    broken = small()
-    broken["methods"]["cls"] = {"epochs": 1, "max_tokens": 48, "lora": {"targets": ["nowhere"]}}
-    with pytest.raises(BeholderError, match="targets does not fit") as refused:
-        pipeline.run(make_experiment(broken))
-    assert not isinstance(refused.value, ClusterError)
-    run = next((home / "runs").iterdir())
-    assert (run / "methods" / "user-prior" / "done.json").exists()
-    assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
-
-
 @pytest.mark.parametrize(
     ("name", "more"),
     [
