@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 
 from beholder import __version__
 from beholder.annotations import Annotations, text_key
-from beholder.bases import resolve
+from beholder.bases import facts_of
+from beholder.bases.forms import require_form
 from beholder.bases.loading import weights_checksum
 from beholder.cluster.train import FitJob, fit_arms
-from beholder.errors import DataError
+from beholder.errors import BeholderError, DataError
 from beholder.evaluation import figures, report
 from beholder.experiment import Arm, Experiment
 from beholder.home import home
@@ -94,7 +95,8 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         BeholderError: data, split, base or methods cannot be used; nothing was left behind.
     """
     arms = experiment.arms
-    base_checksum = weights_checksum(resolve(experiment.base))
+    require_form(experiment.base)
+    base = facts_of(experiment.base)
     loaded = load(experiment.source, on_bad_rows)
     annotations = _limited(loaded.annotations, experiment.limits.rows, experiment.seed)
     parts = split(annotations, experiment.split)
@@ -105,7 +107,13 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
                 f'{loaded.origin}: label "{label}" has no positive among the {len(train)} training rows. '
                 "Leave it out under source, or use more rows."
             )
-    inputs = [annotations.fingerprint, parts.hash, base_checksum, str(experiment.seed), __version__]
+    for arm in arms:
+        try:
+            arm.config.check(base, train.task)
+        except BeholderError as error:
+            raise type(error)(f"methods.{arm.name}: {error}") from error
+    held = f"{weights_checksum(base.folder)} {base.form}"
+    inputs = [annotations.fingerprint, parts.hash, held, str(experiment.seed), __version__]
     jobs = _jobs(arms, inputs)
     return Prepared(loaded, annotations, parts, jobs)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from beholder import __version__
 from beholder.annotations import Annotations
+from beholder.bases.forms import ROUNDING, split_form
 from beholder.errors import RegistryError
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import Arm, Experiment
@@ -22,9 +23,6 @@ from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routes import Candidate, Choice, choose
 from beholder.tracking import ChildRun, log_run, tracking_uri
-
-PARITY = 1e-4
-"""Largest difference allowed between a bundle's scores and those it was evaluated with."""
 
 
 def choose_arms(arms: list[Arm], valid: dict[str, float]) -> Choice | None:
@@ -64,7 +62,7 @@ def make_bundle(
     }
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
-    if difference > PARITY:
+    if difference > ROUNDING[split_form(experiment.base)[1]]:
         raise RegistryError(
             f"{folder / 'bundle'}: loaded again, it scores differently by {difference:.2g}. It was not published."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from beholder.bases.embedded import EMBEDDED, convert_gguf
+from beholder.bases.forms import split_form
 from beholder.bases.tiny import ARCHITECTURES, make_tiny
 from beholder.errors import BaseModelError, unknown
 from beholder.home import home
@@ -19,12 +20,13 @@ def resolve(name: str, download: bool = False) -> Path:
     """The folder of a base: a known name, a local folder, or a hub id (`owner/model`) that is in the hub's cache.
 
     Args:
-        name: what the experiment file says under `base`.
+        name: what the experiment file says under `base`; a form (`forms`) after it makes no difference here.
         download: fetch a hub id that is not in the cache. Off by default, so that a closed network fails at once.
 
     Raises:
         BaseModelError: says where was looked and what to do.
     """
+    name, _ = split_form(name)
     if name in EMBEDDED:
         folder, gguf = installed(name), EMBEDDED[name].gguf
         return convert_gguf(folder, gguf, home() / "bases" / name) if gguf else folder

@@ -25,7 +25,7 @@ class Classifier(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         self.users: nn.Embedding | None = None
         if user_slots:
-            vocabulary: Any = base.model.get_input_embeddings().weight  # [vocabulary, width]
+            vocabulary: Any = base.model.get_input_embeddings().weight.float()  # [vocabulary, width]
             self.users = nn.Embedding(user_slots, base.width)
             with torch.no_grad():
                 spread = float(vocabulary.std())
@@ -43,12 +43,13 @@ class Classifier(nn.Module):
         words = self.model.get_input_embeddings()(tokens)  # type: ignore[operator]
         known = self.users(user.clamp(min=0))  # [rows, width]
         reader = torch.where(user[:, None] < 0, self.users.weight.mean(dim=0), known)
-        embedded = torch.cat([reader[:, None], words], dim=1)  # [rows, 1 + tokens, width]
+        embedded = torch.cat([reader[:, None].to(words.dtype), words], dim=1)  # [rows, 1 + tokens, width]
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         return {"inputs_embeds": embedded, "attention_mask": mask}, mask
 
     def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """[rows, tokens, width] -> [rows, width]."""
+        """[rows, tokens, width] -> float32 [rows, width], whatever the base computes in."""
+        hidden = hidden.float()
         if self.takes_last:
             last = mask.sum(dim=1) - 1  # [rows]
             return hidden[torch.arange(len(hidden), device=hidden.device), last]
@@ -62,4 +63,4 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> Tensor:
         """Logits: [rows, labels]."""
-        return self.head(self.features(tokens, mask, user).to(self.head.weight.dtype))
+        return self.head(self.features(tokens, mask, user))

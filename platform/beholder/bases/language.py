@@ -72,7 +72,7 @@ def body_of(model: Any) -> nn.Module:
 def _output_scale(base: Base) -> float:
     """Some models scale their logits: how, is measured; one whose logits are no projection is refused."""
     model: Any = base.model
-    ids = torch.arange(4)[None] + 5
+    ids = torch.arange(4, device=model.device)[None] + 5
     if base.architecture == "encoder-decoder":
         said = model(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True)
         hidden = model.get_decoder()(

@@ -19,6 +19,7 @@ def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     from beholder.bases import KNOWN_BASES
     from beholder.bases.catalog import installed
     from beholder.bases.embedded import EMBEDDED
+    from beholder.bases.forms import FORMS
 
     rows = []
     for name, description in KNOWN_BASES.items():
@@ -32,6 +33,8 @@ def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     print_rows(rows, as_json)
     if not as_json:
         console.print("A local folder or a hub id (owner/model) will do as well.", markup=False)
+        for form, description in FORMS.items():
+            console.print(f"NAME@{form:<5} {description}", markup=False)
 
 
 @app.command("pull")

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from beholder.bases.facts import BaseFacts
 from beholder.bases.loading import Base
 from beholder.errors import MethodError
 
@@ -28,12 +29,19 @@ class LoraSettings(BaseModel):
     targets: Literal["auto", "all-linear"] | tuple[str, ...] = "auto"
 
 
+def check_trainable(base: BaseFacts, lora: LoraSettings | None) -> None:
+    """Raise a MethodError where all weights are to be trained that are held in 4 bits."""
+    if lora is None and base.form == "nf4":
+        raise MethodError(f"lora: null trains all weights, and those of base {base.name!r} are 4-bit. Give lora.")
+
+
 def adapted(base: Base, lora: LoraSettings | None) -> PreTrainedModel:
     """The base's model with a new adapter to train, or all its weights to train where `lora` is None.
 
     Raises:
-        MethodError: `lora.targets` names nothing in this base.
+        MethodError: `lora.targets` names nothing in this base, or its weights cannot be trained.
     """
+    check_trainable(base, lora)
     if lora is None:
         base.model.requires_grad_(True)
         return base.model
@@ -44,6 +52,8 @@ def adapted(base: Base, lora: LoraSettings | None) -> PreTrainedModel:
     for module in base.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    if base.form == "nf4":  # who asks for it has little memory: forward passes are made again for their gradients
+        base.model.gradient_checkpointing_enable({"use_reentrant": False})
     targets = lora.targets
     config = LoraConfig(
         r=lora.rank,
@@ -59,9 +69,19 @@ def adapted(base: Base, lora: LoraSettings | None) -> PreTrainedModel:
     return model
 
 
+def fold(model: Any, base: Base) -> None:
+    """Add a trained adapter to the weights, so that a forward pass does not pay for it.
+
+    In 4-bit weights it would be lost: there it stays beside them. (In bfloat16 the sum is as near to float32 as the two
+    apart: of SmolLM2's logits, 0.09 to 0.13 against 0.10 to 0.15 on average.)
+    """
+    if hasattr(model, "peft_config") and base.form != "nf4":
+        model.merge_adapter()
+
+
 def adapter_checksum(model: nn.Module, base: Base) -> str:
     """SHA-256 of the base and of what was trained: the adapter, or all weights where there is none."""
-    digest = hashlib.sha256(base.checksum.encode())
+    digest = hashlib.sha256(base.identity.encode())
     whole = not hasattr(model, "peft_config")
     for name, tensor in sorted(model.state_dict().items()):
         if whole or ".lora_" in name:

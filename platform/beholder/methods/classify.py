@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import Tensor
 
 from beholder.annotations import Annotations, Task
-from beholder.bases import Base, load_base
+from beholder.bases import Base, BaseFacts, load_base
 from beholder.bases.classifier import Classifier
+from beholder.bases.endpoint import Endpoint
 from beholder.bases.tokens import Encoded, encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.adapted import LoraSettings, adapted, load_adapter, save_adapter
+from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
 from beholder.methods.training import Schedule, fine_tune
@@ -50,6 +51,12 @@ class ClassifyConfig(MethodConfig):
     lora: LoraSettings | None = LoraSettings()
 
     trains: ClassVar[bool] = True
+
+    def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
+        """See `MethodConfig.check`."""
+        super().check(base, task)
+        if isinstance(base, BaseFacts):
+            check_trainable(base, self.lora)
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedClassifier:
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
@@ -179,14 +186,13 @@ class FittedClassifier:
 
     def settle(self) -> None:
         """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
-        if self.adapted:
-            self.network.model.merge_adapter()  # type: ignore[operator]
+        fold(self.network.model, self.base)
         self.network.to(self.device).eval()
 
     @property
     def checksum(self) -> str:
         """SHA-256 of what was trained, and of the base: equal checksums mean the same model."""
-        digest = hashlib.sha256(self.base.checksum.encode())
+        digest = hashlib.sha256(self.base.identity.encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             if not self.adapted or not name.startswith("model.") or ".lora_" in name:
                 digest.update(name.encode())

@@ -150,20 +150,18 @@ class MethodConfig(BaseModel):
         kind: BaseKind = "endpoint" if isinstance(base, Endpoint) else base.architecture
         if self.bases and kind not in self.bases:
             name = base.model if isinstance(base, Endpoint) else base.name
-            raise MethodError(
-                f"base {name!r} is {_CANNOT[kind]}. Or give a base that is: {', '.join(self.bases)} (`beholder methods`)."
-            )
+            raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
         raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
 
 
-_CANNOT: dict[BaseKind, str] = {
-    "encoder": "an encoder, a base that cannot write: use cls, cls-p or cls-u with it",
-    "decoder": "a decoder",
-    "encoder-decoder": "an encoder-decoder",
-    "endpoint": "an endpoint, a base that can only be asked: use query or query-p with it",
+_KINDS: dict[BaseKind, str] = {
+    "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",
+    "decoder": "a decoder. Use a method that reads it",
+    "encoder-decoder": "an encoder-decoder. Use a method that reads it",
+    "endpoint": "an endpoint, a base that can only be asked. Use query or query-p",
 }
 
 

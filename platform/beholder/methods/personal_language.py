@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from beholder.bases.reading import Pack, packs
 from beholder.bases.tokens import length_cut
 from beholder.methods.answers import Tokens, walk
 from beholder.methods.generate import FittedLanguage
-from beholder.methods.method import Scores
+from beholder.methods.method import WRITERS, BaseKind, Scores
 from beholder.methods.personal import FittedBank, PersonalConfig
 from beholder.methods.prompted import Prompted
 from beholder.prompts.tokens import Segments
@@ -41,6 +41,8 @@ class PersonalLanguageConfig(PersonalConfig):
 
     method: Literal["lm-u"] = "lm-u"  # type: ignore[assignment]
     from_: str = Field(default="lm", alias="from")
+
+    bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
     def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
         return LanguageGround(

@@ -14,13 +14,14 @@ from pydantic import Field
 
 from beholder.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.method import BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
 
 
 class PriorConfig(MethodConfig):
     """How often each label is given, the same for everyone."""
 
     method: Literal["prior"] = "prior"
+    bases: ClassVar[tuple[BaseKind, ...]] = ()
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPrior:
         """Count."""
@@ -37,6 +38,7 @@ class UserPriorConfig(MethodConfig):
     method: Literal["user-prior"] = "user-prior"
     strength: float = Field(default=10.0, ge=0)
     personal: ClassVar[bool] = True
+    bases: ClassVar[tuple[BaseKind, ...]] = ()
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPrior:
         """Count per user."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beholder.annotations import Annotations, Task
+from beholder.bases.facts import BaseFacts
 from beholder.bases.language import LanguageModel, load_language_model
 from beholder.bases.reading import PACK, packs
 from beholder.errors import MethodError
@@ -22,6 +23,30 @@ from beholder.methods.answers import AnswerSpace, Tokens, Walk, first_step, walk
 from beholder.prompts.prompt import Prompter, say_cuts
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.tokens import PromptTokens, Segments
+
+ROOM = 16
+"""Tokens of a text there has to be room for, at least."""
+
+
+def answer_space(base: BaseFacts, prompter: Prompter, max_tokens: int) -> tuple[PromptTokens, AnswerSpace]:
+    """How a base reads prompts, and what it may answer: known without its weights.
+
+    Raises:
+        MethodError: an answer has no end in this base, or instruction and answer leave no room for a text.
+    """
+    if base.tokenizer.eos_token_id is None:
+        raise MethodError(f"base {base.name!r}: its tokenizer has no end token. Set one in its folder.")
+    limit = min(max_tokens, base.max_tokens)
+    tokens = PromptTokens(base.tokenizer, limit, prompter.wording.system)
+    space = AnswerSpace.of(prompter.task, prompter.words, tokens, int(base.tokenizer.eos_token_id))  # type: ignore[arg-type]
+    told = tokens.length(prompter.prompt("", ""))
+    if told + space.longest + ROOM > limit:
+        raised = "Raise it" if limit == max_tokens else f"Base {base.name!r} reads no more: use another"
+        raise MethodError(
+            f"max_tokens: {limit} leaves no room for a text: the instruction takes {told} tokens, the longest answer "
+            f"{space.longest}. {raised}, or leave labels out."
+        )
+    return tokens, space
 
 
 class Prompted:
@@ -37,16 +62,7 @@ class Prompted:
     def __init__(self, language: LanguageModel, prompter: Prompter, max_tokens: int, device: str) -> None:
         self.language, self.prompter, self.device = language, prompter, device
         self.max_tokens = min(max_tokens, language.base.max_tokens)
-        tokenizer = language.base.tokenizer
-        if tokenizer.eos_token_id is None:
-            raise MethodError(f"base {language.base.name!r}: its tokenizer has no end token. Set one in its folder.")
-        self.tokens = PromptTokens(tokenizer, self.max_tokens, prompter.wording.system)
-        self.space = AnswerSpace.of(prompter.task, prompter.words, self.tokens, int(tokenizer.eos_token_id))  # type: ignore[arg-type]
-        if self.space.longest >= self.max_tokens // 2:
-            raise MethodError(
-                f"max_tokens: {self.max_tokens} leaves no room for a text: the longest answer alone takes "
-                f"{self.space.longest} tokens. Raise it, or use a base that reads more."
-            )
+        self.tokens, self.space = answer_space(language.base, prompter, max_tokens)
         self.cuts: Counter[str] = Counter()
         self._prompts_made = 0
 

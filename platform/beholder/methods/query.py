@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from beholder.annotations import Annotations, Task
+from beholder.bases import BaseFacts
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.language import load_language_model
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.calibration import Calibration, fit_calibration
-from beholder.methods.method import Context, Fitted, MethodConfig, Scores, Training, score_every_pair
-from beholder.methods.prompted import Prompted, read_prompted, write_prompted
+from beholder.methods.method import (
+    WRITERS,
+    BaseKind,
+    Context,
+    Fitted,
+    MethodConfig,
+    Scores,
+    Training,
+    score_every_pair,
+)
+from beholder.methods.prompted import Prompted, answer_space, read_prompted, write_prompted
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.tokens import Segments
@@ -36,6 +46,14 @@ class QueryConfig(MethodConfig):
     prompt: PromptSettings = PromptSettings()
     decode: Decode = "likelihood"
     max_tokens: int = Field(default=1_024, ge=16)
+
+    bases: ClassVar[tuple[BaseKind, ...]] = (*WRITERS, "endpoint")
+
+    def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
+        """See `MethodConfig.check`."""
+        super().check(base, task)
+        if isinstance(base, BaseFacts):
+            answer_space(base, Prompter(task, self.prompt, None, self.personal, seed=0), self.max_tokens)
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Calibrate on validation; nothing else is learned."""

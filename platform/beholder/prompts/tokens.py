@@ -52,7 +52,7 @@ class PromptTokens:
     def _fitted(self, prompt: Prompt, limit: int, cuts: Counter[str]) -> Segments:
         cut: set[str] = set()
         for block in CUTS:
-            while self._length(prompt) > limit and any(name == block for name, _ in prompt.blocks):
+            while self.length(prompt) > limit and any(name == block for name, _ in prompt.blocks):
                 prompt = prompt.without_last(block)
                 cut.add(block)
         parts = [self._part(prompt, part) for part in prompt.parts]
@@ -64,7 +64,8 @@ class PromptTokens:
         cuts.update(cut)
         return (self._before + parts[0], *parts[1:-1], parts[-1] + self._after)
 
-    def _length(self, prompt: Prompt) -> int:
+    def length(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, uncut."""
         return len(self._before) + sum(len(self._part(prompt, part)) for part in prompt.parts) + len(self._after)
 
     def _part(self, prompt: Prompt, part: str) -> tuple[int, ...]:
