@@ -28,7 +28,8 @@ def build(kind: type[Config], written: Any, where: str) -> Config:
     try:
         return kind.model_validate(written)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also one that is missing: the key that is there and unknown says more.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
             known = _fields_at(kind, path[:-1])

@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from beholder.bases.endpoint import Endpoint
 from beholder.configuration import build
 from beholder.errors import ExperimentError, unknown
 from beholder.methods import METHODS, MethodConfig, config_class
+from beholder.methods.forgetting import Forgetting
+from beholder.methods.spaces import SearchSettings, Space, apply, space_of
 from beholder.sources import SOURCES, SourceConfig, source_class
 from beholder.splits import SPLITS, ByColumn, ByNewUsers, ByPaper, ByText, SplitConfig
 
@@ -29,9 +32,14 @@ class _Section(BaseModel):
 
 
 class Limits(_Section):
-    """Use less than there is, to try things out. `rows`: at most so many annotations, whole texts, drawn seeded."""
+    """Use less than there is, to try things out; drawn seeded.
+
+    `rows`: at most so many annotations, whole texts. `rows_per_text`: first, at most so many of any one text: where a
+    few texts recur hundreds of times, they would be most of a small sample.
+    """
 
     rows: int | None = Field(default=None, ge=1)
+    rows_per_text: int | None = Field(default=None, ge=1)
 
 
 class Evaluate(_Section):
@@ -80,13 +88,15 @@ class Experiment(_Section):
     name: Name
     source: SourceConfig
     split: SplitConfig = ByText()
-    base: str = "minilm-l6"
+    base: str | Endpoint = "minilm-l6"
     seed: int = 42
     methods: dict[Name, dict[str, Any]]
     evaluate: Evaluate
     register_: Register | None = Field(default=None, alias="register")
     limits: Limits = Limits()
     cluster: Cluster = Cluster()
+    forgetting: Forgetting | None = None
+    search: dict[Name, SearchSettings] = {}
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -124,10 +134,31 @@ class Experiment(_Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all settings: the same file with the same overrides is the same run."""
-        return hashlib.sha256(
-            json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True).encode()
-        ).hexdigest()
+        """SHA-256 of all settings of a run: the same file with the same overrides is the same run.
+
+        What is measured of forgetting changes nothing that is fitted, and has keys of its own.
+        """
+        written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting"})
+        return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
+
+    def searched(self, name: str) -> tuple[SearchSettings, Space]:
+        """How an arm is searched: as `search` says, or by default."""
+        arms = {arm.name: arm for arm in self.arms if arm.control_of is None}
+        if name not in arms:
+            raise ExperimentError(f"search: {unknown('method', name, arms)}")
+        settings = self.search.get(name, SearchSettings())
+        return settings, space_of(name, arms[name].config, settings.space)
+
+    def tuned(self, arm: str, settings: dict[str, Any]) -> Experiment:
+        """The same experiment with an arm's dotted settings put in, under a name of its own, and nothing to search."""
+        written = self.model_dump(mode="json", by_alias=True, exclude={"search"})
+        inherited = _extended(arm, self.methods, ())
+        for setting in settings:
+            section = setting.partition(".")[0]
+            if isinstance(inherited.get(section), dict):  # what is written in an arm replaces the whole of it
+                written["methods"][arm][section] = inherited[section]
+        written["methods"][arm] = apply(written["methods"][arm], settings)
+        return make_experiment({**written, "name": f"{self.name[:75]}-tuned"})
 
 
 def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -174,9 +205,22 @@ def make_experiment(written: dict[str, Any], where: str = "experiment") -> Exper
     if written.get("split") is not None:
         kind = {"text": ByText, "column": ByColumn, "paper": ByPaper, "new-users": ByNewUsers}[written["split"]["by"]]
         built["split"] = build(kind, written["split"], f"{where}: split")
+    if isinstance(written.get("base"), dict):
+        built["base"] = build(Endpoint, written["base"], f"{where}: base")
+    elif not isinstance(written.get("base", ""), str):
+        raise ExperimentError(
+            f"{where}: base: expected a name, a folder, a hub id or {{endpoint: URL, model: NAME}}, "
+            f"got {written['base']!r}."
+        )
+    if written.get("forgetting") is not None:
+        built["forgetting"] = _forgetting(written["forgetting"], f"{where}: forgetting")
     experiment = build(Experiment, built, where)
     try:
-        _ = experiment.arms  # resolving them is the check
+        arms = experiment.arms  # resolving them is the check
+        if experiment.forgetting and not any(arm.config.trains for arm in arms):
+            raise ExperimentError("forgetting: no method of this file trains a base. Leave it out, or add lm or cls.")
+        for arm in experiment.search:
+            experiment.searched(arm)
     except ExperimentError as error:
         raise ExperimentError(f"{where}: {error}") from error
     return experiment
@@ -198,6 +242,17 @@ def _override(written: dict[str, Any], override: str) -> None:
         place[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ExperimentError(f"--set {override}: the value is not YAML.") from error
+
+
+def _forgetting(written: Any, where: str) -> Forgetting:
+    source = written.get("source") if isinstance(written, dict) else None
+    if not isinstance(source, dict) or "name" not in source:
+        raise ExperimentError(f"{where}.source: expected a name, one of {', '.join(SOURCES)}.")
+    if source["name"] not in SOURCES:
+        raise ExperimentError(f"{where}.source.name: {unknown('source', str(source['name']), SOURCES)}")
+    return build(
+        Forgetting, {**written, "source": build(source_class(source["name"]), source, f"{where}.source")}, where
+    )
 
 
 def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ...]) -> dict[str, Any]:

@@ -23,14 +23,16 @@ import pyarrow.parquet as pq
 
 from beholder import __version__
 from beholder.annotations import Annotations, text_key
-from beholder.bases import facts_of
+from beholder.bases import BaseFacts, facts_of
+from beholder.bases.endpoint import Endpoint, base_name, plain_base
 from beholder.bases.forms import require_form
 from beholder.bases.loading import weights_checksum
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.errors import BeholderError, DataError
 from beholder.evaluation import figures, report
-from beholder.experiment import Arm, Experiment
+from beholder.experiment import Arm, Experiment, Limits
 from beholder.home import home
+from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob, done, is_done
 from beholder.methods.blocks import working_folder
 from beholder.records import choose_arms, make_bundle, publish, track, write_json
@@ -82,6 +84,7 @@ class Prepared:
     annotations: Annotations
     split: Split
     jobs: list[ArmJob]
+    forgotten: forgetting.Plan | None
 
     def part(self, name: str) -> Annotations:
         """The rows of one part."""
@@ -95,10 +98,9 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         BeholderError: data, split, base or methods cannot be used; nothing was left behind.
     """
     arms = experiment.arms
-    require_form(experiment.base)
-    base = facts_of(experiment.base)
+    base, identity = _base(experiment.base)
     loaded = load(experiment.source, on_bad_rows)
-    annotations = _limited(loaded.annotations, experiment.limits.rows, experiment.seed)
+    annotations = _limited(loaded.annotations, experiment.limits, experiment.seed)
     parts = split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for label, positives in zip(train.task.labels, np.nansum(train.labels, axis=0), strict=True):
@@ -112,10 +114,19 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
             arm.config.check(base, train.task)
         except BeholderError as error:
             raise type(error)(f"methods.{arm.name}: {error}") from error
-    held = f"{weights_checksum(base.folder)} {base.form}"
-    inputs = [annotations.fingerprint, parts.hash, held, str(experiment.seed), __version__]
+    inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
     jobs = _jobs(arms, inputs)
-    return Prepared(loaded, annotations, parts, jobs)
+    measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
+    return Prepared(loaded, annotations, parts, jobs, measured)
+
+
+def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
+    """What is known of a base at once, and what tells it from others."""
+    if isinstance(name, Endpoint):
+        return name, name.checksum
+    require_form(name)
+    facts = facts_of(name)
+    return facts, f"{weights_checksum(facts.folder)} {facts.form}"
 
 
 def run(
@@ -154,19 +165,10 @@ def run(
             reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
         folder = _run_folder(experiment, prepared, fresh)
     with clock.phase("fit"):
-        pending = tuple(job for job in prepared.jobs if not is_done(job, folder))
-        for job in prepared.jobs:
-            if job not in pending:
-                reporter.say(f"{job.name}: finished before with the same inputs, kept")
-        cluster = experiment.cluster
-        fit_arms(
-            FitJob(str(folder), pending, experiment.base, experiment.seed, cluster.workers, cluster.use_gpu),
-            reporter.step,
-            reporter.say,
-        )
+        pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
         shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
     fitted_now = {job.name: done(job.name, folder) for job in pending}
-    clock.divide("fit", fitted_now)
+    clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
     with clock.phase("evaluation"):
         found = _evaluate(experiment, folder)
     facts = _facts(experiment, prepared, folder)
@@ -175,7 +177,7 @@ def run(
         choice = choose_arms(experiment.arms, valid)
         bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, choice, found) if choice else None
     with clock.phase("tracking"):
-        run_id = track(experiment, facts, prepared.jobs, folder, found)
+        run_id = track(experiment, facts, prepared.jobs, folder, found, reporter.say)
         registered = None
         if experiment.register_ and choice and bundle:
             registered = publish(experiment, folder, choice, found, facts, run_id, reporter.say)
@@ -183,6 +185,17 @@ def run(
     whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri()}
     write_json(folder / "results.json", whole)
     return Outcome(folder, whole, bundle, prepared.part("test"), clock.seconds)
+
+
+def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], reporter: Reporter) -> Path:
+    """Fit some arms only, in the folder of the experiment's run, which goes on from them; returns that folder.
+
+    Raises:
+        BeholderError: see `run`.
+    """
+    folder = _run_folder(experiment, prepared, fresh=False)
+    _fit(experiment, [job for job in prepared.jobs if job.name in names], folder, reporter)
+    return folder
 
 
 def find_run(name: str) -> Path:
@@ -213,16 +226,22 @@ def _jobs(arms: list[Arm], inputs: list[str]) -> list[ArmJob]:
     return [jobs[arm.name] for arm in arms]
 
 
-def _limited(annotations: Annotations, rows: int | None, seed: int) -> Annotations:
-    """At most `rows` annotations: whole texts, in an order drawn by hash, so that users meet on the same texts."""
-    if rows is None or rows >= len(annotations):
+def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
+    """At most so many annotations: whole texts, in an order drawn by hash, so that users meet on the same texts."""
+    if limits.rows_per_text is not None:
+        _, index = annotations.distinct_texts
+        drawn = np.random.default_rng(seed).permutation(len(annotations))
+        drawn = drawn[np.argsort(index[drawn], kind="stable")]  # text by text, in a drawn order within each
+        first = np.searchsorted(index[drawn], index[drawn])
+        annotations = annotations.select(np.sort(drawn[np.arange(len(drawn)) - first < limits.rows_per_text]))
+    if limits.rows is None or limits.rows >= len(annotations):
         return annotations
     texts, index = annotations.distinct_texts
     order = sorted(range(len(texts)), key=lambda position: text_key(f"{seed} {texts[position]}"))
     rank = np.empty(len(texts), dtype=np.int64)
     rank[order] = np.arange(len(texts))
     by_rank = np.argsort(rank[index], kind="stable")
-    return annotations.select(np.sort(by_rank[:rows]))
+    return annotations.select(np.sort(by_rank[: limits.rows]))
 
 
 def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path:
@@ -238,6 +257,10 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
         for name, rows in prepared.split.parts.items():
             part[rows] = name
         prepared.annotations.with_column("part", part.tolist()).write_parquet(folder / "annotations.parquet")
+        if prepared.forgotten:
+            prepared.forgotten.write(folder)
+        else:
+            shutil.rmtree(folder / "forgetting", ignore_errors=True)
         settings = experiment.model_dump(mode="json", by_alias=True)
         write_json(folder / "experiment.json", {"digest": experiment.digest, **settings})
     except OSError as error:
@@ -245,6 +268,32 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
             f"{folder}: cannot be written ({error.strerror}). Set BEHOLDER_HOME to a writable folder."
         ) from error
     return folder
+
+
+def _fit(
+    experiment: Experiment, jobs: list[ArmJob], folder: Path, reporter: Reporter, plan: forgetting.Plan | None = None
+) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...]]:
+    """Fit those of the jobs that were not finished with the same inputs, and measure what is planned; returns both."""
+    pending = tuple(job for job in jobs if not is_done(job, folder))
+    for job in jobs:
+        if job not in pending:
+            reporter.say(f"{job.name}: finished before with the same inputs, kept")
+    measures = plan.pending(folder, {job.name for job in pending}) if plan else ()
+    cluster = experiment.cluster
+    fit_arms(
+        FitJob(
+            str(folder),
+            pending,
+            plain_base(experiment.base),
+            experiment.seed,
+            cluster.workers,
+            cluster.use_gpu,
+            measures,
+        ),
+        reporter.step,
+        reporter.say,
+    )
+    return pending, measures
 
 
 def _evaluate(experiment: Experiment, folder: Path) -> dict[str, Any]:
@@ -258,7 +307,7 @@ def _evaluate(experiment: Experiment, folder: Path) -> dict[str, Any]:
 
 
 def draw_report(folder: Path) -> dict[str, Any]:
-    """Evaluate a run from its saved scores alone; returns `evaluation.Results` as JSON.
+    """Evaluate a run from its saved scores alone; returns `evaluation.Results` as JSON, with what was forgotten.
 
     Writes `users.parquet`, what each method does for each user, and the figures.
     """
@@ -267,7 +316,8 @@ def draw_report(folder: Path) -> dict[str, Any]:
     pq.write_table(found.user_table(), temporary, compression="zstd")
     os.replace(temporary, folder / "users.parquet")
     figures.write_figures(folder / "figures", found)
-    return found.to_json()
+    forgotten = forgetting.summary(folder)
+    return {**found.to_json(), **({"forgetting": forgotten} if forgotten else {})}
 
 
 def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:
@@ -275,7 +325,7 @@ def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str
     return {
         "experiment": experiment.name,
         "run": folder.name,
-        "base": experiment.base,
+        "base": base_name(experiment.base),
         "seed": experiment.seed,
         "data": {
             "origin": prepared.loaded.origin,
@@ -305,11 +355,13 @@ class _Clock:
         yield
         self.seconds[name] = time.perf_counter() - started
 
-    def divide(self, name: str, fitted: dict[str, dict[str, Any]]) -> None:
-        """Split the fitting phase into what the arms noted themselves, and Ray: the rest."""
+    def divide(self, name: str, fitted: dict[str, dict[str, Any]], measuring: float) -> None:
+        """Split the fitting phase into what the arms noted themselves, what measuring took, and Ray: the rest."""
         whole = self.seconds.pop(name)
         self.seconds["training"] = sum(note.get("fit_seconds", 0.0) for note in fitted.values())
         self.seconds["scoring"] = sum(
             note.get("seconds", 0.0) - note.get("fit_seconds", 0.0) for note in fitted.values()
         )
-        self.seconds["ray"] = max(0.0, whole - self.seconds["training"] - self.seconds["scoring"])
+        if measuring:
+            self.seconds["forgetting"] = measuring
+        self.seconds["ray"] = max(0.0, whole - self.seconds["training"] - self.seconds["scoring"] - measuring)

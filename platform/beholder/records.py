@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ import numpy as np
 
 from beholder import __version__
 from beholder.annotations import Annotations
+from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
-from beholder.errors import RegistryError
+from beholder.errors import RegistryError, TrackingError
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import Arm, Experiment
 from beholder.methods.arm import ArmJob
+from beholder.prompts.settings import PromptSettings
+from beholder.prompts.wording import load_wording
 from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routes import Candidate, Choice, choose
-from beholder.tracking import ChildRun, log_run, tracking_uri
+from beholder.tracking import ChildRun, log_run, register_prompt, tracking_uri
 
 
 def choose_arms(arms: list[Arm], valid: dict[str, float]) -> Choice | None:
@@ -62,7 +66,8 @@ def make_bundle(
     }
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
-    if difference > ROUNDING[split_form(experiment.base)[1]]:
+    form = "float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]
+    if difference > ROUNDING[form]:
         raise RegistryError(
             f"{folder / 'bundle'}: loaded again, it scores differently by {difference:.2g}. It was not published."
         )
@@ -70,7 +75,12 @@ def make_bundle(
 
 
 def track(
-    experiment: Experiment, facts: dict[str, Any], jobs: list[ArmJob], folder: Path, found: dict[str, Any]
+    experiment: Experiment,
+    facts: dict[str, Any],
+    jobs: list[ArmJob],
+    folder: Path,
+    found: dict[str, Any],
+    say: Callable[[str], None],
 ) -> str:
     """Log the run once: an unchanged run that is run again keeps its MLflow run."""
     digest = hashlib.sha256(json.dumps([found, [job.key for job in jobs]], sort_keys=True).encode()).hexdigest()
@@ -80,26 +90,32 @@ def track(
         if tracked["digest"] == digest and tracked["uri"] == tracking_uri():
             return tracked["run_id"]
     shared = {
-        "base": experiment.base,
+        "base": base_name(experiment.base),
         "split_hash": facts["split"]["hash"],
         "data_fingerprint": facts["data"]["fingerprint"],
         "code_version": __version__,
     }
     arms = {arm.name: arm for arm in experiment.arms}
+    prompts = _prompts(experiment.arms, say)
+    forgotten = found.get("forgetting", {"before": {}, "arms": {}})
     best = max(found["methods"].values(), key=lambda method: method["valid_macro_f1"] or 0.0)
     run_id = log_run(
         experiment.name,
         folder.name,
         parameters={
             "source": experiment.source.model_dump(mode="json")["name"],
-            "base": experiment.base,
+            "base": base_name(experiment.base),
             "seed": experiment.seed,
             "reference": experiment.evaluate.reference,
             "rows": facts["data"]["rows"],
             "users": facts["data"]["users"],
             "split": experiment.split.by,
         },
-        metrics={"macro_f1": best["macro_f1"], "gain_points": best["gain"]["points"]},
+        metrics={
+            "macro_f1": best["macro_f1"],
+            "gain_points": best["gain"]["points"],
+            **_forgetting(forgotten["before"]),
+        },
         tags=shared,
         description=gain_table(found),
         folders={
@@ -123,8 +139,9 @@ def track(
                     "seconds": method["seconds"],
                     **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
                     **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
+                    **_forgetting(forgotten["arms"].get(name, {})),
                 },
-                {"method": arms[name].method, "control_of": arms[name].control_of or ""},
+                {"method": arms[name].method, "control_of": arms[name].control_of or "", **prompts.get(name, {})},
             )
             for name, method in found["methods"].items()
         ],
@@ -156,7 +173,7 @@ def publish(
             run_id,
             {
                 "best": choice.best,
-                "base": experiment.base,
+                "base": base_name(experiment.base),
                 "users": str(facts["data"]["users"]),
                 "split_hash": facts["split"]["hash"],
                 "macro_f1": f"{best['macro_f1']:.4f}",
@@ -185,6 +202,29 @@ def gain_table(found: dict[str, Any]) -> str:
             points, interval = "reference", ""
         lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {points} | {interval} |")
     return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users."
+
+
+def _forgetting(measures: dict[str, float | None]) -> dict[str, float | None]:
+    return {f"forgetting.{measure}": value for measure, value in measures.items()}
+
+
+def _prompts(arms: list[Arm], say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """The tags that name the wording of each arm that prompts, put into MLflow's Prompt Registry where there is one."""
+    tags: dict[str, dict[str, str]] = {}
+    for arm in arms:
+        settings: PromptSettings | None = getattr(arm.config, "prompt", None)
+        if settings is None:
+            continue
+        wording = load_wording(settings.wording)
+        name = "wording-" + re.sub(r"[^A-Za-z0-9_.-]", "_", Path(settings.wording).stem)
+        try:
+            tags[arm.name] = register_prompt(
+                name, wording.template, {"wording_version": str(wording.version), "digest": wording.digest}
+            )
+        except TrackingError as error:
+            say(f"note: {error} The run is logged all the same.")
+            break
+    return tags
 
 
 def _metric_name(label: str) -> str:

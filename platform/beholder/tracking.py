@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+KEY = "beholder.key"
+"""Tag of a run that is a record of something that grows."""
+
+
 @dataclass(frozen=True)
 class ChildRun:
     """What MLflow shall know of one method."""
@@ -77,6 +81,7 @@ def log_run(
     description: str,
     folders: Mapping[str, Path],
     children: list[ChildRun],
+    key: str | None = None,
 ) -> str:
     """Record one finished run and its methods; returns the parent's run id.
 
@@ -86,7 +91,9 @@ def log_run(
         parameters, metrics, tags: of the parent; metrics that are None are left out.
         description: Markdown, shown on top of the run's page.
         folders: artifact path -> a local folder or file to log there.
-        children: one per method.
+        children: one per method, with names of their own.
+        key: of a record that grows. The run recorded under it before is gone on with, and only children that are not
+            there are added.
 
     Raises:
         TrackingError: MLflow refused; what was begun is marked FAILED.
@@ -97,9 +104,13 @@ def log_run(
     begun: list[str] = []
     try:
         experiment_id = _experiment_id(tracker, experiment)
-        parent = tracker.create_run(
-            experiment_id, run_name=name, tags={**tags, "mlflow.note.content": description}
-        ).info.run_id
+        written = {**tags, "mlflow.note.content": description, **({KEY: key} if key else {})}
+        parent, there = _recorded(tracker, experiment_id, key) if key else (None, set())
+        if parent is None:
+            parent = tracker.create_run(experiment_id, run_name=name, tags=written).info.run_id
+        else:
+            for tag, value in written.items():
+                tracker.set_tag(parent, tag, value)
         begun.append(parent)
         _log(tracker, parent, parameters, metrics)
         for place, path in folders.items():
@@ -108,6 +119,8 @@ def log_run(
             else:
                 tracker.log_artifact(parent, str(path), place or None)
         for child in children:
+            if child.name in there:
+                continue
             child_tags = {**tags, **child.tags, "mlflow.parentRunId": parent}
             run_id = tracker.create_run(experiment_id, run_name=child.name, tags=child_tags).info.run_id
             begun.append(run_id)
@@ -127,6 +140,53 @@ def log_run(
             f"MLflow store {tracking_uri()}: {reason}. The run's folder is complete; run again to log it."
         ) from error
     return parent
+
+
+def register_prompt(name: str, template: str | list[dict[str, str]], tags: Mapping[str, str]) -> dict[str, str]:
+    """Put a prompt into MLflow's Prompt Registry, unless it is there: the version with the same tag `digest`.
+
+    Args:
+        name: letters, digits, `-`, `_` and `.`.
+        template: with `{{variables}}`; or messages of a chat.
+        tags: of the version; `digest` among them.
+
+    Returns:
+        The tags of a run that used it: `prompt`, `prompt_version`, and what MLflow shows a run's prompts by.
+
+    Raises:
+        TrackingError: the store has no such registry, or refused.
+    """
+    from mlflow.exceptions import MlflowException
+
+    tracker = client()
+    try:
+        there = tracker.search_prompt_versions(name) if tracker.get_prompt(name) is not None else []
+        same = [version for version in there if version.tags.get("digest") == tags["digest"]]
+        version = str((same[0] if same else tracker.register_prompt(name, template, tags=dict(tags))).version)
+    except MlflowException as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise TrackingError(f"MLflow store {tracking_uri()}: prompt {name!r} was not registered: {reason}.") from error
+    shown = json.dumps([{"name": name, "version": version}])
+    return {"prompt": name, "prompt_version": version, "mlflow.linkedPrompts": shown}
+
+
+def _recorded(tracker: MlflowClient, experiment_id: str, key: str) -> tuple[str | None, set[str]]:
+    """The parent run under a key, and the names of its finished children; those a killed process left go away."""
+    runs = tracker.search_runs([experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1)
+    if not runs:
+        return None, set()
+    parent = runs[0].info.run_id
+    there: set[str] = set()
+    token: str | None = None
+    while token is None or token:
+        page = tracker.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
+        for run in page:
+            if run.info.status == "FINISHED":
+                there.add(str(run.info.run_name))
+            else:
+                tracker.delete_run(run.info.run_id)
+        token = page.token or ""
+    return parent, there
 
 
 def _experiment_id(tracker: MlflowClient, name: str) -> str:

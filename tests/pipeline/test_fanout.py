@@ -6,6 +6,7 @@ import pytest
 
 from beholder.cluster.fanout import Board, Task
 from beholder.methods.arm import ArmJob
+from beholder.methods.forgetting import MeasureJob
 
 pytestmark = pytest.mark.cluster
 
@@ -38,6 +39,23 @@ def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
 def test_a_shared_model_of_an_earlier_run_is_not_waited_for():
     board = Board([job("cls-u", "cls-u", "cls")])
     assert board.take() == Task("open", "cls-u")
+
+
+def test_what_is_measured_of_an_arm_waits_for_it_and_the_job_for_what_is_measured():
+    measures = [MeasureJob(arm, 64, "key") for arm in ("", "lm", "cls")]
+    board = Board([job("lm", "lm")], measures)  # cls was fitted before
+    tasks = [board.take() for _ in range(3)]
+    assert tasks == [Task("arm", "lm"), Task("measure", ""), Task("measure", "cls")]
+    board.put(tasks[1], 3, 9, "", "prompts")
+    assert board.take_news()[0] == {"forgetting, base": (3, 9, "", "prompts")}
+    for task in tasks[1:]:
+        board.finished(task)
+    assert board.take() == "wait"
+    board.finished(tasks[0])
+    assert board.take() == Task("measure", "lm")
+    assert board.take() == "wait"
+    board.finished(Task("measure", "lm"))
+    assert board.take() == "end"
 
 
 def test_progress_of_a_fan_out_is_in_users_over_all_blocks():

@@ -229,6 +229,52 @@ def test_a_damaged_bundle_is_named_and_never_opened(finished, tmp_path):
         open_bundle(folder)
 
 
+def test_what_was_forgotten_and_in_which_words_was_asked_are_on_record(home, ray_once):
+    from mlflow import MlflowClient
+
+    few = {**small()["source"], "users": 4, "rows_per_user": 25, "distinct_texts": 50}
+    settings = small(
+        source=few,
+        base="tiny-llama",
+        methods={
+            "query": {},
+            "lm": {"epochs": 1, "prompt": {"wording": "brief"}},
+            "cls": {"epochs": 1, "max_tokens": 48},
+        },
+        forgetting={"source": {**few, "seed": 9}, "rows": 12},
+    )
+    del settings["register"]
+    heard = Heard()
+    outcome = pipeline.run(make_experiment(settings), heard)
+    found = outcome.results["forgetting"]
+    assert set(found["arms"]) == {"lm", "cls"} and found["rows"] == {"valid": 12, "test": 12}
+    assert all(measures["perplexity"] > 1 for measures in (found["before"], *found["arms"].values()))
+    assert found["arms"]["lm"]["perplexity"] != found["before"]["perplexity"]
+    assert {"forgetting, base", "forgetting, lm", "forgetting, cls"} <= {arm for arm, *_ in heard.steps}
+    assert "base rates alone" in called("report", "small").stdout
+
+    tracker = MlflowClient(outcome.results["mlflow"]["uri"])
+    experiment = tracker.get_experiment_by_name("small")
+    runs = {run.info.run_name: run.data for run in tracker.search_runs([experiment.experiment_id])}
+    for arm in ("lm", "cls"):
+        assert runs[arm].metrics["forgetting.perplexity"] == pytest.approx(found["arms"][arm]["perplexity"])
+        assert "forgetting.macro_f1" in runs[arm].metrics
+    assert runs["query"].tags["prompt"] == "wording-plain" and runs["lm"].tags["prompt"] == "wording-brief"
+    assert tracker.get_prompt_version("wording-brief", int(runs["lm"].tags["prompt_version"])) is not None
+    assert "prompt" not in runs["cls"].tags
+
+
+def test_a_failing_method_is_one_error_and_finished_ones_are_kept(home, ray_once):
+    broken = small()
+    broken["methods"]["cls"] = {"epochs": 1, "max_tokens": 48, "lora": {"targets": ["nowhere"]}}
+    with pytest.raises(BeholderError, match="targets does not fit") as refused:
+        pipeline.run(make_experiment(broken))
+    assert not isinstance(refused.value, ClusterError)
+    run = next((home / "runs").iterdir())
+    assert (run / "methods" / "user-prior" / "done.json").exists()
+    assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [

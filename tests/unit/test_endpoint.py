@@ -339,7 +339,7 @@ def test_the_cache_outlives_damage_and_holds_no_prompts(host, tmp_path):
     endpoint = Endpoint(endpoint=host.url, model="m", concurrency=1)
     prompts = prompts_for(*(f"{SECRET} {number}" for number in range(4)))
     answers = ask(endpoint, prompts, tmp_path, silent)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.jsonl")
     lines = file.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4 and SECRET.encode() not in b"".join(lines)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from beholder.bases.endpoint import Endpoint
 from beholder.errors import BeholderError, ExperimentError
 from beholder.experiment import load_experiment, make_experiment
 
@@ -27,7 +28,8 @@ def written(**more) -> dict:
 def test_every_file_that_ships_is_valid(file):
     experiment = load_experiment(file)
     assert experiment.name == file.stem
-    assert {arm.method for arm in experiment.arms} >= {"prior", "cls"}
+    methods = {arm.method for arm in experiment.arms}
+    assert "prior" in methods and methods & {"cls", "lm", "query"}
 
 
 def test_arms_inherit_and_controls_follow_their_arm():
@@ -48,6 +50,7 @@ def test_one_method_under_several_names():
 def test_the_digest_changes_with_any_setting_and_with_nothing_else():
     same, other = make_experiment(written()), make_experiment(written(seed=43))
     assert make_experiment(written()).digest == same.digest != other.digest
+    assert make_experiment(written(forgetting={"source": {"name": "rottger"}})).digest == same.digest  # adds to it
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,23 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
         ),
         ({"methods": {"cls": {}, "cls-p": {"controls": ["shufled"]}}}, r"unknown control 'shufled'. Did you mean"),
         ({"register": {"name": "a/b"}}, r"register.name: .*pattern"),
+        ({"base": 3}, r"base: expected a name, a folder, a hub id or \{endpoint: URL, model: NAME\}, got 3"),
+        ({"base": {"endpoint": "http://a/v1"}}, r"base.model: this key is required"),
+        ({"base": {"endpoint": "http://a/v1", "modle": "m"}}, r"base: unknown key 'modle'. Did you mean 'model'\?"),
+        ({"forgetting": {}}, r"forgetting.source: expected a name"),
+        ({"forgetting": {"source": {"name": "rotger"}}}, r"forgetting.source.name: .*Did you mean 'rottger'"),
+        (
+            {"forgetting": {"source": {"name": "rottger"}, "row": 9}},
+            r"forgetting: unknown key 'row'. Did you mean 'rows'",
+        ),
+        (
+            {
+                "forgetting": {"source": {"name": "rottger"}},
+                "methods": {"prior": {}},
+                "evaluate": {"reference": "prior"},
+            },
+            r"forgetting: no method of this file trains",
+        ),
         ({"limits": {"rows": 0}}, r"limits.rows: .*greater than or equal to 1"),
     ],
 )
@@ -114,6 +134,11 @@ def test_overrides_reach_any_depth_and_are_checked(tmp_path):
     assert arms["cls"]["lora"]["rank"] == 3 and arms["cls-p"]["lora"]["rank"] == 3
     assert arms["cls-p"]["user_token"] == "text"
     assert load_experiment(file, sets).limits.rows == 50
+    hosted = ["base.endpoint=http://a/v1", "base.model=m"]
+    assert load_experiment(file, hosted).base == Endpoint(endpoint="http://a/v1", model="m")
+    assert load_experiment(file, [*hosted, "base=minilm-l6"]).base == "minilm-l6"
+    with pytest.raises(ExperimentError, match="'base' holds a value"):
+        load_experiment(file, ["base=minilm-l6", "base.model=m"])
     with pytest.raises(ExperimentError, match=r"--set nonsense: expected dotted.key=value"):
         load_experiment(file, ["nonsense"])
     with pytest.raises(ExperimentError, match="'name' holds a value"):

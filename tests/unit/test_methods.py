@@ -12,9 +12,10 @@ from crowd import TEXTS, crowd
 from beholder.annotations import Annotations, Task
 from beholder.bases import load_base
 from beholder.bases.classifier import Classifier
+from beholder.bases.facts import facts_of
 from beholder.bases.tiny import ARCHITECTURES
 from beholder.bases.tokens import encode, length_cut
-from beholder.errors import BaseModelError, MethodError
+from beholder.errors import BaseModelError, BeholderError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import Context, config_class, load_fitted, save_fitted
 from beholder.methods.batches import training_batches
@@ -23,10 +24,14 @@ from beholder.methods.objective import group, judgements, loss
 
 
 def settings(method: str, **more) -> dict:
-    small = {"epochs": 1, "batch_size": 16, "max_tokens": 32, "lora": {"rank": 2, "targets": "all-linear"}}
-    return {**(small if method.startswith("cls") else {}), **more}
+    small = {"epochs": 1, "batch_size": 16, "lora": {"rank": 2, "targets": "all-linear"}}
+    asked = {"max_tokens": 300, "prompt": {"wording": "brief"}}
+    of = {"cls": {**small, "max_tokens": 32}, "lm": {**small, **asked}, "query": asked}
+    return {**of.get(method.split("-")[0], {}), **more}
 
 
+WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
+TOLD = {"wording": "brief", "shots": 1, "blocks": ("id", "statistics", "examples"), "placement": "after"}
 CASES = [
     *[(name, "tiny-bert", {}) for name in ("prior", "user-prior")],
     *[("cls", f"tiny-{architecture}", {}) for architecture in ARCHITECTURES],
@@ -35,28 +40,47 @@ CASES = [
     ("cls-p", "tiny-llama", {"user_token": "text"}),
     ("cls", "tiny-bert", {"lora": None}),
     ("cls", "tiny-llama", {"lora": {"targets": ("q_proj",)}}),
+    *[(method, f"tiny-{architecture}", {}) for method in ("query", "lm") for architecture in WRITERS],
+    *[(f"{method}-p", f"tiny-{each}", {"prompt": TOLD}) for method in ("query", "lm") for each in WRITERS],
+    ("query", "tiny-phi", {"decode": "constrained"}),
+    ("query-p", "tiny-t5", {"decode": "constrained", "prompt": {"wording": "brief", "blocks": ()}}),
+    ("lm", "tiny-llama", {"lora": None}),
 ]
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
 @pytest.mark.parametrize(("method", "base", "more"), CASES)
 def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_path):
-    rows = crowd(kind=kind)
+    prompted = method.startswith(("query", "lm"))
+    rows = crowd(rows=20 if prompted else 64, kind=kind)
     config = config_class(method)(**settings(method, **more))
     fitted = config.fit(rows, rows, Context(base=base, seed=1))
-    texts, users = [*rows.texts[:20], "never seen"], [*rows.user_ids[:20], "nobody"]
+    texts, users = [*rows.texts[:12], "never seen"], [*rows.user_ids[:12], "nobody"]
     scores = fitted.score(texts, users)
-    assert scores.dtype == np.float32 and scores.shape == (21, 3)
+    assert scores.dtype == np.float32 and scores.shape == (13, 3)
     assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
-    if kind == "multiclass" and method.startswith("cls"):
+    if kind == "multiclass" and "prior" not in method:
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert fitted.knows("u1") == config.personal
     assert not fitted.knows("nobody")
     save_fitted(fitted, tmp_path)
     again = load_fitted(tmp_path, base)
-    np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-6)
+    # what query calibrates on is as near to nothing as random models know
+    np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-4 if prompted else 1e-6)
     np.testing.assert_allclose(again.thresholds, fitted.thresholds)
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pkl"))
+
+
+@pytest.mark.parametrize("method", ["query", "query-p", "lm", "lm-p"])
+def test_an_encoder_cannot_be_asked(method):
+    config = config_class(method)()
+    for refuse in (
+        lambda: config.check(facts_of("tiny-bert"), crowd().task),
+        lambda: config.fit(crowd(), crowd(), Context(base="tiny-bert")),
+    ):
+        with pytest.raises(BeholderError, match=r"encoder, a base that cannot write.* Use cls") as caught:
+            refuse()
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("method", ["cls", "cls-p"])
@@ -133,6 +157,31 @@ def test_cls_p_learns_who_reads(user_token):
     fitted = config_class("cls-p")(**settings("cls-p", **more)).fit(rows, rows, Context(base="tiny-bert"))
     scores = fitted.score(list(rows.texts), list(rows.user_ids))
     assert macro_f1(decide(scores, fitted.thresholds, "multilabel"), rows.labels) > 0.95
+
+
+def test_lm_p_learns_to_write_and_who_reads():
+    """A loud text is rude, but never to the mild one: what is right depends on the text and on who reads."""
+    texts = [f"{word} {number}" for number in range(6) for word in ("GO AWAY", "well, well")]
+    labels = [[float(user == "strict" and text[0] == "G")] for text in texts for user in ("strict", "mild")]
+    rows = Annotations.from_columns(
+        Task(("rude",)),
+        text=np.repeat(texts, 2).tolist(),
+        user_id=["strict", "mild"] * len(texts),
+        labels=np.asarray(labels),
+    )
+    more = {"epochs": 16, "patience": 16, "batch_size": 2, "learning_rate": 1e-2, "lora": None}
+    prompt = {"wording": "brief", "blocks": ("id",), "placement": "after"}
+
+    def learned(method):
+        fitted = config_class(method)(**settings(method, **more, prompt=prompt)).fit(rows, rows, Context("tiny-llama"))
+        scores = fitted.score(list(rows.texts), list(rows.user_ids))
+        value = macro_f1(decide(scores, fitted.thresholds, "multilabel"), rows.labels)
+        return value, fitted.training.history[-1]["loss"]
+
+    told, untold = learned("lm-p"), learned("lm")
+    assert told[0] > 0.95 and told[1] < 0.1
+    # who is not told who reads knows the quiet texts, and half of the loud ones: 2 / 3, and a bit for each of them
+    assert 0.6 < untold[0] < 0.75 and untold[1] > 0.5 * np.log(2) - 0.05
 
 
 def test_user_prior_is_the_posterior_mean_and_shrinks_small_users():

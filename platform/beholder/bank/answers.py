@@ -63,7 +63,7 @@ class AnswerBankModel(BankModel):
         if len(trees) < len(packs):
             said = [pack.hidden(self.language) for pack in packs]
             return nn.utils.rnn.pad_sequence(said, batch_first=True), counts
-        called = trees_called(trees, self.network.head.weight.device)
+        called = trees_called(trees, self.network.model)
         if self._trunk is not None:
             return self._trunk({**called, "use_cache": False}), counts  # type: ignore[dict-item]
         hidden = self.network.model(**called, use_cache=False).last_hidden_state
@@ -84,7 +84,7 @@ class AnswerBankModel(BankModel):
             hidden = self._at(values, places)
         else:
             self._reader.tensors, self._reader.user = tensors, user
-            called = trees_called(trees, values.device)  # type: ignore[arg-type]
+            called = trees_called(trees, self.network.model)  # type: ignore[arg-type]
             depth = called["position_ids"]
             hidden = self._tail(values[:, : depth.shape[1]], called["attention_mask"], depth)
             hidden = self._at(

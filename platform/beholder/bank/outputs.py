@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,7 +71,8 @@ def run_once(
         run: the trunk.
         memory_mb: outputs up to this size are held in memory; larger ones are memory-mapped.
         folder: one of its own for these very inputs of this very trunk, so that it is named after a hash of both. It
-            appears whole or not at all, and is made again where its checksum does not hold.
+            appears whole or not at all, is made by one process while others wait, and is made again where its checksum
+            does not hold.
 
     Raises:
         BankError: larger than `memory_mb` and no folder given, or no room there.
@@ -87,12 +89,15 @@ def run_once(
         values = np.empty(shape, np.float32)
         _fill(values, starts, batches, lengths, run)
         return TrunkOutputs(values, starts)
-    values = _read(folder, shape)
-    if values is None:
-        _write(folder, shape, size_mb, lambda values: _fill(values, starts, batches, lengths, run))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Who comes second waits and reads. A process that dies lets go of the lock.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         values = _read(folder, shape)
         if values is None:
-            raise BankError(f"{folder}: the trunk's outputs cannot be read back. Check the disk, and run again.")
+            _write(folder, shape, size_mb, lambda values: _fill(values, starts, batches, lengths, run))
+            values = _read(folder, shape)
+    if values is None:
+        raise BankError(f"{folder}: the trunk's outputs cannot be read back. Check the disk, and run again.")
     return TrunkOutputs(values if size_mb > memory_mb else np.array(values), starts)
 
 
@@ -125,7 +130,6 @@ def _read(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
 
 
 def _write(folder: Path, shape: tuple[int, int], size_mb: float, fill: Callable[[NDArray[np.float32]], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder.parent).free < size_mb * 2**20 * 1.1:
         raise BankError(
             f"the trunk's outputs take {size_mb:,.0f} MB, and {folder.parent} has no room for them. "
@@ -140,7 +144,5 @@ def _write(folder: Path, shape: tuple[int, int], size_mb: float, fill: Callable[
         del values
         described = {"format": FORMAT, "sha256": sha256_of(made / "values.npy")}
         (made / "trunk.json").write_text(json.dumps(described) + "\n")
-        if _read(folder, shape) is not None:  # another worker was faster
-            return
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)

@@ -86,7 +86,7 @@ class Tail:
 
         Args:
             hidden: what the trunk says.
-            mask: int64 [rows, tokens], or bool [rows, 1, tokens, tokens] of what each token sees.
+            mask: int64 [rows, tokens], or [rows, 1, tokens, tokens], see `language.added_mask`.
             depth: int64 [rows, tokens], positions where they do not count up from 0.
         """
         hidden = hidden.to(next(self.model.parameters()).dtype)

@@ -86,6 +86,26 @@ class Endpoint(BaseModel):
         """Whose answers these are; what the hash of a run, and of an answer, is made of."""
         return f"{self.endpoint} {self.model}"
 
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what decides its answers, in place of a checksum of weights: how hard it is asked does not."""
+        return hashlib.sha256(json.dumps([self.identity, self.max_tokens]).encode()).hexdigest()
+
+
+def base_name(base: str | Endpoint) -> str:
+    """What a base is called in tables, tags and messages."""
+    return base.identity if isinstance(base, Endpoint) else base
+
+
+def plain_base(base: str | Endpoint) -> str | dict[str, Any]:
+    """The same in plain values; `base_of` reads them back."""
+    return base.model_dump(mode="json") if isinstance(base, Endpoint) else base
+
+
+def base_of(written: str | dict[str, Any]) -> str | Endpoint:
+    """A base from what `plain_base` made of it."""
+    return Endpoint.model_validate(written) if isinstance(written, dict) else written
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -94,8 +114,7 @@ class Plan:
     Attributes:
         calls: distinct prompts that would be sent.
         cached: distinct prompts whose answers are kept already.
-        tokens: of the prompts to be sent, estimated: a token for every four bytes of text and four for every message.
-            Near for English; other languages and small vocabularies may take a quarter more.
+        tokens: of the prompts to be sent, estimated; see `estimate`.
     """
 
     calls: int
@@ -103,13 +122,20 @@ class Plan:
     tokens: int
 
 
+def estimate(prompt: Messages) -> float:
+    """Tokens of a prompt: one for every four bytes of text, and four for every message.
+
+    Near for English; other languages and small vocabularies may take a quarter more.
+    """
+    return sum(len(message["content"].encode()) / 4 + 4 for message in prompt)
+
+
 def plan(endpoint: Endpoint, prompts: Sequence[Messages], cache_folder: Path, seed: int = 42) -> Plan:
     """What `ask` would do with the same arguments, found out without the network."""
     distinct = {_key(endpoint, prompt, seed): prompt for prompt in prompts}
     kept = AnswersCache(cache_folder).read(distinct)
     missing = [prompt for key, prompt in distinct.items() if key not in kept]
-    tokens = sum(len(message["content"].encode()) / 4 + 4 for prompt in missing for message in prompt)
-    return Plan(len(missing), len(kept), math.ceil(tokens))
+    return Plan(len(missing), len(kept), math.ceil(sum(map(estimate, missing))))
 
 
 def ask(

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from beholder.bases.language import LanguageModel
+from beholder.bases.language import LanguageModel, added_mask
 
 Segments = tuple[tuple[int, ...], ...]
 Answer = tuple[int, ...]
@@ -75,15 +75,16 @@ class Tree:
     def hidden(self, language: LanguageModel) -> Tensor:
         """[places, width]"""
         body: Any = language.body
-        said = body(**trees_called([self], _device(language)), use_cache=False).last_hidden_state[0]
+        said = body(**trees_called([self], body), use_cache=False).last_hidden_state[0]
         return said[torch.from_numpy(self.predicts).to(said.device)]
 
 
-def trees_called(trees: Sequence[Tree], device: str | torch.device) -> dict[str, Tensor]:
+def trees_called(trees: Sequence[Tree], body: nn.Module) -> dict[str, Tensor]:
     """What a decoder is called with to read trees, one a row: input_ids, position_ids, attention_mask.
 
     Rows are padded on the right with nodes that see themselves alone; nothing else sees them.
     """
+    like = next(body.parameters())
     width = max(tree.size for tree in trees)
     ids, depth = np.zeros((len(trees), width), dtype=np.int64), np.zeros((len(trees), width), dtype=np.int64)
     sees = np.tile(np.eye(width, dtype=bool), (len(trees), 1, 1))
@@ -91,9 +92,9 @@ def trees_called(trees: Sequence[Tree], device: str | torch.device) -> dict[str,
         ids[row, : tree.size], depth[row, : tree.size] = tree.tokens, tree.depth
         sees[row, : tree.size, : tree.size] = tree.sees()
     return {
-        "input_ids": torch.from_numpy(ids).to(device),
-        "position_ids": torch.from_numpy(depth).to(device),
-        "attention_mask": torch.from_numpy(sees)[:, None].to(device),
+        "input_ids": torch.from_numpy(ids).to(like.device),
+        "position_ids": torch.from_numpy(depth).to(like.device),
+        "attention_mask": added_mask(torch.from_numpy(sees)[:, None].to(like.device), like.dtype),
     }
 
 

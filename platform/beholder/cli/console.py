@@ -139,8 +139,33 @@ def task_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def forgetting_table(results: dict[str, Any]) -> Table:
+    """Trained methods x (perplexity of general text, macro-F1 on another task), before -> after."""
+    found = results["forgetting"]
+    tested = f"{found['rows']['test']:,} {found['source']} judgements"
+    title = f"forgetting: perplexity of a general text; macro-F1 of plain prompting on {tested}; before -> after"
+    table = Table("method", title=title, title_justify="left")
+    table.add_column("perplexity", justify="right")
+    table.add_column("macro-F1", justify="right")
+
+    def shown(measures: dict[str, Any]) -> tuple[str, str]:
+        score = measures["macro_f1"]
+        return f"{measures['perplexity']:.1f}", "-" if score is None else f"{100 * score:.1f}"
+
+    before = shown(found["before"])
+    for name, measures in found["arms"].items():
+        cells = zip(before, shown(measures), strict=True)
+        table.add_row(name, *(f"{one} -> {other}" for one, other in cells))
+    prior = found["prior"]["macro_f1"]
+    if prior is not None:
+        table.add_row("base rates alone", "", f"{100 * prior:.1f}")
+    return table
+
+
 def print_gains(results: dict[str, Any]) -> None:
-    """The table of gains, and where there are several tasks a second one of each."""
+    """The table of gains; where there are several tasks a second one of each; and what was forgotten, if measured."""
     console.print(gain_table(results))
     if "per_task" in results["methods"][results["reference"]]:
         console.print(task_table(results))
+    if "forgetting" in results:
+        console.print(forgetting_table(results))

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from beholder import __version__
-from beholder.cli import data, doctor, methods, models, registry, run, serve
+from beholder.cli import data, doctor, methods, models, registry, run, search, serve
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 run.add_to(app)
+search.add_to(app)
 serve.add_to(app)
 methods.add_to(app)
 doctor.add_to(app)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from beholder.cli.console import RunReporter, console, print_gains, print_json
+from beholder.cli.console import RunReporter, console, print_gains, print_json, print_rows
 from beholder.errors import ExperimentError
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
@@ -37,6 +37,9 @@ def run_command(
     on_bad_rows: OnBadRows = "refuse",
     fresh: Annotated[bool, typer.Option("--fresh", help="Fit every method again, also those finished before.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Count what an endpoint would be asked; ask, fit and write nothing.")
+    ] = False,
 ) -> None:
     """Run an experiment: data, split, methods, gains, MLflow, registered model.
 
@@ -46,6 +49,9 @@ def run_command(
     from beholder.experiment import load_experiment
 
     settings = load_experiment(experiment, overrides or ())
+    if dry:
+        _dry_run(settings, on_bad_rows, as_json)
+        return
     with RunReporter(quiet).live() as reporter:
         outcome = pipeline.run(settings, reporter, on_bad_rows=_bad_rows(on_bad_rows), fresh=fresh)
     if as_json:
@@ -54,6 +60,34 @@ def run_command(
     print_gains(outcome.results)
     _say_registered(outcome.results)
     console.print(f"run: {outcome.run_folder}   again: beholder report {outcome.run_folder.name}", markup=False)
+
+
+def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
+    from beholder.dry_run import dry_run
+
+    found = dry_run(settings, _bad_rows(on_bad_rows))
+    if as_json:
+        print_json(found)
+        return
+    console.print(f"data: {found['origin']}", markup=False)
+    if not found["endpoint"]:
+        console.print(f"base: {found['base']}, which is local: no endpoint would be asked.", markup=False)
+        return
+    console.print(f"base: {found['base']}. Nothing was asked; a run would ask:", markup=False)
+    print_rows(
+        [
+            {
+                "method": name,
+                "calls": f"{cost['calls']:,}",
+                "kept": f"{cost['cached']:,}",
+                "prompt tokens": f"{cost['tokens']:,}",
+                "answer tokens": f"{cost['answer_tokens']:,}",
+            }
+            for name, cost in {**found["methods"], "all": found["total"]}.items()
+        ],
+        as_json=False,
+    )
+    console.print("prompt tokens are estimated, answer tokens at most; what methods share is asked once", markup=False)
 
 
 def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as_json: AsJson = False) -> None:

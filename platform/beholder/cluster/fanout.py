@@ -1,14 +1,14 @@
 """Dealing out the work of a job: arms, and blocks of users where an arm trains a bank.
 
 A board hands out what is ready, to whichever worker is free: an arm; the opening of a fan-out (its trunk is run, its
-users are cut into blocks); a block; and at the end the arm that puts its blocks together. What is finished lies whole
-on disk, so that a job started again does only what is missing.
+users are cut into blocks); a block; at the end the arm that puts its blocks together; and what is measured of an arm
+once it is fitted. What is finished lies whole on disk, so that a job started again does only what is missing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import ray
 from beholder.annotations import Annotations
 from beholder.methods.arm import ArmJob, as_seen, run_arm, to_learn
 from beholder.methods.blocks import BankFitting
+from beholder.methods.forgetting import MeasureJob, measure
 from beholder.methods.method import Context
 
 POLL_S = 0.2
@@ -26,11 +27,16 @@ POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Task:
-    """One thing for one worker to do. `block` counts from 0."""
+    """One thing for one worker to do. `block` counts from 0; `measure` of no arm is of the base as it is."""
 
-    kind: Literal["arm", "open", "block"]
+    kind: Literal["arm", "open", "block", "measure"]
     arm: str
     block: int = 0
+
+    @property
+    def label(self) -> str:
+        """Under which name progress is told."""
+        return f"forgetting, {self.arm or 'base'}" if self.kind == "measure" else self.arm
 
 
 class Board:
@@ -39,10 +45,12 @@ class Board:
     Progress of a fan-out is in users: those of finished blocks, and the part that running blocks have come to.
     """
 
-    def __init__(self, arms: list[ArmJob]) -> None:
+    def __init__(self, arms: list[ArmJob], measures: Sequence[MeasureJob] = ()) -> None:
         self._arms = {arm.name: arm for arm in arms}
+        self._measures = [Task("measure", each.arm) for each in measures]
         self._ready = [self._first(arm) for arm in arms if arm.after not in self._arms]
-        self._left = len(arms)
+        self._ready += [each for each in self._measures if each.arm not in self._arms]
+        self._left = len(arms) + len(measures)
         self._blocks: dict[str, list[int]] = {}  # arm -> users of each block
         self._done: dict[str, dict[int, int]] = {}  # arm -> block -> users done
         self._open: dict[str, set[int]] = {}  # arm -> blocks not finished
@@ -67,17 +75,19 @@ class Board:
             self._open[task.arm].discard(task.block)
             if not self._open[task.arm]:
                 self._ready.insert(0, Task("arm", task.arm))
-        elif task.kind == "arm":
+        elif task.kind != "open":
             self._left -= 1
-            self._latest[task.arm] = (1, 1, "done", "steps")
-            self._ready += [self._first(arm) for arm in self._arms.values() if arm.after == task.arm]
+            self._latest[task.label] = (1, 1, "done", "steps")
+            if task.kind == "arm":
+                self._ready += [self._first(arm) for arm in self._arms.values() if arm.after == task.arm]
+                self._ready += [each for each in self._measures if each.arm == task.arm]
 
     def put(self, task: Task, done: int, total: int, note: str, unit: str) -> None:
         """Progress of a task."""
         if task.kind == "block":
             self._done[task.arm][task.block] = done
             done, total = sum(self._done[task.arm].values()), sum(self._blocks[task.arm])
-        self._latest[task.arm] = (done, total, note, unit)
+        self._latest[task.label] = (done, total, note, unit)
 
     def say(self, line: str) -> None:
         """Something a person should know."""
@@ -105,6 +115,7 @@ class Board:
 def work(
     board: Any,
     arms: dict[str, ArmJob],
+    measures: dict[str, MeasureJob],
     parts: dict[str, Annotations],
     run_folder: Path,
     context: Callable[[Callable[..., None], Callable[[str], None]], Context],
@@ -114,6 +125,7 @@ def work(
     Args:
         board: the `Board` actor.
         arms: all arms of the job, by name.
+        measures: what is measured of forgetting, by arm.
         parts: the annotations of each part.
         run_folder: where everything is written.
         context: makes a method's context from where to tell progress and where to say things.
@@ -142,6 +154,9 @@ def work(
             ray.get(board.opened.remote(task.arm, [len(users) for users in fitting(task).blocks]))
         elif task.kind == "block":
             fitting(task).train(task.block, _Throttled(board, task))
+            ray.get(board.finished.remote(task))
+        elif task.kind == "measure":
+            measure(measures[task.arm], run_folder, context(_Throttled(board, task), say))
             ray.get(board.finished.remote(task))
         else:
             arm = arms[task.arm]

@@ -64,3 +64,10 @@ def local_ray(workers: int = 1) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def takes_gpu(use_gpu: bool | str) -> bool:
+    """Whether workers get a GPU each: as said, or with `"auto"` where the running Ray has one."""
+    import ray
+
+    return ray.cluster_resources().get("GPU", 0) > 0 if use_gpu == "auto" else bool(use_gpu)

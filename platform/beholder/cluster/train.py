@@ -17,10 +17,12 @@ from typing import Any
 
 from beholder import errors
 from beholder.annotations import Annotations
-from beholder.cluster.local import local_ray
+from beholder.bases.endpoint import base_of
+from beholder.cluster.local import local_ray, takes_gpu
 from beholder.errors import BeholderError, ClusterError
 from beholder.home import home
 from beholder.methods.arm import ArmJob
+from beholder.methods.forgetting import MeasureJob
 from beholder.methods.method import Context
 
 ArmProgress = Callable[[str, int, int, str, str], None]
@@ -35,17 +37,20 @@ class FitJob:
         run_folder: holds `annotations.parquet` with a `part` column; arms are written below it. All workers must
             reach it.
         arms: those to fit.
-        base, seed: see `methods.Context`.
+        measures: what to measure of forgetting, once its arm is fitted.
+        base: see `bases.endpoint.plain_base`.
+        seed: see `methods.Context`.
         workers: how many processes share the arms.
         use_gpu: a GPU for each worker; `"auto"` takes one where there is one.
     """
 
     run_folder: str
     arms: tuple[ArmJob, ...]
-    base: str
+    base: str | dict[str, Any]
     seed: int
     workers: int
     use_gpu: bool | str
+    measures: tuple[MeasureJob, ...] = ()
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -55,10 +60,10 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         BeholderError: what a worker refused, as it said it.
         ClusterError: the job failed otherwise.
     """
-    if not job.arms:
+    if not job.arms and not job.measures:
         return
     in_blocks = any(arm.settings.in_blocks for arm in job.arms)
-    workers = job.workers if in_blocks else min(job.workers, len(job.arms))
+    workers = job.workers if in_blocks else min(job.workers, len(job.arms) + len(job.measures))
     with local_ray(workers):
         import ray
         from ray.train import RunConfig, ScalingConfig
@@ -66,8 +71,8 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         from beholder.cluster.fanout import Board
 
-        board: Any = ray.remote(num_cpus=0)(Board).remote(list(job.arms))
-        use_gpu = ray.cluster_resources().get("GPU", 0) > 0 if job.use_gpu == "auto" else bool(job.use_gpu)
+        board: Any = ray.remote(num_cpus=0)(Board).remote(list(job.arms), job.measures)
+        use_gpu = takes_gpu(job.use_gpu)
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         storage = Path(job.run_folder) / "ray"
         trainer = TorchTrainer(
@@ -138,11 +143,12 @@ def _work(config: dict[str, Any]) -> None:
 
     def context(progress: Any, say: Callable[[str], None]) -> Context:
         device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
-        return Context(job["base"], job["seed"], device, progress, say, run_folder)
+        return Context(base_of(job["base"]), job["seed"], device, progress, say, run_folder)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
+    measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}
     try:
-        work(board, arms, read_parts(run_folder), run_folder, context)
+        work(board, arms, measures, read_parts(run_folder), run_folder, context)
     except BeholderError as error:
         ray.get(board.refuse.remote(type(error).__name__, str(error)))
         raise

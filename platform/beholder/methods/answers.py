@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -44,11 +44,17 @@ class AnswerSpace:
     order: tuple[int, ...]
 
     @classmethod
-    def of(cls, task: Task, words: LabelWords, tokens: PromptTokens, end: int) -> AnswerSpace:
-        """The space of a task in a base's tokens; `end` is the base's end token."""
-        first = tuple(tokens.ids(tokens.lead + word) for word in words.words)
-        later = tuple(tokens.ids(SEPARATOR + word) for word in words.words)
-        return cls(task.kind, first, later, tokens.ids(tokens.lead + words.none), (end,), tuple(words.order))
+    def of(cls, task: Task, words: LabelWords, tokens: PromptTokens) -> AnswerSpace:
+        """The space of a task in a base's tokens."""
+        assert tokens.end is not None
+        return cls(
+            kind=task.kind,
+            first=tuple(tokens.answer_ids(word) for word in words.words),
+            later=tuple(tokens.further_ids(SEPARATOR + word) for word in words.words),
+            none=tokens.answer_ids(words.none),
+            end=(tokens.end,),
+            order=tuple(words.order),
+        )
 
     @cached_property
     def vocabulary(self) -> NDArray[np.int64]:
@@ -96,8 +102,44 @@ class Walk:
 def first_step(rows: int, space: AnswerSpace, loglikelihoods: LogLikelihoods) -> NDArray[np.float64]:
     """Log-likelihood of each label as the first one named, and of none: float64 [rows, labels + 1]."""
     options = [*range(len(space.first)), END]
-    found = loglikelihoods([(row, space.piece((), option)) for row in range(rows) for option in options])
-    return found.reshape(rows, len(options))
+    pieces = [space.piece((), option) for option in options]
+    found = loglikelihoods([(row, piece) for row in range(rows) for piece in pieces])
+    return whole(pieces, found.reshape(rows, len(options)))
+
+
+def whole(pieces: Sequence[Tokens], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-likelihoods of pieces as all that is said, not as the beginnings of longer ones.
+
+    Whatever writes "hate speech" has written "hate" on the way: of the likelihood of tokens that begin other pieces,
+    theirs is taken off.
+
+    Args:
+        pieces: of the options at a step, all different.
+        found: float64 [.., options], of each as the beginning of what is written.
+    """
+    left = found.copy()
+    for option, longer in _longer(tuple(pieces)):
+        share = np.exp(found[..., longer] - found[..., [option]]).sum(axis=-1)
+        left[..., option] += np.log(np.maximum(1 - share, 1e-12))
+    return left
+
+
+@lru_cache(maxsize=4_096)
+def _longer(pieces: tuple[Tokens, ...]) -> list[tuple[int, list[int]]]:
+    """The pieces that begin others, and those others, without what these begin in turn."""
+    begun = [
+        (option, [other for other in range(len(pieces)) if _begins(piece, pieces[other])])
+        for option, piece in enumerate(pieces)
+    ]
+    return [
+        (option, [other for other in longer if not any(_begins(pieces[each], pieces[other]) for each in longer)])
+        for option, longer in begun
+        if longer
+    ]
+
+
+def _begins(piece: Tokens, other: Tokens) -> bool:
+    return len(piece) < len(other) and other[: len(piece)] == piece
 
 
 def walk(rows: int, space: AnswerSpace, loglikelihoods: LogLikelihoods, in_order: bool) -> Walk:
@@ -133,7 +175,7 @@ def walk(rows: int, space: AnswerSpace, loglikelihoods: LogLikelihoods, in_order
         for row, mine, said in zip(
             running, options, np.split(found, np.cumsum([*map(len, options)])[:-1]), strict=True
         ):
-            q = _softmax(said)
+            q = _softmax(whole([space.piece(named[row], option) for option in mine], said))
             chosen = mine[int(q.argmax())]
             if in_order:
                 # Options stand in order with the end last: what is left of q from each option on.

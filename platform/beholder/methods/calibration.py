@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+NOISE = 1e-4
+"""Log-likelihoods that differ by less say nothing: they are float32 at best."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def fit_calibration(
         rate = np.clip(gold.mean() if len(gold) else 0.5, 1e-3, 1 - 1e-3)
         offset[label] = np.log(rate / (1 - rate))
         mean, spread = (x.mean(), x.std()) if len(x) else (0.0, 0.0)
-        if gold.all() or not gold.any() or spread < 1e-9:
+        if gold.all() or not gold.any() or spread < NOISE:
             continue
         model = LogisticRegression().fit(((x - mean) / spread)[:, None], gold)
         if (steep := float(model.coef_[0, 0]) / spread) > 0:

@@ -62,7 +62,7 @@ class ClassifyConfig(MethodConfig):
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
         user_token: UserToken | None = getattr(self, "user_token", None)
-        base = load_base(context.base)
+        base = load_base(context.local_base)
         torch.manual_seed(context.seed)
         network = Classifier(base, len(train.task.labels), len(users) if user_token == "added" else 0)
         network.model = adapted(base, self.lora)

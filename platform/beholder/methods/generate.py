@@ -19,7 +19,6 @@ from beholder.bases import BaseFacts
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.language import load_language_model
 from beholder.bases.reading import packs
-from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.methods.adapted import (
     LoraSettings,
@@ -67,9 +66,7 @@ class LanguageConfig(MethodConfig):
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedLanguage:
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
-        if not isinstance(context.base, str):
-            raise MethodError(f"{self.method} trains a model; an endpoint can only be asked. Use query or query-p.")
-        language = load_language_model(context.base)
+        language = load_language_model(context.local_base)
         torch.manual_seed(context.seed)
         language.base.model = adapted(language.base, self.lora)
         language.model.to(context.device)  # type: ignore[arg-type]

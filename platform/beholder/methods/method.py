@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from beholder.annotations import Annotations, Task
-from beholder.bases.endpoint import Endpoint
+from beholder.bases.endpoint import Endpoint, Messages
 from beholder.bases.facts import BaseFacts
 from beholder.bases.forms import device_for
 from beholder.errors import MethodError, unknown
@@ -55,7 +55,7 @@ class Context:
     """What a method needs besides data: never Ray, never MLflow.
 
     Attributes:
-        base: name of the base model, see `bases.resolve`.
+        base: name of the base model, see `bases.resolve`; or an endpoint.
         seed: every random draw comes from it.
         device: `cpu`, `cuda` or `cuda:N`.
         progress: told after each step.
@@ -65,13 +65,24 @@ class Context:
         after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
     """
 
-    base: str
+    base: str | Endpoint
     seed: int = 42
     device: str = "cpu"
     progress: Progress = no_progress
     say: Callable[[str], None] = no_words
     run_folder: Path | None = None
     after_epoch: Callable[[int, float], None] = no_epochs
+
+    @property
+    def local_base(self) -> str:
+        """The base's name, for methods that need its weights.
+
+        Raises:
+            MethodError: the base is an endpoint.
+        """
+        if isinstance(self.base, Endpoint):
+            raise MethodError(f"base {self.base.model!r} is {_KINDS['endpoint']} with it.")
+        return self.base
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,10 @@ class MethodConfig(BaseModel):
         if self.bases and kind not in self.bases:
             name = base.model if isinstance(base, Endpoint) else base.name
             raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
+
+    def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
+        """What an endpoint would be asked to fit, and to score the validation and test rows. Nothing is asked."""
+        return []
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
@@ -250,12 +265,12 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     (folder / "method.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
-def load_fitted(folder: Path, base: str, device: str = "cpu") -> Fitted:
+def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitted:
     """Read back what `save_fitted` wrote.
 
     Args:
         folder: of one fitted method.
-        base: the base it was trained on.
+        base: the base it was trained on, or asks.
         device: where to score; 4-bit weights stay on the GPU.
 
     Raises:

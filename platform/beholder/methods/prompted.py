@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,23 @@ def answer_space(base: BaseFacts, prompter: Prompter, max_tokens: int) -> tuple[
     """How a base reads prompts, and what it may answer: known without its weights.
 
     Raises:
-        MethodError: an answer has no end in this base, or instruction and answer leave no room for a text.
+        MethodError: in this base an answer has no end, or two labels are the same tokens; or instruction and answer
+            leave no room for a text.
     """
-    if base.tokenizer.eos_token_id is None:
-        raise MethodError(f"base {base.name!r}: its tokenizer has no end token. Set one in its folder.")
     limit = min(max_tokens, base.max_tokens)
     tokens = PromptTokens(base.tokenizer, limit, prompter.wording.system)
-    space = AnswerSpace.of(prompter.task, prompter.words, tokens, int(base.tokenizer.eos_token_id))  # type: ignore[arg-type]
-    told = tokens.length(prompter.prompt("", ""))
+    if tokens.end is None:
+        raise MethodError(f"base {base.name!r}: its tokenizer has no end token. Set one in its folder.")
+    space = AnswerSpace.of(prompter.task, prompter.words, tokens)
+    names = [*prompter.task.labels, *([prompter.words.none] if space.kind == "multilabel" else [])]
+    pieces: dict[Tokens, str] = {}
+    for name, piece in zip(names, (*space.first, space.none), strict=False):
+        if pieces.setdefault(piece, name) != name:
+            raise MethodError(
+                f"base {base.name!r} cannot write {pieces[piece]!r} and {name!r} apart: its tokenizer makes the same "
+                "tokens of both. Rename one of them."
+            )
+    told = tokens.length(replace(prompter.prompt("", ""), blocks=()))
     if told + space.longest + ROOM > limit:
         raised = "Raise it" if limit == max_tokens else f"Base {base.name!r} reads no more: use another"
         raise MethodError(
@@ -68,12 +78,7 @@ class Prompted:
 
     def distinct(self, texts: Sequence[str], users: Sequence[str]) -> tuple[list[Segments], NDArray[np.int64]]:
         """The distinct prompts of (text, user) rows, and the position of each row's: int64 [rows]."""
-        speaks_of_users = self.prompter.needs_train
-        pairs: dict[tuple[str, str], int] = {}
-        pair = [
-            pairs.setdefault((text, user if speaks_of_users else ""), len(pairs))
-            for text, user in zip(texts, users, strict=True)
-        ]
+        pairs, pair = self.prompter.pairs(texts, users)
         made, cuts = self.tokens.segments([self.prompter.prompt(*each) for each in pairs], self.space.longest)
         self.cuts += cuts
         self._prompts_made += len(made)
@@ -154,21 +159,9 @@ class Prompted:
 
 
 def write_prompted(folder: Path, prompted: Prompted, more: dict[str, Any]) -> None:
-    """What `read_prompted` needs: settings as JSON and, where prompts say anything of users, the training rows."""
-    prompter = prompted.prompter
-    settings = {
-        "prompt": prompter.settings.model_dump(mode="json"),
-        "wording": prompter.wording.digest,
-        "personal": prompter.personal,
-        "seed": prompter.seed,
-        "max_tokens": prompted.max_tokens,
-        "base": prompted.language.base.name,
-        "base_checksum": prompted.language.base.checksum,
-        **more,
-    }
-    (folder / "prompted.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if prompter.train is not None and prompter.needs_train:
-        prompter.train.write_parquet(folder / "told.parquet")
+    """What `read_prompted` needs."""
+    base = prompted.language.base
+    write_prompter(folder, prompted.prompter, base.name, base.checksum, {"max_tokens": prompted.max_tokens, **more})
 
 
 def read_prompted(folder: Path, task: Task, base: str, device: str) -> tuple[Prompted, dict[str, Any]]:
@@ -176,6 +169,39 @@ def read_prompted(folder: Path, task: Task, base: str, device: str) -> tuple[Pro
 
     Raises:
         MethodError: the base or the wording is another one than it was, or a file is damaged.
+    """
+    prompter, settings = read_prompter(folder, task)
+    language = load_language_model(base)
+    if language.base.checksum != settings["base_checksum"]:
+        raise MethodError(
+            f"{folder}: made with base {settings['base']!r} with other weights than {base!r} has here. "
+            "Give the same base, or fit again."
+        )
+    language.model.to(device)  # type: ignore[arg-type]
+    return Prompted(language, prompter, settings["max_tokens"], device), settings
+
+
+def write_prompter(folder: Path, prompter: Prompter, base: str, checksum: str, more: dict[str, Any]) -> None:
+    """How prompts are made, and for which base: settings as JSON; what prompts say of users as training rows."""
+    settings = {
+        "prompt": prompter.settings.model_dump(mode="json"),
+        "wording": prompter.wording.digest,
+        "personal": prompter.personal,
+        "seed": prompter.seed,
+        "base": base,
+        "base_checksum": checksum,
+        **more,
+    }
+    (folder / "prompted.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if prompter.train is not None and prompter.needs_train:
+        prompter.train.write_parquet(folder / "told.parquet")
+
+
+def read_prompter(folder: Path, task: Task) -> tuple[Prompter, dict[str, Any]]:
+    """Read back what `write_prompter` wrote, and the settings.
+
+    Raises:
+        MethodError: the wording is another one than it was, or a file is damaged.
     """
     try:
         settings = json.loads((folder / "prompted.json").read_text())
@@ -187,11 +213,4 @@ def read_prompted(folder: Path, task: Task, base: str, device: str) -> tuple[Pro
     prompter = Prompter(task, asked, train, settings["personal"], settings["seed"])
     if prompter.wording.digest != settings["wording"]:
         raise MethodError(f"{folder}: the words of {asked.wording!r} have changed since. Fit it again.")
-    language = load_language_model(base)
-    if language.base.checksum != settings["base_checksum"]:
-        raise MethodError(
-            f"{folder}: made with base {settings['base']!r} with other weights than {base!r} has here. "
-            "Give the same base, or fit again."
-        )
-    language.model.to(device)  # type: ignore[arg-type]
-    return Prompted(language, prompter, settings["max_tokens"], device), settings
+    return prompter, settings

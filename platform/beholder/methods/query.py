@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +12,11 @@ from pydantic import Field
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import BaseFacts
-from beholder.bases.endpoint import Endpoint
+from beholder.bases.endpoint import Endpoint, Messages
 from beholder.bases.language import load_language_model
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.calibration import Calibration, fit_calibration
+from beholder.methods.hosted import FittedHosted, require_room
 from beholder.methods.method import (
     WRITERS,
     BaseKind,
@@ -38,8 +39,8 @@ class QueryConfig(MethodConfig):
     """Ask a pretrained model, with other people's judgements as examples.
 
     `decode`: `likelihood` takes how likely each label is as the first word of an answer, calibrated on validation;
-    `constrained` lets the model write an answer of label names alone. An endpoint writes freely, and what it wrote is
-    read. `max_tokens` of a prompt with its answer.
+    `constrained` lets the model write an answer of label names alone. An endpoint knows neither: it writes freely, and
+    what it wrote is read (`hosted`). `max_tokens` of a prompt with its answer.
     """
 
     method: Literal["query"] = "query"
@@ -54,14 +55,23 @@ class QueryConfig(MethodConfig):
         super().check(base, task)
         if isinstance(base, BaseFacts):
             answer_space(base, Prompter(task, self.prompt, None, self.personal, seed=0), self.max_tokens)
+        else:
+            require_room(base, Prompter(task, self.prompt, None, self.personal, seed=0), self.max_tokens)
+
+    def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
+        """See `MethodConfig.questions`."""
+        if not isinstance(context.base, Endpoint):
+            return []
+        prompter = Prompter(parts["train"].task, self.prompt, parts["train"], self.personal, context.seed)
+        hosted = FittedHosted(self.method, prompter, context.base, self.max_tokens)
+        rows = (parts["valid"], parts["test"])
+        return [prompt for part in rows for prompt in hosted.prompts(list(part.texts), list(part.user_ids))[0]]
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
-        """Calibrate on validation; nothing else is learned."""
+        """Calibrate on validation; nothing else is learned, and of an endpoint nothing at all."""
         prompter = Prompter(train.task, self.prompt, train, self.personal, context.seed)
         if isinstance(context.base, Endpoint):
-            from beholder.methods.hosted import FittedHosted
-
-            return FittedHosted(self.method, prompter, context.base).fitted(valid, context)
+            return FittedHosted(self.method, prompter, context.base, self.max_tokens, context.progress, context.say)
         language = load_language_model(context.base)
         language.model.to(context.device)  # type: ignore[arg-type]
         prompted = Prompted(language, prompter, self.max_tokens, context.device)
@@ -149,9 +159,7 @@ class FittedQuery:
             MethodError: the base is another one, or a file is missing or damaged.
         """
         if isinstance(base, Endpoint):
-            from beholder.methods.hosted import FittedHosted
-
-            return FittedHosted.load(folder, method, task, thresholds, base, device)
+            return FittedHosted.load(folder, method, task, thresholds, base)
         prompted, settings = read_prompted(folder, task, base, device)
         calibration = settings["calibration"]
         made = (

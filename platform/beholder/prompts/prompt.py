@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,6 +65,9 @@ class Prompter:
         train: the rows users and examples are known from; they go no further than this object.
         personal: whether the model is told who reads; else it is shown other people's examples.
         seed: of the choice of examples.
+
+    Raises:
+        ExperimentError: labels read alike, see `LabelWords.require_readable`.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Prompter:
         self.task, self.settings, self.train, self.personal, self.seed = task, settings, train, personal, seed
         self.wording = load_wording(settings.wording)
         self.words = LabelWords(task.labels, self.wording.none)
+        self.words.require_readable(with_none=task.kind == "multilabel")
         self.users = {user: place for place, user in enumerate(train.users)} if train is not None and personal else {}
         self._blocks = [block for block in ORDER if block in settings.blocks and (personal or block == "examples")]
         self._examples: Examples | None = None
@@ -95,6 +100,15 @@ class Prompter:
         """The first part of every prompt."""
         listed = self.words.listed(with_none=self.task.kind == "multilabel")
         return f"{self.wording.instruction}\n{self.wording.labels.format(labels=listed)}\n\n"
+
+    def pairs(self, texts: Sequence[str], users: Sequence[str]) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
+        """The (text, user) rows whose prompts may differ, and the position of each row's among them: int64 [rows]."""
+        pairs: dict[tuple[str, str], int] = {}
+        position = [
+            pairs.setdefault((text, user if self.needs_train else ""), len(pairs))
+            for text, user in zip(texts, users, strict=True)
+        ]
+        return list(pairs), np.asarray(position, dtype=np.int64)
 
     def prompt(self, text: str, user: str) -> Prompt:
         """The prompt for one text and user. A user nobody has trained on is not spoken of."""
@@ -155,7 +169,7 @@ class Prompter:
 
     @cached_property
     def _facts(self) -> dict[str, str]:
-        """What context columns say of each user: those with one value a user, and not the same for all."""
+        """What context columns say of each user: those with one value a user, not the same for all, and no ids."""
         assert self.train is not None
         facts: dict[str, list[str]] = {user: [] for user in self.users}
         for name in self.train.table.column_names:
@@ -164,7 +178,7 @@ class Prompter:
             values: dict[str, set[str]] = {user: set() for user in self.users}
             for user, value in zip(self.train.user_ids, self.train.column(name), strict=True):
                 values[user].add("" if value is None else str(value))
-            of_users = all(len(each) == 1 for each in values.values())
+            of_users = all(len(each) == 1 and user not in each for user, each in values.items())
             if of_users and len(set().union(*values.values())) > 1:
                 for user, (value,) in values.items():
                     if value:
@@ -174,6 +188,19 @@ class Prompter:
 
 CUTS = ("examples", "statistics", "profile", "id")
 """Which user blocks give way, in this order, where a prompt is longer than the base reads; then the text's end."""
+
+
+def shortened(prompt: Prompt, limit: int, length: Callable[[Prompt], float]) -> tuple[Prompt, set[str]]:
+    """A prompt without as many lines of its user blocks as make it too long, and the blocks that gave way.
+
+    It may still be too long, by its text.
+    """
+    cut: set[str] = set()
+    for block in CUTS:
+        while length(prompt) > limit and any(name == block for name, _ in prompt.blocks):
+            prompt = prompt.without_last(block)
+            cut.add(block)
+    return prompt, cut
 
 
 def say_cuts(cuts: Counter[str], prompts: int, limit: int) -> str:

@@ -87,6 +87,35 @@ class Wording(_Words):
         """SHA-256 of all words."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def template(self) -> str | list[dict[str, str]]:
+        """All words in the order of a prompt, fields as `{{variables}}`: what a prompt registry shows.
+
+        A prompt has those of the user blocks that its arm says, and examples under one of their two headings. With a
+        system message, the messages of a chat.
+        """
+        examples = self.examples
+        each = examples.each.format(text="{{example_text}}", labels="{{example_labels}}")
+        whole = "\n".join(
+            [
+                self.instruction,
+                self.labels.format(labels="{{labels}}"),
+                "",
+                self.id.format(number="{{number}}"),
+                self.profile.format(facts="{{facts}}"),
+                self.statistics.format(rates="{{rates}}"),
+                examples.own,
+                each,
+                examples.others,
+                each,
+                self.text.format(text="{{text}}"),
+                self.answer,
+            ]
+        )
+        if self.system is None:
+            return whole
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": whole}]
+
 
 def wordings() -> list[str]:
     """The names of the wordings that ship."""

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from beholder import __version__
 from beholder.annotations import Task
 from beholder.bases import resolve
+from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
@@ -102,7 +103,11 @@ class Bundle:
 
 
 def write_bundle(
-    folder: Path, choice: Choice, fitted_folders: Mapping[str, Path], base: str, facts: Mapping[str, Any]
+    folder: Path,
+    choice: Choice,
+    fitted_folders: Mapping[str, Path],
+    base: str | Endpoint,
+    facts: Mapping[str, Any],
 ) -> Path:
     """Put a bundle together from fitted methods on disk.
 
@@ -110,7 +115,7 @@ def write_bundle(
         folder: where; replaced whole.
         choice: the arms it holds.
         fitted_folders: arm -> folder written by `methods.save_fitted`.
-        base: the base's name.
+        base: the base's name, or the endpoint: then neither weights nor a key are needed to write it.
         facts: further entries of the manifest (split hash, evaluation, ...).
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -125,15 +130,10 @@ def write_bundle(
         described = json.loads((temporary / part / "method.json").read_text())
         task = {"labels": described["labels"], "kind": described["kind"]}
         methods[part] = {"arm": arm, "method": described["method"]}
-    base_folder = resolve(base)
     manifest = {
         "format": FORMAT,
         "task": task,
-        "base": {
-            "name": base,
-            "checksum": weights_checksum(base_folder),
-            "tokenizer_checksum": tokenizer_checksum(base_folder),
-        },
+        "base": _described(base),
         "methods": methods,
         "routes": RULE,
         "code_version": __version__,
@@ -148,6 +148,18 @@ def write_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     return folder
+
+
+def _described(base: str | Endpoint) -> dict[str, Any]:
+    """What the manifest says of a base. Nothing of an endpoint is here but how it is asked; the key is not said."""
+    if isinstance(base, Endpoint):
+        return {"name": base.identity, "checksum": base.checksum, "endpoint": plain_base(base)}
+    folder = resolve(base)
+    return {
+        "name": base,
+        "checksum": weights_checksum(folder),
+        "tokenizer_checksum": tokenizer_checksum(folder),
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -197,14 +209,12 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
         BaseModelError: the base is not here at all.
     """
     manifest = verify(folder)
-    base = manifest["base"]["name"]
-    base_folder = resolve(base)
-    if (
-        weights_checksum(base_folder) != manifest["base"]["checksum"]
-        or tokenizer_checksum(base_folder) != manifest["base"]["tokenizer_checksum"]
-    ):
+    endpoint = manifest["base"].get("endpoint")
+    base = base_of(endpoint or manifest["base"]["name"])
+    here = _described(base)
+    if any(here.get(key) != manifest["base"].get(key) for key in ("checksum", "tokenizer_checksum")):
         raise RegistryError(
-            f"{folder}: trained on another base {base!r} than the one here (checksums differ). "
+            f"{folder}: trained on another base {base_name(base)!r} than the one here (checksums differ). "
             "Install the same base, or publish a version trained on this one."
         )
     personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None

@@ -1,0 +1,47 @@
+"""What a run would ask of an endpoint: counted before anything is asked, or paid for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from beholder.bases.endpoint import Endpoint, Messages, Plan, base_name, plan
+from beholder.experiment import Experiment
+from beholder.methods.arm import as_seen, to_learn
+from beholder.methods.hosted import answers_folder
+from beholder.methods.method import Context
+from beholder.pipeline import prepare
+
+
+def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> dict[str, Any]:
+    """Calls, kept answers and estimated prompt tokens of every arm, and of all: what arms share is asked once.
+
+    Nothing is asked, trained or written. `answer_tokens`: at most.
+
+    Raises:
+        BeholderError: see `pipeline.prepare`.
+    """
+    prepared = prepare(experiment, on_bad_rows)
+    parts = {name: prepared.part(name) for name in prepared.split.parts}
+    context = Context(experiment.base, experiment.seed)
+    asked: dict[str, list[Messages]] = {}
+    for job in prepared.jobs:
+        seen = as_seen(job.settings, parts, experiment.seed)
+        train, _ = to_learn(job.settings, seen)
+        asked[job.name] = job.settings.questions({**seen, "train": train}, context)
+
+    def cost(prompts: list[Messages]) -> dict[str, int]:
+        endpoint = experiment.base
+        if not isinstance(endpoint, Endpoint):
+            return {**asdict(Plan(0, 0, 0)), "answer_tokens": 0}
+        planned = plan(endpoint, prompts, answers_folder(), experiment.seed)
+        return {**asdict(planned), "answer_tokens": planned.calls * endpoint.max_tokens}
+
+    return {
+        "experiment": experiment.name,
+        "origin": prepared.loaded.origin,
+        "base": base_name(experiment.base),
+        "endpoint": isinstance(experiment.base, Endpoint),
+        "methods": {name: cost(prompts) for name, prompts in asked.items()},
+        "total": cost([prompt for prompts in asked.values() for prompt in prompts]),
+    }
