@@ -215,7 +215,7 @@ def test_what_it_cannot_start_from_is_refused(tmp_path):
     prior.mkdir()
     save_fitted(config_class("prior")().fit(rows, rows, Context("none")), prior)
     context = Context("tiny-bert", run_folder=tmp_path)
-    with pytest.raises(MethodError, match="trained on top of cls or cls-p"):
+    with pytest.raises(MethodError, match="prior is a prior; cls-u stands on cls or cls-p"):
         personal("prior").fit(rows, rows, context)
     with pytest.raises(MethodError, match="no readable fitted method"):
         personal("clss").fit(rows, rows, context)
