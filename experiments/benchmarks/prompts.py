@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from beholder.methods.prompted import Prompted
     from beholder.prompts.tokens import Segments
 
-BLOCKS = {"after": "id,statistics", "before": "id,statistics,examples"}
+BLOCKS = {"after": "id", "before": "id,examples"}
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--placement", choices=["before", "after"], default="after", help="of the user's blocks")
     parser.add_argument("--blocks", default=None, help=f"default {BLOCKS}")
-    parser.add_argument("--shots", type=int, default=4, help="examples, where they are among the blocks")
+    parser.add_argument("--shots", type=int, default=8, help="examples, where they are among the blocks")
     parser.add_argument("--wording", default="plain")
     parser.add_argument("--peer", choices=["cache", "harness"], default="cache")
     parser.add_argument("--peer-tokens", type=int, default=2_048, help="in a batch of the peer's, with padding")
@@ -61,7 +61,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     prompted = asked(arguments)
     texts, users = chosen(arguments, prompted)
     prompts, _ = prompted.distinct([text for text in texts for _ in users], users * len(texts))
-    read = {"shared": Shared(prompted), "peer": Peer(prompted, arguments.peer, arguments.peer_tokens)}
+    read: dict[str, Any] = {"shared": Shared(prompted), "peer": Peer(prompted, arguments.peer, arguments.peer_tokens)}
     took, said = {}, {}
     for name, side in read.items():
         side(prompts[:8])
@@ -69,6 +69,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         started = time.perf_counter()
         said[name] = side(prompts)
         took[name] = time.perf_counter() - started
+    read["shared"].count(prompts)
     return {
         "ratio": round(took["peer"] / took["shared"], 2),
         "max_difference": float(f"{np.abs(said['peer'] - said['shared']).max():.2g}"),
@@ -128,16 +129,17 @@ class Shared:
 
     def __call__(self, prompts: list[Segments]) -> NDArray[np.float64]:
         """Log-likelihoods, float64 [prompts, labels + 1]."""
-        said = self.prompted.first_step(prompts)
-        self.tokens = self._tokens(prompts)
-        return said
+        return self.prompted.first_step(prompts)
 
-    def _tokens(self, prompts: list[Segments]) -> int:
+    def count(self, prompts: list[Segments]) -> None:
+        """Tokens that are read: of packs one after another, without what one begins with as the last did."""
         from beholder.bases.reading import packs
 
-        space = self.prompted.space
+        space, last = self.prompted.space, None
         answers = [(row, piece) for row in range(len(prompts)) for piece in (*space.first, space.none)]
-        return sum(pack.size for pack in packs(self.prompted.language, prompts, answers, self.prompted.budget))
+        for pack in packs(self.prompted.language, prompts, answers, self.prompted.budget):
+            self.tokens += pack.size - (pack.begins_like(last) if last else 0)  # type: ignore[union-attr, arg-type]
+            last = pack
 
 
 class Peer:

@@ -81,7 +81,7 @@ def search(
         experiment.base,
         experiment.seed,
         trials or settings.trials,
-        settings.concurrency or experiment.cluster.workers,
+        settings.concurrency or max(1, experiment.cluster.workers),
         experiment.cluster.use_gpu,
     )
     try:

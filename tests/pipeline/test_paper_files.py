@@ -19,6 +19,7 @@ SHORT = (
     "source={name: simulated, texts: templates, users: 4, rows_per_user: 24, distinct_texts: 32}",
     "split={by: text}",
     "methods.cls.epochs=1",
+    "cluster.workers=0",
     "evaluate.bootstrap=20",
 )
 

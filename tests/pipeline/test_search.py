@@ -27,6 +27,7 @@ def small(**more) -> dict:
         "base": "tiny-bert",
         "methods": {"cls": {"epochs": 1, "max_tokens": 48}, "cls-u": {"from": "cls", "bank": {"epochs": 3}}},
         "evaluate": {"reference": "cls", "bootstrap": 50},
+        "cluster": {"workers": 0},  # what trials start from is fitted without a Ray Train job
         **more,
     }
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from beholder.bases.language import LanguageModel, load_language_model
-from beholder.bases.reading import Answer, Segments, packs
+from beholder.bases.reading import Answer, Reader, Segments, Tree, packs
 from beholder.bases.tiny import ARCHITECTURES, make_tiny
 from beholder.errors import BaseModelError
 from beholder.methods.generate import _TrainingRows
@@ -69,12 +69,17 @@ def alone(language: LanguageModel, prompt: Segments, answer: Answer) -> torch.Te
 
 
 def shared(
-    language: LanguageModel, made: list[Segments], requests: list[tuple[int, Answer]], budget: int
+    language: LanguageModel,
+    made: list[Segments],
+    requests: list[tuple[int, Answer]],
+    budget: int,
+    reader: Reader | None = None,
 ) -> torch.Tensor:
     """The log-likelihoods of all answers, [requests]."""
     found = torch.zeros(len(requests))
     for pack in packs(language, made, requests, budget):
-        said = functional.log_softmax(language.logits(pack.hidden(language)), dim=-1)
+        hidden = reader.hidden(pack) if reader else pack.hidden(language)
+        said = functional.log_softmax(language.logits(hidden), dim=-1)
         each = said[torch.from_numpy(pack.asked.place), torch.from_numpy(pack.asked.token)]
         found = found.index_add(0, torch.from_numpy(pack.asked.request), each)
     return found
@@ -89,6 +94,10 @@ def test_a_likelihood_is_that_of_reading_prompt_and_answer_alone(language):
             expected = torch.stack([alone(language, made[prompt], answer) for prompt, answer in requests])
             found = shared(language, made, requests, budget)
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            reader = Reader(language)
+            for _ in range(2):  # the second time, the last pack of the first is in memory
+                kept = shared(language, made, requests, budget, reader)
+                torch.testing.assert_close(kept, expected, atol=1e-4, rtol=1e-4)
             order = rng.sample(range(len(requests)), len(requests))
             again = shared(language, made, [requests[place] for place in order], budget)
             torch.testing.assert_close(again, expected[order], atol=1e-4, rtol=1e-4)
@@ -136,6 +145,20 @@ def test_what_is_shared_is_read_once(folder, drawn, budget):
         }
         assert pack.size == sum(len(beginning[-1]) for beginning in beginnings) + len(begun)
         assert pack.size <= budget or len(here) == 1
+
+
+def test_what_packs_begin_with_alike_is_read_once_for_all(folder):
+    language = loaded(str(make_tiny("llama", folder / "llama")))
+    beginning = tuple(range(4, 24))
+    made: list[Segments] = [(beginning, (30 + number, 40, 41)) for number in range(8)]
+    requests: list[tuple[int, Answer]] = [(place, (token, 50, 2)) for place in range(8) for token in (60, 61)]
+    cut = list(packs(language, made, requests, 35))
+    assert len(cut) > 3 and all(isinstance(pack, Tree) for pack in cut)
+    reader = Reader(language)
+    with torch.no_grad():
+        shared(language, made, requests, 35, reader)
+    assert reader.tokens == len(beginning) + 8 * (3 + 2 * 2)
+    assert sum(pack.size for pack in cut) == reader.tokens + len(beginning) * (len(cut) - 1)
 
 
 @quick
@@ -208,7 +231,9 @@ def test_attention_that_knows_no_bool_masks_is_read_alike(tmp_path):
     with torch.no_grad():
         expected = torch.stack([alone(language, made[prompt], answer) for prompt, answer in requests])
         # Gemma 2 caps its logits, which is no projection; of such small ones the cap takes nothing
-        torch.testing.assert_close(shared(language, made, requests, EVERYTHING), expected, atol=1e-3, rtol=1e-3)
+        for reader in (None, Reader(language)):
+            found = shared(language, made, requests, 0, reader)
+            torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_base_that_cannot_be_read_so_is_refused(tmp_path):

@@ -5,6 +5,7 @@ examples the same for all texts), and all answers to a prompt share the prompt. 
 in which a token attends to its own ancestors only and its position is its depth, each part costs one reading (key and
 value reuse by attention mask, as in tree attention, 2305.09781). The answers' hidden states are those of each
 (prompt, answer) read alone, and gradients flow through them all the same, so that training shares what scoring shares.
+What scoring reads in several trees that begin alike, it reads once (`Reader`).
 
 An encoder-decoder encodes each distinct prompt once; its answers are rows of their own.
 """
@@ -78,6 +79,15 @@ class Tree:
         said = body(**trees_called([self], body), use_cache=False).last_hidden_state[0]
         return said[torch.from_numpy(self.predicts).to(said.device)]
 
+    def begins_like(self, other: Tree) -> int:
+        """How many nodes at the root of both are the same, one after another, and predict nothing."""
+        most = min(self.size, other.size, int(self.predicts.min()), int(other.predicts.min()))
+        line = np.arange(most) - 1
+        same = (
+            (self.tokens[:most] == other.tokens[:most]) & (self.parent[:most] == line) & (other.parent[:most] == line)
+        )
+        return most if same.all() else int(same.argmin())
+
 
 def trees_called(trees: Sequence[Tree], body: nn.Module) -> dict[str, Tensor]:
     """What a decoder is called with to read trees, one a row: input_ids, position_ids, attention_mask.
@@ -141,6 +151,45 @@ class Rows:
 
 
 Pack = Tree | Rows
+
+
+class Reader:
+    """Reads packs one after another, without gradients; what one begins with as the last did is not read again.
+
+    Attributes:
+        tokens: how many were read.
+    """
+
+    def __init__(self, language: LanguageModel) -> None:
+        self._language, self.tokens = language, 0
+        self._last: Tree | None = None
+        self._cache: Any = None
+
+    def hidden(self, pack: Pack) -> Tensor:
+        """[places, width]"""
+        if isinstance(pack, Rows):
+            self.tokens += pack.size
+            return pack.hidden(self._language)
+        from transformers import DynamicCache
+
+        body: Any = self._language.body
+        known = pack.begins_like(self._last) if self._last is not None else 0
+        if known and self._last is not None:
+            self._cache.crop(known - self._last.size)  # a number of tokens to take off, below zero
+        else:
+            self._cache = DynamicCache()
+        called = trees_called([pack], body)
+        said = body(
+            input_ids=called["input_ids"][:, known:],
+            position_ids=called["position_ids"][:, known:],
+            attention_mask=called["attention_mask"][:, :, known:],
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = said.past_key_values
+        self._last = pack if self._cache is not None else None
+        self.tokens += pack.size - known
+        return said.last_hidden_state[0, torch.from_numpy(pack.predicts - known).to(called["input_ids"].device)]
 
 
 def packs(

@@ -40,7 +40,7 @@ class FitJob:
         measures: what to measure of forgetting, once its arm is fitted.
         base: see `bases.endpoint.plain_base`.
         seed: see `methods.Context`.
-        workers: how many processes share the arms.
+        workers: how many processes share the arms; 0 is this one alone.
         use_gpu: a GPU for each worker; `"auto"` takes one where there is one.
     """
 
@@ -73,7 +73,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         board: Any = ray.remote(num_cpus=0)(Board).remote(list(job.arms), job.measures)
         use_gpu = takes_gpu(job.use_gpu)
-        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // max(1, workers))
         storage = Path(job.run_folder) / "ray"
         trainer = TorchTrainer(
             _work,

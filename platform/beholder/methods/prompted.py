@@ -18,7 +18,7 @@ from torch.nn import functional
 from beholder.annotations import Annotations, Task
 from beholder.bases.facts import BaseFacts
 from beholder.bases.language import LanguageModel, load_language_model
-from beholder.bases.reading import PACK, packs
+from beholder.bases.reading import PACK, Reader, packs
 from beholder.errors import MethodError
 from beholder.methods.answers import AnswerSpace, Tokens, Walk, first_step, walk
 from beholder.prompts.prompt import Prompter, say_cuts
@@ -121,9 +121,9 @@ class Prompted:
 
         @torch.inference_mode()
         def found(requests: Sequence[tuple[int, Tokens]]) -> NDArray[np.float64]:
-            sums = np.zeros(len(requests))
+            sums, reader = np.zeros(len(requests)), Reader(self.language)
             for pack in packs(self.language, prompts, requests, self.budget):
-                hidden = pack.hidden(self.language).float()
+                hidden = reader.hidden(pack).float()
                 said = functional.log_softmax(head(hidden), dim=-1).double().cpu().numpy()
                 token = np.searchsorted(self.space.vocabulary, pack.asked.token)
                 np.add.at(sums, pack.asked.request, said[pack.asked.place, token])
