@@ -195,7 +195,8 @@ def test_blocks_stand_alone_or_together_and_say_no_ids(train, some, shots, choos
     for user in [*USERS, "stranger"]:
         prompt = prompter.prompt("<T>g what is asked", user)
         said = "".join(prompt.parts)
-        assert not any(each in said for each in [*USERS, "stranger", "mood of", "everywhere"])
+        assert not any(each in said for each in [*USERS, "stranger", "everywhere"])
+        assert "mood of" not in said or len(train) == len(train.users)  # one value a user, by chance
         assert all(line.endswith("\n") for _, lines in prompt.blocks for line in lines)
         there = {name for name, _ in prompt.blocks}
         known = personal and user in train.users
