@@ -150,7 +150,8 @@ class Experiment(_Section):
         if name not in arms:
             raise ExperimentError(f"search: {unknown('method', name, arms)}")
         settings = self.search.get(name, SearchSettings())
-        return settings, space_of(name, arms[name].config, settings.space)
+        hosted = isinstance(self.base, Endpoint)
+        return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
 
     def tuned(self, arm: str, settings: dict[str, Any]) -> Experiment:
         """The same experiment with an arm's dotted settings put in, under a name of its own, and nothing to search."""

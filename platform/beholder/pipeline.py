@@ -25,7 +25,7 @@ from beholder import __version__
 from beholder.annotations import Annotations, text_key
 from beholder.bases import BaseFacts, facts_of
 from beholder.bases.endpoint import Endpoint, base_name, plain_base
-from beholder.bases.forms import require_form
+from beholder.bases.forms import advice, require_form
 from beholder.bases.loading import weights_checksum
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.errors import BeholderError, DataError
@@ -86,6 +86,9 @@ class Prepared:
     jobs: list[ArmJob]
     forgotten: forgetting.Plan | None
 
+    notes: tuple[str, ...]
+    """What a person should know before any of it is fitted, a line each."""
+
     def part(self, name: str) -> Annotations:
         """The rows of one part."""
         return self.annotations.select(self.split[name])
@@ -117,7 +120,9 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
     jobs = _jobs(arms, inputs)
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
-    return Prepared(loaded, annotations, parts, jobs, measured)
+    slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
+    notes = (f"data: {loaded.origin}", *([slow] if slow else []))
+    return Prepared(loaded, annotations, parts, jobs, measured, notes)
 
 
 def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
@@ -152,7 +157,8 @@ def run(
     with clock.phase("set-up"):
         prepared = prepare(experiment, on_bad_rows)
         annotations, parts = prepared.annotations, prepared.split
-        reporter.say(f"data: {prepared.loaded.origin}")
+        for line in prepared.notes:
+            reporter.say(line)
         if prepared.loaded.refused:
             kept = ", ".join(map(str, prepared.loaded.refused_files))
             reporter.say(f"{prepared.loaded.refused:,} bad rows left out, kept in {kept}")

@@ -69,7 +69,8 @@ def search(
         raise ExperimentError(
             f"search.{arm}.objective: {jobs[arm].config['method']} trains no parameters. Say [macro_f1, seconds]."
         )
-    reporter.say(f"data: {prepared.loaded.origin}")
+    for line in prepared.notes:
+        reporter.say(line)
     inputs = [jobs[arm].key, {name: asdict(each) for name, each in space.dimensions.items()}, settings.objective]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     folder = _folder(f"{experiment.name}-{arm}-{digest[:8]}")

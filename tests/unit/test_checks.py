@@ -8,6 +8,7 @@ import yaml
 from test_experiment import SHIPPED
 
 from beholder import pipeline
+from beholder.bases import forms
 from beholder.errors import BaseModelError, BeholderError, DataError
 from beholder.experiment import load_experiment, make_experiment
 from beholder.methods import METHODS, config_class
@@ -98,6 +99,18 @@ def test_forms_nobody_has():
     if not torch.cuda.is_available():
         assert "base 'tiny-llama@nf4': 4-bit weights need a GPU" in refused(asked(base="tiny-llama@nf4"))
     pipeline.prepare(make_experiment(asked(base="tiny-llama@bf16")))
+
+
+def test_a_form_that_this_machine_has_to_emulate_is_said_beforehand(monkeypatch):
+    monkeypatch.setattr(forms, "computes_bfloat16", lambda: False)
+    said = [pipeline.prepare(make_experiment(asked(base=base))).notes for base in ("tiny-llama@bf16", "tiny-llama")]
+    assert [len(notes) for notes in said] == [2, 1]
+    assert said[0][1] == (
+        "base 'tiny-llama@bf16': this CPU has no bfloat16 arithmetic and emulates it, about 100 times slower. "
+        "Use tiny-llama."
+    )
+    monkeypatch.setattr(forms, "computes_bfloat16", lambda: True)
+    assert len(pipeline.prepare(make_experiment(asked(base="tiny-llama@bf16"))).notes) == 1
 
 
 def test_methods_say_which_bases_they_work_with():

@@ -29,7 +29,6 @@ CASES = [
     ("lm", TRAINED),
     ("lm-p", TRAINED),
     ("lm-u", {"bank": {**BANK, "top_layers": 1}}),
-    ("cls", {**TRAINED, "max_tokens": 32, "lora": None}),
 ]
 
 
@@ -113,11 +112,12 @@ def test_four_bits_without_bitsandbytes_are_refused_at_once(monkeypatch):
         load_base("tiny-llama@nf4")
 
 
-def test_four_bit_weights_cannot_be_trained_themselves():
-    facts = facts_of("tiny-llama@nf4")
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_that_are_not_float32_cannot_be_trained_themselves(form):
+    facts = facts_of(f"tiny-llama@{form}")
     for method in ("cls", "lm"):
         config_class(method)().check(facts, crowd().task)
-        with pytest.raises(MethodError, match=r"lora: null trains all weights, .*'tiny-llama@nf4' are 4-bit"):
+        with pytest.raises(MethodError, match=rf"'tiny-llama@{form}' are not float32. Give lora, or use tiny-llama\."):
             config_class(method)(lora=None).check(facts, crowd().task)
 
 

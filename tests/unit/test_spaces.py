@@ -71,6 +71,14 @@ def test_an_arm_without_an_adapter_is_searched_without_it():
     assert set(space.dimensions) == {"learning_rate", "batch_size", "epochs"}
 
 
+def test_how_an_endpoint_decodes_is_not_searched():
+    local, hosted = (
+        make_experiment(written(base=base, methods={"query": {}}, evaluate={"reference": "query"})).searched("query")[1]
+        for base in ("tiny-llama", {"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
+    )
+    assert set(local.dimensions) - set(hosted.dimensions) == {"decode"} and "prompt.shots" in hosted.dimensions
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [

@@ -56,6 +56,21 @@ def require_form(name: str) -> None:
         )
 
 
+def computes_bfloat16() -> bool:
+    """Whether this machine has bfloat16 arithmetic. A CPU without it emulates it, a hundred times slower (measured)."""
+    import torch
+
+    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def advice(name: str) -> str | None:
+    """What to know, in a line, before working with a base in its form on this machine."""
+    bare, form = split_form(name)
+    if form != "bf16" or computes_bfloat16():
+        return None
+    return f"base {name!r}: this CPU has no bfloat16 arithmetic and emulates it, about 100 times slower. Use {bare}."
+
+
 def loading_options(form: Form) -> dict[str, Any]:
     """What transformers' `from_pretrained` is told. 4-bit weights go to the GPU at once, others to the CPU."""
     if form == "float32":

@@ -61,6 +61,7 @@ def examine() -> dict[str, Any]:
 
     from beholder.bases.catalog import installed
     from beholder.bases.embedded import EMBEDDED
+    from beholder.bases.forms import computes_bfloat16
     from beholder.home import home
     from beholder.sources import SOURCES, locate
     from beholder.tracking import client, tracking_uri
@@ -107,6 +108,7 @@ def examine() -> dict[str, Any]:
             "free memory, GB": round(memory.available / 1e9, 1),
             "free disk, GB": round(disk.free / 1e9, 1),
             "gpu": _gpu(),
+            "bfloat16": "computed" if computes_bfloat16() else "emulated, and slow",
         },
         "problems": problems,
     }

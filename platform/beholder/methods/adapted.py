@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from beholder.bases.facts import BaseFacts
+from beholder.bases.forms import split_form
 from beholder.bases.loading import Base
 from beholder.errors import MethodError
 
@@ -30,9 +31,12 @@ class LoraSettings(BaseModel):
 
 
 def check_trainable(base: BaseFacts, lora: LoraSettings | None) -> None:
-    """Raise a MethodError where all weights are to be trained that are held in 4 bits."""
-    if lora is None and base.form == "nf4":
-        raise MethodError(f"lora: null trains all weights, and those of base {base.name!r} are 4-bit. Give lora.")
+    """Raise a MethodError where all weights are to be trained that are not held in float32: small steps round away."""
+    if lora is None and base.form != "float32":
+        raise MethodError(
+            f"lora: null trains all weights, and those of base {base.name!r} are not float32. "
+            f"Give lora, or use {split_form(base.name)[0]}."
+        )
 
 
 def adapted(base: Base, lora: LoraSettings | None) -> PreTrainedModel:

@@ -141,7 +141,7 @@ _CLASSIFY: dict[str, Any] = {
     "batch_size": [16, 32, 64],
     "epochs": [2, 4, 8],
 }
-_GENERATE: dict[str, Any] = {**_CLASSIFY, "batch_size": [8, 16, 32], "epochs": [1, 2, 3]}
+_GENERATE: dict[str, Any] = {**_CLASSIFY, "batch_size": [4, 8, 16, 32], "epochs": [1, 2, 4]}
 # A bank is searched with the head alone, and with the layers that the arm has in its file. With the head alone the
 # trunk is the whole model and says one vector a text: a trial on convabuse with MiniLM takes 8 s on 2 cores. With the
 # top layer every judgement goes through it in every epoch: 100 to 126 s, for the same macro-F1 within a point. Who has
@@ -188,8 +188,14 @@ PRIORS: dict[str, list[Settings]] = {
         {"bank.head": "gate", "bank.learning_rate": 5e-3, "bank.pull": 10.0},
         {"bank.head": "bias", "bank.learning_rate": 1e-2, "bank.pull": 1.0},
     ],
-    "lm": [{"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"}],
-    "lm-p": [{"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"}],
+    "lm": [
+        {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4},
+        {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"},
+    ],
+    "lm-p": [
+        {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4},
+        {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"},
+    ],
     "lm-u": [{"bank.learning_rate": 5e-3, "bank.pull": 100.0}],
     "query": [{"decode": "likelihood", "prompt.shots": 4, "prompt.choose": "similar"}],
     "query-p": [
@@ -210,7 +216,9 @@ SWITCHES = {
 _NOT_SEARCHED = ("method", "from", "from_", "shuffle_users", "tasks")
 
 
-def space_of(arm: str, config: MethodConfig, written: Mapping[str, Any] | None = None) -> Space:
+def space_of(
+    arm: str, config: MethodConfig, written: Mapping[str, Any] | None = None, *, hosted: bool = False
+) -> Space:
     """What is searched for an arm.
 
     Args:
@@ -218,6 +226,7 @@ def space_of(arm: str, config: MethodConfig, written: Mapping[str, Any] | None =
         config: its settings: they are always in the space, which is widened where they are outside.
         written: `search.ARM.space` of the experiment file; None takes the method's own space, without what the arm has
             switched off (`lora: null`).
+        hosted: the base is an endpoint, which answers in its own way whatever `decode` says.
 
     Raises:
         ExperimentError: the method has no space, or a setting, choice or range does not fit it.
@@ -230,6 +239,8 @@ def space_of(arm: str, config: MethodConfig, written: Mapping[str, Any] | None =
             known = ", ".join(sorted(SPACES))
             raise ExperimentError(f"search.{arm}: {method} has nothing to search. There is for: {known}.")
         written = {name: each for name, each in SPACES[method].items() if _section(dumped, name) is not None}
+        if hosted:
+            written.pop("decode", None)
     if not written:
         raise ExperimentError(f"{where}: it is empty. Name settings to search, or leave it out.")
     order = sorted(written, key=lambda setting: setting in SWITCHES)  # what switches others off comes first
