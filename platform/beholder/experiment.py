@@ -24,6 +24,8 @@ from beholder.methods.spaces import SearchSettings, Space, apply, space_of
 from beholder.sources import SOURCES, SourceConfig, source_class
 from beholder.splits import SPLITS, ByColumn, ByNewUsers, ByPaper, ByText, SplitConfig
 
+ROUTED = "routed"
+"""What results call the pair of arms that is served, each user by their route, as if it were an arm."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")]
 
 
@@ -113,6 +115,8 @@ class Experiment(_Section):
         """Methods with what they extend filled in, each followed by its controls."""
         arms: list[Arm] = []
         for name, written in self.methods.items():
+            if name == ROUTED:
+                raise ExperimentError(f"methods.{name}: results call what is served so. Give the arm another name.")
             settings = _extended(name, self.methods, ())
             controls = written.get("controls") or []
             config = _method_config(name, settings)

@@ -30,13 +30,15 @@ from beholder.bases.loading import weights_checksum
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.errors import BeholderError, DataError
 from beholder.evaluation import figures, report
-from beholder.experiment import Arm, Experiment, Limits
+from beholder.evaluation.scores_file import write_scores
+from beholder.experiment import ROUTED, Arm, Experiment, Limits
 from beholder.home import home
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob, done, is_done
 from beholder.methods.blocks import working_folder
-from beholder.records import choose_arms, make_bundle, publish, track, write_json
+from beholder.records import make_bundle, publish, track, write_json
 from beholder.registry.bundle import Bundle
+from beholder.routing import Routing, find_routing
 from beholder.sources import Loaded, load
 from beholder.splits import Split, split
 from beholder.tracking import tracking_uri
@@ -176,17 +178,18 @@ def run(
     fitted_now = {job.name: done(job.name, folder) for job in pending}
     clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
     with clock.phase("evaluation"):
-        found = _evaluate(experiment, folder)
+        routing = _route(experiment, prepared, folder)
+        found = _evaluate(experiment, folder, routing)
     facts = _facts(experiment, prepared, folder)
-    valid = {name: method["valid_macro_f1"] or 0.0 for name, method in found["methods"].items()}
     with clock.phase("bundle"):
-        choice = choose_arms(experiment.arms, valid)
-        bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, choice, found) if choice else None
+        bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, routing, found) if routing else None
     with clock.phase("tracking"):
-        run_id = track(experiment, facts, prepared.jobs, folder, found, reporter.say)
+        run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
         registered = None
-        if experiment.register_ and choice and bundle:
-            registered = publish(experiment, folder, choice, found, facts, run_id, reporter.say)
+        if experiment.register_ and routing and bundle:
+            registered = publish(
+                experiment, folder, routing, bundle, prepared.part("valid"), found, facts, run_id, reporter.say
+            )
     whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
     whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri()}
     write_json(folder / "results.json", whole)
@@ -302,9 +305,25 @@ def _fit(
     return pending, measures
 
 
-def _evaluate(experiment: Experiment, folder: Path) -> dict[str, Any]:
+def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
+    """Choose what is served, and write what the pair of arms says as if it were an arm."""
+    learned = [prepared.part(name) for name in ("train", "enrol") if name in prepared.split.parts]
+    users, rows = np.unique(np.concatenate([part.user_ids.astype(str) for part in learned]), return_counts=True)
+    known = dict(zip(users.tolist(), rows.tolist(), strict=True))
+    routing = find_routing(experiment.arms, known, folder)
+    file = folder / "scores" / f"{ROUTED}.parquet"
+    if routing and routing.routed:
+        write_scores(file, routing.routed, prepared.part("valid"), prepared.part("test"))
+    else:
+        file.unlink(missing_ok=True)
+    return routing
+
+
+def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None) -> dict[str, Any]:
     settings = experiment.evaluate
     names = [arm.name for arm in experiment.arms]
+    if routing and routing.routed:
+        names.append(ROUTED)
     write_json(
         folder / "evaluation.json",
         {"reference": settings.reference, "draws": settings.bootstrap, "seed": settings.seed, "arms": names},
@@ -321,7 +340,7 @@ def draw_report(folder: Path) -> dict[str, Any]:
     temporary = folder / f".users.parquet.{os.getpid()}"
     pq.write_table(found.user_table(), temporary, compression="zstd")
     os.replace(temporary, folder / "users.parquet")
-    figures.write_figures(folder / "figures", found)
+    figures.write_figures(folder / "figures", folder / "figures-of-users", found)
     forgotten = forgetting.summary(folder)
     return {**found.to_json(), **({"forgetting": forgotten} if forgotten else {})}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.annotations import Annotations
@@ -19,24 +20,14 @@ from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
 from beholder.errors import RegistryError, TrackingError
 from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import Arm, Experiment
+from beholder.experiment import ROUTED, Arm, Experiment
 from beholder.methods.arm import ArmJob
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.wording import load_wording
 from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
-from beholder.registry.routes import Candidate, Choice, choose
+from beholder.routing import Routing
 from beholder.tracking import ChildRun, log_run, register_prompt, tracking_uri
-
-
-def choose_arms(arms: list[Arm], valid: dict[str, float]) -> Choice | None:
-    return choose(
-        {
-            arm.name: Candidate(arm.name, arm.config.personal, valid[arm.name])
-            for arm in arms
-            if arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
-        }
-    )
 
 
 def make_bundle(
@@ -44,21 +35,26 @@ def make_bundle(
     facts: dict[str, Any],
     valid: Annotations,
     folder: Path,
-    choice: Choice,
+    routing: Routing,
     found: dict[str, Any],
 ) -> Bundle:
     """Write the bundle, load it as a server would, and hold its scores against those that were evaluated."""
-    best = found["methods"][choice.best]
+    best = found["methods"][routing.best]
     recorded = {
         "experiment": experiment.name,
         "split_hash": facts["split"]["hash"],
         "data_fingerprint": facts["data"]["fingerprint"],
         "seed": experiment.seed,
+        "run": folder.name,
+        "split": experiment.split.model_dump(mode="json"),
+        "routes": routing.to_json(),
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
     }
     fitted = {arm.name: folder / "methods" / arm.name for arm in experiment.arms}
-    bundle = open_bundle(write_bundle(folder / "bundle", choice, fitted, experiment.base, recorded))
-    sample = np.random.default_rng(experiment.seed).permutation(len(valid))[:200]
+    bundle = open_bundle(
+        write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users)
+    )
+    sample = _sample(experiment, valid, 200)
     rows = valid.select(sample)
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
     saved = {
@@ -66,8 +62,7 @@ def make_bundle(
     }
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
-    form = "float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]
-    if difference > ROUNDING[form]:
+    if difference > _tolerance(experiment):
         raise RegistryError(
             f"{folder / 'bundle'}: loaded again, it scores differently by {difference:.2g}. It was not published."
         )
@@ -79,6 +74,7 @@ def track(
     facts: dict[str, Any],
     jobs: list[ArmJob],
     folder: Path,
+    routing: Routing | None,
     found: dict[str, Any],
     say: Callable[[str], None],
 ) -> str:
@@ -95,7 +91,16 @@ def track(
         "data_fingerprint": facts["data"]["fingerprint"],
         "code_version": __version__,
     }
-    arms = {arm.name: arm for arm in experiment.arms}
+    of_arms = {
+        arm.name: (
+            {"method": arm.method, **arm.config.model_dump(mode="json", exclude={"method"})},
+            {"method": arm.method, "control_of": arm.control_of or ""},
+        )
+        for arm in experiment.arms
+    }
+    if routing and routing.routed:
+        pair = {"method": ROUTED, "global": routing.choice.global_arm, "personal": routing.choice.personal_arm}
+        of_arms[ROUTED] = (pair, {"method": ROUTED, "control_of": ""})
     prompts = _prompts(experiment.arms, say)
     forgotten = found.get("forgetting", {"before": {}, "arms": {}})
     best = max(found["methods"].values(), key=lambda method: method["valid_macro_f1"] or 0.0)
@@ -118,16 +123,15 @@ def track(
         },
         tags=shared,
         description=gain_table(found),
-        folders={
+        folders={  # nothing that names a user: what MLflow has been given, nobody erases
             "": folder / "evaluation.json",
-            "scores": folder / "scores",
             "figures": folder / "figures",
             "experiment": folder / "experiment.json",
         },
         children=[
             ChildRun(
                 name,
-                {"method": arms[name].method, **arms[name].config.model_dump(mode="json", exclude={"method"})},
+                of_arms[name][0],
                 {
                     "macro_f1": method["macro_f1"],
                     "valid_macro_f1": method["valid_macro_f1"],
@@ -141,7 +145,7 @@ def track(
                     **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
                     **_forgetting(forgotten["arms"].get(name, {})),
                 },
-                {"method": arms[name].method, "control_of": arms[name].control_of or "", **prompts.get(name, {})},
+                {**of_arms[name][1], **prompts.get(name, {})},
             )
             for name, method in found["methods"].items()
         ],
@@ -153,7 +157,9 @@ def track(
 def publish(
     experiment: Experiment,
     folder: Path,
-    choice: Choice,
+    routing: Routing,
+    bundle: Bundle,
+    valid: Annotations,
     found: dict[str, Any],
     facts: dict[str, Any],
     run_id: str,
@@ -162,17 +168,22 @@ def publish(
     """Publish the bundle once per MLflow run, and promote it unless the champion is better."""
     assert experiment.register_ is not None
     model = experiment.register_.name
-    best = found["methods"][choice.best]
+    best = found["methods"][routing.best]
     version = None
     if model in registry.models():
         version = next((each for each in registry.versions(model) if each.run_id == run_id), None)
     if version is None:
+        rows = valid.select(_sample(experiment, valid, 20))
+        texts, users = list(rows.texts), list(rows.user_ids)
+        if not isinstance(experiment.base, Endpoint):  # there it would be another question, and cost
+            texts, users = [*texts, texts[0]], [*users, "nobody knows this reader"]
+        scores = bundle.predict(texts, users).scores
         version = registry.publish(
             model,
             folder / "bundle",
             run_id,
             {
-                "best": choice.best,
+                "best": routing.choice.best,
                 "base": base_name(experiment.base),
                 "users": str(facts["data"]["users"]),
                 "split_hash": facts["split"]["hash"],
@@ -181,12 +192,13 @@ def publish(
                 "gain_points": f"{best['gain']['points']:.2f}",
             },
             gain_table(found),
+            registry.Proof(texts, users, scores, _tolerance(experiment)),
         )
     try:
         version = registry.promote(model, version.number)
     except RegistryError as error:
         say(f"not promoted: {error}")
-    return {**version.to_json(), "best": choice.best, "global": choice.global_arm}
+    return {**version.to_json(), "best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
 
 
 def gain_table(found: dict[str, Any]) -> str:
@@ -202,6 +214,15 @@ def gain_table(found: dict[str, Any]) -> str:
             points, interval = "reference", ""
         lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {points} | {interval} |")
     return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users."
+
+
+def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.int64]:
+    return np.random.default_rng(experiment.seed).permutation(len(rows))[:most]
+
+
+def _tolerance(experiment: Experiment) -> float:
+    """How far apart two readings of the same bundle may be."""
+    return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
 
 
 def _forgetting(measures: dict[str, float | None]) -> dict[str, float | None]:

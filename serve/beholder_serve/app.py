@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import ray
 from fastapi import FastAPI
@@ -47,11 +46,11 @@ class Ingress:
 
 
 @contextlib.contextmanager
-def serving(bundle_folder: Path, version: str, host: str, port: int) -> Iterator[None]:
+def serving(store: str, bundle: str, version: str, host: str, port: int) -> Iterator[None]:
     """Serve a bundle for the time of a `with` block, on a Ray of its own unless one runs in this process.
 
     Args:
-        bundle_folder: a verified bundle.
+        store, bundle: the store's URI and the bundle's id there.
         version: what answers say they come from.
         host: a loopback address; there are no access tokens yet, so that anything else is refused.
         port: must be free.
@@ -72,7 +71,7 @@ def serving(bundle_folder: Path, version: str, host: str, port: int) -> Iterator
     with local_ray():
         serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
         try:
-            _deploy(bundle_folder, version)
+            _deploy(store, bundle, version)
             yield
         finally:
             # Replicas are let go in good order. The rest ends with our own Ray; on somebody else's we clear it away.
@@ -81,20 +80,20 @@ def serving(bundle_folder: Path, version: str, host: str, port: int) -> Iterator
                 serve.shutdown()
 
 
-def _deploy(bundle_folder: Path, version: str) -> None:
+def _deploy(store: str, bundle: str, version: str) -> None:
     try:
-        serve.run(Ingress.bind(Engine.bind(str(bundle_folder)), version), name="beholder", route_prefix="/")
+        serve.run(Ingress.bind(Engine.bind(store, bundle), version), name="beholder", route_prefix="/")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ServeError(f"the engine did not come up: {reason}") from error
 
 
-def serve_forever(bundle_folder: Path, version: str, host: str, port: int, ready: Callable[[], None]) -> None:
+def serve_forever(store: str, bundle: str, version: str, host: str, port: int, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM; calls `ready` once requests are answered."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with serving(bundle_folder, version, host, port):
+    with serving(store, bundle, version, host, port):
         ready()
         stop.wait()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 
 import numpy as np
 from ray import serve
@@ -17,13 +16,14 @@ Item = tuple[str, tuple[str, ...]]
 class Engine:
     """Holds a bundle and answers batches in which every request may be another user's."""
 
-    def __init__(self, bundle_folder: str) -> None:
+    def __init__(self, store: str, bundle: str) -> None:
         import torch
 
-        from beholder.registry.bundle import open_bundle
+        from beholder.registry.store import Store
+        from beholder.registry.stored import open_stored
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-        self._bundle = open_bundle(Path(bundle_folder))
+        self._bundle = open_stored(bundle, Store(store))
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005)
     async def predict(self, items: list[Item]) -> list[list[dict[str, object]]]:

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from beholder.cli.main import app
 from beholder.cluster.local import local_ray
 from beholder.registry import registry
-from beholder.registry.bundle import open_bundle
 
 pytestmark = pytest.mark.cluster
 ARMS = ["prior", "query", "query-p", "query-p~shuffled-users"]
@@ -118,8 +117,10 @@ def test_a_run_outlives_its_endpoints_troubles_and_asks_for_nothing_twice(server
     # What was registered, opened, asks the endpoint again; the key is nowhere.
     (results,) = (json.loads(file.read_text()) for file in (home / "runs").glob("*/results.json"))
     assert results["base"] == f"{base['endpoint']} m" and set(results["methods"]) == set(ARMS)
-    folder = registry.bundle_folder(registry.find("hosted"))
-    for path in [*(home / "runs").rglob("*"), *folder.rglob("*"), *(home / "answers").iterdir()]:
+    for path in [*(home / "runs").rglob("*"), *(home / "store").rglob("*"), *(home / "answers").iterdir()]:
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
     server.patience += 1
-    assert open_bundle(folder).predict(["I am furious"], ["a stranger"]).scores.shape == (1, 2)
+    assert registry.open_version(registry.find("hosted")).predict(["I am furious"], ["a stranger"]).scores.shape == (
+        1,
+        2,
+    )

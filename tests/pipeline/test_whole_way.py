@@ -114,12 +114,12 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
     assert child.data.metrics["macro_f1"] == pytest.approx(results["methods"]["cls-p"]["macro_f1"])
     assert child.data.params["epochs"] == "1" and child.data.tags["split_hash"] == results["split"]["hash"]
     artifacts = {item.path for item in tracker.list_artifacts(results["mlflow"]["run_id"])}
-    assert artifacts >= {"scores", "figures", "bundle", "experiment"}
+    assert artifacts >= {"figures", "model", "experiment"} and "scores" not in artifacts
 
     # The champion, read back from the registry, scores as it did when it was evaluated.
     version = registry.find("small-model")
     assert version.number == 1 and set(version.aliases) == {"champion", "candidate"}
-    bundle = open_bundle(registry.bundle_folder(version))
+    bundle = registry.open_version(version)
     test = finished.test
     again = bundle.predict(list(test.texts), list(test.user_ids))
     from beholder.evaluation.scores_file import read_scores

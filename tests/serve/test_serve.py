@@ -20,7 +20,8 @@ from beholder.cluster.local import local_ray
 from beholder.errors import ServeError
 from beholder.experiment import make_experiment
 from beholder.registry import registry
-from beholder.registry.bundle import open_bundle
+from beholder.registry.store import Store
+from beholder.registry.stored import open_stored
 from beholder_serve.app import serving
 
 pytestmark = pytest.mark.serve
@@ -56,14 +57,15 @@ def champion(tmp_path_factory):
         patch.setenv("BEHOLDER_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # where MLflow left the store of a test before
         outcome = pipeline.run(experiment)
-        yield home, registry.bundle_folder(registry.find("served")), outcome.test
+        version = registry.find("served")
+        yield home, (registry.store_of(version).uri, registry.bundle_of(version)), outcome.test
 
 
 def test_predictions_over_http_are_the_bundles_own(champion):
-    _, folder, test = champion
+    _, stored, test = champion
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with serving(folder, "served v1", "127.0.0.1", port), httpx.Client(base_url=url, timeout=30) as client:
+    with serving(*stored, "served v1", "127.0.0.1", port), httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/healthz").json() == {"status": "ok", "version": "served v1"}
         texts, users = [*test.texts, "never seen"], [*test.user_ids, "a stranger"]
 
@@ -75,7 +77,7 @@ def test_predictions_over_http_are_the_bundles_own(champion):
         # All at once, every request another user: they share batches, and each gets their own answer.
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(ask, zip(texts, users, strict=True)))
-        expected = open_bundle(folder).predict(texts, users)
+        expected = open_stored(stored[1], Store(stored[0])).predict(texts, users)
         labels = test.task.labels
         for row, answer in enumerate(answers):
             (prediction,) = answer["predictions"]
@@ -103,7 +105,7 @@ def test_predictions_over_http_are_the_bundles_own(champion):
         assert 400 <= bad.status_code < 500
         assert "/v1/predict" in client.get("/openapi.json").json()["paths"]
 
-        with pytest.raises(ServeError, match="already in use"), serving(folder, "x", "127.0.0.1", port):
+        with pytest.raises(ServeError, match="already in use"), serving(*stored, "x", "127.0.0.1", port):
             pass
 
 

@@ -15,7 +15,7 @@ LIBRARY, SERVER = ROOT / "platform" / "beholder", ROOT / "serve" / "beholder_ser
 # From top to bottom. A module may import its own layer and those below.
 LAYERS = (
     {"cli", "beholder_serve"},
-    {"pipeline", "records", "tuning", "dry_run"},
+    {"pipeline", "records", "routing", "tuning", "dry_run", "erasure", "refresh"},
     {"cluster", "registry", "tracking"},
     {"experiment"},
     {"methods"},

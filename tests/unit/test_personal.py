@@ -191,7 +191,7 @@ def test_shards_are_named_after_their_bytes_and_hold_no_names(tmp_path):
     _, context = start_from(tmp_path, rows)
     bank = personal().fit(rows, rows, context).bank
     (digest,) = shards_of(bank.index)
-    tensors = read_shard(bank.folder, digest)
+    tensors = read_shard(shard_file(bank.folder, digest), digest)
     assert len(tensors["head.bias"]) == len(bank.users)
     content = shard_file(bank.folder, digest).read_bytes()
     assert not any(f'"{user}"'.encode() in content for user in rows.users)

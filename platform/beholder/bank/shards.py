@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def shard_file(folder: Path, digest: str) -> Path:
     return folder / f"shard-{digest}.safetensors"
 
 
-def read_shard(folder: Path, digest: str) -> Tensors:
-    """A shard's tensors, memory-mapped, its bytes checked against its name.
+def read_shard(file: Path, digest: str) -> Tensors:
+    """A shard's tensors, memory-mapped, its bytes checked against their SHA-256.
 
     Raises:
         BankError: missing, truncated or altered; names the file.
@@ -89,7 +90,6 @@ def read_shard(folder: Path, digest: str) -> Tensors:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = shard_file(folder, digest)
     remedy = "Its users must be trained again."
     if not file.is_file():
         raise BankError(f"{file}: this shard of the bank is missing. {remedy}")
@@ -114,12 +114,97 @@ def write_index(folder: Path, index: pa.Table, shapes: Shapes) -> None:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
 
 
+def erase(folder: Path, user: str) -> bool:
+    """Take a user out of a bank on disk: zeros in their shard, no row in the index. All others' bytes stay.
+
+    Their shard gets another name, as its bytes change; the old file is removed last, so that a crash in between leaves
+    the old bank or the new one, and at most a file that belongs to neither.
+
+    Returns:
+        Whether the user was in it.
+
+    Raises:
+        BankError: the bank is damaged, or the folder cannot be written.
+    """
+    bank = Bank(folder)
+    found = bank.index.filter(pc.field("user_id") == user).to_pylist()
+    if not found:
+        return False
+    (row,) = found
+    index = bank.index.filter(pc.field("user_id") != user)
+    if row["shard"] is not None:
+        tensors = {
+            name: tensor.clone() for name, tensor in read_shard(bank.shard_file(row["shard"]), row["shard"]).items()
+        }
+        for tensor in tensors.values():
+            tensor[row["row"]] = 0
+        digest = write_shard(folder, tensors)
+        moved = [digest if each == row["shard"] else each for each in index["shard"].to_pylist()]
+        index = index.set_column(index.column_names.index("shard"), "shard", pa.array(moved, pa.string()))
+    write_index(folder, index, bank.shapes)
+    if row["shard"] is not None and digest != row["shard"]:
+        bank.shard_file(row["shard"]).unlink()
+    return True
+
+
+def update(folder: Path, fresh: Bank) -> int:
+    """Put the users of another bank of the same shapes into a bank on disk, in the place of what it had of them.
+
+    Whoever has a place in a shard keeps it; newcomers get shards of their own. All others' shards stay as they are.
+
+    Returns:
+        How many shards were written anew.
+
+    Raises:
+        BankError: the banks' shapes differ, one is damaged, or the folder cannot be written.
+    """
+    bank = Bank(folder)
+    if bank.shapes != fresh.shapes:
+        raise BankError(f"{folder}: its users' tensors have other shapes than the new ones. Run the experiment again.")
+    theirs = {row["user_id"]: row for row in fresh.index.to_pylist()}
+    there = pc.field("user_id").isin(list(theirs))
+    places = {
+        row["user_id"]: (row["shard"], row["row"])
+        for row in bank.index.filter(there).to_pylist()
+        if row["shard"] is not None
+    }
+    touched: dict[str, list[str]] = {}
+    for user, (digest, _) in places.items():
+        touched.setdefault(digest, []).append(user)
+    moved: dict[str, str] = {}
+    for digest, users in touched.items():
+        shard = {name: tensor.clone() for name, tensor in read_shard(bank.shard_file(digest), digest).items()}
+        rows = [places[user][1] for user in users]
+        for name, tensor in fresh.take(users).items():  # zeros for those whom the shared model serves now
+            shard[name][rows] = tensor
+        moved[digest] = write_shard(folder, shard)
+        for user, row in zip(users, rows, strict=True):
+            own = theirs[user]["status"] == "own"
+            theirs[user] |= {"shard": moved[digest] if own else None, "row": row if own else None}
+    newcomers = [user for user in fresh.users if user not in places]
+    made = 0
+    for first in range(0, len(newcomers), SHARD_USERS):
+        users = newcomers[first : first + SHARD_USERS]
+        digest = write_shard(folder, fresh.take(users))
+        made += 1
+        for row, user in enumerate(users):
+            theirs[user] |= {"shard": digest, "row": row}
+    others = bank.index.filter(~there)
+    renamed = pa.array([moved.get(digest, digest) for digest in others["shard"].to_pylist()], pa.string())
+    others = others.set_column(others.column_names.index("shard"), "shard", renamed)
+    write_index(folder, pa.concat_tables([others, pa.Table.from_pylist(list(theirs.values()), INDEX)]), bank.shapes)
+    for digest in set(moved) - set(moved.values()):
+        bank.shard_file(digest).unlink()
+    return len(moved) + made
+
+
 class Bank:
     """An opened bank. Shards are read, and checked, when one of their users is first asked for.
 
     Attributes:
         index: see `INDEX`.
         shapes: of one user's tensors.
+        shard_file: where a shard is, by its SHA-256: beside the index, unless told otherwise.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -129,6 +214,7 @@ class Bank:
             BankError: not there, damaged, or written by a newer version.
         """
         self.folder = folder
+        self.shard_file: Callable[[str], Path] = partial(shard_file, folder)
         try:
             described: dict[str, Any] = json.loads((folder / "bank.json").read_text())
             if described["format"] > FORMAT:
@@ -192,10 +278,10 @@ class Bank:
 
     def _shard(self, digest: str) -> Tensors:
         if digest not in self._shards:
-            shard = read_shard(self.folder, digest)
+            file = self.shard_file(digest)
+            shard = read_shard(file, digest)
             for name, shape in self.shapes.items():
                 if name not in shard or tuple(shard[name].shape[1:]) != shape:
-                    file = shard_file(self.folder, digest)
                     raise BankError(f"{file}: holds no {name} of shape {shape}. Its users must be trained again.")
             self._shards[digest] = shard
         return self._shards[digest]

@@ -101,6 +101,8 @@ class RunReporter:
 
 def gain_table(results: dict[str, Any]) -> Table:
     """Methods x (macro-F1, gain with interval, seconds)."""
+    from beholder.experiment import ROUTED
+
     title = f"{results['experiment']}: {results['rows']:,} test judgements; gain in points over {results['reference']}"
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
@@ -111,7 +113,8 @@ def gain_table(results: dict[str, Any]) -> Table:
     table.add_column("seconds", justify="right")
     for name, method in results["methods"].items():
         gain, is_reference = method["gain"], name == results["reference"]
-        verdict = "" if is_reference or method.get("control_of") else "yes" if method["wins"] else "no"
+        no_contest = is_reference or method.get("control_of") or name == ROUTED
+        verdict = "" if no_contest else "yes" if method["wins"] else "no"
         table.add_row(
             name,
             f"{100 * method['macro_f1']:.1f}",

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from beholder import __version__
-from beholder.cli import data, doctor, methods, models, registry, run, search, serve
+from beholder.cli import data, doctor, methods, models, refresh, registry, run, search, serve
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
@@ -43,6 +43,7 @@ app = typer.Typer(
 run.add_to(app)
 search.add_to(app)
 serve.add_to(app)
+refresh.add_to(app)
 methods.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")

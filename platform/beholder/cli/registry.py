@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from beholder.cli.console import console, print_json
 
-app = typer.Typer(help="Registered models: list, show, promote, export, verify.", no_args_is_help=True)
+app = typer.Typer(
+    help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
+    no_args_is_help=True,
+)
 Model = Annotated[str, typer.Argument(help="A registered model's name.")]
 Which = Annotated[str, typer.Option("--version", help="A number or an alias.")]
 AsJson = Annotated[bool, typer.Option("--json")]
@@ -48,21 +52,85 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show(model: Model, version: Which = "champion", as_json: AsJson = False) -> None:
-    """What a version is, where it came from, and what its bundle holds."""
+def show(
+    model: Model,
+    version: Which = "champion",
+    user: Annotated[str | None, typer.Option(help="Only what it says of this user.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
     from beholder.registry import registry
-    from beholder.registry.bundle import read_manifest
 
     found = registry.find(model, version)
-    folder = registry.bundle_folder(found)
-    manifest = read_manifest(folder)
+    if user is not None:
+        _print_users(model, [registry.user_row(found, user)], as_json)
+        return
+    bundle, store = registry.bundle_of(found), registry.store_of(found)
+    manifest = store.manifest(bundle)
     if as_json:
         print_json({**found.to_json(), "manifest": manifest})
         return
     console.print(f"{found.model} v{found.number} ({', '.join(found.aliases) or 'no alias'})", markup=False)
-    console.print(f"bundle: {folder}", markup=False)
+    console.print(f"bundle: {bundle} in {store.uri}", markup=False)
     for key in ("task", "base", "methods", "routes", "split_hash", "evaluation", "code_version"):
         console.print(f"{key}: {manifest[key]}", markup=False)
+
+
+@app.command("history")
+def history(model: Model, user: Annotated[str, typer.Option(help="Whose.")], as_json: AsJson = False) -> None:
+    """How each version serves one user, newest first."""
+    from beholder.registry import registry
+
+    _print_users(model, [registry.user_row(version, user) for version in registry.versions(model)], as_json)
+
+
+def _print_users(model: str, rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("v", "aliases", "route", "rows to learn from", "to choose by", "gain", "expected")
+    for row in rows:
+        gains = [row.get("gain"), row.get("expected")]
+        table.add_row(
+            str(row["version"]),
+            ", ".join(row["aliases"]),
+            row["route"] if row["known"] else "global (not known)",
+            *(str(row.get(key, "")) for key in ("train_rows", "valid_rows")),
+            *("" if gain is None else f"{gain:+.4f}" for gain in gains),
+        )
+    console.print(table)
+    console.print(
+        f"{model}; gain: log-loss the personal method saves on this user's validation rows, nats a row and label; "
+        "expected: the same, shrunk toward everybody's",
+        markup=False,
+    )
+
+
+@app.command("diff")
+def diff(
+    model: Model,
+    one: Annotated[str, typer.Argument(help="A version's number or alias.")],
+    other: Annotated[str, typer.Argument(help="Another's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Which users another version is expected to serve better or worse than one."""
+    from beholder.registry import registry
+
+    first, second = registry.find(model, one), registry.find(model, other)
+    found = registry.difference(first, second)
+    if as_json:
+        print_json({"model": model, "from": first.number, "to": second.number, **found})
+        return
+    counts = ", ".join(f"{found[key]:,} {key}" for key in ("better", "worse", "same", "joined", "left"))
+    console.print(f"{model} v{first.number} -> v{second.number}: {counts}", markup=False)
+    if not found["users"]:
+        return
+    table = Table("user", "from", "to", "route")
+    for change in found["users"][:20]:
+        routes = " -> ".join(dict.fromkeys(change["routes"]))
+        table.add_row(change["user_id"], f"{change['from']:+.4f}", f"{change['to']:+.4f}", routes)
+    console.print(table)
+    console.print("expected gain over the global method, nats a row and label; the largest changes", markup=False)
 
 
 @app.command("promote")
@@ -82,6 +150,18 @@ def promote(
     console.print(f"{model}: v{version} is the champion", markup=False)
 
 
+@app.command("rollback")
+def rollback(model: Model, as_json: AsJson = False) -> None:
+    """Make the champion before this one the champion again."""
+    from beholder.registry import registry
+
+    found = registry.rollback(model)
+    if as_json:
+        print_json(found.to_json())
+        return
+    console.print(f"{model}: v{found.number} is the champion again", markup=False)
+
+
 @app.command("export")
 def export(
     model: Model,
@@ -97,13 +177,12 @@ def export(
     """
     from beholder.errors import RegistryError, unknown
     from beholder.registry import registry
-    from beholder.registry.bundle import open_bundle
 
     if form != "peft":
         raise RegistryError(f"--format: {unknown('format', form, ['peft'])}")
     found = registry.find(model, version)
     folder = to or Path(f"{model}-v{found.number}-adapter")
-    open_bundle(registry.bundle_folder(found)).export(user, folder)
+    registry.open_version(found).export(user, folder)
     if as_json:
         print_json({"model": model, "version": found.number, "format": form, "folder": str(folder)})
         return
@@ -113,13 +192,66 @@ def export(
 
 
 @app.command("verify")
-def verify(model: Model, version: Which = "champion", as_json: AsJson = False) -> None:
-    """Check every file of a version against its checksum."""
-    from beholder.registry import bundle, registry
+def verify(
+    model: Annotated[str | None, typer.Argument(help="A registered model; the whole store where left out.")] = None,
+    version: Which = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Check every file of a version, or of the whole store, against its checksum."""
+    from beholder.errors import RegistryError
+    from beholder.registry import registry, stored, upkeep
+    from beholder.registry.store import Store
 
-    found = registry.find(model, version)
-    manifest = bundle.verify(registry.bundle_folder(found))
-    if as_json:
-        print_json({"model": model, "version": found.number, "files": len(manifest["files"]), "intact": True})
+    if model is not None:
+        found = registry.find(model, version)
+        files = stored.check(registry.bundle_of(found), registry.store_of(found))
+        if as_json:
+            print_json({"model": model, "version": found.number, "files": files, "intact": True})
+            return
+        console.print(f"{model} v{found.number}: {files} files, all intact", markup=False)
         return
-    console.print(f"{model} v{found.number}: {len(manifest['files'])} files, all intact", markup=False)
+    store = Store()
+    checked = upkeep.verify(store)
+    if as_json:
+        print_json({"store": store.uri, **asdict(checked), "intact": not checked.problems})
+    else:
+        orphans = f"; {checked.orphans:,} that no bundle needs (beholder registry gc)" if checked.orphans else ""
+        console.print(
+            f"{store.uri}: {checked.bundles:,} bundles, {checked.files:,} files intact{orphans}", markup=False
+        )
+    for first in checked.problems[:1]:
+        others = len(checked.problems) - 1
+        raise RegistryError(first + (f" And {others} more." if others else ""))
+
+
+@app.command("gc")
+def gc(as_json: AsJson = False) -> None:
+    """Delete the files of the store that no bundle needs."""
+    from beholder.registry import upkeep
+    from beholder.registry.store import Store
+
+    store = Store()
+    deleted = upkeep.gc(store)
+    if as_json:
+        print_json({"store": store.uri, "deleted": deleted})
+        return
+    console.print(f"{store.uri}: {deleted:,} files deleted", markup=False)
+
+
+@app.command("erase")
+def erase(user: Annotated[str, typer.Option(help="Who.")], as_json: AsJson = False) -> None:
+    """Take a person out of every version of every model, of MLflow's artifacts, and of the runs kept here.
+
+    Their judgements in your own files are yours to remove: a run on those files would learn from them again.
+    """
+    from beholder.erasure import erase_everywhere
+
+    found = erase_everywhere(user)
+    if as_json:
+        print_json(found)
+        return
+    console.print(
+        f"erased from {found['bundles']:,} bundles and {found['runs']:,} runs; {found['objects']:,} files deleted. "
+        f"On record as {found['fingerprint'][:16]} (salted hash)",
+        markup=False,
+    )

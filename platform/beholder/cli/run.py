@@ -180,7 +180,7 @@ def _say_registered(results: dict[str, Any]) -> None:
     aliases = ", ".join(registered["aliases"]) or "no alias"
     serves = registered["best"]
     if registered["global"] != serves:
-        serves += f" for known users, {registered['global']} for everybody else"
+        serves += f" for {registered['on_personal']:,} users, {registered['global']} for everybody else"
     console.print(
         f"registered: {registered['model']} v{registered['version']} ({aliases}), serves {serves}", markup=False
     )

@@ -42,7 +42,7 @@ def serve_command(
             )
         model = max(names, key=lambda name: registry.versions(name)[0].created)
     found = registry.find(model, version)
-    folder = registry.bundle_folder(found)
+    bundle, store = registry.bundle_of(found), registry.store_of(found)
 
     def ready() -> None:
         console.print(
@@ -50,7 +50,7 @@ def serve_command(
             markup=False,
         )
 
-    serve_forever(folder, f"{found.model} v{found.number}", host, port, ready)
+    serve_forever(store.uri, bundle, f"{found.model} v{found.number}", host, port, ready)
 
 
 def ui_command(

@@ -21,18 +21,19 @@ NAMED_USERS = 30
 """With more users than this, the dots of the per-user figure go without names."""
 
 
-def write_figures(folder: Path, results: Results) -> list[Path]:
-    """Draw every figure of a run into a folder: PNGs, each written whole.
+def write_figures(folder: Path, of_users: Path, results: Results) -> list[Path]:
+    """Draw every figure of a run into two folders: PNGs, each written whole.
 
-    `gain.png` for all methods; for each arm but the reference `gain-per-label-ARM.png` and `gain-per-user-ARM.png`; for
-    each arm `reliability-ARM.png`.
+    In `folder` `gain.png` for all methods; for each arm but the reference `gain-per-label-ARM.png`; for each arm
+    `reliability-ARM.png`. In `of_users`, as users are named there, `gain-per-user-ARM.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    of_users.mkdir(parents=True, exist_ok=True)
     written = [_save(folder / "gain.png", gain_per_method(results))]
     for arm in results.arms:
         if arm.name != results.reference:
             written.append(_save(folder / f"gain-per-label-{arm.name}.png", gain_per_label(results, arm)))
-            written.append(_save(folder / f"gain-per-user-{arm.name}.png", gain_per_user(results, arm)))
+            written.append(_save(of_users / f"gain-per-user-{arm.name}.png", gain_per_user(results, arm)))
         written.append(_save(folder / f"reliability-{arm.name}.png", reliability_curve(results, arm)))
     return written
 

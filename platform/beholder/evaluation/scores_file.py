@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from beholder.annotations import Annotations
 from beholder.errors import DataError
 from beholder.evaluation.metrics import Kind
 from beholder.evaluation.results import ArmScores, Rows
+from beholder.files import whole
 
 FORMAT = 1
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
@@ -102,6 +104,20 @@ def read_scores(file: Path) -> ScoresFile:
     if not intact:
         raise DataError(f"{file}: damaged (its rows do not match their checksum). {remedy}")
     return found
+
+
+def without_user(file: Path, user: str) -> None:
+    """Take a user's rows out of a scores file; it is sealed anew. See `read_scores` for the errors."""
+    read_scores(file)
+    table = pq.read_table(file)
+    settings = table.schema.metadata[_KEY]
+    table = table.filter(pc.field("user_id") != user)
+    with whole(file) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)}),
+            temporary,
+            compression="zstd",
+        )
 
 
 def _seal(settings: bytes, table: pa.Table) -> bytes:

@@ -7,8 +7,19 @@ from beholder.methods.method import (
     MethodConfig,
     Training,
     config_class,
+    erase_saved,
     load_fitted,
     save_fitted,
 )
 
-__all__ = ["METHODS", "Context", "Fitted", "MethodConfig", "Training", "config_class", "load_fitted", "save_fitted"]
+__all__ = [
+    "METHODS",
+    "Context",
+    "Fitted",
+    "MethodConfig",
+    "Training",
+    "config_class",
+    "erase_saved",
+    "load_fitted",
+    "save_fitted",
+]

@@ -22,7 +22,7 @@ from beholder.annotations import Annotations
 from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
-from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shards_of, write_index, write_shard
+from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
@@ -131,7 +131,7 @@ class BankFitting:
         try:
             part = pq.read_table(self._file(number))
             for digest in shards_of(part):
-                read_shard(self.folder, digest)
+                read_shard(shard_file(self.folder, digest), digest)
         except (FileNotFoundError, pa.ArrowInvalid):
             return False
         except BankError as error:

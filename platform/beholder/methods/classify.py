@@ -23,6 +23,7 @@ from beholder.bases.endpoint import Endpoint
 from beholder.bases.tokens import Encoded, encode, length_cut
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.files import whole
 from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
@@ -260,8 +261,28 @@ class FittedClassifier:
             "max_tokens": self.max_tokens,
             "user_token": self.user_token,
             "users": self.users,
+            "slots": 0 if self.network.users is None else self.network.users.num_embeddings,
         }
         (folder / "classifier.json").write_text(json.dumps(settings))
+
+    @staticmethod
+    def erase(folder: Path, user: str) -> bool:
+        """See `method.erase_saved`. The user's slot stays empty, so that others keep their numbers and vectors."""
+        from safetensors.torch import load_file, save_file
+
+        file, weights = folder / "classifier.json", folder / "head.safetensors"
+        settings = json.loads(file.read_text())
+        slot = settings["users"].pop(user, None)
+        if slot is None:
+            return False
+        if settings["slots"]:
+            tensors = {name: tensor.clone() for name, tensor in load_file(str(weights)).items()}
+            tensors["users.weight"][slot] = 0
+            with whole(weights) as temporary:
+                save_file(tensors, str(temporary))
+        with whole(file) as temporary:
+            temporary.write_text(json.dumps(settings))
+        return True
 
     @classmethod
     def load(
@@ -282,8 +303,7 @@ class FittedClassifier:
                 f"{folder}: trained on base {settings['base']!r} with other weights than {base!r} has here. "
                 "Give the same base, or fit again."
             )
-        slots = len(settings["users"]) if settings["user_token"] == "added" else 0
-        network = Classifier(loaded, len(task.labels), slots)
+        network = Classifier(loaded, len(task.labels), settings["slots"])
         network.model = load_adapter(loaded.model, folder)
         try:
             missing, unexpected = network.load_state_dict(load_file(str(folder / "head.safetensors")), strict=False)

@@ -30,7 +30,7 @@ from beholder.methods.adapted import (
     save_adapter,
 )
 from beholder.methods.method import WRITERS, BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
-from beholder.methods.prompted import Prompted, answer_space, read_prompted, write_prompted
+from beholder.methods.prompted import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
 from beholder.methods.training import Schedule, fine_tune
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
@@ -156,6 +156,11 @@ class FittedLanguage:
         """The adapter in PEFT's own format (or all weights), settings as JSON, what prompts are made of as Parquet."""
         save_adapter(self.prompted.language.model, self.prompted.language.base, folder)
         write_prompted(folder, self.prompted, {})
+
+    @staticmethod
+    def erase(folder: Path, user: str) -> bool:
+        """See `prompted.erase_prompter`."""
+        return erase_prompter(folder, user)
 
     @classmethod
     def load(

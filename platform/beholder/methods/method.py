@@ -265,6 +265,20 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     (folder / "method.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
+def erase_saved(folder: Path, user: str) -> bool:
+    """Take a user out of what `save_fitted` wrote: their id, weights, rates, judgements. What is others' stays.
+
+    A model for all that was trained on their judgements, among others', stays, too. Done twice is done once.
+
+    Returns:
+        Whether there was anything of theirs.
+
+    Raises:
+        MethodError: nothing there, or written by a newer version.
+    """
+    return _target(_entry(_described(folder)["method"]).fitted).erase(folder, user)
+
+
 def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitted:
     """Read back what `save_fitted` wrote.
 
@@ -276,6 +290,16 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
     Raises:
         MethodError: nothing there, or written by a newer version.
     """
+    described = _described(folder)
+    task = Task(tuple(described["labels"]), described["kind"])
+    thresholds = np.asarray(described["thresholds"], dtype=np.float32)
+    if isinstance(base, str):  # not an endpoint
+        device = device_for(base, device)
+    return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """`method.json` of a folder."""
     file = folder / "method.json"
     try:
         described = json.loads(file.read_text())
@@ -285,11 +309,7 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
         raise MethodError(
             f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
         )
-    task = Task(tuple(described["labels"]), described["kind"])
-    thresholds = np.asarray(described["thresholds"], dtype=np.float32)
-    if isinstance(base, str):  # not an endpoint
-        device = device_for(base, device)
-    return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+    return described
 
 
 def _entry(method: str) -> MethodEntry:

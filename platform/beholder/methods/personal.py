@@ -21,14 +21,25 @@ from pydantic import ConfigDict, Field
 
 from beholder.annotations import Annotations, Task
 from beholder.bank.model import BankModel, BankShape
-from beholder.bank.shards import Bank, shard_file, shards_of
+from beholder.bank.shards import Bank, erase, shard_file, shards_of
 from beholder.bases.tokens import length_cut
 from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
+from beholder.files import link
 from beholder.methods.blocks import BankFitting, BankSettings
 from beholder.methods.classify import FittedClassifier
 from beholder.methods.ground import ClassifierGround
-from beholder.methods.method import Context, MethodConfig, Scores, Training, load_fitted, save_fitted, score_every_pair
+from beholder.methods.method import (
+    Context,
+    MethodConfig,
+    Scores,
+    Training,
+    config_class,
+    erase_saved,
+    load_fitted,
+    save_fitted,
+    score_every_pair,
+)
 from beholder.methods.objective import probabilities
 
 ROWS = 1_024
@@ -131,6 +142,11 @@ class FittedBank:
         """
         raise BankError(f"{self.method}: a user's change of the answer tokens' head cannot be said as a PEFT adapter.")
 
+    @property
+    def config(self) -> PersonalConfig:
+        """The settings it was fitted with."""
+        return config_class(self.method).model_validate({"from": self.from_, "bank": self.model.shape.model_dump()})  # type: ignore[return-value]
+
     def knows(self, user: str) -> bool:
         """Whether this user has something of their own, here or in the shared model."""
         return user in self.bank or self.shared.knows(user)
@@ -141,13 +157,18 @@ class FittedBank:
         save_fitted(self.shared, folder / "from")
         written = folder / "bank"
         written.mkdir()
-        for name in ("index.parquet", "bank.json", *(shard_file(written, d).name for d in shards_of(self.bank.index))):
+        for name in ("index.parquet", "bank.json"):
             shutil.copyfile(self.bank.folder / name, written / name)
-        settings = {
-            "from": self.from_,
-            "shape": self.model.shape.model_dump(mode="json", include=set(BankShape.model_fields)),
-        }
+        for digest in shards_of(self.bank.index):
+            link(self.bank.shard_file(digest), shard_file(written, digest))
+        settings = {"from": self.from_, "bank": self.model.shape.model_dump(mode="json")}
         (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+    @staticmethod
+    def erase(folder: Path, user: str) -> bool:
+        """See `method.erase_saved` and `shards.erase`."""
+        here, below = erase(folder / "bank", user), erase_saved(folder / "from", user)
+        return here or below
 
     @classmethod
     def load(
@@ -161,7 +182,7 @@ class FittedBank:
         """
         try:
             settings = json.loads((folder / "personal.json").read_text())
-            shape = BankShape.model_validate(settings["shape"])
+            shape = BankSettings.model_validate(settings["bank"])
         except (OSError, ValueError, KeyError) as error:
             raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
         shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"], method)

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from beholder.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
+from beholder.files import whole
 from beholder.methods.method import BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
 
 
@@ -83,6 +84,17 @@ class FittedPrior:
             "by_user": {user: rates.tolist() for user, rates in self.by_user.items()},
         }
         (folder / "frequencies.json").write_text(json.dumps(written))
+
+    @staticmethod
+    def erase(folder: Path, user: str) -> bool:
+        """See `method.erase_saved`."""
+        file = folder / "frequencies.json"
+        written = json.loads(file.read_text())
+        if written["by_user"].pop(user, None) is None:
+            return False
+        with whole(file) as temporary:
+            temporary.write_text(json.dumps(written))
+        return True
 
     @classmethod
     def load(

@@ -20,8 +20,9 @@ from beholder.bases.facts import BaseFacts
 from beholder.bases.language import LanguageModel, load_language_model
 from beholder.bases.reading import PACK, Reader, packs
 from beholder.errors import MethodError
+from beholder.files import whole
 from beholder.methods.answers import AnswerSpace, Tokens, Walk, first_step, walk
-from beholder.prompts.prompt import Prompter, say_cuts
+from beholder.prompts.prompt import Prompter, numbered, say_cuts
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.tokens import PromptTokens, Segments
 
@@ -188,6 +189,7 @@ def write_prompter(folder: Path, prompter: Prompter, base: str, checksum: str, m
         "wording": prompter.wording.digest,
         "personal": prompter.personal,
         "seed": prompter.seed,
+        "vacant": sorted(prompter.vacant),
         "base": base,
         "base_checksum": checksum,
         **more,
@@ -195,6 +197,25 @@ def write_prompter(folder: Path, prompter: Prompter, base: str, checksum: str, m
     (folder / "prompted.json").write_text(json.dumps(settings, indent=2) + "\n")
     if prompter.train is not None and prompter.needs_train:
         prompter.train.write_parquet(folder / "told.parquet")
+
+
+def erase_prompter(folder: Path, user: str) -> bool:
+    """See `method.erase_saved`. The user's number stays vacant, so that others keep theirs.
+
+    Where prompts show other people's examples, or rates that everybody's judgements are part of, those of the user are
+    not among them any more: such prompts change.
+    """
+    told, file = folder / "told.parquet", folder / "prompted.json"
+    train = Annotations.read_parquet(told) if told.is_file() else None
+    if train is None or not (mine := train.user_ids == user).any():
+        return False
+    settings = json.loads(file.read_text())
+    if settings["personal"]:
+        settings["vacant"] = sorted([*settings["vacant"], numbered(train, settings["vacant"])[user]])
+    with whole(file) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+    train.select(np.flatnonzero(~mine)).write_parquet(told)
+    return True
 
 
 def read_prompter(folder: Path, task: Task) -> tuple[Prompter, dict[str, Any]]:
@@ -210,7 +231,7 @@ def read_prompter(folder: Path, task: Task) -> tuple[Prompter, dict[str, Any]]:
         raise MethodError(f"{folder / 'prompted.json'}: damaged ({type(error).__name__}). Fit it again.") from error
     told = folder / "told.parquet"
     train = Annotations.read_parquet(told) if told.is_file() else None
-    prompter = Prompter(task, asked, train, settings["personal"], settings["seed"])
+    prompter = Prompter(task, asked, train, settings["personal"], settings["seed"], settings["vacant"])
     if prompter.wording.digest != settings["wording"]:
         raise MethodError(f"{folder}: the words of {asked.wording!r} have changed since. Fit it again.")
     return prompter, settings

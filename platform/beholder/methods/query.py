@@ -27,7 +27,7 @@ from beholder.methods.method import (
     Training,
     score_every_pair,
 )
-from beholder.methods.prompted import Prompted, answer_space, read_prompted, write_prompted
+from beholder.methods.prompted import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.tokens import Segments
@@ -148,6 +148,11 @@ class FittedQuery:
             else None
         )
         write_prompted(folder, self.prompted, {"decode": self.decode, "calibration": calibration})
+
+    @staticmethod
+    def erase(folder: Path, user: str) -> bool:
+        """See `prompted.erase_prompter`."""
+        return erase_prompter(folder, user)
 
     @classmethod
     def load(

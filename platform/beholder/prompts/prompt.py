@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,12 @@ class Prompt:
         return replace(self, blocks=tuple(kept))
 
 
+def numbered(train: Annotations, vacant: Collection[int] = ()) -> dict[str, int]:
+    """The number by which prompts call each user: their place among all, where those who left keep theirs."""
+    free = (number for number in count() if number not in vacant)
+    return dict(zip(train.users, free, strict=False))
+
+
 class Prompter:
     """Makes the prompts of one arm.
 
@@ -65,19 +72,27 @@ class Prompter:
         train: the rows users and examples are known from; they go no further than this object.
         personal: whether the model is told who reads; else it is shown other people's examples.
         seed: of the choice of examples.
+        vacant: numbers that no user has: those of users who were erased.
 
     Raises:
         ExperimentError: labels read alike, see `LabelWords.require_readable`.
     """
 
     def __init__(
-        self, task: Task, settings: PromptSettings, train: Annotations | None, personal: bool, seed: int
+        self,
+        task: Task,
+        settings: PromptSettings,
+        train: Annotations | None,
+        personal: bool,
+        seed: int,
+        vacant: Collection[int] = (),
     ) -> None:
+        self.vacant = vacant
         self.task, self.settings, self.train, self.personal, self.seed = task, settings, train, personal, seed
         self.wording = load_wording(settings.wording)
         self.words = LabelWords(task.labels, self.wording.none)
         self.words.require_readable(with_none=task.kind == "multilabel")
-        self.users = {user: place for place, user in enumerate(train.users)} if train is not None and personal else {}
+        self.users = numbered(train, vacant) if train is not None and personal else {}
         self._blocks = [block for block in ORDER if block in settings.blocks and (personal or block == "examples")]
         self._examples: Examples | None = None
         if train is not None and settings.shots and "examples" in self._blocks:
@@ -136,7 +151,7 @@ class Prompter:
         return (f"{self.wording.profile.format(facts=facts)}\n",) if facts else ()
 
     def _statistics(self, user: str) -> tuple[str, ...]:
-        rates = self._rates[self.users[user]]
+        rates = self._rates[user]
         words = self.words.words
         said = ", ".join(f"{words[label]} {100 * rates[label]:.0f}%" for label in self.words.order)
         return (f"{self.wording.statistics.format(rates=said)}\n",)
@@ -156,16 +171,17 @@ class Prompter:
         return (f"{words.own if self.personal else words.others}\n", *(f"{line}\n" for line in shown))
 
     @cached_property
-    def _rates(self) -> NDArray[np.float64]:
-        """How often each user gives each label, with one row's worth of everybody's rate: float64 [users, labels]."""
+    def _rates(self) -> dict[str, NDArray[np.float64]]:
+        """How often each user gives each label, with one row's worth of everybody's rate: float64 [labels]."""
         assert self.train is not None
-        user = np.asarray([self.users[each] for each in self.train.user_ids])
+        row = {user: position for position, user in enumerate(self.users)}
+        user = np.asarray([row[each] for each in self.train.user_ids])
         asked, given = ~np.isnan(self.train.labels), np.nan_to_num(self.train.labels)
         overall = given.sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
-        counts, sums = np.zeros((len(self.users), len(overall))), np.zeros((len(self.users), len(overall)))
+        counts, sums = np.zeros((len(row), len(overall))), np.zeros((len(row), len(overall)))
         np.add.at(counts, user, asked)
         np.add.at(sums, user, given)
-        return (sums + overall) / (counts + 1)
+        return dict(zip(row, (sums + overall) / (counts + 1), strict=True))
 
     @cached_property
     def _facts(self) -> dict[str, str]:

@@ -3,7 +3,8 @@
 ```
 beholder.json   format, task, base and its checksums, routes, split hash, evaluation, code version, files' checksums
 global/         the method for everybody: settings (JSON), adapter (PEFT), head (safetensors)
-personal/       the method for known users, where one won on validation; of users' adapters: bank/ and from/ in it
+personal/       the method for users it is better for, where there is one; of users' adapters: bank/ and from/ in it
+users.parquet   who gets which, and why (see `routes.USERS`), where there is a personal method
 ```
 """
 
@@ -13,12 +14,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder import __version__
@@ -28,13 +32,15 @@ from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
-from beholder.files import sha256_of
+from beholder.files import link, sha256_of
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.personal import FittedBank
-from beholder.registry.routes import RULE, Choice
+from beholder.registry.routes import Choice
 
 FORMAT = 1
 MANIFEST = "beholder.json"
+USERS_FILE = "users.parquet"
+PARTS = ("global", "personal")
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,15 @@ class Predictions:
 class Bundle:
     """An opened bundle, ready to predict."""
 
-    def __init__(self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None, users: pa.Table | None
+    ) -> None:
         self.manifest = manifest
         self.task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
         self._shared = shared
         self._personal = personal
+        chosen = [] if users is None else users.filter(pc.field("route") == "personal")["user_id"].to_pylist()
+        self._on_personal = frozenset(chosen)
 
     def predict(self, texts: Sequence[str], users: Sequence[str]) -> Predictions:
         """Score and decide each (text, user) row by the method that serves the user."""
@@ -67,7 +77,7 @@ class Bundle:
         scores = np.zeros((rows, len(self.task.labels)), dtype=np.float32)
         decisions = np.zeros(scores.shape, dtype=np.bool_)
         routes = [""] * rows
-        known = np.asarray([self._personal is not None and self._personal.knows(user) for user in users], dtype=bool)
+        known = np.asarray([self._personal is not None and user in self._on_personal for user in users], dtype=bool)
         for part, mine in (("global", ~known), ("personal", known)):
             index = np.flatnonzero(mine).tolist()
             fitted = self._shared if part == "global" else self._personal
@@ -108,6 +118,7 @@ def write_bundle(
     fitted_folders: Mapping[str, Path],
     base: str | Endpoint,
     facts: Mapping[str, Any],
+    users: pa.Table | None = None,
 ) -> Path:
     """Put a bundle together from fitted methods on disk.
 
@@ -116,26 +127,30 @@ def write_bundle(
         choice: the arms it holds.
         fitted_folders: arm -> folder written by `methods.save_fitted`.
         base: the base's name, or the endpoint: then neither weights nor a key are needed to write it.
-        facts: further entries of the manifest (split hash, evaluation, ...).
+        facts: further entries of the manifest (routes, split hash, evaluation, ...).
+        users: see `routes.USERS`; wanted where `choice` has a personal arm.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     methods: dict[str, dict[str, str]] = {}
     task: dict[str, Any] = {}
-    for part, arm in (("global", choice.global_arm), ("personal", choice.personal_arm)):
+    for part, arm in zip(PARTS, (choice.global_arm, choice.personal_arm), strict=True):
         if arm is None:
             continue
-        shutil.copytree(fitted_folders[arm], temporary / part, ignore=shutil.ignore_patterns("done.json"))
+        shutil.copytree(
+            fitted_folders[arm], temporary / part, ignore=shutil.ignore_patterns("done.json"), copy_function=_copied
+        )
         described = json.loads((temporary / part / "method.json").read_text())
         task = {"labels": described["labels"], "kind": described["kind"]}
         methods[part] = {"arm": arm, "method": described["method"]}
+    if users is not None:
+        pq.write_table(users, temporary / USERS_FILE, compression="zstd")
     manifest = {
         "format": FORMAT,
         "task": task,
         "base": _described(base),
         "methods": methods,
-        "routes": RULE,
         "code_version": __version__,
         **facts,
         "files": {
@@ -148,6 +163,10 @@ def write_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     return folder
+
+
+def _copied(source: str, target: str) -> None:
+    link(Path(source), Path(target))
 
 
 def _described(base: str | Endpoint) -> dict[str, Any]:
@@ -163,7 +182,7 @@ def _described(base: str | Endpoint) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, checked for its format version only."""
+    """The manifest of a bundle in a folder, checked for its format version only."""
     file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text())
@@ -171,11 +190,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RegistryError(
             f"{file}: no readable bundle ({type(error).__name__}). Publish the version again."
         ) from error
+    return checked_format(manifest, str(file))
+
+
+def checked_format(manifest: Any, where: str) -> dict[str, Any]:
+    """A manifest that this version of beholder can read.
+
+    Raises:
+        RegistryError: it is no manifest, or of a newer format.
+    """
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise RegistryError(f"{file}: not a bundle's manifest. Publish the version again.")
+        raise RegistryError(f"{where}: not a bundle's manifest. Publish the version again.")
     if manifest["format"] > FORMAT:
         raise RegistryError(
-            f"{file}: format {manifest['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
+            f"{where}: format {manifest['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
         )
     return manifest
 
@@ -202,13 +230,26 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
-    """Verify a bundle and load its methods onto the base it names.
+    """Verify a bundle in a folder and load its methods onto the base it names. See `load_bundle` for the errors."""
+    return load_bundle(folder, verify(folder), device)
+
+
+def load_bundle(
+    folder: Path, manifest: dict[str, Any], device: str = "cpu", shard: Callable[[str], Path] | None = None
+) -> Bundle:
+    """Load a bundle's methods onto the base it names.
+
+    Args:
+        folder: its files, already compared with their checksums.
+        manifest: its manifest.
+        device: where to.
+        shard: where a bank's shard is, by its SHA-256; by default beside the bank's index. Asked, and the shard's
+            bytes checked, when one of its users is first scored.
 
     Raises:
         RegistryError: damaged, or the base here is not the one it was trained on.
         BaseModelError: the base is not here at all.
     """
-    manifest = verify(folder)
     endpoint = manifest["base"].get("endpoint")
     base = base_of(endpoint or manifest["base"]["name"])
     here = _described(base)
@@ -218,8 +259,11 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
             "Install the same base, or publish a version trained on this one."
         )
     personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
+    if isinstance(personal, FittedBank) and shard is not None:
+        personal.bank.shard_file = shard
     if isinstance(personal, FittedBank) and personal.from_ == manifest["methods"]["global"]["arm"]:
         shared: Fitted = personal.shared  # one copy of the base serves both
     else:
         shared = load_fitted(folder / "global", base, device)
-    return Bundle(manifest, shared, personal)
+    users = pq.read_table(folder / USERS_FILE) if personal is not None else None
+    return Bundle(manifest, shared, personal, users)

@@ -1,0 +1,84 @@
+"""Erasing a person: out of every bundle of every store, and out of the runs and searches kept on this machine.
+
+MLflow holds nothing of anybody: versions say where their bundle is, runs hold numbers over all users.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from beholder.errors import DataError
+from beholder.evaluation.scores_file import without_user
+from beholder.files import whole
+from beholder.home import home
+from beholder.pipeline import draw_report
+from beholder.registry import registry, upkeep
+from beholder.registry.store import Store
+
+REBUILT = ("methods", "bundle", "unfinished", "ray")
+"""Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
+
+
+def erase_everywhere(user: str) -> dict[str, Any]:
+    """Erase a person; done again, it finishes what died half-way.
+
+    Returns:
+        What `beholder registry erase --json` prints: `bundles` and `runs` written anew, `objects` deleted, and a salted
+        hash of the id. It is appended to `erasures.jsonl` in the home folder, too.
+
+    Raises:
+        BeholderError: a file is damaged or cannot be written; what was erased before it stays erased.
+    """
+    versions = [version for model in registry.models() for version in registry.versions(model)]
+    stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
+    found = [upkeep.erase(user, Store(uri)) for uri in sorted(stores)]
+    folders = [file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")]
+    runs = sum(_erase_run(folder, user) for folder in sorted(folders))
+    record = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **asdict(found[0]),
+        "bundles": sum(each.bundles for each in found),
+        "objects": sum(each.objects for each in found),
+        "runs": runs,
+    }
+    with (home() / "erasures.jsonl").open("a") as stream:
+        stream.write(json.dumps(record) + "\n")
+    return record
+
+
+def _erase_run(folder: Path, user: str) -> bool:
+    """Whether there was anything of theirs. The annotations come last: by them a run is known to be done."""
+    try:
+        if not _names(folder / "annotations.parquet", user):
+            return False
+        for name in REBUILT:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for file in (folder / "scores").glob("[!.]*.parquet"):
+            without_user(file, user)
+        for file in (folder / "forgetting").glob("*.parquet"):
+            _without(file, user)
+        if (folder / "results.json").is_file():
+            shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
+            draw_report(folder)
+        _without(folder / "annotations.parquet", user)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error
+    return True
+
+
+def _names(file: Path, user: str) -> bool:
+    return pq.read_table(file, columns=["user_id"]).filter(pc.field("user_id") == user).num_rows > 0
+
+
+def _without(file: Path, user: str) -> None:
+    table = pq.read_table(file)
+    with whole(file) as temporary:
+        pq.write_table(table.filter(pc.field("user_id") != user), temporary, compression="zstd")

@@ -1,0 +1,179 @@
+"""Refreshing a registered model: users with new judgements get adapters trained anew, all else stays as it is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations, Task, normalise
+from beholder.bank.shards import update
+from beholder.bases.endpoint import base_of
+from beholder.errors import DataError, RegistryError
+from beholder.evaluation.metrics import decide, macro_f1
+from beholder.files import whole
+from beholder.home import home
+from beholder.methods import Context, Fitted, load_fitted
+from beholder.methods.personal import FittedBank
+from beholder.pipeline import Reporter, Silent
+from beholder.registry import registry, stored
+from beholder.registry.bundle import USERS_FILE
+from beholder.registry.routes import USERS, Population, reroute, row_losses
+from beholder.sources import load
+from beholder.sources.table import LabelRule, Table
+from beholder.splits import PARTS, ByText
+
+
+def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train the users of a table of new judgements on the champion's global model; publish a candidate.
+
+    Their earlier judgements are learned from again where the champion's run is kept here. A text is learned from,
+    chooses epochs, or is left alone for testing, as the champion's split would have it.
+
+    Args:
+        model: a registered model that gives users adapters.
+        file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label; of a multiclass task `label`,
+            the class. See `sources.table`.
+        reporter: told what happens.
+
+    Returns:
+        Everything `beholder refresh --json` prints. `valid_macro_f1`: of the refreshed users on their validation rows,
+        by the champion (`old`) and by the candidate (`new`); None where there are no such rows.
+
+    Raises:
+        BeholderError: nothing to refresh, or the table cannot be read; nothing was published.
+    """
+    reporter = reporter or Silent()
+    champion = registry.find(model)
+    store = registry.store_of(champion)
+    manifest = store.manifest(registry.bundle_of(champion))
+    if manifest["methods"].get("personal", {}).get("method") not in ("cls-u", "lm-u"):
+        raise RegistryError(f"{model} v{champion.number} gives nobody an adapter, so there is none to refresh.")
+    task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
+    if task.kind == "multiclass":
+        source = Table(path=file, kind=task.kind, label_column="label", classes=task.labels)
+    else:
+        source = Table(path=file, labels={name: LabelRule() for name in task.labels}, allow_missing=True)
+    parts, left = _parts(load(source).annotations, manifest, reporter)
+    if not len(parts["train"]):
+        raise DataError(f"{file}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
+    base = base_of(manifest["base"]["name"])
+    with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
+        old = load_fitted(folder / "personal", base)
+        assert isinstance(old, FittedBank)
+        (Path(scratch) / "methods").mkdir()
+        (Path(scratch) / "methods" / old.from_).symlink_to(folder / "personal" / "from")
+
+        def progress(done: int, total: int, note: str, unit: str = "steps") -> None:
+            reporter.step("refresh", done, total, note, unit)
+
+        context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=Path(scratch))
+        fitting = old.config.begin(parts["train"], parts["valid"], context)
+        for number in range(len(fitting.blocks)):
+            fitting.train(number)
+        before = _scores(old, parts["valid"])
+        rewritten = update(folder / "personal" / "bank", fitting.finish())
+        new = load_fitted(folder / "personal", base)
+        after = _scores(new, parts["valid"])
+        shared = _scores(load_fitted(folder / "global", base), parts["valid"])
+        _write_routes(folder / USERS_FILE, manifest, parts, shared, after)
+        measured = {"old": _macro_f1(before, old, parts["valid"]), "new": _macro_f1(after, new, parts["valid"])}
+        users = len(parts["train"].users)
+        changed = {"refreshed": {"from": champion.number, "users": users, "valid_macro_f1": measured}}
+        with store.writing("publishing"):
+            files = stored.files_of(folder, manifest, store)
+            kept = stored.new_id()
+            store.write_manifest(kept, {**manifest, **changed, "files": files})
+    version = registry.make_version(
+        model,
+        kept,
+        store,
+        champion.run_id,
+        {
+            **champion.tags,
+            registry.REFRESHED: str(champion.number),
+            **{f"{registry.REFRESHED}.{name}": f"{value or 0.0:.6f}" for name, value in measured.items()},
+        },
+        f"v{champion.number}, with {users:,} users trained anew on {len(parts['train']):,} judgements.",
+    )
+    return {
+        **version.to_json(),
+        "refreshed_from": champion.number,
+        "users": users,
+        "rows": {name: len(part) for name, part in parts.items()},
+        "kept_for_testing": left,
+        "shards_rewritten": rewritten,
+        "valid_macro_f1": measured,
+    }
+
+
+def _parts(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
+    """Rows to learn from and to choose by, earlier ones of the same users among them; and how many rows were left."""
+    said = manifest["split"]
+    split = ByText(fractions=said["fractions"], seed=said["seed"]) if said["by"] == "text" else ByText()
+    part = split.assign(new)
+    reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
+    found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
+    file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
+    if file.is_file():
+        earlier = Annotations.read_parquet(file)
+        users, again = set(new.users), set(_judgements(new))
+        mine = np.asarray([user in users and (text, user) not in again for text, user in _judgements(earlier)])
+        parts = np.asarray(earlier.column("part"), dtype=object)
+        old = {name: earlier.select(np.flatnonzero(mine & (parts == name))) for name in PARTS}
+        reporter.say(f"{len(old['train']) + len(old['valid']):,} earlier judgements of theirs are learned from again")
+        found = {name: _joined(found[name], old[name]) for name in PARTS}
+    return {name: found[name] for name in ("train", "valid")}, int((part == "test").sum())
+
+
+def _judgements(rows: Annotations) -> list[tuple[str, str]]:
+    """Text and user of each row; texts that count as the same are the same here."""
+    return [(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)]
+
+
+def _joined(one: Annotations, other: Annotations) -> Annotations:
+    return Annotations.from_columns(
+        one.task,
+        text=[*one.texts, *other.texts],
+        user_id=[*one.user_ids, *other.user_ids],
+        labels=np.concatenate([one.labels, other.labels]),
+    )
+
+
+def _scores(fitted: Fitted, rows: Annotations) -> NDArray[np.float32]:
+    return (
+        fitted.score(list(rows.texts), list(rows.user_ids)) if len(rows) else np.zeros((0, len(rows.task.labels)), "f4")
+    )
+
+
+def _macro_f1(scores: NDArray[np.float32], fitted: Fitted, rows: Annotations) -> float | None:
+    if not len(rows):
+        return None
+    value = macro_f1(decide(scores, fitted.thresholds, rows.task.kind), rows.labels)
+    return float(value) if np.isfinite(value) else None
+
+
+def _write_routes(
+    file: Path,
+    manifest: dict[str, Any],
+    parts: dict[str, Annotations],
+    shared: NDArray[np.float32],
+    personal: NDArray[np.float32],
+) -> None:
+    """Choose anew for the refreshed users, by what is known of everybody."""
+    names, rows = np.unique(parts["train"].user_ids.astype(str), return_counts=True)
+    valid = parts["valid"]
+    before, after = (row_losses(scores, valid.labels, valid.task.kind) for scores in (shared, personal))
+    known = dict(zip(names.tolist(), rows.tolist(), strict=True))
+    population = Population(**manifest["routes"]["population"])
+    fresh = reroute(known, valid.user_ids.tolist(), before, after, population)
+    table = pq.read_table(file)
+    others = table.filter(~pc.field("user_id").isin(list(known)))
+    with whole(file) as temporary:
+        pq.write_table(pa.concat_tables([others.cast(USERS), fresh]), temporary, compression="zstd")

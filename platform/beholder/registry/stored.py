@@ -1,0 +1,119 @@
+"""Bundles in a store: put there, opened from there."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beholder.errors import RegistryError
+from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
+from beholder.registry.routes import USERS
+from beholder.registry.store import Store
+
+
+def new_id() -> str:
+    """A bundle's name in a store: when it was made, and a few letters that nobody else has."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def keep(folder: Path, store: Store) -> str:
+    """Put a bundle that `write_bundle` wrote into a store; returns its id there.
+
+    Files that the store has already cost a look only. The manifest comes last: before it, nothing is there.
+
+    Raises:
+        RegistryError: a file was altered since it was written, or the store cannot be written.
+    """
+    manifest = read_manifest(folder)
+    with store.writing("publishing"):
+        for name, expected in manifest["files"].items():
+            try:
+                found = store.put(folder / name)
+            except FileNotFoundError:
+                raise RegistryError(f"{folder / name}: missing from the bundle. Run the experiment again.") from None
+            if found != expected["sha256"]:
+                raise RegistryError(f"{folder / name}: altered since it was written. Run the experiment again.")
+        bundle = new_id()
+        store.write_manifest(bundle, manifest)
+    return bundle
+
+
+def open_stored(bundle: str, store: Store, device: str = "cpu") -> Bundle:
+    """Load a stored bundle's methods onto the base it names. Shards are fetched, and checked, when first asked for.
+
+    Raises:
+        RegistryError: not there, damaged, or the base here is not the one it was trained on.
+        BaseModelError: the base is not here at all.
+    """
+    manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+    with unfolded(manifest, store) as folder:
+        return load_bundle(folder, manifest, device, store.get)
+
+
+@contextlib.contextmanager
+def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> Iterator[Path]:
+    """A bundle's files under their names, as links in a temporary folder; all checked but shards.
+
+    Args:
+        manifest: of the bundle.
+        store: where it is.
+        shards: whether a bank's shards are there, too.
+
+    Raises:
+        RegistryError: a file is missing or was altered.
+    """
+    with tempfile.TemporaryDirectory(prefix="beholder-") as temporary:
+        folder = Path(temporary)
+        for name, expected in manifest["files"].items():
+            is_shard = Path(name).name.startswith("shard-")
+            if is_shard and not shards:
+                continue
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(store.get(expected["sha256"]) if is_shard else store.checked(expected["sha256"]))
+        yield folder
+
+
+def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
+    """What a manifest says of its files, after some in a folder of links (`unfolded`) were written anew, or left out.
+
+    What is no link any more is put into the store.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        name = file.relative_to(folder).as_posix()
+        files[name] = (
+            manifest["files"][name] if file.is_symlink() else {"sha256": store.put(file), "bytes": file.stat().st_size}
+        )
+    return files
+
+
+def users_of(bundle: str, store: Store) -> pa.Table:
+    """Who gets which method, and why: see `routes.USERS`. Empty where a bundle has no personal method.
+
+    Raises:
+        RegistryError: see `open_stored`.
+    """
+    manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+    if USERS_FILE not in manifest["files"]:
+        return USERS.empty_table()
+    return pq.read_table(store.checked(manifest["files"][USERS_FILE]["sha256"]))
+
+
+def check(bundle: str, store: Store) -> int:
+    """Compare every file of a stored bundle with its checksum; returns how many there are.
+
+    Raises:
+        RegistryError: names the first that is missing or altered.
+    """
+    manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+    for expected in manifest["files"].values():
+        store.checked(expected["sha256"])
+    return len(manifest["files"])

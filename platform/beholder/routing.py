@@ -1,0 +1,125 @@
+"""What a run serves, chosen from validation scores alone: a global arm, a personal one, and each user's route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from beholder.evaluation.metrics import Kind, decide, macro_f1
+from beholder.evaluation.results import ArmScores
+from beholder.evaluation.scores_file import ScoresFile, read_scores
+from beholder.experiment import ROUTED, Arm
+from beholder.registry.routes import RULE, Candidate, Choice, Population, choose, route, row_losses
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What is served.
+
+    Attributes:
+        choice: the arms.
+        users: see `routes.USERS`; None without a personal arm.
+        population: what users' gains were shrunk toward; None without a personal arm.
+        routed: what the pair says of the rows, as if it were an arm; None without a personal arm.
+    """
+
+    choice: Choice
+    users: pa.Table | None = None
+    population: Population | None = None
+    routed: ArmScores | None = None
+
+    @property
+    def best(self) -> str:
+        """What is served, as results name it: the pair, or the global arm alone."""
+        return self.choice.global_arm if self.routed is None else ROUTED
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Users by route; empty without a personal arm."""
+        if self.users is None:
+            return {}
+        routes = self.users["route"].to_pylist()
+        return {"on_personal": routes.count("personal"), "on_global": routes.count("global")}
+
+    def to_json(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+        if self.users is None or self.population is None:
+            return {"rule": "everybody gets the global method: on validation no personal one was better"}
+        return {"rule": RULE, "population": self.population.to_json(), "users": self.counts}
+
+
+def find_routing(arms: Sequence[Arm], known: Mapping[str, int], folder: Path) -> Routing | None:
+    """Choose the best global arm, the best personal one, and who gets which; None where no arm serves everybody.
+
+    The personal arm is served only where the pair is better on validation than the global arm alone.
+
+    Args:
+        arms: of the experiment.
+        known: users who were trained on -> their training rows.
+        folder: of the run, with all arms' scores.
+    """
+    files = {
+        arm.name: read_scores(folder / "scores" / f"{arm.name}.parquet")
+        for arm in arms
+        if arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
+    }
+    personal = {arm.name: arm.config.personal for arm in arms}
+    choice = choose([Candidate(name, personal[name], _valid(file.arm, file)) for name, file in files.items()])
+    if choice is None or choice.personal_arm is None:
+        return choice and Routing(choice)
+    shared, own = files[choice.global_arm], files[choice.personal_arm]
+    losses = [row_losses(each.arm.valid_scores, each.valid.labels, each.kind) for each in (shared, own)]
+    users, population = route(known, shared.valid.user_ids.tolist(), *losses)
+    routed = _routed(shared, own, users)
+    if _valid(routed, shared) <= _valid(shared.arm, shared):
+        return Routing(Choice(choice.global_arm, None))
+    return Routing(choice, users, population, routed)
+
+
+def _valid(arm: ArmScores, file: ScoresFile) -> float:
+    value = macro_f1(decide(arm.valid_scores, arm.thresholds, file.kind), file.valid.labels)
+    return value if np.isfinite(value) else 0.0
+
+
+def _routed(shared: ScoresFile, own: ScoresFile, users: pa.Table) -> ArmScores:
+    chosen = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+
+    def pick(ids: NDArray[np.object_], scores: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+        mine = np.asarray([user in chosen for user in ids], dtype=bool)[:, None]
+        return np.where(
+            mine,
+            centred(others, own.arm.thresholds, own.kind),
+            centred(scores, shared.arm.thresholds, shared.kind),
+        )
+
+    return ArmScores(
+        name=ROUTED,
+        method=ROUTED,
+        thresholds=np.full_like(shared.arm.thresholds, 0.5),
+        valid_scores=pick(shared.valid.user_ids, shared.arm.valid_scores, own.arm.valid_scores),
+        test_scores=pick(shared.test.user_ids, shared.arm.test_scores, own.arm.test_scores),
+        seconds=0.0,
+    )
+
+
+def centred(scores: NDArray[np.float32], thresholds: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
+    """Scores stretched so that 0.5 decides as the thresholds did: arms with other thresholds can stand side by side.
+
+    Two straight lines for each label, from 0 over its threshold to 1; as they were where highest scores decide.
+    """
+    if kind == "multiclass":
+        return scores
+    cut = thresholds.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = np.nan_to_num(0.5 + 0.5 * (scores - cut) / (1 - cut), nan=0.5, posinf=1.0, neginf=0.5)
+        below = np.nan_to_num(0.5 * scores / cut, nan=0.0)
+    under = np.nextafter(np.float32(0.5), np.float32(0))
+    stretched = np.where(scores >= thresholds, np.clip(above, 0.5, 1), np.minimum(below, under))
+    return stretched.astype(np.float32)

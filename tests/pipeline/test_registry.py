@@ -1,0 +1,204 @@
+"""Versions in a real MLflow: published, loaded by MLflow, promoted and rolled back, refreshed, and a person erased."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from beholder import pipeline
+from beholder.annotations import Annotations
+from beholder.cli.main import app
+from beholder.errors import RegistryError
+from beholder.experiment import make_experiment
+from beholder.registry import registry, upkeep
+from beholder.registry.store import Store
+
+pytestmark = pytest.mark.cluster
+MODEL = "house"
+
+
+def settings(**more) -> dict:
+    """Readers so different that their own adapters win; one process, no Ray."""
+    return {
+        "name": "house",
+        "source": {
+            "name": "simulated",
+            "texts": "templates",
+            "users": 6,
+            "rows_per_user": 60,
+            "distinct_texts": 90,
+            "effect": 4.0,
+            "noise": 0.0,
+        },
+        "base": "tiny-bert",
+        "methods": {
+            "cls": {"epochs": 1, "max_tokens": 48},
+            "cls-u": {"from": "cls", "bank": {"top_layers": 1, "learning_rate": 0.02, "block_users": 4}},
+        },
+        "evaluate": {"reference": "cls", "bootstrap": 20},
+        "register": {"name": MODEL},
+        "cluster": {"workers": 0},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A home folder with one published version, and what its run found."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder, pipeline.run(make_experiment(settings()))
+
+
+@pytest.fixture
+def outcome(world, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
+    return world[1]
+
+
+def said(*arguments) -> dict | list:
+    done = CliRunner().invoke(app, [str(each) for each in (*arguments, "--json")])
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):
+    methods = outcome.results["methods"]
+    assert list(methods) == ["cls", "cls-u", "routed"]
+    assert methods["routed"]["valid_macro_f1"] > methods["cls"]["valid_macro_f1"]
+    registered = outcome.results["registered"]
+    assert (registered["best"], registered["global"]) == ("cls-u", "cls")
+    assert registered["on_personal"] + registered["on_global"] == 6 and registered["on_personal"] > 0
+    shown = said("registry", "show", MODEL)["manifest"]
+    assert shown["routes"]["population"]["within"] > 0 and "shrunk" in shown["routes"]["rule"]
+
+
+def test_mlflow_loads_it_and_predicts_the_same(outcome):
+    import mlflow
+
+    from beholder.tracking import client
+
+    client()
+    rows = pd.DataFrame({"user_id": [*outcome.test.user_ids, "a stranger"], "text": [*outcome.test.texts, "hello"]})
+    found = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion").predict(rows)
+    ours = registry.open_version(registry.find(MODEL)).predict(list(rows["text"]), list(rows["user_id"]))
+    labels = outcome.test.task.labels
+    np.testing.assert_array_equal(found[[f"score.{label}" for label in labels]].to_numpy(), ours.scores)
+    np.testing.assert_array_equal(found[[f"given.{label}" for label in labels]].to_numpy(), ours.decisions)
+    assert list(found["route"]) == ours.routes and ours.routes[-1] == "cls" and "cls-u" in ours.routes
+
+
+def table_of(rows: Annotations, users: list[str], file) -> None:
+    """Judgements of some users about texts nobody has seen, as a table."""
+    mine = np.flatnonzero(np.isin(rows.user_ids.astype(str), users))
+    columns = {
+        "text": [f"{text} again" for text in rows.texts[mine]],
+        "user_id": list(rows.user_ids[mine]),
+        **{label: rows.labels[mine, place].astype(int) for place, label in enumerate(rows.task.labels)},
+    }
+    pq.write_table(pa.table(columns), file)
+
+
+def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path):
+    everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+    users = everybody.users[:2]
+    table_of(everybody, users, tmp_path / "new.parquet")
+    before = registry.open_version(registry.find(MODEL))
+    shards = set(Store().objects())
+    found = said("refresh", MODEL, "--annotations", tmp_path / "new.parquet")
+    assert found["aliases"] == ["candidate"] and found["users"] == 2 and found["refreshed_from"] == 1
+    assert 1 <= found["shards_rewritten"] <= 2 and set(found["valid_macro_f1"]) == {"old", "new"}
+    after = registry.open_version(registry.find(MODEL, "candidate"))
+    test = outcome.test
+    others = [row for row, user in enumerate(test.user_ids) if user not in users]
+    ask = [test.texts[row] for row in others], [test.user_ids[row] for row in others]
+    np.testing.assert_array_equal(before.predict(*ask).scores, after.predict(*ask).scores)
+    theirs = [row for row, user in enumerate(test.user_ids) if user in users]
+    ask = [test.texts[row] for row in theirs], [test.user_ids[row] for row in theirs]
+    one, other = (np.asarray(each.predict(*ask).scores) for each in (before, after))
+    routes = {row["route"] for user in users for row in said("registry", "history", MODEL, "--user", user)}
+    assert np.abs(one - other).max() > 0 or routes == {"global"}
+    new = set(Store().objects()) - shards
+    assert len(new) <= found["shards_rewritten"] + 3  # the index, what describes the bank, and the routes
+
+    rows = said("registry", "history", MODEL, "--user", users[0])
+    assert [row["version"] for row in rows] == [2, 1] and rows[0]["train_rows"] > rows[1]["train_rows"]
+    changed = said("registry", "diff", MODEL, "1", "2")
+    assert {change["user_id"] for change in changed["users"]} <= set(users)
+    assert changed["better"] + changed["worse"] + changed["same"] == 6
+    assert not said("registry", "show", MODEL, "--user", "a stranger")[0]["known"]
+
+
+def test_promotion_goes_forward_and_back(outcome):
+    registry.promote(MODEL, 2, force=True)
+    assert registry.find(MODEL).number == 2
+    assert said("registry", "rollback", MODEL)["version"] == 1
+    with pytest.raises(RegistryError, match="no champion before v1"):
+        registry.rollback(MODEL)
+    registry.promote(MODEL, 2, force=True)
+    registry.promote(MODEL, 2, force=True)  # twice is once
+    assert registry.rollback(MODEL).number == 1
+
+
+PROMOTE = """
+import sys, time
+from beholder.errors import RegistryError
+from beholder.registry import registry
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+try:
+    registry.promote("house", int(sys.argv[1]), force=True)
+    print("promoted")
+except RegistryError as error:
+    print("refused:", error)
+"""
+
+
+def test_of_two_who_promote_at_once_one_does_or_both_one_after_another(outcome):
+    at = str(time.time() + 12)
+    both = [
+        subprocess.Popen([sys.executable, "-c", PROMOTE, number, at], stdout=subprocess.PIPE, text=True)
+        for number in ("1", "2")
+    ]
+    lines = [process.communicate(timeout=120)[0].strip() for process in both]
+    assert "promoted" in lines
+    assert all(line == "promoted" or "another process is writing there" in line for line in lines)
+    champions = [version for version in registry.versions(MODEL) if "champion" in version.aliases]
+    assert len(champions) == 1
+    history = registry._former(MODEL)
+    assert history[-1] == champions[0].number
+    registry.promote(MODEL, 1, force=True)
+
+
+def test_an_erased_person_is_nowhere(outcome, world):
+    home = world[0]
+    user = str(outcome.test.user_ids[0])
+    others = outcome.test.user_ids != user
+    ask = list(outcome.test.texts[others]), list(outcome.test.user_ids[others])
+    before = {number: registry.open_version(registry.find(MODEL, number)).predict(*ask) for number in ("1", "2")}
+    found = said("registry", "erase", "--user", user)
+    assert found["bundles"] == 2 and found["runs"] == 1 and user not in json.dumps(found)
+    for number, expected in before.items():
+        version = registry.find(MODEL, number)
+        again = registry.open_version(version).predict(*ask)
+        np.testing.assert_array_equal(again.scores, expected.scores)
+        assert again.routes == expected.routes
+        assert not registry.user_row(version, user)["known"]
+    for file in [each for each in home.rglob("*") if each.is_file()]:
+        content = file.read_bytes()
+        if content[:4] == b"PAR1":
+            content += json.dumps(pq.read_table(file).to_pydict(), default=str).encode()
+        assert user.encode() not in content, file
+    assert upkeep.verify(Store()).problems == ()
+    assert said("registry", "erase", "--user", user)["runs"] == 0
+    assert said("report", outcome.run_folder.name)["users"] == 5
