@@ -106,11 +106,11 @@ def gain_table(results: dict[str, Any]) -> Table:
     title = f"{results['experiment']}: {results['rows']:,} test judgements; gain in points over {results['reference']}"
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
-    table.add_column("macro-F1", justify="right")
+    table.add_column("macro-F1", justify="right", no_wrap=True)
     table.add_column("gain", justify="right")
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("wins", justify="center")
-    table.add_column("seconds", justify="right")
+    table.add_column("s", justify="right")
     for name, method in results["methods"].items():
         gain, is_reference = method["gain"], name == results["reference"]
         no_contest = is_reference or method.get("control_of") or name == ROUTED
@@ -149,7 +149,7 @@ def forgetting_table(results: dict[str, Any]) -> Table:
     title = f"forgetting: perplexity of a general text; macro-F1 of plain prompting on {tested}; before -> after"
     table = Table("method", title=title, title_justify="left")
     table.add_column("perplexity", justify="right")
-    table.add_column("macro-F1", justify="right")
+    table.add_column("macro-F1", justify="right", no_wrap=True)
 
     def shown(measures: dict[str, Any]) -> tuple[str, str]:
         score = measures["macro_f1"]
