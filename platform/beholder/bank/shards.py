@@ -132,19 +132,24 @@ def erase(folder: Path, user: str) -> bool:
         return False
     (row,) = found
     index = bank.index.filter(pc.field("user_id") != user)
-    if row["shard"] is not None:
-        tensors = {
-            name: tensor.clone() for name, tensor in read_shard(bank.shard_file(row["shard"]), row["shard"]).items()
-        }
-        for tensor in tensors.values():
-            tensor[row["row"]] = 0
-        digest = write_shard(folder, tensors)
-        moved = [digest if each == row["shard"] else each for each in index["shard"].to_pylist()]
-        index = index.set_column(index.column_names.index("shard"), "shard", pa.array(moved, pa.string()))
-    write_index(folder, index, bank.shapes)
-    if row["shard"] is not None and digest != row["shard"]:
-        bank.shard_file(row["shard"]).unlink()
+    old: str | None = row["shard"]
+    if old is None:
+        write_index(folder, index, bank.shapes)
+        return True
+    tensors = {name: tensor.clone() for name, tensor in read_shard(bank.shard_file(old), old).items()}
+    for tensor in tensors.values():
+        tensor[row["row"]] = 0
+    new = write_shard(folder, tensors)
+    write_index(folder, _renamed(index, {old: new}), bank.shapes)
+    if new != old:
+        bank.shard_file(old).unlink()
     return True
+
+
+def _renamed(index: pa.Table, digests: Mapping[str, str]) -> pa.Table:
+    """An index that names other shards."""
+    moved = [digests.get(digest, digest) for digest in index["shard"].to_pylist()]
+    return index.set_column(index.column_names.index("shard"), "shard", pa.array(moved, pa.string()))
 
 
 def update(folder: Path, fresh: Bank) -> int:
@@ -189,9 +194,7 @@ def update(folder: Path, fresh: Bank) -> int:
         made += 1
         for row, user in enumerate(users):
             theirs[user] |= {"shard": digest, "row": row}
-    others = bank.index.filter(~there)
-    renamed = pa.array([moved.get(digest, digest) for digest in others["shard"].to_pylist()], pa.string())
-    others = others.set_column(others.column_names.index("shard"), "shard", renamed)
+    others = _renamed(bank.index.filter(~there), moved)
     write_index(folder, pa.concat_tables([others, pa.Table.from_pylist(list(theirs.values()), INDEX)]), bank.shapes)
     for digest in set(moved) - set(moved.values()):
         bank.shard_file(digest).unlink()
