@@ -34,6 +34,6 @@ def ray_once():
 def test_a_paper_file_runs_to_the_end(name, ray_once):
     experiment = load_experiment(FOLDER / f"{name}.yaml", [f"base=tiny-{TINY[name]}", *SHORT])
     results = pipeline.run(experiment).results
-    assert set(results["methods"]) == ARMS and results["base"] == f"tiny-{TINY[name]}"
+    assert set(results["methods"]) - {"routed"} == ARMS and results["base"] == f"tiny-{TINY[name]}"
     for method in results["methods"].values():
         assert 0 <= method["macro_f1"] <= 1 and method["gain"].keys() >= {"points", "relative", "headroom", "low"}

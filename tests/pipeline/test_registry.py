@@ -99,6 +99,15 @@ def test_mlflow_loads_it_and_predicts_the_same(outcome):
     assert list(found["route"]) == ours.routes and ours.routes[-1] == "cls" and "cls-u" in ours.routes
 
 
+def mlflow_says(outcome, number: str) -> np.ndarray:
+    """Scores of the test rows by a version as MLflow loads it."""
+    import mlflow
+
+    rows = pd.DataFrame({"user_id": list(outcome.test.user_ids), "text": list(outcome.test.texts)})
+    found = mlflow.pyfunc.load_model(f"models:/{MODEL}/{number}").predict(rows)
+    return found[[name for name in found.columns if name.startswith("score.")]].to_numpy()
+
+
 def table_of(rows: Annotations, users: list[str], file) -> None:
     """Judgements of some users about texts nobody has seen, as a table."""
     mine = np.flatnonzero(np.isin(rows.user_ids.astype(str), users))
@@ -134,6 +143,11 @@ def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path)
 
     rows = said("registry", "history", MODEL, "--user", users[0])
     assert [row["version"] for row in rows] == [2, 1] and rows[0]["train_rows"] > rows[1]["train_rows"]
+    by_number = {number: mlflow_says(outcome, number) for number in ("1", "2")}
+    ours = before.predict(list(test.texts), list(test.user_ids)).scores
+    np.testing.assert_array_equal(by_number["1"], ours)  # the champion's pointer is its own
+    ours = after.predict(list(test.texts), list(test.user_ids)).scores
+    np.testing.assert_array_equal(by_number["2"], ours)
     changed = said("registry", "diff", MODEL, "1", "2")
     assert {change["user_id"] for change in changed["users"]} <= set(users)
     assert changed["better"] + changed["worse"] + changed["same"] == 6

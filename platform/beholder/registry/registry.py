@@ -114,7 +114,7 @@ def publish(
     Args:
         model: name in MLflow; made where it is not there.
         bundle: folder written by `write_bundle`.
-        run_id: the MLflow run that made it; what stands for the bundle becomes its artifact `model/`.
+        run_id: the MLflow run that made it; what stands for the bundle becomes its artifact `models/ID/`.
         tags: facts to search and compare by; `split_hash` and `valid_macro_f1` decide promotion.
         description: Markdown for the version's page.
         proof: what has to hold of the model as MLflow loads it.
@@ -145,7 +145,7 @@ def make_version(
             write_model(folder, kept, store)
             if proof is not None:
                 proof.hold(folder)
-            tracker.log_artifacts(run_id, str(folder), "model")
+            tracker.log_artifacts(run_id, str(folder), f"models/{kept}")  # a run may have several: those refreshed
         try:
             tracker.create_registered_model(model)
         except MlflowException as error:
@@ -153,7 +153,7 @@ def make_version(
                 raise
         made = tracker.create_model_version(
             model,
-            source=f"runs:/{run_id}/model",
+            source=f"runs:/{run_id}/models/{kept}",
             run_id=run_id,
             tags={**tags, BUNDLE: kept, STORE: store.uri},
             description=description,
