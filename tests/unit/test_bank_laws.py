@@ -256,7 +256,7 @@ def test_a_user_exported_to_peft_and_read_back_gives_the_same_logits(architectur
         with torch.no_grad():
             hidden = plain(input_ids=ids, attention_mask=mask).last_hidden_state[0]
         features = hidden[-1] if here.network.takes_last else hidden.mean(dim=0)
-        torch.testing.assert_close(head["weight"] @ features + head["bias"], expected[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(head["weight"] @ features + head["bias"], expected[row], atol=5e-5, rtol=1e-5)
 
     again = read_user(tmp_path, here.model)
     assert again.keys() == tensors.keys()
