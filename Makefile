@@ -28,7 +28,7 @@ demo: $(READY) ## does personalisation pay? one real data set from end to end
 test: $(READY) ## all tests; starts what it needs
 	$(BIN)/python -m pytest
 
-unit: $(READY) ## the tests that need neither Ray nor MLflow, in under a minute
+unit: $(READY) ## the tests that need neither Ray nor MLflow, in about four minutes on 2 cores
 	$(BIN)/python -m pytest tests/unit
 
 check: $(READY) ## lint, format, types, import layers
