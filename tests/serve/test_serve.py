@@ -111,7 +111,7 @@ def test_predictions_over_http_are_the_bundles_own(champion):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])
 def test_beyond_loopback_nothing_is_served_without_tokens(host, tmp_path):
-    with pytest.raises(ServeError, match="only loopback"), serving(tmp_path, "x", host, 8000):
+    with pytest.raises(ServeError, match="only loopback"), serving(str(tmp_path), "x", "x", host, 8000):
         pass
 
 
