@@ -55,7 +55,10 @@ def erase_everywhere(user: str) -> dict[str, Any]:
 
 
 def _erase_run(folder: Path, user: str) -> bool:
-    """Whether there was anything of theirs. The annotations come last: by them a run is known to be done."""
+    """Whether there was anything of theirs. The annotations go last: by them a run is known to be done.
+
+    What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
+    """
     try:
         if not _names(folder / "annotations.parquet", user):
             return False
@@ -65,10 +68,11 @@ def _erase_run(folder: Path, user: str) -> bool:
             without_user(file, user)
         for file in (folder / "forgetting").glob("*.parquet"):
             _without(file, user)
-        if (folder / "results.json").is_file():
-            shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
-            draw_report(folder)
+        (folder / "users.parquet").unlink(missing_ok=True)
+        shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
         _without(folder / "annotations.parquet", user)
+        if (folder / "results.json").is_file():
+            draw_report(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error
     return True
