@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from shared_model import rows_of
+from shared_model import RANDOM, random_folder, rows_of
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ BLOCKS = {"after": "id", "before": "id,examples"}
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="smollm2-135m")
+    parser.add_argument("--base", default="smollm2-135m", help="or mistral-7b-random, in bfloat16")
+    parser.add_argument("--layers", type=int, default=None, help="fewer layers than 32, of mistral-7b-random")
     parser.add_argument("--texts", type=int, default=None, help="default 16, with --full 64")
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--placement", choices=["before", "after"], default="after", help="of the user's blocks")
@@ -105,7 +106,10 @@ def asked(arguments: argparse.Namespace) -> Prompted:
         shots=arguments.shots,
         placement=arguments.placement,
     )
-    language = load_language_model(arguments.base)
+    random = arguments.base == RANDOM
+    language = load_language_model(
+        f"{random_folder(arguments.layers, arguments.device)}@bf16" if random else arguments.base
+    )
     language.model.to(arguments.device)  # type: ignore[arg-type]
     language.model.eval()
     prompter = Prompter(train.task, settings, train, personal=True, seed=0)

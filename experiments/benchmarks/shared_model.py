@@ -10,10 +10,10 @@ import torch
 
 if TYPE_CHECKING:
     from beholder.annotations import Annotations, Task
-    from beholder.bases import Base
     from beholder.methods.classify import FittedClassifier
 
 RANK = 4
+RANDOM = "mistral-7b-random"
 
 
 def rows_of(source: str, users: int, rows_per_user: int, texts: int) -> tuple[Annotations, Annotations]:
@@ -47,7 +47,7 @@ def shared_model(base_name: str, train: Annotations, device: str, layers: int | 
     """The model everybody starts from: LoRA on all rows for one epoch; on a random 7B, which knows nothing, none."""
     from beholder.methods import Context, config_class
 
-    if base_name == "mistral-7b-random":
+    if base_name == RANDOM:
         return random_mistral(train.task, device, layers)
     settings = {"epochs": 1, "learning_rate": 2e-3, "max_tokens": 64}
     config = config_class("cls")(**settings)
@@ -55,29 +55,45 @@ def shared_model(base_name: str, train: Annotations, device: str, layers: int | 
 
 
 def random_mistral(task: Task, device: str, layers: int | None) -> FittedClassifier:
-    """A model of Mistral-7B's shape with random weights, in bfloat16, and a tokenizer that reads bytes."""
-    from transformers import AutoTokenizer, MistralConfig, MistralModel
-
-    from beholder.bases import Base, resolve
+    """A classifier on a base of Mistral-7B's shape with random weights, in bfloat16, with LoRA as it starts."""
+    from beholder.bases import load_base
     from beholder.bases.classifier import Classifier
+    from beholder.methods.adapted import LoraSettings, adapted
     from beholder.methods.classify import FittedClassifier
 
-    folder: Path = resolve("tiny-mistral")  # for its tokenizer
+    base = load_base(f"{random_folder(layers, device)}@bf16")
+    network = Classifier(base, len(task.labels))
+    network.model = adapted(base, LoraSettings())
+    fitted = FittedClassifier("cls", task, base, network, {}, None, 64, device)
+    fitted.settle()
+    return fitted
+
+
+def random_folder(layers: int | None, device: str) -> Path:
+    """A model folder of Mistral-7B's shape, or of so many of its 32 layers: random weights, a tokenizer of bytes."""
+    import os
+
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    from beholder.bases import resolve
+    from beholder.home import home
+
+    folder = home() / "bases" / (f"{RANDOM}-{layers}" if layers else RANDOM)
+    if folder.exists():
+        return folder
     torch.manual_seed(0)
-    config = MistralConfig(num_hidden_layers=layers or 32, pad_token_id=0, use_cache=False)
-    with torch.device(device):
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            model = MistralModel(config).eval()
-        finally:
-            torch.set_default_dtype(default)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.padding_side = "right"
-    base: Base = Base("mistral-7b-random", folder, "decoder", model, tokenizer, config.hidden_size, 512, "random")
-    network = Classifier(base, len(task.labels)).to(device)
-    network.head.float()
-    return FittedClassifier("cls", task, base, network, {}, None, 64, device)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            model = MistralForCausalLM(MistralConfig(num_hidden_layers=layers or 32, pad_token_id=0))
+    finally:
+        torch.set_default_dtype(default)
+    written = folder.with_name(f"{folder.name}.part")
+    model.save_pretrained(written)
+    AutoTokenizer.from_pretrained(resolve("tiny-mistral"), local_files_only=True).save_pretrained(written)
+    os.replace(written, folder)
+    return folder
 
 
 def plain_network(shared: FittedClassifier) -> torch.nn.Module:

@@ -49,7 +49,10 @@ def scores_before_and_after(base: str, method: str, settings: dict, folder: Path
     fitted, rows = fitted_on(base, method, settings, folder)
     asked = [*rows.texts[:20], "never seen"], [*rows.user_ids[:20], "nobody"]
     save_fitted(fitted, folder / "saved")
-    return fitted.score(*asked), load_fitted(folder / "saved", base).score(*asked)
+    again, users = load_fitted(folder / "saved", base), sorted(set(rows.user_ids))[:2]
+    everybody, held = fitted.score_all(asked[0][:3], users), fitted.score(asked[0][:3], [users[1]] * 3)
+    np.testing.assert_allclose(everybody[:, 1], held, atol=2e-2)
+    return fitted.score(*asked), again.score(*asked)
 
 
 @given(

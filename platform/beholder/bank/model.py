@@ -104,7 +104,7 @@ class BankModel:
             features = values[:, 0].to(head.weight.dtype)  # [texts, width]
             return head(features)[:, None] + everybodys_change(features, head, tensors)
         users = len(tensors["head.bias"])
-        said = values.new_empty(len(values), users, self.labels)
+        said = head.weight.new_empty(len(values), users, self.labels)
         size = max(1, self.piece // values.shape[1])
         for text in range(len(values)):
             for first in range(0, users, size):
