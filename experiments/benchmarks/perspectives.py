@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from shared_model import RANK, peft_config, plain_network, rows_of, shared_model
+from shared_model import RANK, bank_of, peft_config, plain_network, rows_of, shared_model
 
 PEFT_HOLDS = 64
 """Adapters loaded into one PEFT model, at most."""
@@ -87,39 +87,6 @@ def turns(sides: dict[str, Callable[[], object]], repeats: int, device: str) -> 
             if turn >= 3:  # the first ones warm up
                 took[name].append(1000 * (time.perf_counter() - started))
     return {name: statistics.median(values) for name, values in took.items()}
-
-
-def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: ANN001, ANN201
-    """A bank of users with random adapters: how long reading takes does not depend on what they learned."""
-    import pyarrow as pa
-
-    from beholder.bank.layers import start
-    from beholder.bank.model import BankModel, BankShape
-    from beholder.bank.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
-    from beholder.methods.personal import FittedPersonal
-
-    model = BankModel(shared.network, BankShape(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full"))
-    generator = torch.Generator().manual_seed(0)
-    parts = []
-    for first in range(0, len(users), SHARD_USERS):
-        some = users[first : first + SHARD_USERS]
-        tensors = {
-            name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator)
-            for name, tensor in start(model.shapes, len(some), 0, "cpu").items()
-        }
-        many = {name: [value] * len(some) for name, value in (("train_rows", 1), ("valid_rows", 0), ("epoch", 1))}
-        columns = {
-            "user_id": some,
-            "shard": [write_shard(folder, tensors)] * len(some),
-            "row": range(len(some)),
-            **many,
-            "loss": [None] * len(some),
-            "shared_loss": [None] * len(some),
-            "status": ["own"] * len(some),
-        }
-        parts.append(pa.table({name: list(values) for name, values in columns.items()}, schema=INDEX))
-    write_index(folder, pa.concat_tables(parts), model.shapes)
-    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder))
 
 
 def mixed_batch(shared, users: list[str], top_layers: int, text: str) -> Callable[[], object]:  # noqa: ANN001

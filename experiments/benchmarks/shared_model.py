@@ -126,3 +126,36 @@ def peft_config(shared: FittedClassifier, top_layers: int):  # noqa: ANN201
         r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=targets or ["head"],
         modules_to_save=["head"] if targets else None,
     )  # fmt: skip
+
+
+def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: ANN001, ANN201
+    """A bank of users with random adapters: how long reading takes does not depend on what they learned."""
+    import pyarrow as pa
+
+    from beholder.bank.layers import start
+    from beholder.bank.model import BankModel, BankShape
+    from beholder.bank.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
+    from beholder.methods.personal import FittedPersonal
+
+    model = BankModel(shared.network, BankShape(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full"))
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for first in range(0, len(users), SHARD_USERS):
+        some = users[first : first + SHARD_USERS]
+        tensors = {
+            name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in start(model.shapes, len(some), 0, "cpu").items()
+        }
+        many = {name: [value] * len(some) for name, value in (("train_rows", 1), ("valid_rows", 0), ("epoch", 1))}
+        columns = {
+            "user_id": some,
+            "shard": [write_shard(folder, tensors)] * len(some),
+            "row": range(len(some)),
+            **many,
+            "loss": [None] * len(some),
+            "shared_loss": [None] * len(some),
+            "status": ["own"] * len(some),
+        }
+        parts.append(pa.table({name: list(values) for name, values in columns.items()}, schema=INDEX))
+    write_index(folder, pa.concat_tables(parts), model.shapes)
+    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder))

@@ -35,7 +35,7 @@ from beholder.evaluation.metrics import decide
 from beholder.files import link, sha256_of
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.personal import FittedBank
-from beholder.registry.routes import Choice
+from beholder.registry.routes import USERS, Choice
 
 FORMAT = 1
 MANIFEST = "beholder.json"
@@ -68,8 +68,16 @@ class Bundle:
         self.task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
         self._shared = shared
         self._personal = personal
-        chosen = [] if users is None else users.filter(pc.field("route") == "personal")["user_id"].to_pylist()
-        self._on_personal = frozenset(chosen)
+        self._users = USERS.empty_table() if users is None else users
+        self._places = {user: place for place, user in enumerate(self._users["user_id"].to_pylist())}
+        self._on_personal = frozenset(self._users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+
+    def user_row(self, user: str) -> dict[str, Any]:
+        """What it says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
+        place = self._places.get(user)
+        if place is None:
+            return {"known": False, "route": "global"}
+        return {"known": True, **self._users.slice(place, 1).drop_columns(["user_id"]).to_pylist()[0]}
 
     def predict(self, texts: Sequence[str], users: Sequence[str]) -> Predictions:
         """Score and decide each (text, user) row by the method that serves the user."""

@@ -40,8 +40,8 @@ class Place(Protocol):
         """Copy a local file there; it appears whole or not at all."""
         ...
 
-    def local(self, name: str) -> Path:
-        """The file on this machine. Raises FileNotFoundError where there is none."""
+    def local(self, name: str, again: bool = False) -> Path:
+        """The file on this machine, fetched even if it was before. Raises FileNotFoundError where there is none."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -73,7 +73,7 @@ class Folder:
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
 
-    def local(self, name: str) -> Path:
+    def local(self, name: str, again: bool = False) -> Path:
         """See `Place`."""
         file = self.root / name
         if not file.is_file():
@@ -108,9 +108,10 @@ class Elsewhere:
         with source.open("rb") as read, self.system.open_output_stream(self._at(name)) as written:
             shutil.copyfileobj(read, written, 1 << 20)
 
-    def local(self, name: str) -> Path:
+    def local(self, name: str, again: bool = False) -> Path:
         """See `Place`."""
-        if not self.cache.exists(name) or name.startswith(MANIFESTS):  # manifests change: an erasure writes them anew
+        changes = name.startswith(MANIFESTS)  # an erasure writes them anew
+        if again or changes or not self.cache.exists(name):
             file = self.cache.root / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with (
@@ -199,28 +200,32 @@ class Store:
                 self.place.write(_object(digest), file)
         return digest
 
-    def get(self, digest: str) -> Path:
+    def get(self, digest: str, again: bool = False) -> Path:
         """A local file with these bytes. It is not read: see `checked`.
+
+        Args:
+            digest: SHA-256 of the bytes.
+            again: fetch it even if it was before.
 
         Raises:
             RegistryError: the store does not have it, or cannot be read.
         """
         with _told(self.uri):
             try:
-                return self.place.local(_object(digest))
+                return self.place.local(_object(digest), again)
             except FileNotFoundError:
                 raise RegistryError(
                     f"store {self.uri}: {_object(digest)} is missing. Publish the version again, or roll back to "
                     "another."
                 ) from None
 
-    def checked(self, digest: str) -> Path:
+    def checked(self, digest: str, again: bool = False) -> Path:
         """The same, its bytes compared with their name.
 
         Raises:
             RegistryError: see `get`; or they were altered.
         """
-        file = self.get(digest)
+        file = self.get(digest, again)
         if sha256_of(file) != digest:
             raise RegistryError(
                 f"{file}: altered since it was published (checksum differs). Publish the version again, or roll back "

@@ -115,5 +115,5 @@ def check(bundle: str, store: Store) -> int:
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
     for expected in manifest["files"].values():
-        store.checked(expected["sha256"])
+        store.checked(expected["sha256"], again=True)
     return len(manifest["files"])

@@ -36,7 +36,7 @@ class Checked:
 
 
 def verify(store: Store) -> Checked:
-    """Compare every file of every bundle with its checksum."""
+    """Compare every file of every bundle with its checksum; of a store elsewhere, each is fetched again."""
     problems: list[str] = []
     named: set[str] = set()
     bundles = 0
@@ -51,7 +51,7 @@ def verify(store: Store) -> Checked:
     whole_files = 0
     for digest in sorted(named):
         try:
-            store.checked(digest)
+            store.checked(digest, again=True)
             whole_files += 1
         except RegistryError as error:
             problems.append(str(error))

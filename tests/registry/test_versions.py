@@ -9,46 +9,15 @@ import time
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+from house import MODEL, content, said, settings, table_of
 
 from beholder import pipeline
 from beholder.annotations import Annotations
-from beholder.cli.main import app
 from beholder.errors import RegistryError
 from beholder.experiment import make_experiment
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
-
-pytestmark = pytest.mark.cluster
-MODEL = "house"
-
-
-def settings(**more) -> dict:
-    """Readers so different that their own adapters win; one process, no Ray."""
-    return {
-        "name": "house",
-        "source": {
-            "name": "simulated",
-            "texts": "templates",
-            "users": 6,
-            "rows_per_user": 60,
-            "distinct_texts": 90,
-            "effect": 4.0,
-            "noise": 0.0,
-        },
-        "base": "tiny-bert",
-        "methods": {
-            "cls": {"epochs": 1, "max_tokens": 48},
-            "cls-u": {"from": "cls", "bank": {"top_layers": 1, "learning_rate": 0.02, "block_users": 4}},
-        },
-        "evaluate": {"reference": "cls", "bootstrap": 20},
-        "register": {"name": MODEL},
-        "cluster": {"workers": 0},
-        **more,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +34,6 @@ def world(tmp_path_factory):
 def outcome(world, monkeypatch):
     monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
     return world[1]
-
-
-def said(*arguments) -> dict | list:
-    done = CliRunner().invoke(app, [str(each) for each in (*arguments, "--json")])
-    assert done.exit_code == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):
@@ -106,17 +69,6 @@ def mlflow_says(outcome, number: str) -> np.ndarray:
     rows = pd.DataFrame({"user_id": list(outcome.test.user_ids), "text": list(outcome.test.texts)})
     found = mlflow.pyfunc.load_model(f"models:/{MODEL}/{number}").predict(rows)
     return found[[name for name in found.columns if name.startswith("score.")]].to_numpy()
-
-
-def table_of(rows: Annotations, users: list[str], file) -> None:
-    """Judgements of some users about texts nobody has seen, as a table."""
-    mine = np.flatnonzero(np.isin(rows.user_ids.astype(str), users))
-    columns = {
-        "text": [f"{text} again" for text in rows.texts[mine]],
-        "user_id": list(rows.user_ids[mine]),
-        **{label: rows.labels[mine, place].astype(int) for place, label in enumerate(rows.task.labels)},
-    }
-    pq.write_table(pa.table(columns), file)
 
 
 def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path):
@@ -209,10 +161,7 @@ def test_an_erased_person_is_nowhere(outcome, world):
         assert again.routes == expected.routes
         assert not registry.user_row(version, user)["known"]
     for file in [each for each in home.rglob("*") if each.is_file()]:
-        content = file.read_bytes()
-        if content[:4] == b"PAR1":
-            content += json.dumps(pq.read_table(file).to_pydict(), default=str).encode()
-        assert user.encode() not in content, file
+        assert user.encode() not in content(file), file
     assert upkeep.verify(Store()).problems == ()
     assert said("registry", "erase", "--user", user)["runs"] == 0
     assert said("report", outcome.run_folder.name)["users"] == 5
