@@ -133,7 +133,7 @@ def test_killed_while_collecting(here):
     sound()
 
 
-def test_no_space_is_one_line_and_the_champion_stays(here):
+def test_no_space_is_one_line_and_the_champion_stays(here, tmp_path):
     """The system's own limit on a file's size stands in for a disk that is full: writes fail half-way."""
     _, outcome, _ = here
     expected = scores(outcome)
@@ -144,10 +144,10 @@ def test_no_space_is_one_line_and_the_champion_stays(here):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import shutil, tempfile, resource, os\n"
         f"bundle = Path({str(outcome.run_folder / 'bundle')!r})\n"
-        "os.environ['BEHOLDER_STORE'] = str(Path(os.environ['BEHOLDER_HOME']) / 'full')\n"
+        f"os.environ['BEHOLDER_STORE'] = {str(tmp_path / 'full')!r}\n"
         "import beholder.registry.store as store\n"
         "store.link = lambda source, target: shutil.copyfile(source, target)\n"  # another disk: no links
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))\n"
         "try:\n"
         f"    registry.publish({MODEL!r}, bundle, 'none', {{}}, '')\n"
         "except BeholderError as error:\n"
