@@ -119,6 +119,7 @@ def track(
         metrics={
             "macro_f1": best["macro_f1"],
             "gain_points": best["gain"]["points"],
+            "win_rate": win_rate(best),
             **_forgetting(forgotten["before"]),
         },
         tags=shared,
@@ -138,6 +139,7 @@ def track(
                     "gain_points": method["gain"]["points"],
                     "gain_low": method["gain"]["low"],
                     "gain_high": method["gain"]["high"],
+                    "win_rate": win_rate(method),
                     "subset_accuracy": method["subset_accuracy"],
                     "ece": method["ece"],
                     "seconds": method["seconds"],
@@ -190,8 +192,9 @@ def publish(
                 "macro_f1": f"{best['macro_f1']:.4f}",
                 "valid_macro_f1": f"{best['valid_macro_f1']:.6f}",
                 "gain_points": f"{best['gain']['points']:.2f}",
+                "win_rate": f"{win_rate(best):.3f}",
             },
-            gain_table(found),
+            version_page(experiment, routing, found, facts, folder.name),
             registry.Proof(texts, users, scores, _tolerance(experiment)),
         )
     try:
@@ -199,6 +202,41 @@ def publish(
     except RegistryError as error:
         say(f"not promoted: {error}")
     return {**version.to_json(), "best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
+
+
+def win_rate(method: dict[str, Any]) -> float:
+    """The share of the users of the test rows whom a method serves better than the reference does."""
+    return method["users"]["better"] / max(1, sum(method["users"].values()))
+
+
+def version_page(
+    experiment: Experiment, routing: Routing, found: dict[str, Any], facts: dict[str, Any], run: str
+) -> str:
+    """What the page of a version says, as Markdown: what it is for, what it serves to whom, how good it was."""
+    best, choice, counts = found["methods"][routing.best], routing.choice, routing.counts
+    serves = f"Serves **{choice.global_arm}** to everybody"
+    if choice.personal_arm is not None:
+        serves = (
+            f"Serves **{choice.personal_arm}** to {counts['on_personal']:,} users, and **{choice.global_arm}** to "
+            f"{counts['on_global']:,} and to everybody it does not know"
+        )
+    gain, users = best["gain"], best["users"]
+    against = ""
+    if routing.best != found["reference"]:
+        against = (
+            f", {gain['points']:+.1f} points over {found['reference']} ({gain['low']:+.1f} to {gain['high']:+.1f}); "
+            f"better than it for {users['better']:,} users, worse for {users['worse']:,}, the same for "
+            f"{users['same']:,}"
+        )
+    return (
+        f"# {experiment.name} on {base_name(experiment.base)}\n\n"
+        f"What each reader would say of a text: {', '.join(facts['data']['labels'])}.\n\n"
+        f"{serves}: macro-F1 {100 * best['macro_f1']:.1f} on test{against}.\n\n"
+        f"{gain_table(found)}\n\n"
+        f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
+        f"artifacts of the run this version comes from (`{run}`); its methods, to compare side by side, are that run's "
+        "children."
+    )
 
 
 def gain_table(found: dict[str, Any]) -> str:

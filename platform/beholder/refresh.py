@@ -29,6 +29,9 @@ from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.splits import PARTS, ByText
 
+KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
+"""Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
+
 
 def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train the users of a table of new judgements on the champion's global model; publish a candidate.
@@ -96,11 +99,11 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
         store,
         champion.run_id,
         {
-            **champion.tags,
+            **{name: value for name, value in champion.tags.items() if name in KEPT},
             registry.REFRESHED: str(champion.number),
-            **{f"{registry.REFRESHED}.{name}": f"{value or 0.0:.6f}" for name, value in measured.items()},
+            **{f"{registry.REFRESHED}.{name}": f"{value:.6f}" for name, value in measured.items() if value is not None},
         },
-        f"v{champion.number}, with {users:,} users trained anew on {len(parts['train']):,} judgements.",
+        _version_page(model, champion.number, users, len(parts["train"]), measured),
     )
     return {
         **version.to_json(),
@@ -111,6 +114,17 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
         "shards_rewritten": rewritten,
         "valid_macro_f1": measured,
     }
+
+
+def _version_page(model: str, old: int, users: int, rows: int, measured: dict[str, float | None]) -> str:
+    better = "Nobody of them has a row to choose by, so it is not known whether they are served better."
+    if None not in measured.values():
+        before, after = (100 * (measured[name] or 0.0) for name in ("old", "new"))
+        better = f"Macro-F1 on their validation rows: {after:.1f}, {before:.1f} before."
+    return (
+        f"# {model} v{old}, refreshed\n\n{users:,} users were trained anew on {rows:,} judgements. {better}\n\n"
+        f"All else is v{old}'s, whose page has the gains on test; what is refreshed was not measured there."
+    )
 
 
 def _parts(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
@@ -138,6 +152,8 @@ def _judgements(rows: Annotations) -> list[tuple[str, str]]:
 
 
 def _joined(one: Annotations, other: Annotations) -> Annotations:
+    if not len(other):
+        return one
     return Annotations.from_columns(
         one.task,
         text=[*one.texts, *other.texts],

@@ -106,6 +106,35 @@ def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path)
     assert not said("registry", "show", MODEL, "--user", "a stranger")[0]["known"]
 
 
+def test_a_version_says_what_it_is_and_how_good(outcome):
+    from beholder.tracking import client
+
+    routed, version = outcome.results["methods"]["routed"], registry.find(MODEL, "1")
+    assert set(version.tags) >= {"users", "gain_points", "win_rate", "base", "split_hash"}
+    assert float(version.tags["win_rate"]) == pytest.approx(routed["users"]["better"] / 6, abs=1e-3)
+    page = client().get_model_version(MODEL, "1").description
+    assert page.startswith("# house on tiny-bert") and "| routed |" in page
+    assert f"Serves **cls-u** to {outcome.results['registered']['on_personal']} users" in page
+    assert f"macro-F1 {100 * routed['macro_f1']:.1f} on test, {routed['gain']['points']:+.1f} points over cls" in page
+
+
+def test_a_refresh_that_nobody_can_judge_is_not_promoted_unless_told(outcome, tmp_path):
+    """All that a newcomer said is of texts to learn from, so no row tells whether their adapter is better."""
+    everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+    rows = np.flatnonzero(
+        (everybody.user_ids == everybody.users[0]) & (np.asarray(everybody.column("part")) == "train")
+    )[:8]
+    columns = {"text": list(everybody.texts[rows]), "user_id": ["a newcomer"] * len(rows)}
+    columns |= {label: everybody.labels[rows, at].astype(int) for at, label in enumerate(everybody.task.labels)}
+    pd.DataFrame(columns).to_parquet(tmp_path / "new.parquet")
+    found = said("refresh", MODEL, "--annotations", tmp_path / "new.parquet")
+    assert found["rows"]["valid"] == 0 and found["valid_macro_f1"] == {"old": None, "new": None}
+    assert set(found["tags"]) >= {"users", "base"} and "gain_points" not in found["tags"]  # that was the champion's
+    with pytest.raises(RegistryError, match=r"refreshed without a row to choose by.*--force"):
+        registry.promote(MODEL, found["version"])
+    assert [row["known"] for row in said("registry", "history", MODEL, "--user", "a newcomer")] == [True, False, False]
+
+
 def test_promotion_goes_forward_and_back(outcome):
     registry.promote(MODEL, 2, force=True)
     assert registry.find(MODEL).number == 2
@@ -151,9 +180,9 @@ def test_an_erased_person_is_nowhere(outcome, world):
     user = str(outcome.test.user_ids[0])
     others = outcome.test.user_ids != user
     ask = list(outcome.test.texts[others]), list(outcome.test.user_ids[others])
-    before = {number: registry.open_version(registry.find(MODEL, number)).predict(*ask) for number in ("1", "2")}
+    before = {number: registry.open_version(registry.find(MODEL, number)).predict(*ask) for number in "123"}
     found = said("registry", "erase", "--user", user)
-    assert found["bundles"] == 2 and found["runs"] == 1 and user not in json.dumps(found)
+    assert found["bundles"] == 3 and found["runs"] == 1 and user not in json.dumps(found)
     for number, expected in before.items():
         version = registry.find(MODEL, number)
         again = registry.open_version(version).predict(*ask)

@@ -26,6 +26,7 @@ POINTER = "bundle.json"
 def write_model(folder: Path, bundle: str, store: Store) -> None:
     """Write a model folder of MLflow's that stands for a stored bundle. `folder` must not be there yet."""
     import mlflow.pyfunc
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
@@ -38,6 +39,7 @@ def write_model(folder: Path, bundle: str, store: Store) -> None:
         loader_module=__name__,
         data_path=str(pointer),
         signature=ModelSignature(inputs=Schema(columns)),  # type: ignore[arg-type]
+        input_example=pd.DataFrame({"user_id": ["a reader"], "text": ["A text to judge."]}),
         pip_requirements=[f"beholder=={__version__}"],
     )
 

@@ -32,7 +32,8 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 BUNDLE, STORE = "bundle", "store"
 """Tags of a version that say where its bundle is."""
 REFRESHED = "refreshed_from"
-"""Tag of a version made by refreshing another; `.old` and `.new` hold both's validation macro-F1 on the same rows."""
+"""Tag of a version made by refreshing another; `.old` and `.new` hold both's validation macro-F1 on the same rows,
+where there were any."""
 HISTORY = "champions"
 """Tag of a model: the numbers of its champions, oldest first."""
 
@@ -212,7 +213,12 @@ def _compare(candidate: Version, champion: Version) -> None:
             f"be compared. {remedy}"
         )
     if candidate.tags.get(REFRESHED) == str(champion.number):
-        old, new = (float(candidate.tags[f"{REFRESHED}.{name}"]) for name in ("old", "new"))
+        old, new = (float(candidate.tags.get(f"{REFRESHED}.{name}", "nan")) for name in ("old", "new"))
+        if np.isnan([old, new]).any():
+            raise RegistryError(
+                f"{model} v{number} was refreshed without a row to choose by, so nobody knows whether it is better "
+                f"than v{champion.number}. {remedy}"
+            )
     else:
         old, new = (float(version.tags.get("valid_macro_f1", "nan")) for version in (champion, candidate))
     if not new >= old:
