@@ -216,10 +216,10 @@ def version_page(
     best, choice, counts = found["methods"][routing.best], routing.choice, routing.counts
     serves = f"Serves **{choice.global_arm}** to everybody"
     if choice.personal_arm is not None:
-        serves = (
-            f"Serves **{choice.personal_arm}** to {counts['on_personal']:,} users, and **{choice.global_arm}** to "
-            f"{counts['on_global']:,} and to everybody it does not know"
+        some = (
+            f"to {counts['on_global']:,} and to everybody it does not know" if counts["on_global"] else "to all others"
         )
+        serves = f"Serves **{choice.personal_arm}** to {counts['on_personal']:,} users, **{choice.global_arm}** {some}"
     gain, users = best["gain"], best["users"]
     against = ""
     if routing.best != found["reference"]:
