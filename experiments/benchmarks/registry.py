@@ -172,7 +172,7 @@ def reader() -> dict:
     from beholder.registry import registry
 
     bundle = registry.open_version(registry.find(MODEL))
-    bank = bundle._personal.bank  # type: ignore[union-attr]
+    bank = bundle.personal.bank  # type: ignore[union-attr]
     users, drawn = bank.users, random.Random(1)
     lookups = spread(lambda: bundle.user_row(drawn.choice(users)), 2_000)
     shards_s, _ = timed(lambda: bank.take(users[::512]))
@@ -217,7 +217,7 @@ def version_per_user(users: int) -> float:
     from beholder.tracking import client
 
     bundle = registry.open_version(registry.find(MODEL))
-    bank = bundle._personal.bank  # type: ignore[union-attr]
+    bank = bundle.personal.bank  # type: ignore[union-attr]
     weights = [{name: tensor[0].clone() for name, tensor in bank.take([user]).items()} for user in bank.users[:users]]
     assert all(isinstance(tensor, torch.Tensor) for tensor in weights[0].values())
     tracker, run_id = client(), new_run()

@@ -50,6 +50,10 @@ class RegistryError(BeholderError):
     """A bundle or a registered version is missing, damaged or refused."""
 
 
+class FeedbackError(BeholderError):
+    """The database of users' judgements cannot be reached, read or written."""
+
+
 class ServeError(BeholderError):
     """The server cannot be started as asked."""
 

@@ -70,14 +70,12 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
     with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
-        (Path(scratch) / "methods").mkdir()
-        (Path(scratch) / "methods" / old.from_).symlink_to(folder / "personal" / "from")
 
         def progress(done: int, total: int, note: str, unit: str = "steps") -> None:
             reporter.step("refresh", done, total, note, unit)
 
         context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=Path(scratch))
-        fitting = old.config.begin(parts["train"], parts["valid"], context)
+        fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
         before = _scores(old, parts["valid"])
@@ -134,16 +132,26 @@ def _parts(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tu
     part = split.assign(new)
     reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
     found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
-    file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
-    if file.is_file():
-        earlier = Annotations.read_parquet(file)
-        users, again = set(new.users), set(_judgements(new))
-        mine = np.asarray([user in users and (text, user) not in again for text, user in _judgements(earlier)])
-        parts = np.asarray(earlier.column("part"), dtype=object)
-        old = {name: earlier.select(np.flatnonzero(mine & (parts == name))) for name in PARTS}
+    old = earlier(manifest, new)
+    if old is not None:
         reporter.say(f"{len(old['train']) + len(old['valid']):,} earlier judgements of theirs are learned from again")
-        found = {name: _joined(found[name], old[name]) for name in PARTS}
+        found = {name: joined(found[name], old[name]) for name in PARTS}
     return {name: found[name] for name in ("train", "valid")}, int((part == "test").sum())
+
+
+def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations] | None:
+    """What the users of new judgements said in the run that made a bundle, by part, but for what they said anew.
+
+    None where that run is not kept here.
+    """
+    file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
+    if not file.is_file():
+        return None
+    kept = Annotations.read_parquet(file)
+    users, again = set(new.users), set(_judgements(new))
+    mine = np.asarray([user in users and (text, user) not in again for text, user in _judgements(kept)])
+    parts = np.asarray(kept.column("part"), dtype=object)
+    return {name: kept.select(np.flatnonzero(mine & (parts == name))) for name in PARTS}
 
 
 def _judgements(rows: Annotations) -> list[tuple[str, str]]:
@@ -151,7 +159,8 @@ def _judgements(rows: Annotations) -> list[tuple[str, str]]:
     return [(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)]
 
 
-def _joined(one: Annotations, other: Annotations) -> Annotations:
+def joined(one: Annotations, other: Annotations) -> Annotations:
+    """All rows of both."""
     if not len(other):
         return one
     return Annotations.from_columns(

@@ -108,7 +108,7 @@ def test_an_erased_person_is_in_no_server(here):
     others = outcome.test.user_ids != user
     ask = list(outcome.test.texts[others]), list(outcome.test.user_ids[others])
     expected = {number: registry.open_version(registry.find(MODEL, number)).predict(*ask).scores for number in "12"}
-    weights = registry.open_version(registry.find(MODEL))._personal.bank.take([user])  # type: ignore[union-attr]
+    weights = registry.open_version(registry.find(MODEL)).personal.bank.take([user])  # type: ignore[union-attr]
     needles = [user.encode(), *(row.numpy().tobytes() for row in weights.values() if row.any())]
     assert len(needles) > 2
     found = said("registry", "erase", "--user", user)

@@ -15,8 +15,8 @@ LIBRARY, SERVER = ROOT / "platform" / "beholder", ROOT / "serve" / "beholder_ser
 # From top to bottom. A module may import its own layer and those below.
 LAYERS = (
     {"cli", "beholder_serve"},
-    {"pipeline", "records", "routing", "tuning", "dry_run", "erasure", "refresh"},
-    {"cluster", "registry", "tracking"},
+    {"pipeline", "records", "routing", "tuning", "dry_run", "erasure", "refresh", "enrolment"},
+    {"cluster", "registry", "tracking", "feedback"},
     {"experiment"},
     {"methods"},
     {"bank", "prompts", "evaluation"},

@@ -162,7 +162,7 @@ def test_an_erased_person_is_gone_from_every_bundle_and_others_score_as_before(f
 
 def weights_of(bundle, user: str) -> list[bytes]:
     """The bytes of what is a user's own in a bundle."""
-    fitted = bundle._personal
+    fitted = bundle.personal
     if hasattr(fitted, "bank"):
         return [tensor[0].numpy().tobytes() for tensor in fitted.bank.take([user]).values() if tensor.any()]
     if hasattr(fitted, "by_user"):

@@ -12,14 +12,16 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
+from torch import Tensor, nn
 
 from beholder.annotations import Annotations, Task
+from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.shards import Bank, erase, shard_file, shards_of
 from beholder.bases.tokens import length_cut
@@ -85,6 +87,10 @@ class PersonalConfig(MethodConfig):
                 f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
         shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        return self.begin_on(shared, train, valid, context)
+
+    def begin_on(self, shared: Any, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
+        """The same on a fitted method that is loaded already. The context's run folder takes what is worked with."""
         return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context)
 
     def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
@@ -146,6 +152,10 @@ class FittedBank:
     def config(self) -> PersonalConfig:
         """The settings it was fitted with."""
         return config_class(self.method).model_validate({"from": self.from_, "bank": self.model.shape.model_dump()})  # type: ignore[return-value]
+
+    def with_bank(self, bank: Bank) -> Self:
+        """The same model under other users."""
+        return type(self)(self.method, self.shared, self.from_, self.model, bank)
 
     def knows(self, user: str) -> bool:
         """Whether this user has something of their own, here or in the shared model."""
@@ -251,6 +261,36 @@ class FittedPersonal(FittedBank):
                     logits = self.model.everybody(values, mask, tensors)  # [inputs, users, labels]
                     said = probabilities(logits, self.task.kind).float().cpu().numpy()
                     scores[rows[:, None], who] = said[place]
+        return scores
+
+    def states(self, texts: Sequence[str]) -> list[Tensor]:
+        """What the trunk says of texts when it is told of no reader: [positions, width] each; for `say`."""
+        inputs, index = self.shared.distinct(texts, [""] * len(texts))
+        found: list[Tensor] = [torch.empty(0)] * len(inputs.lengths)
+        with torch.inference_mode():
+            for some in length_cut(inputs.lengths):
+                values, positions = self.model.trunk(*inputs.batch(some))
+                for place, each in enumerate(some):
+                    found[each] = values[place, : positions[place]].clone()
+        return [found[each] for each in index]
+
+    def say(self, states: Sequence[Tensor], tensors: Tensors, user: NDArray[np.int64]) -> Scores:
+        """What each row's user says, given what the trunk said of its text: float32 [rows, labels].
+
+        Args:
+            states: of each row's text, see `states`.
+            tensors: of some users, as `Bank.take` gives them.
+            user: int64 [rows], positions among them.
+        """
+        scores = np.empty((len(states), len(self.task.labels)), dtype=np.float32)
+        positions = np.asarray([len(state) for state in states], dtype=np.int64)
+        with torch.inference_mode():
+            for piece in self._pieces(np.arange(len(states)), positions):
+                values = nn.utils.rnn.pad_sequence([states[row] for row in piece], batch_first=True)
+                mask = torch.arange(values.shape[1]) < torch.from_numpy(positions[piece])[:, None]
+                who = torch.from_numpy(user[piece]).to(self.device)
+                logits = self.model.logits(values, mask.long().to(self.device), tensors, who)
+                scores[piece] = probabilities(logits, self.task.kind).float().cpu().numpy()
         return scores
 
     def export(self, folder: Path, user: str) -> None:

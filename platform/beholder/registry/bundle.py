@@ -10,6 +10,7 @@ users.parquet   who gets which, and why (see `routes.USERS`), where there is a p
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -59,18 +60,40 @@ class Predictions:
 
 
 class Bundle:
-    """An opened bundle, ready to predict."""
+    """An opened bundle, ready to predict.
+
+    Attributes:
+        manifest, task: what it is of.
+        shared: the method for everybody.
+        personal: the method for users it is better for, where there is one.
+        on_personal: those users.
+    """
 
     def __init__(
         self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None, users: pa.Table | None
     ) -> None:
         self.manifest = manifest
         self.task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
-        self._shared = shared
-        self._personal = personal
+        self.shared = shared
+        self.personal = personal
         self._users = USERS.empty_table() if users is None else users
         self._places = {user: place for place, user in enumerate(self._users["user_id"].to_pylist())}
-        self._on_personal = frozenset(self._users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+        self.on_personal = frozenset(self._users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+
+    @property
+    def base(self) -> str | Endpoint:
+        """What both stand on."""
+        return base_of(self.manifest["base"].get("endpoint") or self.manifest["base"]["name"])
+
+    @property
+    def foundation(self) -> str:
+        """SHA-256 of all that users' adapters stand on: equal where an adapter trained on one bundle fits another."""
+        under = {
+            name: entry["sha256"]
+            for name, entry in self.manifest["files"].items()
+            if name.startswith(("global/", "personal/from/")) or name == "personal/personal.json"
+        }
+        return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
 
     def user_row(self, user: str) -> dict[str, Any]:
         """What it says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
@@ -85,10 +108,10 @@ class Bundle:
         scores = np.zeros((rows, len(self.task.labels)), dtype=np.float32)
         decisions = np.zeros(scores.shape, dtype=np.bool_)
         routes = [""] * rows
-        known = np.asarray([self._personal is not None and user in self._on_personal for user in users], dtype=bool)
+        known = np.asarray([self.personal is not None and user in self.on_personal for user in users], dtype=bool)
         for part, mine in (("global", ~known), ("personal", known)):
             index = np.flatnonzero(mine).tolist()
-            fitted = self._shared if part == "global" else self._personal
+            fitted = self.shared if part == "global" else self.personal
             if not index or fitted is None:
                 continue
             scores[index] = fitted.score([texts[i] for i in index], [users[i] for i in index])
@@ -108,7 +131,7 @@ class Bundle:
             RegistryError: this version has no adapters, or something is in the folder already.
             BankError: it has none for this user.
         """
-        if not isinstance(self._personal, FittedBank):
+        if not isinstance(self.personal, FittedBank):
             raise RegistryError("this version has no adapters: on validation, none was better than one model for all.")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RegistryError(f"{folder}: there is something already. Name another place with --to.")
@@ -116,7 +139,7 @@ class Bundle:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as temporary:
             made = Path(temporary) / "adapter"
             made.mkdir()
-            self._personal.export(made, user)
+            self.personal.export(made, user)
             os.replace(made, folder)
 
 

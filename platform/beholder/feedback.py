@@ -1,0 +1,201 @@
+"""What users of a served model say: their judgements, and the adapters they were enrolled with.
+
+One database, SQLite in the home folder or any that SQLAlchemy reaches (`BEHOLDER_FEEDBACK`, a URL; PostgreSQL wants
+`psycopg`). What a call has written is on disk when it returns. All of it is personal data: `erase` takes it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from beholder.annotations import Annotations, Task, text_key
+from beholder.errors import FeedbackError
+from beholder.home import home
+
+_META = sa.MetaData()
+_JUDGEMENTS = sa.Table(
+    "judgements",
+    _META,
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("user_id", sa.String(200), primary_key=True),
+    sa.Column("text_id", sa.String(64), primary_key=True),  # see `annotations.text_key`
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),  # label -> given
+    sa.Column("when", sa.Float, nullable=False),
+)
+_ENROLMENTS = sa.Table(
+    "enrolments",
+    _META,
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("foundation", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(200), primary_key=True),
+    sa.Column("tensors", sa.LargeBinary, nullable=False),  # safetensors; nothing where the global model serves them
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("stamp", sa.String(64), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """One user's adapter, trained after the version they are served with was published.
+
+    Attributes:
+        tensors: of one user, as safetensors; empty where the global model serves them.
+        facts: `routes.USERS` without the id.
+    """
+
+    tensors: bytes
+    facts: Mapping[str, Any]
+
+
+class Feedback:
+    """The database, opened. One object may be used by several threads."""
+
+    def __init__(self, url: str | None = None) -> None:
+        """Open the database at a URL, by default `BEHOLDER_FEEDBACK` or SQLite in the home folder; make its tables.
+
+        Raises:
+            FeedbackError: it cannot be reached.
+        """
+        self.url = url or os.environ.get("BEHOLDER_FEEDBACK") or f"sqlite:///{home() / 'feedback.db'}"
+        try:
+            address = sa.make_url(self.url)
+            self.place = address.render_as_string(hide_password=True)
+            if address.get_backend_name() == "sqlite" and address.database:
+                Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(address, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                event.listen(self._engine, "connect", _durable)
+            _META.create_all(self._engine)
+        except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+            reason = str(error).strip().splitlines()[0]
+            place = getattr(self, "place", "the feedback database")
+            raise FeedbackError(f"{place}: {reason}. Check BEHOLDER_FEEDBACK, or the disk.") from error
+
+    def put(self, model: str, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
+        """Keep judgements; of a text judged before, the labels said now. Returns how many the user has.
+
+        Raises:
+            FeedbackError: they are not on disk.
+        """
+        rows = {
+            text_key(text): {
+                "model": model,
+                "user_id": user,
+                "text_id": text_key(text),
+                "text": text,
+                "labels": dict(labels),
+                "when": time.time(),
+            }
+            for text, labels in judgements
+        }
+        with self._begin() as connection:
+            for row in rows.values():
+                self._upsert(connection, _JUDGEMENTS, row)
+            return self._count(connection, model, user)
+
+    def count(self, model: str, user: str) -> int:
+        """How many judgements of a user are kept."""
+        with self._begin() as connection:
+            return self._count(connection, model, user)
+
+    def annotations(self, model: str, task: Task, user: str | None = None) -> Annotations | None:
+        """Judgements of a user, or of everybody, as annotations (NaN: not asked); None where there are none."""
+        mine = _JUDGEMENTS.c.model == model
+        if user is not None:
+            mine &= _JUDGEMENTS.c.user_id == user
+        ordered = sa.select(_JUDGEMENTS).where(mine).order_by(_JUDGEMENTS.c.user_id, _JUDGEMENTS.c.text_id)
+        with self._begin() as connection:
+            rows = connection.execute(ordered).mappings().all()
+        labels = np.full((len(rows), len(task.labels)), np.nan, dtype=np.float32)
+        for place, row in enumerate(rows):
+            for column, label in enumerate(task.labels):
+                if label in row["labels"]:
+                    labels[place, column] = row["labels"][label]
+        asked = np.flatnonzero(~np.isnan(labels).all(axis=1)).tolist()  # of another version's task, perhaps nothing
+        if not len(asked):
+            return None
+        return Annotations.from_columns(
+            task,
+            text=[rows[place]["text"] for place in asked],
+            user_id=[rows[place]["user_id"] for place in asked],
+            labels=np.nan_to_num(labels[asked]) if task.kind == "multiclass" else labels[asked],
+        )
+
+    def enrol(self, model: str, foundation: str, user: str, enrolment: Enrolment) -> None:
+        """Keep what a user was trained to, in the place of what was kept before."""
+        stamp = hashlib.sha256(enrolment.tensors + os.urandom(16)).hexdigest()
+        row = {"model": model, "foundation": foundation, "user_id": user, "stamp": stamp}
+        with self._begin() as connection:
+            self._upsert(connection, _ENROLMENTS, {**row, "tensors": enrolment.tensors, "facts": dict(enrolment.facts)})
+
+    def enrolled(self, model: str, foundation: str) -> dict[str, str]:
+        """Everybody who was enrolled on a foundation -> a stamp that changes when they are enrolled again."""
+        chosen = sa.select(_ENROLMENTS.c.user_id, _ENROLMENTS.c.stamp)
+        with self._begin() as connection:
+            found = connection.execute(chosen.where(self._on(model, foundation)))
+            return {user: stamp for user, stamp in found}
+
+    def enrolment(self, model: str, foundation: str, user: str) -> Enrolment | None:
+        """What a user was trained to."""
+        chosen = sa.select(_ENROLMENTS.c.tensors, _ENROLMENTS.c.facts)
+        with self._begin() as connection:
+            row = connection.execute(
+                chosen.where(self._on(model, foundation) & (_ENROLMENTS.c.user_id == user))
+            ).one_or_none()
+        return None if row is None else Enrolment(bytes(row.tensors), dict(row.facts))
+
+    def erase(self, user: str) -> int:
+        """Take all that is kept of a user away, of every model; returns how many judgements there were."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(_ENROLMENTS).where(_ENROLMENTS.c.user_id == user))
+            found = connection.execute(sa.delete(_JUDGEMENTS).where(_JUDGEMENTS.c.user_id == user)).rowcount
+        if self._engine.dialect.name == "sqlite":  # deleted bytes are zeroed; the log that held them is cut off
+            with self._engine.connect() as connection:
+                connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        return int(found)
+
+    @contextlib.contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """A transaction whose errors are one line, without the values of the statement: those are a user's."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
+            raise FeedbackError(
+                f"{self.place}: {reason}. Nothing of this request was kept. Check the database and its disk."
+            ) from None
+
+    def _upsert(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).values(row)
+        keys = [column.name for column in table.primary_key]
+        rest = {name: insert.excluded[name] for name in row if name not in keys}
+        connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=rest))
+
+    @staticmethod
+    def _count(connection: sa.Connection, model: str, user: str) -> int:
+        mine = (_JUDGEMENTS.c.model == model) & (_JUDGEMENTS.c.user_id == user)
+        return int(connection.execute(sa.select(sa.func.count()).select_from(_JUDGEMENTS).where(mine)).scalar_one())
+
+    @staticmethod
+    def _on(model: str, foundation: str) -> sa.ColumnElement[bool]:
+        return (_ENROLMENTS.c.model == model) & (_ENROLMENTS.c.foundation == foundation)
+
+
+def _durable(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")

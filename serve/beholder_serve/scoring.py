@@ -1,0 +1,210 @@
+"""One version, loaded: what any users say of any texts, mixed as they come.
+
+Where the personal method is a bank of adapters on the global model, the trunk runs once per distinct text of a batch,
+whoever asks, and what it said of recent texts is kept. Users' rows come from memory-mapped shards, and recent ones are
+kept, too. A user whose row cannot be read is answered by the global model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from beholder.bank.layers import Tensors
+from beholder.errors import BeholderError
+from beholder.evaluation.metrics import decide
+from beholder.methods.personal import FittedPersonal
+from beholder.registry.bundle import Bundle
+from beholder_serve.recent import Recent
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What users say of texts, row by row.
+
+    Attributes:
+        scores: float32 [rows, labels] in 0..1.
+        decisions: bool [rows, labels].
+        routes: the arm that answered each row.
+        fallback: bool [rows], whether the user has a model of their own that could not be read.
+    """
+
+    scores: NDArray[np.float32]
+    decisions: NDArray[np.bool_]
+    routes: list[str]
+    fallback: NDArray[np.bool_]
+
+
+@dataclass
+class Counts:
+    """What happened since the start, for metrics."""
+
+    trunk_texts: int = 0
+    fallbacks: int = 0
+    routes: dict[str, int] = field(default_factory=dict)
+
+
+Enrolled = Callable[[str], "Tensors | None"]
+"""A user -> their tensors [1, ...] where they were enrolled (empty: to the global model); None where they were not."""
+
+
+def nobody(user: str) -> Tensors | None:
+    """Where nobody was enrolled."""
+    return None
+
+
+class Scorer:
+    """A bundle, and what is kept of its recent work. Several threads may ask it."""
+
+    def __init__(
+        self, bundle: Bundle, version: str, *, enrolled: Enrolled = nobody, trunk_mb: int = 64, rows_mb: int = 64
+    ) -> None:
+        self.bundle, self.version, self.enrolled, self.counts = bundle, version, enrolled, Counts()
+        personal = bundle.personal
+        self._bank: FittedPersonal | None = None
+        if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:
+            self._bank = personal
+        self._states: Recent[str, Tensor] = Recent(trunk_mb * MEGABYTE, _bytes)
+        self._rows: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, lambda row: sum(map(_bytes, row.values())))
+
+    @property
+    def arms(self) -> Mapping[str, str]:
+        """`global` and, where there is one, `personal` -> the arm's name."""
+        return {part: method["arm"] for part, method in self.bundle.manifest["methods"].items()}
+
+    def forget(self, user: str) -> None:
+        """Read a user's row anew when they are next asked for."""
+        self._rows.drop(user)
+
+    def predict(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+        """What each row's user says of its text."""
+        if self._bank is None:
+            found = self.bundle.predict(texts, users)
+            answers = Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
+        else:
+            answers = self._mixed(self._bank, texts, users)
+        for route in answers.routes:
+            self.counts.routes[route] = self.counts.routes.get(route, 0) + 1
+        self.counts.fallbacks += int(answers.fallback.sum())
+        return answers
+
+    def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
+        names = list(dict.fromkeys(users))
+        place = {name: position for position, name in enumerate(names)}
+        rows, unread = self._take(bank, names)
+        own = np.asarray([row is not None for row in rows])
+        user = np.asarray([place[name] for name in users], dtype=np.int64)
+        tensors = _stacked(rows, bank)
+        scores = bank.say(self._read(bank, texts), tensors, user)
+        mine = own[user]
+        decisions = np.where(
+            mine[:, None],
+            decide(scores, bank.thresholds, self.bundle.task.kind),
+            decide(scores, self.bundle.shared.thresholds, self.bundle.task.kind),
+        )
+        arms = self.arms
+        return Answers(scores, decisions, [arms["personal"] if each else arms["global"] for each in mine], unread[user])
+
+    def _read(self, bank: FittedPersonal, texts: Sequence[str]) -> list[Tensor]:
+        """What the trunk says of each text; only those it has not read lately are read, each once."""
+        found = {text: self._states.get(text) for text in dict.fromkeys(texts)}
+        missing = [text for text, state in found.items() if state is None]
+        if missing:
+            self.counts.trunk_texts += len(missing)
+            for text, state in zip(missing, bank.states(missing), strict=True):
+                found[text] = state
+                self._states.put(text, state)
+        return [found[text] for text in texts]  # type: ignore[misc]
+
+    def _take(self, bank: FittedPersonal, names: Sequence[str]) -> tuple[list[Tensors | None], NDArray[np.bool_]]:
+        """Each user's row, None for those whom the global model serves; and whose could not be read."""
+        rows: list[Tensors | None] = [None] * len(names)
+        unread = np.zeros(len(names), dtype=np.bool_)
+        wanted: list[int] = []
+        for position, name in enumerate(names):
+            kept = self._rows.get(name)
+            if kept is None:
+                kept = self.enrolled(name)
+                if kept is None:
+                    if name in self.bundle.on_personal:
+                        wanted.append(position)
+                    continue
+                self._rows.put(name, kept)
+            rows[position] = kept or None
+        for position, row in zip(wanted, self._rows_of(bank, [names[each] for each in wanted]), strict=True):
+            rows[position], unread[position] = row, row is None
+            if row is not None:
+                self._rows.put(names[position], row)
+        return rows, unread
+
+    def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[Tensors | None]:
+        """Rows of users who have one; None where it cannot be read."""
+        try:
+            taken = bank.bank.take(names, bank.device)
+        except BeholderError:
+            if len(names) == 1:
+                return [None]
+            return [row for name in names for row in self._rows_of(bank, [name])]
+        return [{name: tensor[at : at + 1].clone() for name, tensor in taken.items()} for at in range(len(names))]
+
+    def everybody(self, text: str, users: Sequence[str]) -> Answers:
+        """What each of these users says of one text. Users must be different ones.
+
+        With the head alone, all heads are one product; recent rows are neither used nor kept.
+        """
+        bank = self._bank
+        if bank is None:
+            return self.predict([text] * len(users), users)
+        own = {user: row for user in users if (row := self.enrolled(user)) is not None}
+        plain = [user for user in users if user in self.bundle.on_personal and user not in own]
+        alone = [user for user, row in own.items() if row]
+        shared = self.predict([text], [""])
+        found = Answers(
+            np.repeat(shared.scores, len(users), axis=0),
+            np.repeat(shared.decisions, len(users), axis=0),
+            shared.routes * len(users),
+            np.zeros(len(users), dtype=np.bool_),
+        )
+        place = {user: position for position, user in enumerate(users)}
+        if plain:
+            try:
+                said = bank.score_all([text], plain)[0]
+                routes = [self.arms["personal"]] * len(plain)
+                decisions = decide(said, bank.thresholds, self.bundle.task.kind)
+                _fill(
+                    found, [place[user] for user in plain], Answers(said, decisions, routes, np.zeros(len(plain), "?"))
+                )
+            except BeholderError:  # somebody's shard cannot be read: one by one, each by what can be
+                alone += plain
+        if alone:
+            _fill(found, [place[user] for user in alone], self._mixed(bank, [text] * len(alone), alone))
+        return found
+
+
+def _fill(answers: Answers, at: Sequence[int], some: Answers) -> None:
+    """Put some rows into the place of others."""
+    index = np.asarray(at)
+    answers.scores[index], answers.decisions[index], answers.fallback[index] = (
+        some.scores,
+        some.decisions,
+        some.fallback,
+    )
+    for each, route in zip(at, some.routes, strict=True):
+        answers.routes[each] = route
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _stacked(rows: Sequence[Tensors | None], bank: FittedPersonal) -> Tensors:
+    """Rows side by side: name -> [users, ...]; zeros, the global model, for those without."""
+    nothing = {name: torch.zeros(1, *shape, device=bank.device) for name, shape in bank.model.shapes.items()}
+    return {name: torch.cat([(row or nothing)[name] for row in rows]) for name in nothing}
