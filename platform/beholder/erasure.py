@@ -1,4 +1,5 @@
-"""Erasing a person: out of every bundle of every store, and out of the runs and searches kept on this machine.
+"""Erasing a person: out of every bundle of every store, of what served models were told, and of the runs
+and searches kept on this machine.
 
 MLflow holds nothing of anybody: versions say where their bundle is, runs hold numbers over all users.
 """
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from beholder.errors import DataError
 from beholder.evaluation.scores_file import without_user
+from beholder.feedback import Feedback
 from beholder.files import whole
 from beholder.home import home
 from beholder.pipeline import draw_report
@@ -31,7 +33,8 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     """Erase a person; done again, it finishes what died half-way.
 
     Returns:
-        What `beholder registry erase --json` prints: `bundles` and `runs` written anew, `objects` deleted, and a salted
+        What `beholder registry erase --json` prints: `bundles` and `runs` written anew, `objects` and `judgements`
+        given to a served model deleted, and a salted
         hash of the id. It is appended to `erasures.jsonl` in the home folder, too.
 
     Raises:
@@ -40,6 +43,7 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     versions = [version for model in registry.models() for version in registry.versions(model)]
     stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
     found = [upkeep.erase(user, Store(uri)) for uri in sorted(stores)]
+    judgements = Feedback().erase(user)
     folders = [file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")]
     runs = sum(_erase_run(folder, user) for folder in sorted(folders))
     record = {
@@ -48,6 +52,7 @@ def erase_everywhere(user: str) -> dict[str, Any]:
         "bundles": sum(each.bundles for each in found),
         "objects": sum(each.objects for each in found),
         "runs": runs,
+        "judgements": judgements,
     }
     with (home() / "erasures.jsonl").open("a") as stream:
         stream.write(json.dumps(record) + "\n")

@@ -1,65 +1,176 @@
-"""The HTTP side of serving, and starting it."""
+"""Serving on Ray Serve: the ingress, what it hands on, and starting both."""
 
-# No `from __future__ import annotations` here: Ray ships the ingress class to its replica, where FastAPI could not
-# resolve annotations kept as text, and would look for the body in the query.
+from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import httpx
 import ray
-from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
+from ray.serve.metrics import Counter, Histogram
+from ray.serve.schema import LoggingConfig
 
 from beholder.cluster.local import local_ray
-from beholder.errors import ServeError
-from beholder_serve.engine import Engine
-from beholder_serve.schemas import Health, Prediction, PredictRequest, PredictResponse
+from beholder.errors import BeholderError, ServeError
+from beholder.feedback import Feedback
+from beholder_serve.access import require_tokens
+from beholder_serve.api import BusyError, Settings, build_app
+from beholder_serve.desk import Desk
+from beholder_serve.engine import EngineDeployment
 
-api = FastAPI(title="beholder", description="What would this reader say of this text?", version="1")
+APPLICATION = "beholder"
+LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
+"""Ray's own access log names paths, and they name users."""
 
 
-@serve.deployment(max_ongoing_requests=256)
-@serve.ingress(api)
+class RayEngine:
+    """See `desk.Engine`: calls the engine's replicas."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def predict(self, user: str, texts: Sequence[str]) -> dict[str, Any]:
+        return await self._ask("predict", (user, tuple(texts)))
+
+    async def perspectives(self, text: str, users: Sequence[str] | None, at_most: int) -> dict[str, Any]:
+        return await self._ask("perspectives", text, users, at_most)
+
+    async def user(self, user: str) -> dict[str, Any]:
+        return await self._ask("user", user)
+
+    async def describe(self) -> dict[str, Any]:
+        return await self._ask("describe")
+
+    async def texts(self, count: int) -> dict[str, Any]:
+        return await self._ask("texts", count)
+
+    async def where(self) -> tuple[str, str, str, str]:
+        return await self._ask("where")
+
+    async def look(self) -> bool:
+        return await self._ask("look")
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except BackPressureError as error:
+            raise BusyError("more is asked than can be answered now.") from error
+        except RayTaskError as error:
+            raise _cause(error) from error
+
+
+async def as_task(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a Ray task and wait for it. See `desk.Run`."""
+    try:
+        return await _call.remote(function, *arguments)
+    except RayTaskError as error:
+        raise _cause(error) from error
+
+
+@ray.remote(num_cpus=0, max_retries=1)
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """What was raised there, without Ray's traceback in its words."""
+    return error.cause if isinstance(error.cause, BeholderError) else error
+
+
+@serve.deployment(name="Ingress", max_ongoing_requests=1_024, health_check_period_s=5, graceful_shutdown_timeout_s=20)
+@serve.ingress()
 class Ingress:
-    """Checks requests and passes them to the engine."""
+    """Checks requests and hands them to the engine, or to the desk."""
 
-    def __init__(self, engine: DeploymentHandle, version: str) -> None:
-        self._engine = engine
-        self._version = version
+    def __init__(self, engine: DeploymentHandle, model: str, settings: Settings) -> None:
+        logging.getLogger("beholder.requests").setLevel(logging.INFO)
+        self._settings, self._engine = settings, RayEngine(engine)
+        self._desk = Desk(model, self._engine, Feedback(), as_task)
+        self._requests = Counter("beholder_requests_total", "requests answered", ("route", "method", "status"))
+        bounds = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30]
+        self._seconds = Histogram("beholder_request_seconds", "to answer a request", bounds, ("route",))
 
-    @api.post("/v1/predict")
-    async def predict(self, request: PredictRequest) -> PredictResponse:
-        """What one user would say of one or several texts."""
-        rows = await self._engine.predict.remote((request.user_id, tuple(request.all_texts)))
-        return PredictResponse(version=self._version, predictions=[Prediction(**row) for row in rows])
+    def __serve_build_asgi_app__(self) -> Any:
+        """See `serve.ingress`."""
+        return build_app(self._engine, self._desk, self._settings, exported, self._observe)
 
-    @api.get("/healthz")
-    async def health(self) -> Health:
-        """Alive, and which version is served."""
-        return Health(status="ok", version=self._version)
+    def _observe(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.inc(1, {"route": route, "method": method, "status": str(status)})
+        self._seconds.observe(seconds, {"route": route})
+
+
+async def exported() -> str:
+    """Beholder's and Ray Serve's metrics of this node, from Ray's own exporter, which renews them every ten seconds.
+
+    Raises:
+        ServeError: it does not answer.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    try:
+        async with httpx.AsyncClient(timeout=10) as client:
+            text = (await client.get(url)).raise_for_status().text
+    except httpx.HTTPError as error:
+        raise ServeError(f"Ray's exporter does not answer ({type(error).__name__}).") from error
+    wanted = ("ray_beholder_", "ray_serve_")
+    lines = [
+        line for line in text.splitlines() if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith(wanted)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def application(
+    followed: dict[str, Any], settings: Settings, replicas: int | dict[str, int] = 1, gpu: float = 0
+) -> Any:
+    """The Serve application.
+
+    Args:
+        followed: see `core.Followed`.
+        settings: see `api.Settings`.
+        replicas: engines; or `{min_replicas: , max_replicas: }`, and Serve adds and removes them with the load.
+        gpu: share of a GPU each engine has.
+    """
+    scale: dict[str, Any] = {"num_replicas": replicas}
+    if isinstance(replicas, dict):
+        scale = {"autoscaling_config": {"target_ongoing_requests": 64, **replicas}}
+    engine = EngineDeployment.options(
+        user_config=followed, ray_actor_options={"num_cpus": 1, "num_gpus": gpu}, max_queued_requests=2_048, **scale
+    )
+    ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
+    return ingress.bind(engine.bind(), followed["model"], settings)
 
 
 @contextlib.contextmanager
-def serving(store: str, bundle: str, version: str, host: str, port: int) -> Iterator[None]:
-    """Serve a bundle for the time of a `with` block, on a Ray of its own unless one runs in this process.
+def serving(
+    followed: dict[str, Any], host: str, port: int, settings: Settings | None = None, replicas: int | dict[str, int] = 1
+) -> Iterator[None]:
+    """Serve for the time of a `with` block, on a Ray of its own unless one runs in this process.
 
     Args:
-        store, bundle: the store's URI and the bundle's id there.
-        version: what answers say they come from.
-        host: a loopback address; there are no access tokens yet, so that anything else is refused.
+        followed: see `core.Followed`.
+        host: beyond loopback only with tokens.
         port: must be free.
+        settings: see `api.Settings`.
+        replicas: see `application`.
 
     Raises:
         ServeError: the address is refused or taken, or the engine did not come up.
     """
-    if not _is_loopback(host):
-        raise ServeError(f"--host {host}: refused, without access tokens only loopback (127.0.0.1) may be served.")
+    settings = settings or Settings()
+    if require_tokens(host) and not settings.tokens:
+        raise ServeError(
+            f"--host {host}: refused, without access tokens only loopback (127.0.0.1) may be served. Add --tokens."
+        )
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -69,39 +180,42 @@ def serving(store: str, bundle: str, version: str, host: str, port: int) -> Iter
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     joined = ray.is_initialized()
     with local_ray():
-        serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60})
+        serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60}, logging_config=LOGGING)
         try:
-            _deploy(store, bundle, version)
+            deploy(application(followed, settings, replicas))
             yield
         finally:
             # Replicas are let go in good order. The rest ends with our own Ray; on somebody else's we clear it away.
-            serve.delete("beholder")
+            serve.delete(APPLICATION)
             if joined:
                 serve.shutdown()
 
 
-def _deploy(store: str, bundle: str, version: str) -> None:
+def deploy(application: Any) -> None:
+    """Put an application into the place of what is served; replicas whose code is the same are only told what is new.
+
+    Raises:
+        ServeError: it did not come up.
+    """
     try:
-        serve.run(Ingress.bind(Engine.bind(store, bundle), version), name="beholder", route_prefix="/")
+        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=LOGGING)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ServeError(f"the engine did not come up: {reason}") from error
 
 
-def serve_forever(store: str, bundle: str, version: str, host: str, port: int, ready: Callable[[], None]) -> None:
+def serve_forever(
+    followed: dict[str, Any],
+    host: str,
+    port: int,
+    settings: Settings,
+    replicas: int | dict[str, int],
+    ready: Callable[[], None],
+) -> None:
     """Serve until SIGINT or SIGTERM; calls `ready` once requests are answered."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with serving(store, bundle, version, host, port):
+    with serving(followed, host, port, settings, replicas):
         ready()
         stop.wait()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

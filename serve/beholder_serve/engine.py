@@ -1,46 +1,116 @@
-"""The model side of serving: mixed-user batches on one copy of the base."""
+"""The model side of serving on Ray: batches that mix users freely, and metrics of them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
+from collections import Counter as Counted
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from ray import serve
+from ray.serve.metrics import Counter, Gauge, Histogram
+
+from beholder.cluster.local import apply_settings
 
 Item = tuple[str, tuple[str, ...]]
 """A user and their texts."""
+BATCH, WAIT_S = 8_192, 0.003
+"""A batch holds about so many characters and is not waited for longer; while one is computed, the next fills."""
 
 
-@serve.deployment(max_ongoing_requests=128, health_check_period_s=5)
-class Engine:
-    """Holds a bundle and answers batches in which every request may be another user's."""
+def _characters(items: Sequence[Item]) -> int:
+    """What a batch weighs. An item counts for a batch at most, so that the largest has one of its own."""
+    return sum(min(BATCH, sum(32 + len(text) for text in texts)) for _, texts in items)
 
-    def __init__(self, store: str, bundle: str) -> None:
+
+@serve.deployment(name="Engine", max_ongoing_requests=512, health_check_period_s=5, graceful_shutdown_timeout_s=20)
+class EngineDeployment:
+    """One copy of the base, and of everybody's adapters. See `core.Core`."""
+
+    def __init__(self) -> None:
+        apply_settings()
         import torch
 
-        from beholder.registry.store import Store
-        from beholder.registry.stored import open_stored
-
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-        self._bundle = open_stored(bundle, Store(store))
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        self._core: Any = None
+        self._looking: asyncio.Task[None] | None = None
+        sizes, seconds = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
+        self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
+        self._batch_users = Histogram("beholder_batch_users", "distinct users in a batch", sizes)
+        self._seconds = Histogram("beholder_batch_seconds", "to answer a batch", seconds)
+        self._answers = Counter("beholder_answers_total", "answers by route", ("route", "version"))
+        self._fallbacks = Counter(
+            "beholder_fallbacks_total", "answers of the global model where a user's own was unreadable"
+        )
+        self._trunk = Counter("beholder_trunk_texts_total", "texts the trunk read")
+        self._refused = Gauge("beholder_refused_versions", "versions that could not be loaded")
+        self._enrolled = Gauge("beholder_enrolled_users", "users trained since the version was published")
 
-    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005)
-    async def predict(self, items: list[Item]) -> list[list[dict[str, object]]]:
-        """Predictions of each item's texts, in order: plain values, ready for JSON."""
-        users = [user for user, texts in items for _ in texts]
-        texts = [text for _, texts in items for text in texts]
-        predicted = await asyncio.to_thread(self._bundle.predict, texts, users)
-        labels = self._bundle.task.labels
-        rows = [
-            {
-                "scores": dict(zip(labels, scores, strict=True)),
-                "decisions": dict(zip(labels, decisions, strict=True)),
-                "route": route,
-            }
-            for scores, decisions, route in zip(
-                predicted.scores.tolist(), predicted.decisions.tolist(), predicted.routes, strict=True
-            )
-        ]
-        ends = np.cumsum([len(texts) for _, texts in items])
-        return [rows[end - len(texts) : end] for end, (_, texts) in zip(ends, items, strict=True)]
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Follow what `core.Followed` says; called at the start, and whenever `user_config` changes."""
+        from beholder_serve.core import Core, Followed
+
+        followed = Followed.model_validate(config)
+        if self._core is None:
+            self._core = await asyncio.to_thread(Core, followed)
+            self._looking = asyncio.create_task(self._look_again())
+        elif followed != self._core.followed:
+            await asyncio.to_thread(self._core.follow, followed)
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._core.followed.poll_s)
+            with contextlib.suppress(Exception):  # what can go wrong is in the log, and the old version goes on
+                await self.look()
+
+    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_S, batch_size_fn=_characters, max_concurrent_batches=1)
+    async def predict(self, items: list[Item]) -> list[dict[str, Any]]:
+        """What each user says of their texts."""
+        loop = asyncio.get_running_loop()
+        started, read = loop.time(), self._core.trunk_texts
+        found = await asyncio.to_thread(self._core.predict, items)
+        self._seconds.observe(loop.time() - started)
+        self._batch_texts.observe(sum(len(texts) for _, texts in items))
+        self._batch_users.observe(len({user for user, _ in items}))
+        if (more := self._core.trunk_texts - read) > 0:
+            self._trunk.inc(more)
+        self._count(found)
+        return found
+
+    def _count(self, found: list[dict[str, Any]]) -> None:
+        rows = [(said["version"], row) for said in found for row in said["predictions"]]
+        for (route, version), answers in Counted((row["route"], version) for version, row in rows).items():
+            self._answers.inc(answers, {"route": route, "version": version})
+        if fallbacks := sum(row["fallback"] for _, row in rows):
+            self._fallbacks.inc(fallbacks)
+
+    async def perspectives(self, text: str, users: Sequence[str] | None, at_most: int) -> dict[str, Any]:
+        """See `core.Core.perspectives`."""
+        return await asyncio.to_thread(self._core.perspectives, text, users, at_most)
+
+    async def user(self, user: str) -> dict[str, Any]:
+        """See `core.Core.user`."""
+        return await asyncio.to_thread(self._core.user, user)
+
+    async def describe(self) -> dict[str, Any]:
+        """See `core.Core.describe`."""
+        return self._core.describe()
+
+    async def texts(self, count: int) -> dict[str, Any]:
+        """See `core.Core.texts`."""
+        return await asyncio.to_thread(self._core.texts, count)
+
+    async def where(self) -> tuple[str, str, str, str]:
+        """See `core.Core.where`."""
+        return self._core.where()
+
+    async def look(self) -> bool:
+        """See `core.Core.look`."""
+        changed = await asyncio.to_thread(self._core.look)
+        self._refused.set(len(self._core.refused))
+        self._enrolled.set(self._core.describe()["enrolled"])
+        return changed

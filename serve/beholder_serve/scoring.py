@@ -8,7 +8,7 @@ kept, too. A user whose row cannot be read is answered by the global model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -42,15 +42,6 @@ class Answers:
     fallback: NDArray[np.bool_]
 
 
-@dataclass
-class Counts:
-    """What happened since the start, for metrics."""
-
-    trunk_texts: int = 0
-    fallbacks: int = 0
-    routes: dict[str, int] = field(default_factory=dict)
-
-
 Enrolled = Callable[[str], "Tensors | None"]
 """A user -> their tensors [1, ...] where they were enrolled (empty: to the global model); None where they were not."""
 
@@ -61,12 +52,16 @@ def nobody(user: str) -> Tensors | None:
 
 
 class Scorer:
-    """A bundle, and what is kept of its recent work. Several threads may ask it."""
+    """A bundle, and what is kept of its recent work. Several threads may ask it.
+
+    Attributes:
+        trunk_texts: how many texts the trunk has read.
+    """
 
     def __init__(
         self, bundle: Bundle, version: str, *, enrolled: Enrolled = nobody, trunk_mb: int = 64, rows_mb: int = 64
     ) -> None:
-        self.bundle, self.version, self.enrolled, self.counts = bundle, version, enrolled, Counts()
+        self.bundle, self.version, self.enrolled, self.trunk_texts = bundle, version, enrolled, 0
         personal = bundle.personal
         self._bank: FittedPersonal | None = None
         if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:
@@ -87,13 +82,8 @@ class Scorer:
         """What each row's user says of its text."""
         if self._bank is None:
             found = self.bundle.predict(texts, users)
-            answers = Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
-        else:
-            answers = self._mixed(self._bank, texts, users)
-        for route in answers.routes:
-            self.counts.routes[route] = self.counts.routes.get(route, 0) + 1
-        self.counts.fallbacks += int(answers.fallback.sum())
-        return answers
+            return Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
+        return self._mixed(self._bank, texts, users)
 
     def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
         names = list(dict.fromkeys(users))
@@ -117,7 +107,7 @@ class Scorer:
         found = {text: self._states.get(text) for text in dict.fromkeys(texts)}
         missing = [text for text, state in found.items() if state is None]
         if missing:
-            self.counts.trunk_texts += len(missing)
+            self.trunk_texts += len(missing)
             for text, state in zip(missing, bank.states(missing), strict=True):
                 found[text] = state
                 self._states.put(text, state)

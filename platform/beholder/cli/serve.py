@@ -23,15 +23,24 @@ def serve_command(
     model: Annotated[
         str | None, typer.Option(help="A registered model; the only one, or the newest, where left out.")
     ] = None,
-    version: Annotated[str, typer.Option(help="A number or an alias.")] = "champion",
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    version: Annotated[str, typer.Option(help="A number, or an alias, which is followed.")] = "champion",
+    host: Annotated[str, typer.Option(help="Where to listen. Beyond loopback only with --tokens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8000,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Want an access token: beholder token issue.")] = False,
+    replicas: Annotated[int, typer.Option(help="Engines, each with a copy of the base.", min=1)] = 1,
+    up_to: Annotated[int | None, typer.Option(help="Add engines with the load, up to so many.", min=1)] = None,
+    rate: Annotated[float, typer.Option(help="Requests a second of each token, on average.", min=0.01)] = 50.0,
+    burst: Annotated[int, typer.Option(help="Requests of a token at once.", min=1)] = 200,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="A web page's origin that may call from a browser; may be repeated.")
+    ] = None,
 ) -> None:
-    """Serve a registered model over HTTP until Ctrl-C.
+    """Serve a registered model over HTTP until Ctrl-C: a page at /, the API described at /docs.
 
     Ask it: curl localhost:8000/v1/predict -H 'content-type: application/json' -d '{"user_id": "7", "text": "hi"}'
     """
     from beholder.registry import registry
+    from beholder_serve.api import Settings
     from beholder_serve.app import serve_forever
 
     names = registry.models()
@@ -42,15 +51,16 @@ def serve_command(
             )
         model = max(names, key=lambda name: registry.versions(name)[0].created)
     found = registry.find(model, version)
-    bundle, store = registry.bundle_of(found), registry.store_of(found)
+    settings = Settings(tokens=tokens, rate=rate, burst=burst, origins=tuple(origin or ()))
+    scale = {"min_replicas": replicas, "max_replicas": up_to} if up_to and up_to > replicas else replicas
 
     def ready() -> None:
         console.print(
-            f"serving {found.model} v{found.number} on http://{host}:{port} (POST /v1/predict). Ctrl-C stops it.",
+            f"serving {found.model} v{found.number} on http://{host}:{port}/ (API: /docs). Ctrl-C stops it.",
             markup=False,
         )
 
-    serve_forever(store.uri, bundle, f"{found.model} v{found.number}", host, port, ready)
+    serve_forever({"model": model, "version": version}, host, port, settings, scale, ready)
 
 
 def ui_command(

@@ -81,6 +81,11 @@ class Bundle:
         self.on_personal = frozenset(self._users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
 
     @property
+    def users(self) -> list[str]:
+        """Everybody the personal method was trained on, whatever serves them."""
+        return list(self._places)
+
+    @property
     def base(self) -> str | Endpoint:
         """What both stand on."""
         return base_of(self.manifest["base"].get("endpoint") or self.manifest["base"]["name"])

@@ -274,6 +274,10 @@ class Store:
             raise RegistryError(f"{self.uri}/{_manifest(bundle)}: altered since it was written. {remedy}")
         return manifest
 
+    def seal(self, bundle: str) -> str:
+        """SHA-256 of a manifest: another one once somebody is erased from the bundle. See `manifest` for the errors."""
+        return _seal(self.manifest(bundle))
+
     def bundles(self) -> list[str]:
         """The ids of all bundles."""
         with _told(self.uri):

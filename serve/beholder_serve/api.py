@@ -1,0 +1,222 @@
+"""The HTTP side of serving: endpoints, who may call them, and what is said when something is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+
+from beholder import __version__
+from beholder.errors import BeholderError, FeedbackError, MethodError, ServeError
+from beholder_serve.access import OPEN, AccessError, Caller, KeyRing, RateLimit
+from beholder_serve.desk import Desk, Engine
+from beholder_serve.guard import Guard, Observe
+from beholder_serve.schemas import (
+    AnnotationsRequest,
+    AnnotationsResponse,
+    EnrolResponse,
+    ErasedResponse,
+    Health,
+    ModelResponse,
+    PerspectivesRequest,
+    PerspectivesResponse,
+    PredictRequest,
+    PredictResponse,
+    Refusal,
+    TextsResponse,
+    UserId,
+    UserResponse,
+)
+
+DESCRIPTION = """
+What would this reader say of this text? Every answer names the version that gave it and the *route*: the user's own
+model, or the one for everybody, which serves whoever is not known, was erased, or is better off with it.
+"""
+
+
+class BusyError(BeholderError):
+    """More is asked than can be answered now."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How requests are treated.
+
+    Attributes:
+        tokens: whether one is wanted; without, everybody may do everything.
+        rate, burst: requests a second of each token, on average and at once; per replica of the ingress.
+        max_bytes, body_s: of a request's body.
+        origins: whose pages may call this from a browser, besides its own.
+    """
+
+    tokens: bool = False
+    rate: float = 50.0
+    burst: int = 200
+    max_bytes: int = 1_000_000
+    body_s: float = 10.0
+    origins: tuple[str, ...] = ()
+
+
+def build_app(
+    engine: Engine,
+    desk: Desk,
+    settings: Settings,
+    metrics: Callable[[], Awaitable[str]],
+    observe: Observe = lambda route, method, status, seconds: None,
+) -> FastAPI:
+    """Everything that is answered over HTTP.
+
+    Args:
+        engine: answers.
+        desk: takes judgements, enrols, erases.
+        settings: see there.
+        metrics: what `/metrics` says, as Prometheus reads it.
+        observe: told of each request.
+    """
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="beholder",
+        description=DESCRIPTION,
+        version=__version__,
+        responses={
+            code: {"model": Refusal, "description": what}
+            for code, what in ((401, "No valid token"), (403, "The token may not do this"), (429, "Over the limit"))
+        },
+    )
+    app.add_middleware(Guard, max_bytes=settings.max_bytes, body_s=settings.body_s, observe=observe)  # type: ignore[arg-type]
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+        )
+    keys, limit = KeyRing(), RateLimit(settings.rate, settings.burst)
+    bearer = HTTPBearer(auto_error=False, description="A token: `beholder token issue`. Not wanted on loopback.")
+
+    def caller(token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
+        if not settings.tokens:
+            return OPEN
+        if token is None:
+            raise AccessError("a token is wanted: Authorization: Bearer TOKEN. Issue one with: beholder token issue")
+        found = keys.verify(token.credentials)
+        wait = limit.wait(found.token_id)
+        if wait > 0:
+            raise HTTPException(429, "over this token's limit.", {"Retry-After": str(max(1, round(wait + 0.5)))})
+        return found
+
+    Asking = Annotated[Caller, Depends(caller)]  # noqa: N806 - a type
+    Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=["Annotator1"])]  # noqa: N806
+
+    @app.post("/v1/predict", tags=["views"])
+    async def predict(request: PredictRequest, by: Asking) -> PredictResponse:
+        """What one user would say of one or several texts."""
+        _may(by.may_predict(request.user_id), "ask for this user", "predict:self or predict:any")
+        return PredictResponse.model_construct(**await engine.predict(request.user_id, request.all_texts))
+
+    @app.post("/v1/perspectives", tags=["views"])
+    async def perspectives(request: PerspectivesRequest, by: Asking) -> PerspectivesResponse:
+        """How everybody, or some, would see a text: each reader's scores, and how they divide on each label."""
+        _may(by.may_see_all(), "see other users", "predict:any")
+        users = None if request.users == "all" else request.users
+        found = await engine.perspectives(request.text, users, request.at_most)
+        return PerspectivesResponse.model_construct(**found)
+
+    @app.put("/v1/users/{user_id:path}/annotations", tags=["users"])
+    async def annotate(user_id: Whom, request: AnnotationsRequest, by: Asking) -> AnnotationsResponse:
+        """Keep what a user says of texts. It is on disk when this answers; nothing is trained yet."""
+        _may(by.may_annotate(user_id), "judge for this user", "annotate:self")
+        judgements = [(each.text, each.labels) for each in request.judgements]
+        return AnnotationsResponse(stored=len(judgements), total=await desk.put(user_id, judgements))
+
+    @app.post("/v1/users/{user_id:path}/enrol", tags=["users"])
+    async def enrol(user_id: Whom, by: Asking) -> EnrolResponse:
+        """Train this user's own model on their judgements, and serve it if it is expected to do better."""
+        _may(by.may_annotate(user_id), "enrol this user", "annotate:self")
+        return EnrolResponse(**await desk.enrol(user_id))
+
+    @app.get("/v1/users/{user_id:path}", tags=["users"])
+    async def user(user_id: Whom, by: Asking) -> UserResponse:
+        """What is known of a user, and what serves them."""
+        _may(by.may_predict(user_id), "ask for this user", "predict:self or predict:any")
+        return UserResponse(**await engine.user(user_id), judgements=await desk.count(user_id))
+
+    @app.delete("/v1/users/{user_id:path}", tags=["users"])
+    async def erase(user_id: Whom, by: Asking) -> ErasedResponse:
+        """Erase a user: judgements, their own model in every version, and what the runs kept here say of them."""
+        _may(by.may_erase(user_id), "erase this user", "annotate:self of their own, or admin")
+        return ErasedResponse(**await desk.erase(user_id))
+
+    @app.get("/v1/model", tags=["model"])
+    async def model(by: Asking) -> ModelResponse:
+        """What is served, and how good it was on test."""
+        return ModelResponse(**await engine.describe())
+
+    @app.get("/v1/texts", tags=["model"])
+    async def texts(by: Asking, n: int = 20) -> TextsResponse:
+        """Texts a newcomer should judge first: readers differ most in them, and differ differently."""
+        _may(by.may_see_all() or "annotate:self" in by.scopes, "see texts to judge", "annotate:self")
+        return TextsResponse(**await engine.texts(min(max(n, 0), 50)))
+
+    @app.get("/healthz", tags=["probes"])
+    async def health() -> Health:
+        """Alive."""
+        return Health(status="ok", version="")
+
+    @app.get("/readyz", tags=["probes"], responses={503: {"model": Refusal}})
+    async def ready() -> Health:
+        """Answering, and which version."""
+        return Health(status="ok", version=(await engine.describe())["version"])
+
+    @app.get("/metrics", tags=["probes"], response_class=PlainTextResponse)
+    async def exported() -> str:
+        """Requests, batches, routes, fallbacks, versions, as Prometheus reads them."""
+        return await metrics()
+
+    web = files("beholder_serve") / "web"
+    app.mount("/web", StaticFiles(directory=str(web)), name="web")
+
+    @app.get("/", include_in_schema=False)
+    async def playground() -> Response:
+        return Response((web / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
+
+    app.add_exception_handler(BeholderError, _said)
+    return app
+
+
+class ForbiddenError(BeholderError):
+    """A caller who is known may not do this."""
+
+
+def _may(allowed: bool, what: str, scope: str) -> None:
+    if not allowed:
+        raise ForbiddenError(f"this token may not {what}; it takes the scope {scope}.")
+
+
+def _said(request: Request, error: Any) -> JSONResponse:
+    """What beholder refuses, as HTTP says it."""
+    headers: dict[str, str] = {}
+    if isinstance(error, AccessError):
+        status, headers = 401, {"WWW-Authenticate": "Bearer"}
+    elif isinstance(error, ForbiddenError):
+        status = 403
+    elif isinstance(error, BusyError):
+        status, headers = 429, {"Retry-After": "1"}
+    elif isinstance(error, MethodError):
+        status = 409
+    elif isinstance(error, FeedbackError):
+        status = 503
+    elif isinstance(error, ServeError):
+        status = 422
+    else:
+        status = 503
+    said = Refusal(detail=str(error), request_id=getattr(request.state, "request_id", None))
+    return JSONResponse(said.model_dump(), status, headers)

@@ -1,0 +1,126 @@
+"""What writes: judgements, enrolments, erasures. Long work goes elsewhere (a Ray task) and is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from beholder.annotations import Annotations, Task
+from beholder.erasure import erase_everywhere
+from beholder.errors import MethodError, ServeError, unknown
+from beholder.feedback import Enrolment, Feedback
+
+Run = Callable[..., Awaitable[Any]]
+"""Calls a function with arguments, somewhere, and waits for what it returns."""
+
+
+class Engine(Protocol):
+    """What answers. One call is answered by one version."""
+
+    async def predict(self, user: str, texts: Sequence[str]) -> dict[str, Any]: ...
+
+    async def perspectives(self, text: str, users: Sequence[str] | None, at_most: int) -> dict[str, Any]: ...
+
+    async def user(self, user: str) -> dict[str, Any]: ...
+
+    async def describe(self) -> dict[str, Any]: ...
+
+    async def texts(self, count: int) -> dict[str, Any]: ...
+
+    async def where(self) -> tuple[str, str, str, str]: ...
+
+    async def look(self) -> bool: ...
+
+
+class Desk:
+    """Takes judgements, enrols and erases users of one registered model."""
+
+    def __init__(self, model: str, engine: Engine, feedback: Feedback, run: Run) -> None:
+        self.model, self._engine, self._feedback, self._run = model, engine, feedback, run
+
+    async def count(self, user: str) -> int:
+        """How many judgements are kept of a user."""
+        return await asyncio.to_thread(self._feedback.count, self.model, user)
+
+    async def put(self, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
+        """Keep judgements; they are on disk when this returns. Returns how many the user has.
+
+        Raises:
+            ServeError: a label nobody knows, or of a multiclass task not exactly one that is given.
+        """
+        described = await self._engine.describe()
+        known = set(described["labels"])
+        for number, (_, labels) in enumerate(judgements):
+            for label in labels:
+                if label not in known:
+                    raise ServeError(f"judgements[{number}]: {unknown('label', label, known)}")
+            if described["kind"] == "multiclass" and sum(labels.values()) != 1:
+                raise ServeError(f"judgements[{number}]: exactly one label has to be given. Set one to true.")
+        return await asyncio.to_thread(self._feedback.put, self.model, user, judgements)
+
+    async def enrol(self, user: str) -> dict[str, Any]:
+        """Train a user on their judgements and serve what comes out: what `schemas.EnrolResponse` holds.
+
+        Raises:
+            BeholderError: there are too few judgements, or the version gives nobody a model of their own.
+        """
+        started = time.perf_counter()
+        described = await self._engine.describe()
+        task = Task(tuple(described["labels"]), described["kind"])
+        rows = await asyncio.to_thread(self._feedback.annotations, self.model, task, user)
+        if rows is None:
+            raise MethodError("there are no judgements of this user. Give some first: PUT /v1/users/{id}/annotations")
+        store, bundle, seal, foundation = await self._engine.where()
+        enrolment: Enrolment = await self._run(train, store, bundle, seal, rows)
+        await asyncio.to_thread(self._feedback.enrol, self.model, foundation, user, enrolment)
+        await self._engine.look()
+        facts = enrolment.facts
+        helped = facts["route"] == "personal"
+        arm = described["personal_method"] if helped else described["global_method"]
+        return {
+            "version": described["version"],
+            "route": arm,
+            "helped": helped,
+            **{name: facts[name] for name in ("train_rows", "valid_rows", "gain", "expected")},
+            "seconds": time.perf_counter() - started,
+            "message": _in_words(facts, helped),
+        }
+
+    async def erase(self, user: str) -> dict[str, Any]:
+        """Take a user away, everywhere: what `schemas.ErasedResponse` holds."""
+        record = await self._run(erase_everywhere, user)
+        await self._engine.look()
+        keys = ("judgements", "bundles", "runs", "fingerprint", "salt")
+        return {"erased": True, **{key: record[key] for key in keys}}
+
+
+def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:
+    """Train one user on a stored bundle, which is kept open for the next. See `enrolment.train_user`."""
+    from beholder.enrolment import train_user
+
+    return train_user(_opened(store, bundle, seal), rows)
+
+
+@lru_cache(maxsize=1)
+def _opened(store: str, bundle: str, seal: str) -> Any:
+    from beholder.registry.store import Store
+    from beholder.registry.stored import open_stored
+
+    return open_stored(bundle, Store(store))
+
+
+def _in_words(facts: Mapping[str, Any], helped: bool) -> str:
+    right = facts["right"]
+    told = (
+        f"On {facts['valid_rows']} judgements kept aside it is right about {100 * right['personal']:.0f} % of labels, "
+        f"the model for everybody about {100 * right['global']:.0f} %."
+    )
+    if helped:
+        return f"A model of your own serves you from now on. {told}"
+    return (
+        "You keep the model for everybody: one of your own is not expected to do better with what you told so far. "
+        f"{told} Judge more texts and try again."
+    )

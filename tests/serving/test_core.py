@@ -1,0 +1,269 @@
+"""What is served, without Ray: mixed batches, what is kept of them, versions that change, users who come and go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from house import MODEL, said, settings, table_of
+
+from beholder import pipeline
+from beholder.annotations import Annotations
+from beholder.enrolment import train_user
+from beholder.erasure import erase_everywhere
+from beholder.errors import MethodError, RegistryError
+from beholder.experiment import make_experiment
+from beholder.feedback import Feedback
+from beholder.registry import registry
+from beholder.registry.store import Store
+from beholder_serve.core import Core, Followed
+from beholder_serve.recent import Recent
+from beholder_serve.scoring import Scorer
+from beholder_serve.texts import most_informative
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A home folder with one published version, and what its run found."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder, pipeline.run(make_experiment(settings()))
+
+
+@pytest.fixture
+def outcome(world, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
+    return world[1]
+
+
+@pytest.fixture
+def core(outcome):
+    return Core(Followed(model=MODEL))
+
+
+def as_array(core: Core, said: dict) -> np.ndarray:
+    labels = core.describe()["labels"]
+    return np.asarray([[row["scores"][label] for label in labels] for row in said["predictions"]], dtype=np.float32)
+
+
+def test_a_mixed_batch_says_what_the_bundle_says(core, outcome):
+    """Known users, strangers, one user several times, one text by several users; in one batch and one by one."""
+    test = outcome.test
+    texts, users = [*test.texts, test.texts[0], "never seen"], [*test.user_ids, "a stranger", test.user_ids[0]]
+    bundle = registry.open_version(registry.find(MODEL))
+    expected = bundle.predict(texts, users)
+    assert {"cls", "cls-u"} == set(expected.routes)
+    for _ in range(2):  # the second time from what is kept
+        answers = core.predict([(user, [text]) for text, user in zip(texts, users, strict=True)])
+        assert {answer["version"] for answer in answers} == {f"{MODEL} v1"}
+        for row, answer in enumerate(answers):
+            (prediction,) = answer["predictions"]
+            np.testing.assert_allclose(as_array(core, answer)[0], expected.scores[row], atol=2e-6)
+            assert list(prediction["decisions"].values()) == expected.decisions[row].tolist()
+            assert prediction["route"] == expected.routes[row] and not prediction["fallback"]
+    assert core.trunk_texts == len(set(texts))  # each text was read once, ever
+
+
+def test_items_of_several_texts_come_back_in_order(core, outcome):
+    user, texts = str(outcome.test.user_ids[0]), [str(text) for text in outcome.test.texts[:5]]
+    (first, second) = core.predict([(user, texts), ("a stranger", texts[::-1])])
+    assert [len(each["predictions"]) for each in (first, second)] == [5, 5]
+    bundle = registry.open_version(registry.find(MODEL))
+    np.testing.assert_allclose(as_array(core, first), bundle.predict(texts, [user] * 5).scores, atol=2e-6)
+    np.testing.assert_allclose(as_array(core, second), bundle.predict(texts[::-1], ["x"] * 5).scores, atol=2e-6)
+
+
+def test_perspectives_are_each_readers_predictions(core, outcome):
+    text = "you are a very stupid robot"
+    everybody = core.perspectives(text, None, 1_000)
+    bundle = registry.open_version(registry.find(MODEL))
+    assert everybody["readers_total"] == 6 == len(everybody["readers"])
+    for reader in everybody["readers"]:
+        expected = bundle.predict([text], [reader["user_id"]])
+        np.testing.assert_allclose(reader["scores"], expected.scores[0], atol=2e-6)
+        assert reader["decisions"] == expected.decisions[0].tolist() and reader["route"] == expected.routes[0]
+    distances = [reader["distance"] for reader in everybody["readers"]]
+    assert distances == sorted(distances, reverse=True)
+    scores = np.asarray([reader["scores"] for reader in everybody["readers"]])
+    for told in everybody["spread"]:
+        mine = scores[:, everybody["labels"].index(told["label"])]
+        assert told["mean"] == pytest.approx(mine.mean(), abs=1e-5)
+        assert told["deviation"] == pytest.approx(mine.std(), abs=1e-5)
+        assert sum(told["histogram"]) == 6 and told["deciles"][0] == pytest.approx(mine.min(), abs=1e-5)
+    division = [told["division"] for told in everybody["spread"]]
+    assert division == sorted(division, reverse=True)
+    some = core.perspectives(text, [everybody["readers"][0]["user_id"], "a stranger", "a stranger"], 1_000)
+    assert some["readers_total"] == 2 and {reader["route"] for reader in some["readers"]} >= {"cls"}
+    few = core.perspectives(text, None, 2)
+    assert few["readers_total"] == 6 and [r["user_id"] for r in few["readers"]] == [
+        r["user_id"] for r in everybody["readers"][:2]
+    ]
+
+
+def test_whose_row_cannot_be_read_gets_the_global_model_and_is_told(outcome):
+    bundle = registry.open_version(registry.find(MODEL))
+    scorer = Scorer(bundle, "v1", rows_mb=0)
+    user = sorted(bundle.on_personal)[0]
+    expected = bundle.shared.score(["hello there"], ["x"])
+    shard = bundle.personal.bank._places[user][0]
+    hidden = [other for other in bundle.on_personal if bundle.personal.bank._places.get(other, ("",))[0] == shard]
+    broken = registry.open_version(registry.find(MODEL))
+    digests = Store()
+
+    def shard_file(digest):
+        if digest == shard:
+            raise RegistryError("objects/... is missing.")
+        return digests.get(digest)
+
+    broken.personal.bank.shard_file = shard_file
+    scorer = Scorer(broken, "v1")
+    others = sorted(bundle.on_personal - set(hidden))
+    answers = scorer.predict(["hello there"] * (1 + len(others)), [user, *others])
+    assert answers.fallback.tolist() == [True] + [False] * len(others)
+    assert answers.routes == ["cls"] + ["cls-u"] * len(others)
+    np.testing.assert_allclose(answers.scores[0], expected[0], atol=2e-6)
+    everybody = scorer.everybody("hello there", [user, *others])
+    assert everybody.fallback.tolist() == answers.fallback.tolist() and everybody.routes == answers.routes
+    np.testing.assert_allclose(everybody.scores, answers.scores, atol=2e-6)
+
+
+def test_an_alias_is_followed_and_a_bad_version_refused(core, outcome, tmp_path):
+    assert core.version == f"{MODEL} v1" and not core.look()
+    everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+    table_of(everybody, everybody.users[:2], tmp_path / "new.parquet")
+    said("refresh", MODEL, "--annotations", tmp_path / "new.parquet")
+    registry.promote(MODEL, 2, force=True)
+    manifest = Store().manifest(registry.bundle_of(registry.find(MODEL)))
+    name = next(name for name in manifest["files"] if name.endswith("index.parquet"))
+    file = Store().get(manifest["files"][name]["sha256"])
+    whole = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert not core.look() and core.version == f"{MODEL} v1"
+        assert "altered" in next(iter(core.refused.values()))[0]
+        assert core.predict([("x", ["still here"])])[0]["version"] == f"{MODEL} v1"
+    finally:
+        file.write_bytes(whole)
+    core.refused.clear()  # a minute later
+    assert core.look() and core.version == f"{MODEL} v2"
+    answer = core.predict([(everybody.users[0], ["and now"])])[0]
+    assert answer["version"] == f"{MODEL} v2"
+    bundle = registry.open_version(registry.find(MODEL, "2"))
+    np.testing.assert_allclose(as_array(core, answer), bundle.predict(["and now"], [everybody.users[0]]).scores, atol=2e-6)
+    said("registry", "rollback", MODEL)
+    assert core.look() and core.version == f"{MODEL} v1"
+
+
+def judged(outcome, who: str, count: int = 20) -> Annotations:
+    """The judgements of the most particular of all readers, as a newcomer's."""
+    everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+    mine = np.flatnonzero(everybody.user_ids == who)
+    first = {str(everybody.texts[row]): row for row in mine[::-1]}
+    rows = everybody.select(np.asarray(sorted(first.values())[:count]))
+    return Annotations.from_columns(
+        rows.task, text=list(rows.texts), user_id=["a newcomer"] * len(rows), labels=rows.labels
+    )
+
+
+def test_a_newcomer_is_trained_served_and_erased(core, outcome):
+    feedback = core.feedback
+    labels = outcome.test.task.labels
+    who = max(outcome.test.users, key=lambda user: registry.user_row(registry.find(MODEL), user)["expected"])
+    rows = judged(outcome, who)
+    judgements = [
+        (text, {label: bool(given) for label, given in zip(labels, row, strict=True)})
+        for text, row in zip(rows.texts, rows.labels, strict=True)
+    ]
+    assert feedback.put(MODEL, "a newcomer", judgements[:5]) == 5
+    assert feedback.put(MODEL, "a newcomer", judgements) == 20  # again: the same texts
+    kept = feedback.annotations(MODEL, outcome.test.task, "a newcomer")
+    assert sorted(kept.texts) == sorted(rows.texts)
+    bundle = registry.open_version(registry.find(MODEL))
+    enrolment = train_user(bundle, kept)
+    assert enrolment.facts["route"] == "personal" and enrolment.facts["valid_rows"] == 5
+    again = train_user(bundle, kept)
+    assert again.tensors == enrolment.tensors  # to the same bits
+    asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
+    before = core.predict([asked])[0]
+    assert {row["route"] for row in before["predictions"]} == {"cls"}
+    feedback.enrol(MODEL, bundle.foundation, "a newcomer", enrolment)
+    core.look()
+    after = core.predict([asked])[0]
+    assert {row["route"] for row in after["predictions"]} == {"cls-u"}
+    assert np.abs(as_array(core, after) - as_array(core, before)).max() > 0.01
+    assert core.user("a newcomer")["enrolled"] and core.describe()["enrolled"] == 1
+    everybody = core.perspectives(asked[1][0], None, 100)
+    mine = next(reader for reader in everybody["readers"] if reader["user_id"] == "a newcomer")
+    np.testing.assert_allclose(mine["scores"], as_array(core, after)[0], atol=2e-6)
+    # Another engine serves them, too, from its start.
+    other = Core(Followed(model=MODEL))
+    np.testing.assert_allclose(as_array(other, other.predict([asked])[0]), as_array(core, after), atol=2e-6)
+
+    record = erase_everywhere("a newcomer")
+    assert record["judgements"] == 20
+    core.look()
+    gone = core.predict([asked])[0]
+    np.testing.assert_allclose(as_array(core, gone), as_array(core, before), atol=2e-6)
+    assert not core.user("a newcomer")["known"] and feedback.count(MODEL, "a newcomer") == 0
+
+
+def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
+    bundle = registry.open_version(registry.find(MODEL))
+    user = sorted(bundle.on_personal)[-1]
+    assert core.predict([(user, ["hello"])])[0]["predictions"][0]["route"] == "cls-u"
+    erase_everywhere(user)
+    assert core.look()  # the same version, without them
+    answer = core.predict([(user, ["hello"])])[0]
+    assert answer["predictions"][0]["route"] == "cls" and not answer["predictions"][0]["fallback"]
+    assert user not in [reader["user_id"] for reader in core.perspectives("hello", None, 100)["readers"]]
+
+
+def test_too_few_judgements_are_refused(outcome):
+    bundle = registry.open_version(registry.find(MODEL))
+    with pytest.raises(MethodError, match="3 judgements are too few"):
+        train_user(bundle, judged(outcome, Annotations.read_parquet(outcome.run_folder / "annotations.parquet").users[0], 3))
+
+
+def test_the_texts_to_judge_first(core):
+    told = core.texts(10)
+    assert len(told["texts"]) == 10 == len(set(told["texts"])) and "house" in told["source"]
+    assert core.texts(3)["texts"] == told["texts"][:3]
+
+
+def test_the_most_informative_texts_differ_from_one_another():
+    """Two groups of texts that divide readers in two ways, the second less: one of each comes before two of the first."""
+    random = np.random.default_rng(0)
+    first, second = random.normal(size=(2, 1, 40, 1))
+    texts = np.concatenate([0.3 * first.repeat(5, axis=0), 0.25 * second.repeat(5, axis=0), np.zeros((5, 40, 1))])
+    chosen = most_informative(texts.astype(np.float32), 4)
+    assert {each // 5 for each in chosen[:2]} == {0, 1} and len(set(chosen)) == 4
+    assert not {each // 5 for each in chosen} - {0, 1}
+    assert most_informative(np.zeros((2, 3, 1), np.float32), 5) in ([0, 1], [1, 0])
+
+
+def test_recent_things_stay_within_their_bytes():
+    kept: Recent[int, bytes] = Recent(100, len)
+    for number in range(50):
+        kept.put(number, bytes(10))
+        kept.get(0)
+    assert kept.used == 100 and len(kept) == 10 and kept.get(0) is not None and kept.get(1) is None
+    kept.put(0, bytes(30))
+    assert kept.used <= 100
+    kept.put(99, bytes(101))  # more than it holds
+    assert kept.get(99) is None
+    kept.drop(0)
+    kept.drop("not there")
+    kept.clear()
+    assert kept.used == 0 and len(kept) == 0
+
+
+def test_feedback_outlives_the_process_and_says_what_is_wrong(tmp_path):
+    url = f"sqlite:///{tmp_path / 'kept.db'}"
+    Feedback(url).put("m", "u", [("Hello  there", {"rude": True}), ("hello there", {"rude": False})])
+    assert Feedback(url).count("m", "u") == 1  # texts that count as the same are one
+    assert Feedback(url).count("other", "u") == 0
+    assert Feedback(url).erase("u") == 1
+    left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"hello there" not in left.lower() and b"rude" not in left
