@@ -29,8 +29,8 @@ demo: $(READY) ## does personalisation pay? one real data set from end to end
 	@$(BIN)/beholder demo
 
 test: $(READY) ## all tests; starts what it needs
-	$(TOGETHER) tests/unit tests/registry
-	$(BIN)/python -m pytest tests/pipeline tests/faults tests/serve
+	$(TOGETHER) tests/unit tests/registry tests/serving
+	$(BIN)/python -m pytest tests/pipeline tests/faults tests/serve tests/browser
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit

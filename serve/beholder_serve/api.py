@@ -1,6 +1,7 @@
 """The HTTP side of serving: endpoints, who may call them, and what is said when something is refused."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: endpoints are made in a function, where FastAPI could not resolve
+# annotations kept as text.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -71,6 +73,7 @@ def build_app(
     settings: Settings,
     metrics: Callable[[], Awaitable[str]],
     observe: Observe = lambda route, method, status, seconds: None,
+    says_id: bool = True,
 ) -> FastAPI:
     """Everything that is answered over HTTP.
 
@@ -80,6 +83,7 @@ def build_app(
         settings: see there.
         metrics: what `/metrics` says, as Prometheus reads it.
         observe: told of each request.
+        says_id: whether answers are given their request's id here; Ray Serve does so itself.
     """
     app = FastAPIOffline(
         redoc_url=None,
@@ -91,7 +95,13 @@ def build_app(
             for code, what in ((401, "No valid token"), (403, "The token may not do this"), (429, "Over the limit"))
         },
     )
-    app.add_middleware(Guard, max_bytes=settings.max_bytes, body_s=settings.body_s, observe=observe)  # type: ignore[arg-type]
+    app.add_middleware(
+        Guard,  # type: ignore[arg-type]
+        max_bytes=settings.max_bytes,
+        body_s=settings.body_s,
+        observe=observe,
+        says_id=says_id,
+    )
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -116,19 +126,19 @@ def build_app(
     Asking = Annotated[Caller, Depends(caller)]  # noqa: N806 - a type
     Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=["Annotator1"])]  # noqa: N806
 
-    @app.post("/v1/predict", tags=["views"])
-    async def predict(request: PredictRequest, by: Asking) -> PredictResponse:
+    # What is asked most, and what is largest, is put into JSON as it comes: it was made here, and needs no second look.
+    @app.post("/v1/predict", tags=["views"], response_model=PredictResponse)
+    async def predict(request: PredictRequest, by: Asking) -> Response:
         """What one user would say of one or several texts."""
         _may(by.may_predict(request.user_id), "ask for this user", "predict:self or predict:any")
-        return PredictResponse.model_construct(**await engine.predict(request.user_id, request.all_texts))
+        return JSONResponse(await engine.predict(request.user_id, request.all_texts))
 
-    @app.post("/v1/perspectives", tags=["views"])
-    async def perspectives(request: PerspectivesRequest, by: Asking) -> PerspectivesResponse:
+    @app.post("/v1/perspectives", tags=["views"], response_model=PerspectivesResponse)
+    async def perspectives(request: PerspectivesRequest, by: Asking) -> Response:
         """How everybody, or some, would see a text: each reader's scores, and how they divide on each label."""
         _may(by.may_see_all(), "see other users", "predict:any")
         users = None if request.users == "all" else request.users
-        found = await engine.perspectives(request.text, users, request.at_most)
-        return PerspectivesResponse.model_construct(**found)
+        return JSONResponse(await engine.perspectives(request.text, users, request.at_most))
 
     @app.put("/v1/users/{user_id:path}/annotations", tags=["users"])
     async def annotate(user_id: Whom, request: AnnotationsRequest, by: Asking) -> AnnotationsResponse:
@@ -189,6 +199,7 @@ def build_app(
         return Response((web / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
 
     app.add_exception_handler(BeholderError, _said)
+    app.add_exception_handler(RequestValidationError, _unreadable)
     return app
 
 
@@ -199,6 +210,12 @@ class ForbiddenError(BeholderError):
 def _may(allowed: bool, what: str, scope: str) -> None:
     if not allowed:
         raise ForbiddenError(f"this token may not {what}; it takes the scope {scope}.")
+
+
+def _unreadable(request: Request, error: Any) -> JSONResponse:
+    """What cannot be read, and where; what was sent is not said again."""
+    problems = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": problems, "request_id": getattr(request.state, "request_id", None)}, 422)
 
 
 def _said(request: Request, error: Any) -> JSONResponse:

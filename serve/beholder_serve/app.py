@@ -101,7 +101,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:
         """See `serve.ingress`."""
-        return build_app(self._engine, self._desk, self._settings, exported, self._observe)
+        return build_app(self._engine, self._desk, self._settings, exported, self._observe, says_id=False)
 
     def _observe(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.inc(1, {"route": route, "method": method, "status": str(status)})

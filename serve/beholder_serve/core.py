@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from beholder.annotations import Annotations
+from beholder.annotations import Annotations, text_key
 from beholder.bank.layers import Tensors
 from beholder.enrolment import tensors_of
 from beholder.errors import BeholderError, ServeError
@@ -27,8 +27,8 @@ from beholder_serve.texts import most_informative, spread
 
 Item = tuple[str, Sequence[str]]
 """A user and their texts."""
-POOL, JUDGES = 300, 200
-"""Texts that are looked through for telling ones, and readers they are held against."""
+POOL, JUDGES, LONGEST = 300, 200, 500
+"""Texts that are looked through for telling ones, readers they are held against, and characters of such a text."""
 
 AGAIN_S = 60.0
 """After so many seconds, a version that could not be loaded is tried again."""
@@ -262,16 +262,19 @@ class Core:
 def _telling(scorer: Scorer) -> tuple[str, list[str]]:
     manifest = scorer.bundle.manifest
     file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
-    readers = scorer.bundle.users
+    readers = sorted(scorer.bundle.on_personal)
     if not file.is_file() or not readers or scorer.bundle.personal is None:
         return "", []
     rows = Annotations.read_parquet(file)
     part = np.asarray(rows.column("part"), dtype=object)
     random = np.random.default_rng(int(manifest["seed"]))
-    pool = sorted({text for text, where in zip(rows.texts, part, strict=True) if where == "train" and len(text) < 500})
-    some = [pool[each] for each in random.permutation(len(pool))[:POOL]]
+    pool = {text_key(text): text for text, where in zip(rows.texts, part, strict=True) if where == "train"}
+    short = sorted(text for text in pool.values() if len(text) < LONGEST)
+    some = [short[each] for each in random.permutation(len(short))[:POOL]]
     judges = [readers[each] for each in random.permutation(len(readers))[:JUDGES]]
-    scores = np.stack([scorer.everybody(text, judges).scores for text in some]) if some else np.zeros((0, 1, 1), "f4")
+    if not some:
+        return "", []
+    scores = scorer.bundle.personal.score_all(some, judges)
     return f"training texts of {manifest['experiment']}", [some[each] for each in most_informative(scores, 50)]
 
 

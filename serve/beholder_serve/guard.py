@@ -40,8 +40,10 @@ class Guard:
     Log lines name the route as it is declared (`/v1/users/{user_id}`), never a text, an id or a token.
     """
 
-    def __init__(self, app: App, max_bytes: int, body_s: float, observe: Observe) -> None:
-        self._app, self._max_bytes, self._body_s, self._observe = app, max_bytes, body_s, observe
+    def __init__(self, app: App, max_bytes: int, body_s: float, observe: Observe, says_id: bool = True) -> None:
+        """`max_bytes`, `body_s`: of a body. `observe`: told of each request. `says_id`: adds `x-request-id`."""
+        self._app, self._max_bytes, self._body_s = app, max_bytes, body_s
+        self._observe, self._says_id = observe, says_id
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -59,18 +61,14 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                there = {name.lower() for name, _ in message["headers"]}
-                added = {"x-request-id": request_id, **HEADERS}
+                added = dict(HEADERS)
                 if scope["path"] == "/docs":
                     added["content-security-policy"] = DOCS
-                message["headers"] = [
-                    *((name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"),
-                    *(
-                        (n.encode(), v.encode())
-                        for n, v in added.items()
-                        if n.encode() not in there - {b"x-request-id"}
-                    ),
-                ]
+                if self._says_id:
+                    added["x-request-id"] = request_id
+                there = {name.lower() for name, _ in message["headers"]}
+                extra = [(name.encode(), value.encode()) for name, value in added.items() if name.encode() not in there]
+                message["headers"] = [*message["headers"], *extra]
             await send(message)
 
         try:

@@ -151,7 +151,9 @@ def test_an_alias_is_followed_and_a_bad_version_refused(core, outcome, tmp_path)
     answer = core.predict([(everybody.users[0], ["and now"])])[0]
     assert answer["version"] == f"{MODEL} v2"
     bundle = registry.open_version(registry.find(MODEL, "2"))
-    np.testing.assert_allclose(as_array(core, answer), bundle.predict(["and now"], [everybody.users[0]]).scores, atol=2e-6)
+    np.testing.assert_allclose(
+        as_array(core, answer), bundle.predict(["and now"], [everybody.users[0]]).scores, atol=2e-6
+    )
     said("registry", "rollback", MODEL)
     assert core.look() and core.version == f"{MODEL} v1"
 
@@ -223,7 +225,9 @@ def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
 def test_too_few_judgements_are_refused(outcome):
     bundle = registry.open_version(registry.find(MODEL))
     with pytest.raises(MethodError, match="3 judgements are too few"):
-        train_user(bundle, judged(outcome, Annotations.read_parquet(outcome.run_folder / "annotations.parquet").users[0], 3))
+        train_user(
+            bundle, judged(outcome, Annotations.read_parquet(outcome.run_folder / "annotations.parquet").users[0], 3)
+        )
 
 
 def test_the_texts_to_judge_first(core):
@@ -233,7 +237,7 @@ def test_the_texts_to_judge_first(core):
 
 
 def test_the_most_informative_texts_differ_from_one_another():
-    """Two groups of texts that divide readers in two ways, the second less: one of each comes before two of the first."""
+    """Two groups of texts divide readers in two ways, the second less: one of each comes before two of the first."""
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 1, 40, 1))
     texts = np.concatenate([0.3 * first.repeat(5, axis=0), 0.25 * second.repeat(5, axis=0), np.zeros((5, 40, 1))])

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from beholder import __version__
-from beholder.cli import data, doctor, methods, models, refresh, registry, run, search, serve
+from beholder.cli import data, doctor, methods, models, refresh, registry, run, search, serve, token
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
@@ -49,6 +49,7 @@ doctor.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(registry.app, name="registry")
+app.add_typer(token.app, name="token")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,67 @@
+"""`beholder token`: who may ask a server."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from beholder.cli.console import console, errors, print_json
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+app = typer.Typer(help="Access tokens of served models.", no_args_is_help=True)
+
+
+@app.command("issue")
+def issue(
+    scopes: Annotated[str, typer.Option(help="predict:self, predict:any, annotate:self, admin; with commas.")],
+    user: Annotated[str | None, typer.Option(help="Whose; left out, it is a service's.")] = None,
+    days: Annotated[float, typer.Option(help="How long it is valid.", min=0.0001)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Print a new token. It is not kept: whoever has it may use it, until it expires or is revoked.
+
+    TOKEN=$(beholder token issue --user 7 --scopes predict:self,annotate:self)
+    """
+    from beholder_serve.access import AccessError, KeyRing
+
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if user is None and not {"predict:any", "admin"} & set(wanted):
+        raise AccessError("--user: left out, so it is a service's; that needs the scope predict:any or admin.")
+    ring = KeyRing()
+    token = ring.issue(user or "service", wanted, timedelta(days=days))
+    token_id = ring.verify(token).token_id
+    if as_json:
+        print_json({"token": token, "id": token_id, "scopes": wanted, "days": days})
+        return
+    print(token)
+    errors.print(f"id {token_id}, for {', '.join(wanted)}, valid for {days:g} days", markup=False)
+
+
+@app.command("rotate")
+def rotate(
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Make all tokens issued so far void.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign with a new key from now on. Tokens signed with older ones stay valid, unless these are dropped."""
+    from beholder_serve.access import KeyRing
+
+    key = KeyRing().rotate(keep_old=not drop_old)
+    if as_json:
+        print_json({"key": key, "dropped_old": drop_old})
+        return
+    console.print(f"signing with key {key}" + ("; all older tokens are void" if drop_old else ""), markup=False)
+
+
+@app.command("revoke")
+def revoke(token: Annotated[str, typer.Argument(help="The token, or its id.")], as_json: AsJson = False) -> None:
+    """Make one token void before it expires. A server that runs refuses it at once."""
+    from beholder_serve.access import KeyRing
+
+    token_id = KeyRing().revoke(token)
+    if as_json:
+        print_json({"revoked": token_id})
+        return
+    console.print(f"revoked {token_id}", markup=False)

@@ -1,0 +1,51 @@
+"""A real server for browser tests: Ray Serve on loopback, a small model whose readers differ."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from house import MODEL, settings
+
+from beholder import pipeline
+from beholder.experiment import make_experiment
+from beholder_serve.access import KeyRing
+from beholder_serve.api import Settings
+from beholder_serve.app import serving
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def published(home: Path) -> Iterator[list[str]]:
+    """A home folder, set for the time of the block, in which the model of `house` is the champion; its readers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        outcome = pipeline.run(make_experiment(settings()))
+        yield sorted(set(outcome.test.user_ids.tolist()))
+
+
+@contextlib.contextmanager
+def playground_server(home: Path) -> Iterator[tuple[str, list[str]]]:
+    """A server that wants no tokens: its address, and its readers."""
+    port = free_port()
+    with published(home) as readers, serving({"model": MODEL, "poll_s": 0.5}, "127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}", readers
+
+
+@contextlib.contextmanager
+def token_server(home: Path) -> Iterator[tuple[str, str]]:
+    """A server that wants tokens: its address, and a token that may do everything."""
+    port = free_port()
+    with published(home), serving({"model": MODEL}, "127.0.0.1", port, Settings(tokens=True)):
+        yield f"http://127.0.0.1:{port}", KeyRing().issue("tester", ["admin"], timedelta(hours=1))
