@@ -112,7 +112,7 @@ def build_app(
     keys, limit = KeyRing(), RateLimit(settings.rate, settings.burst)
     bearer = HTTPBearer(auto_error=False, description="A token: `beholder token issue`. Not wanted on loopback.")
 
-    def caller(token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
+    async def caller(token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
         if not settings.tokens:
             return OPEN
         if token is None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections import Counter as Counted
 from collections.abc import Sequence
 from typing import Any
@@ -14,16 +15,17 @@ from ray import serve
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from beholder.cluster.local import apply_settings
+from beholder_serve.batching import Batcher
 
 Item = tuple[str, tuple[str, ...]]
 """A user and their texts."""
-BATCH, WAIT_S = 8_192, 0.003
-"""A batch holds about so many characters and is not waited for longer; while one is computed, the next fills."""
+BATCH, WAIT_S = 8_192, 0.002
+"""A batch holds about so many characters; the first of it waits so long for others when nothing is computed."""
 
 
-def _characters(items: Sequence[Item]) -> int:
-    """What a batch weighs. An item counts for a batch at most, so that the largest has one of its own."""
-    return sum(min(BATCH, sum(32 + len(text) for text in texts)) for _, texts in items)
+def _characters(item: Item) -> int:
+    """What an item takes of a batch: its characters, and something for each text."""
+    return sum(32 + len(text) for text in item[1])
 
 
 @serve.deployment(name="Engine", max_ongoing_requests=512, health_check_period_s=5, graceful_shutdown_timeout_s=20)
@@ -37,6 +39,7 @@ class EngineDeployment:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._core: Any = None
+        self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, _characters, BATCH, WAIT_S)
         self._looking: asyncio.Task[None] | None = None
         sizes, seconds = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
         self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
@@ -67,13 +70,14 @@ class EngineDeployment:
             with contextlib.suppress(Exception):  # what can go wrong is in the log, and the old version goes on
                 await self.look()
 
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=WAIT_S, batch_size_fn=_characters, max_concurrent_batches=1)
-    async def predict(self, items: list[Item]) -> list[dict[str, Any]]:
-        """What each user says of their texts."""
-        loop = asyncio.get_running_loop()
-        started, read = loop.time(), self._core.trunk_texts
-        found = await asyncio.to_thread(self._core.predict, items)
-        self._seconds.observe(loop.time() - started)
+    async def predict(self, item: Item) -> dict[str, Any]:
+        """What a user says of their texts, computed together with whatever others ask."""
+        return await self._batches(item)
+
+    def _compute(self, items: list[Item]) -> list[dict[str, Any]]:
+        started, read = time.perf_counter(), self._core.trunk_texts
+        found = self._core.predict(items)
+        self._seconds.observe(time.perf_counter() - started)
         self._batch_texts.observe(sum(len(texts) for _, texts in items))
         self._batch_users.observe(len({user for user, _ in items}))
         if (more := self._core.trunk_texts - read) > 0:
