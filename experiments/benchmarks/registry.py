@@ -34,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from shared_model import RANK, bank_of, rows_of, shared_model
+from shared_model import RANK, bundle_of
 
 MODEL = "many-users"
 
@@ -66,7 +66,9 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict:
     """Everything, in the order of the docstring."""
     from beholder.registry import registry, upkeep
 
-    bundle, test, megabytes = made(arguments.users, home / "made")
+    bundle, rows = bundle_of(arguments.users, home / "made", 1)
+    test = renamed(rows.select(range(64)), [f"user{number}" for number in range(arguments.users)])
+    megabytes = round(sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 2**20)
     run_id = new_run()
     proof = registry.Proof(list(test.texts), list(test.user_ids), said_by(bundle, test), 1e-5)
     tags = {"split_hash": "none", "valid_macro_f1": "0.5"}
@@ -98,56 +100,6 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict:
         "peer_publish_s": round(peer, 2),
         "ratio": round(peer / arguments.peer_users / (published / arguments.users), 1),
     }
-
-
-def made(users: int, folder: Path) -> tuple[Path, object, int]:
-    """A bundle in a folder as a run would write it, some rows, and its size in MB."""
-    import pyarrow as pa
-
-    from beholder.methods import save_fitted
-    from beholder.registry.bundle import write_bundle
-    from beholder.registry.routes import RULE, USERS, Choice
-
-    train, test = rows_of("simulated", 50, 40, 400)
-    shared = shared_model("minilm-l6", train, "cpu")
-    names = [f"user{number}" for number in range(users)]
-    for name in ("bank", "cls", "cls-u"):
-        (folder / name).mkdir(parents=True)
-    save_fitted(shared, folder / "cls")
-    save_fitted(bank_of(shared, names, 1, folder / "bank"), folder / "cls-u")
-    drawn = np.random.default_rng(0)
-    gains = drawn.normal(0.05, 0.05, users)
-    routed = pa.table(
-        {
-            "user_id": names,
-            "train_rows": drawn.integers(5, 50, users),
-            "valid_rows": drawn.integers(1, 10, users),
-            "gain": gains,
-            "expected": gains,
-            "route": np.where(gains > 0, "personal", "global"),
-        },
-        schema=USERS,
-    )
-    population = {"mean": 0.05, "between": 0.001, "within": 0.01}
-    facts = {
-        "run": "none",
-        "seed": 42,
-        "split": {"by": "text", "fractions": [0.7, 0.15, 0.15], "seed": 42},
-        "routes": {"rule": RULE, "population": population},
-    }
-    written = write_bundle(
-        folder / "bundle",
-        Choice("cls", "cls-u"),
-        {name: folder / name for name in ("cls", "cls-u")},
-        "minilm-l6",
-        facts,
-        routed,
-    )
-    for name in ("bank", "cls", "cls-u"):
-        shutil.rmtree(folder / name)
-    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
-    some = test.select(range(64))
-    return written, renamed(some, names), round(size / 2**20)
 
 
 def renamed(rows, names: list[str]):  # noqa: ANN001, ANN201

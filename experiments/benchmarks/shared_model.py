@@ -159,3 +159,53 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
         parts.append(pa.table({name: list(values) for name, values in columns.items()}, schema=INDEX))
     write_index(folder, pa.concat_tables(parts), model.shapes)
     return FittedPersonal("cls-u", shared, "cls", model, Bank(folder))
+
+
+def bundle_of(users: int, folder: Path, top_layers: int) -> tuple[Path, Annotations]:
+    """A bundle in a folder as a run would write it, on MiniLM, of so many users with random adapters; and some rows."""
+    import shutil
+
+    import pyarrow as pa
+
+    from beholder.methods import save_fitted
+    from beholder.registry.bundle import write_bundle
+    from beholder.registry.routes import RULE, USERS, Choice
+
+    train, test = rows_of("simulated", 50, 40, 400)
+    shared = shared_model("minilm-l6", train, "cpu")
+    names = [f"user{number}" for number in range(users)]
+    for name in ("bank", "cls", "cls-u"):
+        (folder / name).mkdir(parents=True)
+    save_fitted(shared, folder / "cls")
+    save_fitted(bank_of(shared, names, top_layers, folder / "bank"), folder / "cls-u")
+    drawn = np.random.default_rng(0)
+    gains = drawn.normal(0.05, 0.05, users)
+    routed = pa.table(
+        {
+            "user_id": names,
+            "train_rows": drawn.integers(5, 50, users),
+            "valid_rows": drawn.integers(1, 10, users),
+            "gain": gains,
+            "expected": gains,
+            "route": np.where(gains > 0, "personal", "global"),
+        },
+        schema=USERS,
+    )
+    population = {"mean": 0.05, "between": 0.001, "within": 0.01}
+    facts = {
+        "run": "none",
+        "seed": 42,
+        "split": {"by": "text", "fractions": [0.7, 0.15, 0.15], "seed": 42},
+        "routes": {"rule": RULE, "population": population},
+    }
+    written = write_bundle(
+        folder / "bundle",
+        Choice("cls", "cls-u"),
+        {name: folder / name for name in ("cls", "cls-u")},
+        "minilm-l6",
+        facts,
+        routed,
+    )
+    for name in ("bank", "cls", "cls-u"):
+        shutil.rmtree(folder / name)
+    return written, test

@@ -193,8 +193,8 @@ class Core:
             "personal_method": scorer.arms.get("personal"),
             "global_method": scorer.arms["global"],
             "routes": {name: value for name, value in manifest["routes"].items() if name != "population"},
-            "evaluation": manifest["evaluation"],
-            "split_hash": manifest["split_hash"],
+            "evaluation": manifest.get("evaluation", {}),
+            "split_hash": manifest.get("split_hash", ""),
             "enrolled": len(self._enrolled),
         }
 

@@ -1,0 +1,149 @@
+// Becoming a reader: judging texts one by one, being trained, going again.
+import { ask, userPath } from "./api.js";
+import { $, element, readable } from "./page.js";
+
+const LEAST = 5;
+
+export class Judge {
+  constructor(model, onTrained, onRefused) {
+    this.model = model;
+    this.onTrained = onTrained;
+    this.onRefused = onRefused;
+    this.me = "";
+    $("begin").addEventListener("submit", (event) => this.trying(event, () => this.begin()));
+    $("judgement").addEventListener("submit", (event) => this.trying(event, () => this.next()));
+    $("back").addEventListener("click", () => this.go(this.at - 1));
+    $("skip").addEventListener("click", () => this.go(this.at + 1));
+    $("train").addEventListener("click", (event) => this.trying(event, () => this.train()));
+    $("forget").addEventListener("click", () => $("sure").showModal());
+    $("keep").addEventListener("click", () => $("sure").close());
+    $("delete").addEventListener("click", (event) => this.trying(event, () => this.forget()));
+    $("judge").addEventListener("keydown", (event) => this.key(event));
+  }
+
+  async trying(event, work) {
+    event.preventDefault();
+    const button = event.submitter || event.currentTarget;
+    button.disabled = true;
+    try {
+      await work();
+    } catch (error) {
+      this.onRefused(error, () => work());
+    } finally {
+      button.disabled = button.id === "train" && this.judged.size < LEAST;
+    }
+  }
+
+  async begin() {
+    const name = $("name").value.trim();
+    if (!name) return;
+    if (!this.model().personal_method) {
+      $("outcome").textContent = "This model gives nobody a model of their own, so there is nothing to become here.";
+      return;
+    }
+    const known = await ask("GET", userPath(name));
+    if (known.known && !known.enrolled) {
+      $("outcome").textContent = `${name} is one of the readers already. Take another name.`;
+      return;
+    }
+    const { texts } = await ask("GET", "/v1/texts?n=20");
+    if (!texts.length) {
+      $("outcome").textContent = "There are no texts to judge here: the run this model came from is not kept on this server.";
+      return;
+    }
+    this.me = name;
+    this.texts = texts;
+    this.judged = new Map();
+    $("outcome").textContent = "";
+    $("begin").hidden = true;
+    $("judge").hidden = false;
+    $("forget").hidden = false;
+    $("progress").max = texts.length;
+    this.go(0);
+  }
+
+  go(at) {
+    this.at = Math.min(Math.max(at, 0), this.texts.length);
+    const done = this.at === this.texts.length;
+    $("judgement").hidden = done;
+    $("back").disabled = this.at === 0;
+    const left = LEAST - this.judged.size;
+    $("train").disabled = left > 0;
+    $("train-hint").textContent = left > 0
+      ? `after ${left} more`
+      : done ? "" : "now, or after some more: the more you judge, the better it knows you";
+    $("progress").value = this.judged.size;
+    $("progress-words").textContent = `${done ? "All seen" : `Text ${this.at + 1} of ${this.texts.length}`}, ${this.judged.size} judged`;
+    $("judged").textContent = done ? "Thank you. That was all." : this.texts[this.at];
+    if (done) {
+      $("train").focus();
+      return;
+    }
+    this.choices();
+    $("judged").focus();
+  }
+
+  choices() {
+    const { labels, kind } = this.model();
+    const before = this.judged.get(this.texts[this.at]) || {};
+    const one = kind === "multiclass";
+    $("next").textContent = one ? "Next" : "None of these";
+    $("choices").replaceChildren(...labels.map((label, place) => {
+      const box = element("input", { type: one ? "radio" : "checkbox", name: "given", value: label });
+      box.checked = Boolean(before[label]);
+      box.required = one;
+      box.addEventListener("change", () => this.named());
+      const key = place < 9 ? [element("kbd", { "aria-hidden": "true" }, String(place + 1))] : [];
+      return element("label", { class: "choice" }, box, readable(label), ...key);
+    }));
+    this.named();
+  }
+
+  named() {
+    const some = $("choices").querySelector("input:checked");
+    $("next").textContent = some || this.model().kind === "multiclass" ? "Next" : "None of these";
+  }
+
+  key(event) {
+    if ($("judgement").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (/^[1-9]$/.test(event.key)) {
+      const box = $("choices").querySelectorAll("input")[Number(event.key) - 1];
+      if (box) box.click();
+    } else if (event.key === "Enter" && event.target.tagName !== "BUTTON") {
+      event.preventDefault();
+      $("judgement").requestSubmit($("next"));
+    }
+  }
+
+  async next() {
+    const text = this.texts[this.at];
+    const labels = {};
+    for (const box of $("choices").querySelectorAll("input")) labels[box.value] = box.checked;
+    await ask("PUT", `${userPath(this.me)}/annotations`, { judgements: [{ text, labels }] });
+    this.judged.set(text, labels);
+    this.go(this.at + 1);
+  }
+
+  async train() {
+    $("outcome").textContent = "Your model is being trained ...";
+    try {
+      const found = await ask("POST", `${userPath(this.me)}/enrol`);
+      $("outcome").textContent = found.message;
+    } catch (error) {
+      $("outcome").textContent = "";
+      throw error;
+    }
+    await this.onTrained(this.me);
+  }
+
+  async forget() {
+    $("sure").close();
+    await ask("DELETE", userPath(this.me));
+    this.me = "";
+    $("begin").hidden = false;
+    $("judge").hidden = true;
+    $("forget").hidden = true;
+    $("outcome").textContent = "Everything of you is erased.";
+    await this.onTrained("");
+  }
+}
