@@ -57,6 +57,7 @@ class Settings:
         rate, burst: requests a second of each token, on average and at once; per replica of the ingress.
         max_bytes, body_s: of a request's body.
         origins: whose pages may call this from a browser, besides its own.
+        sticky: whether a user goes to the same engine again (consistent hashing) rather than to the one least busy.
     """
 
     tokens: bool = False
@@ -65,6 +66,7 @@ class Settings:
     max_bytes: int = 1_000_000
     body_s: float = 10.0
     origins: tuple[str, ...] = ()
+    sticky: bool = False
 
 
 def build_app(

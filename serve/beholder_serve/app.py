@@ -13,33 +13,48 @@ from typing import Any
 import httpx
 import ray
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from ray.serve.schema import LoggingConfig
 
 from beholder.cluster.local import local_ray
-from beholder.errors import BeholderError, ServeError
+from beholder.errors import BeholderError, ClusterError, ServeError
 from beholder.feedback import Feedback
 from beholder_serve.access import require_tokens
 from beholder_serve.api import BusyError, Settings, build_app
+from beholder_serve.batching import Batcher
 from beholder_serve.desk import Desk
-from beholder_serve.engine import EngineDeployment
+from beholder_serve.engine import BATCH, EngineDeployment, Item, characters
 
 APPLICATION = "beholder"
+TRIES = 3
+"""How often an engine is asked that dies meanwhile."""
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray's own access log names paths, and they name users."""
 
 
 class RayEngine:
-    """See `desk.Engine`: calls the engine's replicas."""
+    """See `desk.Engine`: calls the engine's replicas.
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+    Predictions that wait at the same time go in one call, or each to the replica that has its user's row at hand
+    (`sticky`). What a replica held when it died is asked again, of another.
+    """
+
+    def __init__(self, handle: DeploymentHandle, sticky: bool = False) -> None:
+        self._handle, self._sticky = handle, sticky
+        self._together: Batcher[Item, dict[str, Any]] = Batcher(self._predict, characters, BATCH, at_once=2)
 
     async def predict(self, user: str, texts: Sequence[str]) -> dict[str, Any]:
-        return await self._ask("predict", (user, tuple(texts)))
+        item = (user, tuple(texts))
+        if not self._sticky:
+            return await self._together(item)
+        return (await self._ask("predict", [item], handle=self._handle.options(session_id=user)))[0]
+
+    async def _predict(self, items: list[Item]) -> list[dict[str, Any]]:
+        return await self._ask("predict", items)
 
     async def perspectives(self, text: str, users: Sequence[str] | None, at_most: int) -> dict[str, Any]:
         return await self._ask("perspectives", text, users, at_most)
@@ -59,13 +74,17 @@ class RayEngine:
     async def look(self) -> bool:
         return await self._ask("look")
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        try:
-            return await getattr(self._handle, method).remote(*arguments)
-        except BackPressureError as error:
-            raise BusyError("more is asked than can be answered now.") from error
-        except RayTaskError as error:
-            raise _cause(error) from error
+    async def _ask(self, method: str, *arguments: Any, handle: DeploymentHandle | None = None) -> Any:
+        for left in reversed(range(TRIES)):
+            try:
+                return await getattr(handle or self._handle, method).remote(*arguments)
+            except BackPressureError as error:
+                raise BusyError("more is asked than can be answered now.") from error
+            except RayTaskError as error:
+                raise _cause(error) from error
+            except RayActorError as error:
+                if not left:
+                    raise ClusterError("the engine died while it was asked; another is being started. Ask again.") from error
 
 
 async def as_task(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -93,7 +112,7 @@ class Ingress:
 
     def __init__(self, engine: DeploymentHandle, model: str, settings: Settings) -> None:
         logging.getLogger("beholder.requests").setLevel(logging.INFO)
-        self._settings, self._engine = settings, RayEngine(engine)
+        self._settings, self._engine = settings, RayEngine(engine, settings.sticky)
         self._desk = Desk(model, self._engine, Feedback(), as_task)
         self._requests = Counter("beholder_requests_total", "requests answered", ("route", "method", "status"))
         bounds = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30]
@@ -143,6 +162,10 @@ def application(
     scale: dict[str, Any] = {"num_replicas": replicas}
     if isinstance(replicas, dict):
         scale = {"autoscaling_config": {"target_ongoing_requests": 64, **replicas}}
+    if settings.sticky:
+        scale["request_router_config"] = RequestRouterConfig(
+            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+        )
     engine = EngineDeployment.options(
         user_config=followed, ray_actor_options={"num_cpus": 1, "num_gpus": gpu}, max_queued_requests=2_048, **scale
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,14 +17,16 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Computes items in batches, one batch at a time, in a thread. Belongs to one event loop."""
+    """Computes items in batches, a few at a time. Belongs to one event loop."""
 
     def __init__(
         self,
-        compute: Callable[[list[Item]], list[Answer]],
+        compute: Callable[[list[Item]], Awaitable[list[Answer]]],
         weigh: Callable[[Item], int],
         most: int,
-        wait_s: float,
+        *,
+        wait_s: float = 0.0,
+        at_once: int = 1,
     ) -> None:
         """Make one.
 
@@ -33,25 +35,28 @@ class Batcher(Generic[Item, Answer]):
             weigh: what an item takes of a batch.
             most: what a batch holds; an item that weighs more goes alone.
             wait_s: how long the first of a batch waits for others when nothing is computed.
+            at_once: batches under way at the same time.
         """
-        self._compute, self._weigh, self._most, self._wait_s = compute, weigh, most, wait_s
+        self._compute, self._weigh, self._most = compute, weigh, most
+        self._wait_s, self._at_once = wait_s, at_once
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._working: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item) -> Answer:
         """The item's answer, or what its batch raised."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._work())
+        if len(self._working) < self._at_once:
+            task = asyncio.create_task(self._work())
+            self._working.add(task)
+            task.add_done_callback(self._working.discard)
         return await future
 
     async def _work(self) -> None:
         await asyncio.sleep(self._wait_s)
         while batch := self._next():
-            items = [item for item, _ in batch]
             try:
-                answers = await asyncio.to_thread(self._compute, items)
+                answers = await self._compute([item for item, _ in batch])
             except Exception as error:
                 for _, future in batch:
                     if not future.done():

@@ -23,7 +23,7 @@ BATCH, WAIT_S = 8_192, 0.002
 """A batch holds about so many characters; the first of it waits so long for others when nothing is computed."""
 
 
-def _characters(item: Item) -> int:
+def characters(item: Item) -> int:
     """What an item takes of a batch: its characters, and something for each text."""
     return sum(32 + len(text) for text in item[1])
 
@@ -39,7 +39,7 @@ class EngineDeployment:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self._core: Any = None
-        self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, _characters, BATCH, WAIT_S)
+        self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, characters, BATCH, wait_s=WAIT_S)
         self._looking: asyncio.Task[None] | None = None
         sizes, seconds = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
         self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
@@ -70,13 +70,13 @@ class EngineDeployment:
             with contextlib.suppress(Exception):  # what can go wrong is in the log, and the old version goes on
                 await self.look()
 
-    async def predict(self, item: Item) -> dict[str, Any]:
-        """What a user says of their texts, computed together with whatever others ask."""
-        return await self._batches(item)
+    async def predict(self, items: list[Item]) -> list[dict[str, Any]]:
+        """What each user says of their texts, computed together with whatever others ask."""
+        return await asyncio.gather(*(self._batches(item) for item in items))
 
-    def _compute(self, items: list[Item]) -> list[dict[str, Any]]:
+    async def _compute(self, items: list[Item]) -> list[dict[str, Any]]:
         started, read = time.perf_counter(), self._core.trunk_texts
-        found = self._core.predict(items)
+        found = await asyncio.to_thread(self._core.predict, items)
         self._seconds.observe(time.perf_counter() - started)
         self._batch_texts.observe(sum(len(texts) for _, texts in items))
         self._batch_users.observe(len({user for user, _ in items}))

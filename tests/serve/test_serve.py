@@ -1,4 +1,4 @@
-"""A real Ray Serve on loopback answers from a published bundle."""
+"""A real Ray Serve on loopback: mixed users over HTTP, under load, while versions change and replicas die."""
 
 from __future__ import annotations
 
@@ -7,131 +7,247 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import load
 import numpy as np
 import psutil
 import pytest
+from house import MODEL, said, table_of
+from served import free_port, published
 
-from beholder import pipeline
+from beholder.annotations import Annotations
 from beholder.cluster.local import local_ray
 from beholder.errors import ServeError
-from beholder.experiment import make_experiment
+from beholder.home import home
 from beholder.registry import registry
-from beholder.registry.store import Store
-from beholder.registry.stored import open_stored
+from beholder_serve.access import KeyRing
 from beholder_serve.app import serving
 
 pytestmark = pytest.mark.serve
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+SECONDS = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "8"))
+"""How long a load lasts."""
 
 
 @pytest.fixture(scope="module")
-def champion(tmp_path_factory):
-    """A published champion, `cls`: its home folder, its bundle and its test rows. The Ray it was made on stays up."""
-    experiment = make_experiment(
-        {
-            "name": "served",
-            "source": {
-                "name": "simulated",
-                "texts": "templates",
-                "users": 5,
-                "rows_per_user": 50,
-                "distinct_texts": 80,
-            },
-            "base": "tiny-bert",
-            "methods": {"cls": {"epochs": 1, "max_tokens": 48}, "user-prior": {}},
-            "evaluate": {"reference": "cls", "bootstrap": 20},
-            "register": {"name": "served"},
-        }
-    )
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, local_ray():
-        patch.setenv("BEHOLDER_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # where MLflow left the store of a test before
-        outcome = pipeline.run(experiment)
-        version = registry.find("served")
-        yield home, (registry.store_of(version).uri, registry.bundle_of(version)), outcome.test
+def world(tmp_path_factory):
+    """A home folder in which the model of `house` is the champion, a second version, and a Ray that stays up."""
+    with published(tmp_path_factory.mktemp("home")) as readers, local_ray():
+        run = next((home() / "runs").iterdir())
+        everybody = Annotations.read_parquet(run / "annotations.parquet")
+        table_of(everybody, everybody.users[:3], home() / "new.parquet")
+        said("refresh", MODEL, "--annotations", home() / "new.parquet")
+        yield readers, sorted(set(everybody.texts.tolist()))
 
 
-def test_predictions_over_http_are_the_bundles_own(champion):
-    _, stored, test = champion
+@pytest.fixture(scope="module")
+def place(world):
+    return home()
+
+
+@pytest.fixture(autouse=True)
+def at_home(place, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(place))
+
+
+@pytest.fixture(scope="module")
+def served(world):
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with serving(*stored, "served v1", "127.0.0.1", port), httpx.Client(base_url=url, timeout=30) as client:
-        assert client.get("/healthz").json() == {"status": "ok", "version": "served v1"}
-        texts, users = [*test.texts, "never seen"], [*test.user_ids, "a stranger"]
+    with serving({"model": MODEL, "poll_s": 0.3}, "127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_predictions_over_http_are_the_bundles_own(served, world):
+    """All at once, every request another user: they share batches, and each gets their own answer."""
+    readers, texts = world
+    asked = [(text, [*readers, "a stranger"][number % 7]) for number, text in enumerate(texts[:60])]
+    with httpx.Client(base_url=served, timeout=30) as client, ThreadPoolExecutor(16) as pool:
 
         def ask(pair):
             answer = client.post("/v1/predict", json={"user_id": pair[1], "text": pair[0]})
             assert answer.status_code == 200, answer.text
             return answer.json()
 
-        # All at once, every request another user: they share batches, and each gets their own answer.
-        with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(ask, zip(texts, users, strict=True)))
-        expected = open_stored(stored[1], Store(stored[0])).predict(texts, users)
-        labels = test.task.labels
+        answers = list(pool.map(ask, asked))
+        expected = registry.open_version(registry.find(MODEL, "1")).predict(*zip(*asked, strict=True))
         for row, answer in enumerate(answers):
             (prediction,) = answer["predictions"]
-            assert answer["version"] == "served v1"
-            assert prediction["route"] == expected.routes[row]
-            np.testing.assert_allclose(
-                [prediction["scores"][label] for label in labels], expected.scores[row], atol=1e-5
-            )
-            assert [prediction["decisions"][label] for label in labels] == expected.decisions[row].tolist()
-        many = client.post("/v1/predict", json={"user_id": "u", "texts": ["one", "two", "three"]}).json()
-        assert len(many["predictions"]) == 3
-
-        for body, field in [
-            ({"user_id": "u"}, "text or texts"),
-            ({"user_id": "u", "text": "a", "texts": ["a"]}, "text or texts"),
-            ({"user_id": "", "text": "a"}, "user_id"),
-            ({"user_id": "u", "text": "  "}, "text"),
-            ({"user_id": "u", "text": "a" * 20_000}, "text"),
-            ({"user_id": "u", "texts": ["a"] * 300}, "texts"),
-            ({"user_id": "u", "text": "a", "surprise": 1}, "surprise"),
-        ]:
-            refused = client.post("/v1/predict", json=body)
-            assert refused.status_code == 422 and field in refused.text
-        bad = client.post("/v1/predict", content=b"\xff\xfe not json", headers={"content-type": "application/json"})
-        assert 400 <= bad.status_code < 500
-        assert "/v1/predict" in client.get("/openapi.json").json()["paths"]
-
-        with pytest.raises(ServeError, match="already in use"), serving(*stored, "x", "127.0.0.1", port):
+            assert answer["version"] == f"{MODEL} v1" and prediction["route"] == expected.routes[row]
+            np.testing.assert_allclose(list(prediction["scores"].values()), expected.scores[row], atol=1e-5)
+            assert list(prediction["decisions"].values()) == expected.decisions[row].tolist()
+        assert client.get("/readyz").json()["version"] == f"{MODEL} v1"
+        ids = {client.get("/healthz").headers["x-request-id"] for _ in range(3)}
+        assert len(ids) == 3
+        assert client.get("/").text.startswith("<!doctype html>")
+        with pytest.raises(ServeError, match="already in use"), serving({"model": MODEL}, "127.0.0.1", port_of(served)):
             pass
 
 
+def port_of(url: str) -> int:
+    return int(url.rsplit(":", 1)[1])
+
+
+def asking(world):
+    readers, texts = world
+
+    def ask(number: int):
+        return "/v1/predict", {"user_id": readers[number % len(readers)], "text": texts[number % len(texts)]}
+
+    return ask
+
+
+def judged_by(world, numbers=("1", "2")):
+    """For each version, what it says of what `asking` asks: name -> [readers, texts, labels]."""
+    readers, texts = world
+    found = {}
+    for number in numbers:
+        bundle = registry.open_version(registry.find(MODEL, number))
+        scores = bundle.predict(texts * len(readers), [user for user in readers for _ in texts]).scores
+        found[f"{MODEL} v{number}"] = scores.reshape(len(readers), len(texts), -1)
+    return found
+
+
+def test_a_version_switched_under_load_is_never_mixed_and_nothing_fails(served, world):
+    readers, texts = world
+    expected = judged_by(world)
+    assert np.abs(expected[f"{MODEL} v1"] - expected[f"{MODEL} v2"]).max() > 1e-3
+    stop = threading.Event()
+
+    def switch() -> None:
+        while not stop.wait(1.0):
+            registry.promote(MODEL, 2, force=True)
+            if stop.wait(1.0):
+                break
+            registry.rollback(MODEL)
+
+    switching = threading.Thread(target=switch)
+    switching.start()
+    try:
+        keep = lambda number, answer: (number, answer["version"], list(answer["predictions"][0]["scores"].values()))  # noqa: E731
+        found = load.run(served, asking(world), 32, SECONDS, keep=keep)
+    finally:
+        stop.set()
+        switching.join(60)
+    assert set(found.statuses) == {"200"}, found.statuses
+    assert {version for _, version, _ in found.answers} == set(expected)
+    for number, version, scores in found.answers:
+        of = expected[version][number % len(readers), number % len(texts)]
+        np.testing.assert_allclose(scores, of, atol=1e-5)
+    if registry.find(MODEL).number != 1:
+        registry.rollback(MODEL)
+    until(lambda: httpx.get(f"{served}/readyz").json()["version"] == f"{MODEL} v1")
+
+
+def until(true, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_many_connections_get_answers_or_are_told_to_wait(served, world):
+    found = load.run(served, asking(world), 256, SECONDS)
+    assert set(found.statuses) <= {"200", "429"} and found.statuses["200"] > 100, found.statuses
+
+
+def engines() -> list[psutil.Process]:
+    return [
+        each for each in psutil.process_iter(["cmdline"]) if "beholder:Engine" in " ".join(each.info["cmdline"] or [])
+    ]
+
+
+def test_a_replica_killed_under_load_is_healed_and_others_requests_live(served, world):
+    (engine,) = engines()
+    died = []
+
+    def kill() -> None:
+        time.sleep(1)
+        died.append(time.monotonic())
+        engine.kill()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    found = load.run(served, asking(world), 16, 3, keep=lambda number, answer: time.monotonic())
+    killing.join()
+    while True:  # whoever asks meanwhile is told so, and soon is answered again
+        answer = httpx.post(f"{served}/v1/predict", json={"user_id": "u", "text": "healed?"}, timeout=60)
+        if answer.status_code == 200:
+            break
+        assert answer.status_code in (429, 503), answer.text
+        time.sleep(0.1)
+    healed = time.monotonic() - died[0]
+    assert healed < 30, healed  # it has a base to load; on a quiet machine about 8 s
+    failures = sum(count for status, count in found.statuses.items() if status != "200")
+    assert failures <= 16 and set(found.statuses) <= {"200", "429", "503"}, found.statuses
+    assert len(engines()) == 1
+
+
+def test_what_happened_is_told_to_prometheus(served):
+    time.sleep(11)  # Ray's exporter renews what it says every ten seconds
+    lines = httpx.get(f"{served}/metrics", timeout=30).text.splitlines()
+
+    def total(name: str, *holding: str) -> float:
+        mine = [line for line in lines if line.startswith(f"ray_beholder_{name}{{") and all(h in line for h in holding)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in mine)
+
+    assert total("requests_total", 'route="/v1/predict"', 'status="200"') > 100
+    assert total("answers_total", 'route="cls-u"') > 0
+    assert total("batch_texts_count") > 0 and total("batch_users_sum") >= total("batch_users_count")
+    assert total("request_seconds_count", 'route="/v1/predict"') > 100
+    assert not [line for line in lines if "reader1" in line]
+
+
+def test_enrolment_runs_beside_and_is_quick(served, world):
+    _, texts = world
+    labels = httpx.get(f"{served}/v1/model").json()["labels"]
+    given = [{label: number % 2 == 0 for label in labels} for number in range(20)]
+    judgements = [{"text": text, "labels": mine} for text, mine in zip(texts, given, strict=False)]
+    assert httpx.put(f"{served}/v1/users/new/annotations", json={"judgements": judgements}).json()["total"] == 20
+    started = time.monotonic()
+    answer = httpx.post(f"{served}/v1/users/new/enrol", timeout=60)
+    took = time.monotonic() - started
+    assert answer.status_code == 200, answer.text
+    again = httpx.post(f"{served}/v1/users/new/enrol", timeout=60).json()
+    assert (again["route"], again["gain"]) == (answer.json()["route"], answer.json()["gain"])
+    assert took < 20 and again["seconds"] < took  # 10 s where nothing else runs; the second finds the model open
+    assert httpx.get(f"{served}/v1/users/new").json()["enrolled"]
+    few = httpx.post(f"{served}/v1/users/nobody/enrol", timeout=60)
+    assert few.status_code == 409 and "Traceback" not in few.text
+    assert httpx.delete(f"{served}/v1/users/new", timeout=60).json()["judgements"] == 20
+    assert not httpx.get(f"{served}/v1/users/new").json()["known"]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org"])
-def test_beyond_loopback_nothing_is_served_without_tokens(host, tmp_path):
-    with pytest.raises(ServeError, match="only loopback"), serving(str(tmp_path), "x", "x", host, 8000):
+def test_beyond_loopback_nothing_is_served_without_tokens(host):
+    with pytest.raises(ServeError, match="only loopback"), serving({"model": "x"}, host, 8000):
         pass
 
 
-def test_the_command_serves_the_champion_and_stops_when_told(champion):
+def test_the_command_serves_with_tokens_finishes_what_is_under_way_and_stops(world):
     port = free_port()
-    command = [sys.executable, "-m", "beholder.cli.main", "serve", "--port", str(port)]
-    env = {**os.environ, "BEHOLDER_HOME": str(champion[0])}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "beholder.cli.main", "serve", "--port", str(port), "--tokens"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    token = KeyRing().issue("reader1", ["predict:self"], lifetime())
+    headers = {"authorization": f"Bearer {token}"}
     try:
         deadline = time.monotonic() + 120
         while True:
             assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
             try:
-                health = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2)
-                if health.status_code == 200:
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
                     break
             except httpx.TransportError:
                 pass
             time.sleep(0.5)
-        assert health.json()["version"] == "served v1"
+        assert httpx.post(f"{url}/v1/predict", json={"user_id": "reader1", "text": "a"}).status_code == 401
+        body = {"user_id": "reader1", "text": "a"}
+        assert httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=30).status_code == 200
+        body["user_id"] = "reader2"
+        assert httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=30).status_code == 403
         listening = [
             each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.laddr.port == port
         ]
@@ -140,9 +256,18 @@ def test_the_command_serves_the_champion_and_stops_when_told(champion):
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 0
+    with socket.socket() as asked:
+        assert asked.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_with_nothing_registered_the_command_says_what_to_do(home):
+def lifetime():
+    from datetime import timedelta
+
+    return timedelta(minutes=5)
+
+
+def test_with_nothing_registered_the_command_says_what_to_do(tmp_path):
     command = [sys.executable, "-m", "beholder.cli.main", "serve"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "BEHOLDER_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 2 and "beholder run EXPERIMENT" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -29,6 +29,7 @@ def serve_command(
     tokens: Annotated[bool, typer.Option("--tokens", help="Want an access token: beholder token issue.")] = False,
     replicas: Annotated[int, typer.Option(help="Engines, each with a copy of the base.", min=1)] = 1,
     up_to: Annotated[int | None, typer.Option(help="Add engines with the load, up to so many.", min=1)] = None,
+    sticky: Annotated[bool, typer.Option("--sticky", help="Send a user to the same engine again.")] = False,
     rate: Annotated[float, typer.Option(help="Requests a second of each token, on average.", min=0.01)] = 50.0,
     burst: Annotated[int, typer.Option(help="Requests of a token at once.", min=1)] = 200,
     origin: Annotated[
@@ -51,7 +52,7 @@ def serve_command(
             )
         model = max(names, key=lambda name: registry.versions(name)[0].created)
     found = registry.find(model, version)
-    settings = Settings(tokens=tokens, rate=rate, burst=burst, origins=tuple(origin or ()))
+    settings = Settings(tokens=tokens, rate=rate, burst=burst, origins=tuple(origin or ()), sticky=sticky)
     scale = {"min_replicas": replicas, "max_replicas": up_to} if up_to and up_to > replicas else replicas
 
     def ready() -> None:

@@ -35,7 +35,7 @@ export function swarm(told, place, answer, width, me, chosen, onChoose, tip) {
   rove(svg);
   return element("figure", {},
     element("figcaption", {},
-      element("h3", {}, readable(told.label)),
+      element("h2", {}, readable(told.label)),
       element("p", {}, `${would.toLocaleString("en")} of ${total.toLocaleString("en")} readers would say so`)),
     svg);
 }
