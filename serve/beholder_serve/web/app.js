@@ -132,6 +132,15 @@ function refused(error, work) {
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
+// Do again what was refused; where nothing is known of the model yet, that first.
+function resume() {
+  const work = again || begin;
+  refusing(model || work === begin ? work : async () => {
+    await begin();
+    await work();
+  });
+}
+
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   refusing(see);
@@ -144,10 +153,7 @@ $("text").addEventListener("keydown", (event) => {
 });
 $("retry").addEventListener("click", () => {
   $("problem").hidden = true;
-  refusing(async () => {
-    if (!model) await begin();
-    if (again) await again();
-  });
+  resume();
 });
 $("pair").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -166,10 +172,7 @@ $("pair").addEventListener("submit", (event) => {
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepToken($("token-input").value.trim());
-  refusing(async () => {
-    await begin();
-    if (again && again !== begin) await again();
-  });
+  resume();
 });
 new Judge(() => model, async (who) => {
   me = who;

@@ -65,7 +65,7 @@ export class Judge {
   go(at) {
     this.at = Math.min(Math.max(at, 0), this.texts.length);
     const done = this.at === this.texts.length;
-    $("judgement").hidden = done;
+    for (const id of ["given", "keys", "skip", "next"]) $(id).hidden = done;
     $("back").disabled = this.at === 0;
     const left = LEAST - this.judged.size;
     $("train").disabled = left > 0;
@@ -105,7 +105,7 @@ export class Judge {
   }
 
   key(event) {
-    if ($("judgement").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
+    if ($("given").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
     if (/^[1-9]$/.test(event.key)) {
       const box = $("choices").querySelectorAll("input")[Number(event.key) - 1];
       if (box) box.click();
