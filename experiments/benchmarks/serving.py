@@ -5,14 +5,15 @@
     python experiments/benchmarks/serving.py --full --json          longer, for the record; --soak 600 watches memory
 
 Each is a real Ray Serve on loopback with one replica of the model on MiniLM, asked over HTTP in a closed loop, every
-request by another user. Texts are drawn from a pool of 500, as many readers see the same texts; `distinct` is ours where
-no text comes twice. The peers have no ingress of their own in front (ours has), and answer scores alone.
+request by another user. Texts are drawn from a pool of 500, as many readers see the same texts; `distinct` is ours
+where no text comes twice. The peers have no ingress of their own in front (ours has), and answer scores alone.
 
-ours            users who all have a model of their own; `rps`, `p50_ms`, `p99_ms` at 64 connections, `by_connections` at
-                1, 16, 64 and 256; `distinct_rps` at 64
+ours            users of whom most have a model of their own; `rps`, `p50_ms`, `p99_ms` at 64 connections,
+                `by_connections` at 1, 16, 64 and 256; `distinct_rps` at 64
 global          the same server asked by users it does not know: the model for everybody; `ratio_to_global` is ours to
                 it, the median of runs that take turns; `distinct_ratio_to_global` where no text comes twice
-multiplexed     Ray Serve's own way: `@serve.multiplexed` loads a user's PEFT adapter (at most 32 at once), `@serve.batch`
+multiplexed     Ray Serve's own way: `@serve.multiplexed` loads a user's PEFT adapter (at most 32 at once), and
+                `@serve.batch` makes batches of one adapter
 peft_mixed      PEFT's `adapter_names`: 64 users' adapters loaded before, batches of at most 64 mix them
 half_load       ours at half the requests a second: `half_p50_ms`, `half_p99_ms`
 perspectives_ms, predict_ms   over HTTP, one at a time: what 1,000 users say of a text, and what one says
@@ -68,9 +69,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Ours, then the peers."""
-    from registry import new_run
-
     from beholder.registry import registry
+    from registry import new_run
 
     bundle, rows = bundle_of(arguments.users, home / "made", arguments.top_layers)
     registry.publish(MODEL, bundle, new_run(), {"split_hash": "none", "valid_macro_f1": "0.5"}, "")
@@ -109,6 +109,7 @@ def measured(url: str, arguments: argparse.Namespace, words: list[str]) -> dict[
         }
     pooled = against(url, mine, strangers, arguments.seconds)
     distinct = against(url, asking(words, arguments.users, None), asking(words, None, None), arguments.seconds)
+    load.run(url, mine, 16, 8, first=19 * 10**7)  # the pool's texts are recent again
     half = load.run(url, mine, 64, arguments.seconds, rate=by_connections[64]["rps"] / 2, first=20 * 10**7)
     one = [f"user{number}" for number in range(min(1_000, arguments.users))]
     everybody = turns(

@@ -44,6 +44,19 @@ model, or the one for everybody, which serves whoever is not known, was erased, 
 """
 
 
+REFUSALS = {
+    400: "Cannot be read",
+    401: "No valid token",
+    403: "The token may not do this",
+    408: "The body came too slowly",
+    409: "Cannot be done with what is known so far",
+    413: "Larger than what is read",
+    422: "Says something that cannot be meant",
+    429: "Over the limit; Retry-After says until when",
+    503: "Cannot be answered just now",
+}
+
+
 class BusyError(BeholderError):
     """More is asked than can be answered now."""
 
@@ -92,10 +105,7 @@ def build_app(
         title="beholder",
         description=DESCRIPTION,
         version=__version__,
-        responses={
-            code: {"model": Refusal, "description": what}
-            for code, what in ((401, "No valid token"), (403, "The token may not do this"), (429, "Over the limit"))
-        },
+        responses={code: {"model": Refusal, "description": what} for code, what in REFUSALS.items()},
     )
     app.add_middleware(
         Guard,  # type: ignore[arg-type]
@@ -183,7 +193,7 @@ def build_app(
         """Alive."""
         return Health(status="ok", version="")
 
-    @app.get("/readyz", tags=["probes"], responses={503: {"model": Refusal}})
+    @app.get("/readyz", tags=["probes"])
     async def ready() -> Health:
         """Answering, and which version."""
         return Health(status="ok", version=(await engine.describe())["version"])

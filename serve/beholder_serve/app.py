@@ -84,7 +84,9 @@ class RayEngine:
                 raise _cause(error) from error
             except RayActorError as error:
                 if not left:
-                    raise ClusterError("the engine died while it was asked; another is being started. Ask again.") from error
+                    raise ClusterError(
+                        "the engine died while it was asked; another is being started. Ask again."
+                    ) from error
 
 
 async def as_task(function: Callable[..., Any], *arguments: Any) -> Any:

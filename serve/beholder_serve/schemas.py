@@ -213,8 +213,16 @@ class Health(BaseModel):
     version: str
 
 
+class Problem(BaseModel):
+    """What of a request cannot be read."""
+
+    type: str
+    loc: list[str | int] = Field(description="where: body, path or query, and the way in it")
+    msg: str
+
+
 class Refusal(BaseModel):
     """Why a request was refused: what, where, and what to do."""
 
-    detail: str
+    detail: str | list[Problem]
     request_id: str | None = None

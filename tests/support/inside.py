@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 
 from beholder.feedback import Feedback
@@ -57,3 +62,22 @@ def server(model: str, settings: Settings | None = None) -> tuple[FastAPI, Core]
     core = Core(Followed(model=model), feedback)
     engine = LocalEngine(core)
     return build_app(engine, Desk(model, engine, feedback, here), settings or Settings(), no_metrics), core
+
+
+@contextlib.contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The app behind a real socket; its address."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    try:
+        while not running.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.should_exit = True
+        thread.join(20)
