@@ -7,8 +7,8 @@ One database, SQLite in the home folder or any that SQLAlchemy reaches (`BEHOLDE
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,13 +137,13 @@ class Feedback:
 
     def enrol(self, model: str, foundation: str, user: str, enrolment: Enrolment) -> None:
         """Keep what a user was trained to, in the place of what was kept before."""
-        stamp = hashlib.sha256(enrolment.tensors + os.urandom(16)).hexdigest()
+        stamp = f"{time.time():.3f}-{secrets.token_hex(8)}"
         row = {"model": model, "foundation": foundation, "user_id": user, "stamp": stamp}
         with self._begin() as connection:
             self._upsert(connection, _ENROLMENTS, {**row, "tensors": enrolment.tensors, "facts": dict(enrolment.facts)})
 
     def enrolled(self, model: str, foundation: str) -> dict[str, str]:
-        """Everybody who was enrolled on a foundation -> a stamp that changes when they are enrolled again."""
+        """Everybody who was enrolled on a foundation -> a stamp, another when they are enrolled again. See `when`."""
         chosen = sa.select(_ENROLMENTS.c.user_id, _ENROLMENTS.c.stamp)
         with self._begin() as connection:
             found = connection.execute(chosen.where(self._on(model, foundation)))
@@ -194,6 +194,11 @@ class Feedback:
     @staticmethod
     def _on(model: str, foundation: str) -> sa.ColumnElement[bool]:
         return (_ENROLMENTS.c.model == model) & (_ENROLMENTS.c.foundation == foundation)
+
+
+def when(stamp: str) -> float:
+    """Seconds since 1970 at which somebody was enrolled."""
+    return float(stamp.split("-")[0])
 
 
 def _durable(connection: Any, _: Any) -> None:

@@ -17,6 +17,7 @@ from beholder.bank.shards import update
 from beholder.bases.endpoint import base_of
 from beholder.errors import DataError, RegistryError
 from beholder.evaluation.metrics import decide, macro_f1
+from beholder.feedback import Feedback
 from beholder.files import whole
 from beholder.home import home
 from beholder.methods import Context, Fitted, load_fitted
@@ -33,8 +34,8 @@ KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
 
 
-def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Train the users of a table of new judgements on the champion's global model; publish a candidate.
+def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train users with new judgements on the champion's global model; publish a candidate.
 
     Their earlier judgements are learned from again where the champion's run is kept here. A text is learned from,
     chooses epochs, or is left alone for testing, as the champion's split would have it.
@@ -42,7 +43,7 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
     Args:
         model: a registered model that gives users adapters.
         file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label; of a multiclass task `label`,
-            the class. See `sources.table`.
+            the class. See `sources.table`. None: what users told the served model (`feedback`).
         reporter: told what happens.
 
     Returns:
@@ -59,13 +60,11 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
     if manifest["methods"].get("personal", {}).get("method") not in ("cls-u", "lm-u"):
         raise RegistryError(f"{model} v{champion.number} gives nobody an adapter, so there is none to refresh.")
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
-    if task.kind == "multiclass":
-        source = Table(path=file, kind=task.kind, label_column="label", classes=task.labels)
-    else:
-        source = Table(path=file, labels={name: LabelRule() for name in task.labels}, allow_missing=True)
-    parts, left = _parts(load(source).annotations, manifest, reporter)
+    new = _told(file, model, task)
+    parts, left = _parts(new, manifest, reporter)
     if not len(parts["train"]):
-        raise DataError(f"{file}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
+        where = file or "what users told"
+        raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
     base = base_of(manifest["base"]["name"])
     with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
@@ -112,6 +111,18 @@ def refresh(model: str, file: Path, reporter: Reporter | None = None) -> dict[st
         "shards_rewritten": rewritten,
         "valid_macro_f1": measured,
     }
+
+
+def _told(file: Path | None, model: str, task: Task) -> Annotations:
+    """New judgements, of a table or of the served model's users."""
+    if file is None:
+        told = Feedback().annotations(model, task)
+        if told is None:
+            raise DataError(f"nobody has told {model} anything: PUT /v1/users/ID/annotations, or give --annotations.")
+        return told
+    if task.kind == "multiclass":
+        return load(Table(path=file, kind=task.kind, label_column="label", classes=task.labels)).annotations
+    return load(Table(path=file, labels={name: LabelRule() for name in task.labels}, allow_missing=True)).annotations
 
 
 def _version_page(model: str, old: int, users: int, rows: int, measured: dict[str, float | None]) -> str:

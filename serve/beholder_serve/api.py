@@ -1,7 +1,6 @@
 """The HTTP side of serving: endpoints, who may call them, and what is said when something is refused."""
 
-# No `from __future__ import annotations` here: endpoints are made in a function, where FastAPI could not resolve
-# annotations kept as text.
+from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -82,6 +81,32 @@ class Settings:
     sticky: bool = False
 
 
+_BEARER = HTTPBearer(auto_error=False, description="A token: `beholder token issue`. Not wanted on loopback.")
+
+
+async def caller(request: Request, token: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Caller:
+    """Who asks.
+
+    Raises:
+        AccessError: a token is wanted, and there is none, or it is not valid.
+        HTTPException: it asks too often.
+    """
+    access = request.app.state
+    if not access.settings.tokens:
+        return OPEN
+    if token is None:
+        raise AccessError("a token is wanted: Authorization: Bearer TOKEN. Issue one with: beholder token issue")
+    found = access.keys.verify(token.credentials)
+    wait = access.limit.wait(found.token_id)
+    if wait > 0:
+        raise HTTPException(429, "over this token's limit.", {"Retry-After": str(max(1, round(wait + 0.5)))})
+    return found
+
+
+Asking = Annotated[Caller, Depends(caller)]
+Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=["Annotator1"])]
+
+
 def build_app(
     engine: Engine,
     desk: Desk,
@@ -121,22 +146,8 @@ def build_app(
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
         )
-    keys, limit = KeyRing(), RateLimit(settings.rate, settings.burst)
-    bearer = HTTPBearer(auto_error=False, description="A token: `beholder token issue`. Not wanted on loopback.")
-
-    async def caller(token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
-        if not settings.tokens:
-            return OPEN
-        if token is None:
-            raise AccessError("a token is wanted: Authorization: Bearer TOKEN. Issue one with: beholder token issue")
-        found = keys.verify(token.credentials)
-        wait = limit.wait(found.token_id)
-        if wait > 0:
-            raise HTTPException(429, "over this token's limit.", {"Retry-After": str(max(1, round(wait + 0.5)))})
-        return found
-
-    Asking = Annotated[Caller, Depends(caller)]  # noqa: N806 - a type
-    Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=["Annotator1"])]  # noqa: N806
+    app.state.settings = settings
+    app.state.keys, app.state.limit = KeyRing(), RateLimit(settings.rate, settings.burst)
 
     # What is asked most, and what is largest, is put into JSON as it comes: it was made here, and needs no second look.
     @app.post("/v1/predict", tags=["views"], response_model=PredictResponse)

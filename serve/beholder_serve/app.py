@@ -32,6 +32,7 @@ from beholder_serve.engine import BATCH, EngineDeployment, Item, characters
 APPLICATION = "beholder"
 TRIES = 3
 """How often an engine is asked that dies meanwhile."""
+STICKY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray's own access log names paths, and they name users."""
 
@@ -116,7 +117,11 @@ class Ingress:
         logging.getLogger("beholder.requests").setLevel(logging.INFO)
         self._settings, self._engine = settings, RayEngine(engine, settings.sticky)
         self._desk = Desk(model, self._engine, Feedback(), as_task)
-        self._requests = Counter("beholder_requests_total", "requests answered", ("route", "method", "status"))
+        self._requests = Counter(
+            "beholder_requests_total",
+            "requests answered",
+            ("route", "method", "status"),  # type: ignore[arg-type]
+        )
         bounds = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30]
         self._seconds = Histogram("beholder_request_seconds", "to answer a request", bounds, ("route",))
 
@@ -165,9 +170,7 @@ def application(
     if isinstance(replicas, dict):
         scale = {"autoscaling_config": {"target_ongoing_requests": 64, **replicas}}
     if settings.sticky:
-        scale["request_router_config"] = RequestRouterConfig(
-            request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-        )
+        scale["request_router_config"] = RequestRouterConfig(request_router_class=STICKY)  # type: ignore[arg-type]
     engine = EngineDeployment.options(
         user_config=followed, ray_actor_options={"num_cpus": 1, "num_gpus": gpu}, max_queued_requests=2_048, **scale
     )

@@ -19,7 +19,7 @@ from beholder.annotations import Annotations, text_key
 from beholder.bank.layers import Tensors
 from beholder.enrolment import tensors_of
 from beholder.errors import BeholderError, ServeError
-from beholder.feedback import Feedback
+from beholder.feedback import Feedback, when
 from beholder.home import home
 from beholder.registry import registry, stored
 from beholder_serve.scoring import Answers, Scorer
@@ -230,6 +230,7 @@ class Core:
             enrolled=lambda user: self._row(scorer, user),
             trunk_mb=self.followed.trunk_mb,
             rows_mb=self.followed.rows_mb,
+            made=stored.made(registry.bundle_of(version)),
         )
         if "endpoint" not in bundle.manifest["base"]:  # there it would cost
             some = [*bundle.users[:2], ""]
@@ -241,8 +242,16 @@ class Core:
         return list(dict.fromkeys([*scorer.bundle.users, *self._enrolled]))
 
     def _read_enrolled(self, scorer: Scorer) -> None:
-        """Who was enrolled, or erased, since the last look, by whichever engine."""
-        now = self.feedback.enrolled(self.followed.model, scorer.bundle.foundation)
+        """Who was enrolled, or erased, since the last look, by whichever engine.
+
+        A version that knows a user and is younger than their enrolment has taken in what they said (`refresh`).
+        """
+        told = self.feedback.enrolled(self.followed.model, scorer.bundle.foundation)
+        now = {
+            user: stamp
+            for user, stamp in told.items()
+            if when(stamp) > scorer.made or not scorer.bundle.user_row(user)["known"]
+        }
         for user in {user for user in now.keys() | self._enrolled.keys() if now.get(user) != self._enrolled.get(user)}:
             scorer.forget(user)
         self._enrolled = now

@@ -41,11 +41,11 @@ class EngineDeployment:
         self._core: Any = None
         self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, characters, BATCH, wait_s=WAIT_S)
         self._looking: asyncio.Task[None] | None = None
-        sizes, seconds = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
+        sizes, seconds = [2.0**power for power in range(10)], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
         self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
         self._batch_users = Histogram("beholder_batch_users", "distinct users in a batch", sizes)
         self._seconds = Histogram("beholder_batch_seconds", "to answer a batch", seconds)
-        self._answers = Counter("beholder_answers_total", "answers by route", ("route", "version"))
+        self._answers = Counter("beholder_answers_total", "answers by route", ("route", "version"))  # type: ignore[arg-type]
         self._fallbacks = Counter(
             "beholder_fallbacks_total", "answers of the global model where a user's own was unreadable"
         )

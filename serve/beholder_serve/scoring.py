@@ -56,12 +56,20 @@ class Scorer:
 
     Attributes:
         trunk_texts: how many texts the trunk has read.
+        made: when the bundle was, in seconds since 1970.
     """
 
     def __init__(
-        self, bundle: Bundle, version: str, *, enrolled: Enrolled = nobody, trunk_mb: int = 64, rows_mb: int = 64
+        self,
+        bundle: Bundle,
+        version: str,
+        *,
+        enrolled: Enrolled = nobody,
+        trunk_mb: int = 64,
+        rows_mb: int = 64,
+        made: float = 0.0,
     ) -> None:
-        self.bundle, self.version, self.enrolled, self.trunk_texts = bundle, version, enrolled, 0
+        self.bundle, self.version, self.enrolled, self.made, self.trunk_texts = bundle, version, enrolled, made, 0
         personal = bundle.personal
         self._bank: FittedPersonal | None = None
         if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from house import MODEL, said, settings, table_of
+from servers import postgres
 
 from beholder import pipeline
-from beholder.annotations import Annotations
+from beholder.annotations import Annotations, Task
 from beholder.enrolment import train_user
 from beholder.erasure import erase_everywhere
-from beholder.errors import MethodError, RegistryError
+from beholder.errors import DataError, FeedbackError, MethodError, RegistryError
 from beholder.experiment import make_experiment
-from beholder.feedback import Feedback
+from beholder.feedback import Enrolment, Feedback
+from beholder.refresh import refresh
 from beholder.registry import registry
 from beholder.registry.store import Store
 from beholder_serve.core import Core, Followed
@@ -211,6 +215,38 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     assert not core.user("a newcomer")["known"] and feedback.count(MODEL, "a newcomer") == 0
 
 
+def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome):
+    labels = outcome.test.task.labels
+    feedback, foundation = core.feedback, registry.open_version(registry.find(MODEL)).foundation
+    rows = judged(outcome, max(outcome.test.users), 24)
+    told = [
+        (f"{text} indeed", {label: bool(given) for label, given in zip(labels, row, strict=True)})
+        for text, row in zip(rows.texts, rows.labels, strict=True)
+    ]
+    with pytest.raises(DataError, match="nobody has told"):
+        refresh(MODEL, None)
+    feedback.put(MODEL, "a newcomer", told)
+    kept = feedback.annotations(MODEL, outcome.test.task, "a newcomer")
+    feedback.enrol(MODEL, foundation, "a newcomer", train_user(registry.open_version(registry.find(MODEL)), kept))
+    core.look()
+    assert core.user("a newcomer")["enrolled"]
+    time.sleep(1.1)  # bundles are dated to the second
+    found = said("refresh", MODEL, "--feedback")
+    assert found["users"] == 1
+    before = registry.find(MODEL).number
+    registry.promote(MODEL, found["version"], force=True)
+    assert core.look() and registry.open_version(registry.find(MODEL)).foundation == foundation
+    mine = core.user("a newcomer")
+    assert mine["known"] and not mine["enrolled"] and core.describe()["enrolled"] == 0
+    assert registry.find(MODEL).number != before
+    registry.rollback(MODEL)
+    core.look()
+    assert core.user("a newcomer")["enrolled"]  # this version does not know them
+    erase_everywhere("a newcomer")
+    core.look()
+    assert not core.user("a newcomer")["known"]
+
+
 def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
     bundle = registry.open_version(registry.find(MODEL))
     user = sorted(bundle.on_personal)[-1]
@@ -261,6 +297,46 @@ def test_recent_things_stay_within_their_bytes():
     kept.drop("not there")
     kept.clear()
     assert kept.used == 0 and len(kept) == 0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'kept.db'}"
+        return
+    with postgres(tmp_path / "postgres.log") as url:
+        yield url.replace("postgresql://", "postgresql+psycopg://")
+
+
+def test_feedback_in_any_database(database):
+    """What is said last counts; an enrolment takes the place of the one before; erased is erased."""
+    feedback = Feedback(database)
+    assert feedback.put("m", "u", [("a", {"x": True}), ("b", {"x": False}), ("A ", {"x": False, "y": True})]) == 2
+    assert feedback.put("m", "v", [("a", {"y": True})]) == 1
+    other = Feedback(database)  # as another process has it
+    rows = other.annotations("m", Task(("x", "y")))
+    assert sorted(zip(rows.user_ids, rows.texts, strict=True)) == [("u", "A "), ("u", "b"), ("v", "a")]
+    assert np.isnan(rows.labels).sum() == 2
+    assert other.annotations("m", Task(("z",))) is None and other.annotations("n", Task(("x",))) is None
+    for content in (b"one", b"two"):
+        feedback.enrol("m", "f", "u", Enrolment(content, {"route": "personal", "gain": 0.5}))
+    assert other.enrolment("m", "f", "u") == Enrolment(b"two", {"route": "personal", "gain": 0.5})
+    assert set(other.enrolled("m", "f")) == {"u"} and other.enrolled("m", "another") == {}
+    assert other.erase("u") == 2 and other.erase("u") == 0
+    assert feedback.count("m", "u") == 0 and feedback.count("m", "v") == 1 and feedback.enrolled("m", "f") == {}
+    with feedback._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE judgements")
+    with pytest.raises(FeedbackError) as refused:
+        feedback.put("m", "secret person", [("secret text", {"x": True})])
+    assert "secret" not in str(refused.value) and "Nothing of this request was kept" in str(refused.value)
+
+
+def test_a_database_that_is_not_there_is_one_line():
+    for url in ("postgresql+psycopg://nobody:secret@127.0.0.1:9/x", "sqlite:////proc/nothing/x.db", "nonsense"):
+        with pytest.raises(FeedbackError, match="Check BEHOLDER_FEEDBACK") as refused:
+            Feedback(url)
+        assert "secret" not in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
 def test_feedback_outlives_the_process_and_says_what_is_wrong(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, ready: Callable[[], bool], user: str | None = None, **env) -> Iterator[None]:
+def running(
+    command: list[str],
+    log: Path,
+    ready: Callable[[], bool],
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+    **env,
+) -> Iterator[None]:
     """A server, from when it is ready until the block ends."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -39,7 +47,7 @@ def running(command: list[str], log: Path, ready: Callable[[], bool], user: str 
                 time.sleep(0.1)
             yield
         finally:
-            process.terminate()
+            process.send_signal(stop)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -92,7 +100,7 @@ def postgres(log: Path) -> Iterator[str]:
         made = [postgres_tool("initdb"), "-D", data, "-U", "beholder", "--auth=trust", "--no-sync"]
         subprocess.run(made, user=user, check=True, capture_output=True, cwd=temporary)
         server = [postgres_tool("postgres"), "-D", data, "-p", str(port), "-k", temporary, "-h", "127.0.0.1"]
-        with running([*server, "-c", "fsync=off"], log, lambda: listens(port), user):
+        with running([*server, "-c", "fsync=off"], log, lambda: listens(port), user, signal.SIGINT):
             yield f"postgresql://beholder@127.0.0.1:{port}/postgres"
 
 

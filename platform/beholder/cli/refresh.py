@@ -18,16 +18,21 @@ def add_to(app: typer.Typer) -> None:
 def refresh_command(
     model: Annotated[str, typer.Argument(help="A registered model's name.")],
     annotations: Annotated[
-        Path, typer.Option(help="A table with columns text, user_id and one of 0 and 1 for each label.")
-    ],
+        Path | None, typer.Option(help="A table with columns text, user_id and one of 0 and 1 for each label.")
+    ] = None,
+    feedback: Annotated[bool, typer.Option("--feedback", help="What users told the served model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Train the users of a table of new judgements, and publish a candidate in which only their adapters differ.
+    """Train users with new judgements, and publish a candidate in which only their adapters differ.
 
     Example: beholder refresh convabuse-minilm --annotations new.parquet
     """
+    from beholder.errors import DataError
     from beholder.refresh import refresh
+
+    if (annotations is None) != feedback:
+        raise DataError("give either --annotations FILE or --feedback.")
 
     with RunReporter(quiet).live() as reporter:
         found = refresh(model, annotations, reporter)

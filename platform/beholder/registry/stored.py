@@ -24,6 +24,11 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
+def made(bundle: str) -> float:
+    """Seconds since 1970 at which a bundle got its id."""
+    return datetime.strptime(bundle[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+
+
 def keep(folder: Path, store: Store) -> str:
     """Put a bundle that `write_bundle` wrote into a store; returns its id there.
 
