@@ -11,30 +11,13 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from house import MODEL, settings
+from house import MODEL
 from inside import server
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 
 LABEL = re.compile(r"[a-z_]+")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder, pipeline.run(make_experiment(settings()))
-
-
-@pytest.fixture
-def outcome(world, monkeypatch):
-    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
-    return world[1]
 
 
 class Client:

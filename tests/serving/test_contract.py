@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 import schemathesis
-from house import MODEL, settings
+from house import MODEL
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis.errors import Unsatisfiable
@@ -15,18 +15,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
 from beholder_serve.client import Client, RefusedError
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder, pipeline.run(make_experiment(settings()))
 
 
 @pytest.fixture

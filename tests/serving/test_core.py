@@ -6,15 +6,13 @@ import time
 
 import numpy as np
 import pytest
-from house import MODEL, said, settings, table_of
+from house import MODEL, said, table_of
 from servers import postgres
 
-from beholder import pipeline
 from beholder.annotations import Annotations, Task
 from beholder.enrolment import train_user
 from beholder.erasure import erase_everywhere
 from beholder.errors import DataError, FeedbackError, MethodError, RegistryError
-from beholder.experiment import make_experiment
 from beholder.feedback import Enrolment, Feedback
 from beholder.refresh import refresh
 from beholder.registry import registry
@@ -23,22 +21,6 @@ from beholder_serve.core import Core, Followed
 from beholder_serve.recent import Recent
 from beholder_serve.scoring import Scorer
 from beholder_serve.texts import most_informative
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A home folder with one published version, and what its run found."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder, pipeline.run(make_experiment(settings()))
-
-
-@pytest.fixture
-def outcome(world, monkeypatch):
-    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
-    return world[1]
 
 
 @pytest.fixture
