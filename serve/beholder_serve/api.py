@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from beholder import __version__
-from beholder.errors import BeholderError, FeedbackError, MethodError, ServeError
+from beholder.errors import BeholderError, MethodError, ServeError
 from beholder_serve.access import OPEN, AccessError, Caller, KeyRing, RateLimit
 from beholder_serve.desk import Desk, Engine
 from beholder_serve.guard import Guard, Observe
@@ -230,6 +230,16 @@ class ForbiddenError(BeholderError):
     """A caller who is known may not do this."""
 
 
+STATUSES: dict[type[BeholderError], tuple[int, dict[str, str]]] = {
+    AccessError: (401, {"WWW-Authenticate": "Bearer"}),
+    ForbiddenError: (403, {}),
+    MethodError: (409, {}),
+    ServeError: (422, {}),
+    BusyError: (429, {"Retry-After": "1"}),
+}
+"""What HTTP says of a refusal, and with which headers; 503 of all others."""
+
+
 def _may(allowed: bool, what: str, scope: str) -> None:
     if not allowed:
         raise ForbiddenError(f"this token may not {what}; it takes the scope {scope}.")
@@ -243,20 +253,6 @@ def _unreadable(request: Request, error: Any) -> JSONResponse:
 
 def _said(request: Request, error: Any) -> JSONResponse:
     """What beholder refuses, as HTTP says it."""
-    headers: dict[str, str] = {}
-    if isinstance(error, AccessError):
-        status, headers = 401, {"WWW-Authenticate": "Bearer"}
-    elif isinstance(error, ForbiddenError):
-        status = 403
-    elif isinstance(error, BusyError):
-        status, headers = 429, {"Retry-After": "1"}
-    elif isinstance(error, MethodError):
-        status = 409
-    elif isinstance(error, FeedbackError):
-        status = 503
-    elif isinstance(error, ServeError):
-        status = 422
-    else:
-        status = 503
+    status, headers = next((said for kind, said in STATUSES.items() if isinstance(error, kind)), (503, {}))
     said = Refusal(detail=str(error), request_id=getattr(request.state, "request_id", None))
     return JSONResponse(said.model_dump(), status, headers)

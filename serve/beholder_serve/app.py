@@ -155,16 +155,13 @@ async def exported() -> str:
     return "\n".join(lines) + "\n"
 
 
-def application(
-    followed: dict[str, Any], settings: Settings, replicas: int | dict[str, int] = 1, gpu: float = 0
-) -> Any:
+def application(followed: dict[str, Any], settings: Settings, replicas: int | dict[str, int] = 1) -> Any:
     """The Serve application.
 
     Args:
         followed: see `core.Followed`.
         settings: see `api.Settings`.
         replicas: engines; or `{min_replicas: , max_replicas: }`, and Serve adds and removes them with the load.
-        gpu: share of a GPU each engine has.
     """
     scale: dict[str, Any] = {"num_replicas": replicas}
     if isinstance(replicas, dict):
@@ -172,7 +169,7 @@ def application(
     if settings.sticky:
         scale["request_router_config"] = RequestRouterConfig(request_router_class=STICKY)  # type: ignore[arg-type]
     engine = EngineDeployment.options(
-        user_config=followed, ray_actor_options={"num_cpus": 1, "num_gpus": gpu}, max_queued_requests=2_048, **scale
+        user_config=followed, ray_actor_options={"num_cpus": 1}, max_queued_requests=2_048, **scale
     )
     ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
     return ingress.bind(engine.bind(), followed["model"], settings)

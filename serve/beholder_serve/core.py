@@ -72,9 +72,10 @@ class Core:
         self.refused: dict[tuple[str, ...], tuple[str, float]] = {}
         self._looking = threading.Lock()
         self._enrolled: dict[str, str] = {}
-        self._key, self._scorer = self._load(self._newest())
-        self._texts: tuple[str, list[str]] | None = None
-        self._read_enrolled(self._scorer)
+        self._key: tuple[str, ...] = ()
+        self._scorer: Scorer
+        self._texts: tuple[str, list[str]] | None
+        self._switch(self._newest())
 
     @property
     def version(self) -> str:
@@ -95,8 +96,7 @@ class Core:
         before, self.followed = self.followed, followed
         try:
             with self._looking:
-                self._key, self._scorer = self._load(self._newest())
-                self._read_enrolled(self._scorer)
+                self._switch(self._newest())
         except BeholderError:
             self.followed = before
             raise
@@ -112,20 +112,18 @@ class Core:
                 if found[0] == self._key or self._lately_refused(found[0]):
                     self._read_enrolled(self._scorer)
                     return False
-            except BeholderError as error:  # the registry cannot be reached: go on with what there is
-                log.warning("cannot see whether there is another version: %s", error)
+            except Exception as error:  # registry or database cannot be reached: go on with what there is
+                log.warning("cannot see whether there is another version: %s", _one_line(error))
                 return False
             try:
-                key, scorer = self._load(found)
-                self._read_enrolled(scorer)
+                self._switch(found)
             except Exception as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = _one_line(error)
                 self.refused[found[0]] = (reason, time.monotonic())
                 log.error(
                     "%s v%d is not served, %s stays: %s", self.followed.model, found[1].number, self.version, reason
                 )
                 return False
-            self._key, self._scorer, self._texts = key, scorer, None
             return True
 
     def predict(self, items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -221,7 +219,8 @@ class Core:
         store, bundle = registry.store_of(version), registry.bundle_of(version)
         return (str(version.number), store.uri, bundle, store.seal(bundle)), version
 
-    def _load(self, found: tuple[tuple[str, ...], registry.Version]) -> tuple[tuple[str, ...], Scorer]:
+    def _switch(self, found: tuple[tuple[str, ...], registry.Version]) -> None:
+        """Load what was found, ask it once, and put it in the place of what is served; all stays where that fails."""
         key, version = found
         bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version))
         scorer = Scorer(
@@ -236,7 +235,8 @@ class Core:
             some = [*bundle.users[:2], ""]
             if not np.isfinite(scorer.bundle.predict(["A text to begin with."] * len(some), some).scores).all():
                 raise ServeError(f"{scorer.version}: its scores are no numbers.")
-        return key, scorer
+        self._read_enrolled(scorer)
+        self._key, self._scorer, self._texts = key, scorer, None
 
     def _readers(self, scorer: Scorer) -> list[str]:
         return list(dict.fromkeys([*scorer.bundle.users, *self._enrolled]))
@@ -285,6 +285,10 @@ def _telling(scorer: Scorer) -> tuple[str, list[str]]:
         return "", []
     scores = scorer.bundle.personal.score_all(some, judges)
     return f"training texts of {manifest['experiment']}", [some[each] for each in most_informative(scores, 50)]
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _plain(labels: Sequence[str], answers: Answers) -> list[dict[str, Any]]:

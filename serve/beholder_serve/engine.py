@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -67,8 +66,7 @@ class EngineDeployment:
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(self._core.followed.poll_s)
-            with contextlib.suppress(Exception):  # what can go wrong is in the log, and the old version goes on
-                await self.look()
+            await self.look()  # raises nothing: what goes wrong is in the log, and the old version goes on
 
     async def predict(self, items: list[Item]) -> list[dict[str, Any]]:
         """What each user says of their texts, computed together with whatever others ask."""

@@ -103,6 +103,7 @@ class Guard:
         if int(length) > self._max_bytes:
             return too_large
         pieces: list[bytes] = []
+        came = 0
         try:
             async with asyncio.timeout(self._body_s):
                 while True:
@@ -110,7 +111,8 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         return 400, "the connection was closed before the body was whole."
                     pieces.append(message.get("body", b""))
-                    if sum(map(len, pieces)) > self._max_bytes:
+                    came += len(pieces[-1])
+                    if came > self._max_bytes:
                         return too_large
                     if not message.get("more_body", False):
                         return b"".join(pieces)

@@ -19,26 +19,20 @@ from beholder.bank.layers import Tensors
 from beholder.errors import BeholderError
 from beholder.evaluation.metrics import decide
 from beholder.methods.personal import FittedPersonal
-from beholder.registry.bundle import Bundle
+from beholder.registry.bundle import Bundle, Predictions
 from beholder_serve.recent import Recent
 
 MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What users say of texts, row by row.
+class Answers(Predictions):
+    """What users say of texts, row by row, and whether that is theirs.
 
     Attributes:
-        scores: float32 [rows, labels] in 0..1.
-        decisions: bool [rows, labels].
-        routes: the arm that answered each row.
         fallback: bool [rows], whether the user has a model of their own that could not be read.
     """
 
-    scores: NDArray[np.float32]
-    decisions: NDArray[np.bool_]
-    routes: list[str]
     fallback: NDArray[np.bool_]
 
 
@@ -75,7 +69,8 @@ class Scorer:
         if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:
             self._bank = personal
         self._states: Recent[str, Tensor] = Recent(trunk_mb * MEGABYTE, _bytes)
-        self._rows: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, lambda row: sum(map(_bytes, row.values())))
+        self._rows: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, _row_bytes)
+        self._own: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, _row_bytes)  # of those who were enrolled
 
     @property
     def arms(self) -> Mapping[str, str]:
@@ -83,8 +78,8 @@ class Scorer:
         return {part: method["arm"] for part, method in self.bundle.manifest["methods"].items()}
 
     def forget(self, user: str) -> None:
-        """Read a user's row anew when they are next asked for."""
-        self._rows.drop(user)
+        """Read an enrolled user's row anew when they are next asked for."""
+        self._own.drop(user)
 
     def predict(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
         """What each row's user says of its text."""
@@ -127,20 +122,25 @@ class Scorer:
         unread = np.zeros(len(names), dtype=np.bool_)
         wanted: list[int] = []
         for position, name in enumerate(names):
-            kept = self._rows.get(name)
-            if kept is None:
-                kept = self.enrolled(name)
-                if kept is None:
-                    if name in self.bundle.on_personal:
-                        wanted.append(position)
-                    continue
-                self._rows.put(name, kept)
-            rows[position] = kept or None
+            own = self._enrolled_row(name)
+            if own is not None:
+                rows[position] = own or None
+            elif name in self.bundle.on_personal:
+                rows[position] = self._rows.get(name)
+                if rows[position] is None:
+                    wanted.append(position)
         for position, row in zip(wanted, self._rows_of(bank, [names[each] for each in wanted]), strict=True):
             rows[position], unread[position] = row, row is None
             if row is not None:
                 self._rows.put(names[position], row)
         return rows, unread
+
+    def _enrolled_row(self, name: str) -> Tensors | None:
+        """See `Enrolled`; what was read lately is not read again."""
+        row = self._own.get(name)
+        if row is None and (row := self.enrolled(name)) is not None:
+            self._own.put(name, row)
+        return row
 
     def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[Tensors | None]:
         """Rows of users who have one; None where it cannot be read."""
@@ -160,7 +160,7 @@ class Scorer:
         bank = self._bank
         if bank is None:
             return self.predict([text] * len(users), users)
-        own = {user: row for user in users if (row := self.enrolled(user)) is not None}
+        own = {user: row for user in users if (row := self._enrolled_row(user)) is not None}
         plain = [user for user in users if user in self.bundle.on_personal and user not in own]
         alone = [user for user, row in own.items() if row]
         shared = self.predict([text], [""])
@@ -200,6 +200,10 @@ def _fill(answers: Answers, at: Sequence[int], some: Answers) -> None:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _row_bytes(row: Tensors) -> int:
+    return 256 + sum(map(_bytes, row.values()))  # an empty one takes something, too
 
 
 def _stacked(rows: Sequence[Tensors | None], bank: FittedPersonal) -> Tensors:

@@ -10,30 +10,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from house import MODEL, content, said, settings, table_of
+from house import MODEL, content, said, table_of
 
-from beholder import pipeline
 from beholder.annotations import Annotations
 from beholder.errors import RegistryError
-from beholder.experiment import make_experiment
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A home folder with one published version, and what its run found."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder, pipeline.run(make_experiment(settings()))
-
-
-@pytest.fixture
-def outcome(world, monkeypatch):
-    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
-    return world[1]
 
 
 def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):

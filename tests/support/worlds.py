@@ -1,0 +1,25 @@
+"""A home folder with one published version: fixtures for each file of tests that asks for them."""
+
+from __future__ import annotations
+
+import pytest
+from house import settings
+
+from beholder import pipeline
+from beholder.experiment import make_experiment
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The folder, and what the run found."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder, pipeline.run(make_experiment(settings()))
+
+
+@pytest.fixture
+def outcome(world, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
+    return world[1]
