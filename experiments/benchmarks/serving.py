@@ -228,11 +228,11 @@ def ours() -> Iterator[str]:
 @contextlib.contextmanager
 def on_serve(application: Any) -> Iterator[str]:
     """A peer on Ray Serve; its address."""
-    from beholder.cluster.local import local_ray
+    from beholder.cluster.local import on_ray
     from beholder_serve.app import LOGGING
 
     port = free_port()
-    with local_ray():
+    with on_ray():
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=LOGGING)
         serve.run(application, name="peer", route_prefix="/", logging_config=LOGGING)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beholder.bases.endpoint import Endpoint
 from beholder.configuration import build
@@ -59,13 +59,31 @@ class Register(_Section):
 
 
 class Cluster(_Section):
-    """How many Ray Train workers share the arms, and whether they have a GPU each.
+    """On how many Ray Train workers, and what each of them has. Nothing of this changes what comes out.
 
-    With 0 workers arms are fitted in this very process: a small run starts 15 seconds sooner, and a debugger sees it.
+    `workers`: processes that share the arms and the blocks of users; `[FEWEST, MOST]` takes nodes as they come and lets
+    them go. With 0 workers arms are fitted in this very process: a small run starts 15 seconds sooner, and a debugger
+    sees it. `use_gpu`: a GPU for each, `auto` where there is one; `gpus_per_worker`: how much of one, 0.25 puts four
+    workers on a GPU. `cpus_per_worker`: an equal share of all there are, where left out. `data_parallel`: arms that
+    train the base do so on all workers at once, each a share of every batch.
     """
 
-    workers: int = Field(default=1, ge=0)
+    workers: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
     use_gpu: bool | Literal["auto"] = "auto"
+    gpus_per_worker: float = Field(default=1.0, gt=0)
+    cpus_per_worker: int | None = Field(default=None, ge=1)
+    data_parallel: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Cluster:
+        if self.range[0] > self.range[1]:
+            raise ValueError(f"workers: [FEWEST, MOST], got {list(self.range)}")
+        return self
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Workers at least and at most."""
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
 
 
 @dataclass(frozen=True)
@@ -141,11 +159,11 @@ class Experiment(_Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all settings of a run: the same file with the same overrides is the same run.
+        """SHA-256 of all settings of a run: the same file with the same overrides is the same run, wherever it runs.
 
         What is measured of forgetting changes nothing that is fitted, and has keys of its own.
         """
-        written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting"})
+        written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:

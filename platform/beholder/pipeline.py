@@ -27,6 +27,7 @@ from beholder.bases import BaseFacts, facts_of
 from beholder.bases.endpoint import Endpoint, base_name, plain_base
 from beholder.bases.forms import advice, require_form
 from beholder.bases.loading import weights_checksum
+from beholder.cluster.shared import require_shared, run_of
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.errors import BeholderError, DataError
 from beholder.evaluation import figures, report
@@ -41,7 +42,7 @@ from beholder.registry.bundle import Bundle
 from beholder.routing import Routing, find_routing
 from beholder.sources import Loaded, load
 from beholder.splits import Split, split
-from beholder.tracking import tracking_uri
+from beholder.tracking import page_of, tracking_uri
 
 
 class Reporter(Protocol):
@@ -156,6 +157,7 @@ def run(
     """
     reporter = reporter or Silent()
     clock = _Clock()
+    require_shared(tracking_uri())
     with clock.phase("set-up"):
         prepared = prepare(experiment, on_bad_rows)
         annotations, parts = prepared.annotations, prepared.split
@@ -175,6 +177,7 @@ def run(
     with clock.phase("fit"):
         pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
         shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
+        run_of(folder).drop(working_folder(folder).name)
     fitted_now = {job.name: done(job.name, folder) for job in pending}
     clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
     with clock.phase("evaluation"):
@@ -191,8 +194,9 @@ def run(
                 experiment, folder, routing, bundle, prepared.part("valid"), found, facts, run_id, reporter.say
             )
     whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
-    whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri()}
+    whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
     write_json(folder / "results.json", whole)
+    run_of(folder).keep(".")
     return Outcome(folder, whole, bundle, prepared.part("test"), clock.seconds)
 
 
@@ -258,6 +262,7 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
     folder = home() / "runs" / f"{experiment.name}-{experiment.digest[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        run_of(folder).fetch("methods", "scores", "forgetting")  # what another machine began
         if fresh:
             shutil.rmtree(working_folder(folder), ignore_errors=True)
             for job in prepared.jobs:
@@ -289,19 +294,11 @@ def _fit(
             reporter.say(f"{job.name}: finished before with the same inputs, kept")
     measures = plan.pending(folder, {job.name for job in pending}) if plan else ()
     cluster = experiment.cluster
-    fit_arms(
-        FitJob(
-            str(folder),
-            pending,
-            plain_base(experiment.base),
-            experiment.seed,
-            cluster.workers,
-            cluster.use_gpu,
-            measures,
-        ),
-        reporter.step,
-        reporter.say,
-    )
+    trained = tuple(job.name for job in pending if job.settings.trains and not job.settings.in_blocks)
+    together = trained if cluster.data_parallel and cluster.range[1] > 1 else ()
+    base, copy = plain_base(experiment.base), run_of(folder).uri
+    fit = FitJob(str(folder), pending, base, experiment.seed, cluster, measures, together, copy)
+    fit_arms(fit, reporter.step, reporter.say)
     return pending, measures
 
 

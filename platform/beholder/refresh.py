@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from beholder.annotations import Annotations, Task, normalise
 from beholder.bank.shards import update
 from beholder.bases.endpoint import base_of
+from beholder.cluster.shared import run_of
 from beholder.errors import DataError, RegistryError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.feedback import Feedback
@@ -155,7 +156,9 @@ def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations
 
     None where that run is not kept here.
     """
-    file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
+    folder = home() / "runs" / str(manifest["run"])
+    run_of(folder).fetch("annotations.parquet")
+    file = folder / "annotations.parquet"
     if not file.is_file():
         return None
     kept = Annotations.read_parquet(file)

@@ -142,6 +142,14 @@ def log_run(
     return parent
 
 
+def page_of(run_id: str) -> str | None:
+    """The address of a run's page, where MLflow is a server."""
+    uri = tracking_uri().rstrip("/")
+    if not uri.startswith(("http://", "https://")):
+        return None
+    return f"{uri}/#/experiments/{client().get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
 def register_prompt(name: str, template: str | list[dict[str, str]], tags: Mapping[str, str]) -> dict[str, str]:
     """Put a prompt into MLflow's Prompt Registry, unless it is there: the version with the same tag `digest`.
 

@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 
 from beholder import __version__
 from beholder.bases.endpoint import base_name
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.cluster.search import SearchJob, run_trials
+from beholder.cluster.shared import STORAGE, require_shared, storage_uri
 from beholder.cluster.study import METRICS, Trial
 from beholder.errors import ClusterError, ExperimentError, MethodError
 from beholder.experiment import Experiment
@@ -71,6 +72,9 @@ def search(
         )
     for line in prepared.notes:
         reporter.say(line)
+    require_shared(tracking_uri())
+    if storage_uri():
+        raise ClusterError(f"{STORAGE}: trials need a folder that all nodes reach. Give one, or search on one machine.")
     inputs = [jobs[arm].key, {name: asdict(each) for name, each in space.dimensions.items()}, settings.objective]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     folder = _folder(f"{experiment.name}-{arm}-{digest[:8]}")
@@ -82,14 +86,14 @@ def search(
         experiment.base,
         experiment.seed,
         trials or settings.trials,
-        settings.concurrency or max(1, experiment.cluster.workers),
+        settings.concurrency or max(1, experiment.cluster.range[1]),
         experiment.cluster.use_gpu,
     )
     try:
         with FileLock(folder / ".lock", timeout=0), contextlib.ExitStack() as stack:
             after = jobs[arm].after
             if after is not None and not is_done(jobs[after], folder):
-                stack.enter_context(local_ray(job.concurrency))  # once for fitting that and for the trials
+                stack.enter_context(on_ray(job.concurrency))  # once for fitting that and for the trials
             _bring(experiment, prepared, jobs, arm, folder, reporter)
 
             def on_trial(done: int, total: int, best: float | None) -> None:

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from ray.serve.schema import LoggingConfig
 
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.errors import BeholderError, ClusterError, ServeError
 from beholder.feedback import Feedback
 from beholder_serve.access import require_tokens
@@ -204,7 +204,7 @@ def serving(
             raise ServeError(f"--port {port}: {error.strerror} on {host}. Choose another port.") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     joined = ray.is_initialized()
-    with local_ray():
+    with on_ray():
         serve.start(http_options={"host": host, "port": port, "request_timeout_s": 60}, logging_config=LOGGING)
         try:
             deploy(application(followed, settings, replicas))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from beholder import pipeline
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
@@ -67,7 +67,7 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     assert 0 < len(blocks) < 6
     assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
 
-    with local_ray(workers=2):
+    with on_ray(workers=2):
         heard = Heard()
         rerun = pipeline.run(load_experiment(EXPERIMENT, sets), heard)
         assert rerun.run_folder == run and heard.arms == {"long", "cls-u"}

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.registry import registry
 
 pytestmark = pytest.mark.cluster
@@ -65,7 +65,7 @@ def server():
 def ray_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MY_KEY", SECRET)  # workers have the environment Ray was started in
-        with local_ray():
+        with on_ray():
             yield
 
 

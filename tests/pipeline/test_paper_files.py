@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from beholder import pipeline
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
@@ -26,7 +26,7 @@ SHORT = (
 
 @pytest.fixture(scope="module")
 def ray_once():
-    with local_ray():
+    with on_ray():
         yield
 
 

@@ -110,7 +110,7 @@ def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp
 
 
 def test_what_is_behind_is_stopped_what_fails_is_said_and_what_was_measured_is_not_measured_again():
-    from beholder.cluster.local import local_ray
+    from beholder.cluster.local import on_ray
 
     space = {"learning_rate": [1e-3, 1e-1, 1e30]}  # of which the second learns worse than nothing
     settings = small(
@@ -121,7 +121,7 @@ def test_what_is_behind_is_stopped_what_fails_is_said_and_what_was_measured_is_n
         methods={"cls": {"epochs": 1, "max_tokens": 48}},
         search={"cls": {"trials": 3, "objective": ["macro_f1", "parameters"], "space": {"lora.rank": [1, 2, 16]}}},
     )
-    with local_ray():
+    with on_ray():
         found = tuning.search(make_experiment(settings))
         costed = tuning.search(make_experiment(two))
     assert found["trials"] == 6 == sum(found["states"].values())

@@ -59,9 +59,9 @@ class Heard:
 @pytest.fixture(scope="module")
 def ray_once():
     """One Ray for the module: each run joins it instead of starting its own."""
-    from beholder.cluster.local import local_ray
+    from beholder.cluster.local import on_ray
 
-    with local_ray():
+    with on_ray():
         yield
 
 

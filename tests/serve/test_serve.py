@@ -20,7 +20,7 @@ from house import MODEL, said, table_of
 from served import free_port, published
 
 from beholder.annotations import Annotations
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.errors import ServeError
 from beholder.home import home
 from beholder.registry import registry
@@ -35,7 +35,7 @@ SECONDS = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "8"))
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A home folder in which the model of `house` is the champion, a second version, and a Ray that stays up."""
-    with published(tmp_path_factory.mktemp("home")) as readers, local_ray():
+    with published(tmp_path_factory.mktemp("home")) as readers, on_ray():
         run = next((home() / "runs").iterdir())
         everybody = Annotations.read_parquet(run / "annotations.parquet")
         table_of(everybody, everybody.users[:3], home() / "new.parquet")

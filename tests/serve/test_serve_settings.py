@@ -7,7 +7,7 @@ import pytest
 from house import MODEL
 from served import free_port, published
 
-from beholder.cluster.local import local_ray
+from beholder.cluster.local import on_ray
 from beholder.errors import ServeError
 from beholder.home import home
 from beholder_serve.api import Settings
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.serve
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A home folder in which the model of `house` is the champion, and a Ray that stays up."""
-    with published(tmp_path_factory.mktemp("home")) as readers, local_ray():
+    with published(tmp_path_factory.mktemp("home")) as readers, on_ray():
         yield home(), readers
 
 

@@ -12,7 +12,7 @@ import typer
 
 from beholder import __version__
 from beholder.cli.console import console, print_json
-from beholder.cluster.local import SETTINGS
+from beholder.cluster.local import ADDRESS
 from beholder.errors import BeholderError
 
 PACKAGES = (
@@ -94,8 +94,8 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "ray": {
-            "auth mode": os.environ.get("RAY_AUTH_MODE", SETTINGS["RAY_AUTH_MODE"]),
-            "address": "embedded, on loopback",
+            "auth mode": os.environ.get("RAY_AUTH_MODE", "as the cluster has it"),
+            "address": os.environ.get(ADDRESS, "embedded, on loopback"),
         },
         "home": {"folder": str(home()), "writable": os.access(existing, os.W_OK)},
         "mlflow": {"store": tracking_uri(), "state": store},

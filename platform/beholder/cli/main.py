@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from beholder import __version__
-from beholder.cli import data, doctor, methods, models, refresh, registry, run, search, serve, token
+from beholder.cli import data, doctor, jobs, methods, models, refresh, registry, run, search, serve, token
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
@@ -44,12 +44,14 @@ run.add_to(app)
 search.add_to(app)
 serve.add_to(app)
 refresh.add_to(app)
+jobs.add_to(app)
 methods.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(registry.app, name="registry")
 app.add_typer(token.app, name="token")
+app.add_typer(jobs.app, name="jobs")
 
 
 def _print_version(asked: bool) -> None:

@@ -59,6 +59,8 @@ def run_command(
         return
     print_gains(outcome.results)
     _say_registered(outcome.results)
+    if outcome.results["mlflow"]["page"]:
+        console.print(f"MLflow: {outcome.results['mlflow']['page']}", markup=False)
     console.print(f"run: {outcome.run_folder}   again: beholder report {outcome.run_folder.name}", markup=False)
 
 

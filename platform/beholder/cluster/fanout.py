@@ -3,26 +3,33 @@
 A board hands out what is ready, to whichever worker is free: an arm; the opening of a fan-out (its trunk is run, its
 users are cut into blocks); a block; at the end the arm that puts its blocks together; and what is measured of an arm
 once it is fitted. What is finished lies whole on disk, so that a job started again does only what is missing.
+
+When a worker dies, or nodes come or go, Ray Train starts the workers anew, as many as there is room for. What the old
+ones held goes back to the board; what they had finished stays finished.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
 
 from beholder.annotations import Annotations
+from beholder.cluster.shared import SharedRun
 from beholder.methods.arm import ArmJob, as_seen, run_arm, to_learn
-from beholder.methods.blocks import BankFitting
+from beholder.methods.blocks import BankFitting, working_folder
 from beholder.methods.forgetting import MeasureJob, measure
-from beholder.methods.method import Context
+from beholder.methods.method import Context, Progress
+from beholder.methods.team import ALONE, Team, everybody
 
 POLL_S = 0.2
 """Between two looks of a worker for whom nothing is ready."""
+DEATHS = 3
+"""How often workers may die one after the other while nothing gets finished."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,24 @@ class Board:
     Progress of a fan-out is in users: those of finished blocks, and the part that running blocks have come to.
     """
 
-    def __init__(self, arms: list[ArmJob], measures: Sequence[MeasureJob] = ()) -> None:
+    def __init__(self, arms: list[ArmJob], measures: Sequence[MeasureJob] = (), together: Sequence[str] = ()) -> None:
+        """Put everything up.
+
+        Args:
+            arms: those to fit.
+            measures: what to measure of forgetting.
+            together: arms that all workers fit at once, before anything is taken.
+        """
         self._arms = {arm.name: arm for arm in arms}
         self._measures = [Task("measure", each.arm) for each in measures]
-        self._ready = [self._first(arm) for arm in arms if arm.after not in self._arms]
+        ready = [arm for arm in arms if arm.after not in self._arms and arm.name not in together]
+        self._ready = [self._first(arm) for arm in ready]
         self._ready += [each for each in self._measures if each.arm not in self._arms]
+        self._together = list(together)
+        self._held: list[Task] = []  # with somebody
+        self._group, self._again = "", False
+        self._nodes: list[str] = []  # of the group's workers that are here
+        self._deaths = 0  # of groups, since something was finished
         self._left = len(arms) + len(measures)
         self._blocks: dict[str, list[int]] = {}  # arm -> users of each block
         self._done: dict[str, dict[int, int]] = {}  # arm -> block -> users done
@@ -58,19 +78,54 @@ class Board:
         self._said: list[str] = []
         self._refusal: tuple[str, str] | None = None
 
+    def joined(self, group: str, size: int, node: str) -> list[str]:
+        """A worker is here; of a new group the first tells that what an earlier one held is to be done again.
+
+        Args:
+            group: those who were started together.
+            size: how many they are.
+            node: where this one is.
+
+        Returns:
+            The arms they are to fit together, one after the other, before they take anything.
+        """
+        if group != self._group:
+            self._deaths += bool(self._group)
+            if self._deaths > DEATHS and not self._refusal:
+                held = ", ".join(sorted({task.label for task in self._held})) or "nothing yet"
+                self.refuse(
+                    "ClusterError",
+                    f"workers died {self._deaths} times and nothing got finished in between; they were at: {held}. "
+                    "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
+                )
+            self._again = bool(self._group)
+            self._group, self._ready, self._held = group, [*self._held, *self._ready], []
+            self._nodes = []
+        self._nodes.append(node)
+        if len(self._nodes) == size and (self._again or len(set(self._nodes)) > 1):
+            self.say(f"{size} workers on {len(set(self._nodes))} nodes{', started again' if self._again else ''}")
+        return [] if self._refusal else list(self._together)
+
     def take(self) -> Task | Literal["wait", "end"]:
-        """The next thing to do."""
+        """The next thing to do. After a refusal there is none."""
+        if self._refusal:
+            return "end"
         if self._ready:
-            return self._ready.pop(0)
+            self._held.append(self._ready.pop(0))
+            return self._held[-1]
         return "wait" if self._left else "end"
 
     def opened(self, arm: str, sizes: list[int]) -> None:
         """A fan-out's blocks, by their numbers of users."""
+        self._let_go(Task("open", arm))
         self._blocks[arm], self._done[arm], self._open[arm] = sizes, {}, set(range(len(sizes)))
         self._ready = [*(Task("block", arm, block) for block in range(len(sizes))), *self._ready]
 
     def finished(self, task: Task) -> None:
         """What follows from a task's end."""
+        self._let_go(task)
+        if task.arm in self._together:
+            self._together.remove(task.arm)
         if task.kind == "block":
             self._open[task.arm].discard(task.block)
             if not self._open[task.arm]:
@@ -107,6 +162,11 @@ class Board:
         """What `refuse` was told."""
         return self._refusal
 
+    def _let_go(self, task: Task) -> None:
+        self._deaths = 0
+        if task in self._held:
+            self._held.remove(task)
+
     @staticmethod
     def _first(arm: ArmJob) -> Task:
         return Task("open" if arm.settings.in_blocks else "arm", arm.name)
@@ -117,8 +177,9 @@ def work(
     arms: dict[str, ArmJob],
     measures: dict[str, MeasureJob],
     parts: dict[str, Annotations],
-    run_folder: Path,
+    shared: SharedRun,
     context: Callable[[Callable[..., None], Callable[[str], None]], Context],
+    together: Sequence[str] = (),
 ) -> None:
     """What one worker does until nothing is left.
 
@@ -127,21 +188,36 @@ def work(
         arms: all arms of the job, by name.
         measures: what is measured of forgetting, by arm.
         parts: the annotations of each part.
-        run_folder: where everything is written.
+        shared: where everything is written.
         context: makes a method's context from where to tell progress and where to say things.
+        together: arms that all workers fit at once, each a share of every batch (`methods.team`).
     """
+    run_folder = shared.folder
     open_: dict[str, BankFitting] = {}  # the fan-out this worker is in
 
     def fitting(task: Task) -> BankFitting:
         if task.arm not in open_:
             open_.clear()
             config: Any = arms[task.arm].settings
+            shared.fetch(f"methods/{config.from_}")
             seen = as_seen(config, parts, context(_nothing, _nothing).seed)
             open_[task.arm] = config.begin(*to_learn(config, seen), context(_nothing, say))
         return open_[task.arm]
 
     def say(line: str) -> None:
         ray.get(board.say.remote(line))
+
+    def whole_arm(task: Task, team: Team = ALONE) -> None:
+        arm = arms[task.arm]
+        quiet = arm.settings.in_blocks or team.rank
+        progress = _nothing if quiet else _Throttled(board, task)
+        run_arm(arm, parts, run_folder, replace(context(progress, _nothing if team.rank else say), team=team))
+        if not team.rank:
+            shared.keep(f"scores/{arm.name}.parquet", f"methods/{arm.name}")
+            ray.get(board.finished.remote(task))
+
+    for name in together:
+        whole_arm(Task("arm", name), everybody())
 
     while True:
         task: Any = ray.get(board.take.remote())
@@ -150,19 +226,37 @@ def work(
         if task == "wait":
             time.sleep(POLL_S)
         elif task.kind == "open":
+            trunk = relative(shared, fitting(task).trunk_folder)
+            shared.fetch(trunk)
             _ = fitting(task).outputs
+            shared.keep(trunk)
             ray.get(board.opened.remote(task.arm, [len(users) for users in fitting(task).blocks]))
         elif task.kind == "block":
-            fitting(task).train(task.block, _Throttled(board, task))
+            train_block(shared, fitting(task), task.block, _Throttled(board, task))
             ray.get(board.finished.remote(task))
         elif task.kind == "measure":
+            shared.fetch("forgetting", f"methods/{task.arm}")
             measure(measures[task.arm], run_folder, context(_Throttled(board, task), say))
+            shared.keep("forgetting")
             ray.get(board.finished.remote(task))
         else:
-            arm = arms[task.arm]
-            progress = _nothing if arm.settings.in_blocks else _Throttled(board, task)
-            run_arm(arm, parts, run_folder, context(progress, say))
-            ray.get(board.finished.remote(task))
+            config = arms[task.arm].settings
+            if config.in_blocks:
+                shared.fetch(f"methods/{config.from_}", working_folder(Path()).name)  # type: ignore[attr-defined]
+            whole_arm(task)
+
+
+def train_block(shared: SharedRun, fitting: BankFitting, number: int, progress: Progress) -> None:
+    """Train a block unless that is done, here or in a job that died; what it needs and makes is shared."""
+    shared.fetch(relative(shared, fitting.trunk_folder), relative(shared, fitting.block_file(number)))
+    shared.fetch(*(relative(shared, file) for file in fitting.files(number)))
+    fitting.train(number, progress)
+    shared.keep(*(relative(shared, file) for file in fitting.files(number)))
+
+
+def relative(shared: SharedRun, path: Path) -> str:
+    """A path below the run's folder, as `SharedRun` names it."""
+    return path.relative_to(shared.folder).as_posix()
 
 
 def _nothing(*_: Any) -> None:

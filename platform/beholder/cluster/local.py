@@ -1,4 +1,4 @@
-"""Starting Ray, with the settings a user should not have to know of."""
+"""Starting Ray, or joining the cluster this process belongs to, with the settings a user should not have to know of."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from beholder.errors import ClusterError
 
-# Set before Ray starts, so that its workers inherit them. Token auth is off for a cluster nobody else can reach; no hub
-# is asked. Ray Train looks every half second, not every two, whether its workers are done: a job ends that much sooner.
-# What serves never blocks its event loop, so one loop a replica does: a sixth more requests a second.
+# Set before Ray starts, so that its workers inherit them. No hub is asked. Ray Train looks every half second, not every
+# two, whether its workers are done: a job ends that much sooner. What serves never blocks its event loop, so one loop a
+# replica does: a sixth more requests a second.
 SETTINGS = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -23,24 +23,38 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+ADDRESS = "RAY_ADDRESS"
+"""Where a cluster is that this process belongs to; Ray sets it for the jobs it runs."""
 
 
 def apply_settings() -> None:
-    """Put `SETTINGS` into the environment, keeping what the user has set already."""
+    """Put `SETTINGS` into the environment, keeping what the user has set already.
+
+    An embedded Ray that nobody else can reach wants no token, and Ray is told so, unless one is given; whether a
+    cluster wants one, its own environment says.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if not on_cluster():
+        given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        os.environ.setdefault("RAY_AUTH_MODE", "token" if given else "disabled")
+
+
+def on_cluster() -> bool:
+    """Whether this process belongs to a cluster."""
+    return bool(os.environ.get(ADDRESS))
 
 
 @contextlib.contextmanager
-def local_ray(workers: int = 1) -> Iterator[None]:
-    """An embedded Ray on loopback for the time of a `with` block; joins one that runs in this process already.
+def on_ray(workers: int = 1) -> Iterator[None]:
+    """A Ray for the time of a `with` block: the one this process has, its cluster's, or an embedded one on loopback.
 
     Args:
         workers: processes that will compute at the same time. With several, idle OpenMP threads must sleep, or they
             slow each other down severalfold; one alone is a third faster when they wait awake.
 
     Raises:
-        ClusterError: Ray did not start.
+        ClusterError: Ray did not start, or the cluster does not answer.
     """
     apply_settings()
     import ray
@@ -50,18 +64,22 @@ def local_ray(workers: int = 1) -> Iterator[None]:
         return
     if workers > 1:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-            _node_ip_address="127.0.0.1",
-        )
+        if on_cluster():
+            ray.init(**quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
     except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if on_cluster():
+            raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {reason}.") from error
         raise ClusterError(f"Ray did not start: {reason}. `beholder doctor` shows memory and disk.") from error
     try:
         yield
@@ -70,7 +88,17 @@ def local_ray(workers: int = 1) -> Iterator[None]:
 
 
 def takes_gpu(use_gpu: bool | str) -> bool:
-    """Whether workers get a GPU each: as said, or with `"auto"` where the running Ray has one."""
+    """Whether workers get a GPU: as said, or with `"auto"` where the running Ray has one."""
     import ray
 
     return ray.cluster_resources().get("GPU", 0) > 0 if use_gpu == "auto" else bool(use_gpu)
+
+
+def cpus_each(most: int, asked: int | None = None) -> int:
+    """CPUs of each of so many workers: as asked, or an equal share of the running Ray, as long as a node has them."""
+    import ray
+
+    if asked:
+        return asked
+    of_nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return max(1, min(sum(of_nodes) // max(1, most), max(of_nodes, default=1)))

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from beholder.bases.endpoint import Endpoint
-from beholder.cluster.local import local_ray, takes_gpu
+from beholder.cluster.local import cpus_each, on_ray, takes_gpu
 from beholder.cluster.study import METRICS, Study, Trial, measured_before, write_record
 from beholder.cluster.train import read_parts
 from beholder.errors import BeholderError, ClusterError
@@ -77,7 +77,7 @@ def run_trials(job: SearchJob, on_trial: OnTrial) -> list[Trial]:
     study = Study(folder, job.space, job.objective, job.seed)
     before = study.go_on()
     if before < job.trials:
-        with local_ray(job.concurrency):
+        with on_ray(job.concurrency):
             _tune(job, study, job.trials - before, on_trial)
     trials = study.trials()
     if len(trials) < job.trials:
@@ -90,7 +90,6 @@ def run_trials(job: SearchJob, on_trial: OnTrial) -> list[Trial]:
 def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
@@ -122,7 +121,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     names, modes = [name for name, _ in metrics], [mode for _, mode in metrics]
     alone = len(metrics) == 1
     use_gpu = takes_gpu(job.use_gpu)
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // job.concurrency)
+    cpus = cpus_each(job.concurrency)
     storage = Path(job.folder) / "ray"
     tuner = tune.Tuner(
         tune.with_resources(

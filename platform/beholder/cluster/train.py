@@ -6,11 +6,15 @@ train a bank, dealt out over its workers (`fanout`).
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,18 @@ from typing import Any
 from beholder import errors
 from beholder.annotations import Annotations
 from beholder.bases.endpoint import base_of
-from beholder.cluster.local import local_ray, takes_gpu
+from beholder.cluster.local import cpus_each, on_ray, takes_gpu
+from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError
+from beholder.experiment import Cluster
 from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.methods.forgetting import MeasureJob
 from beholder.methods.method import Context
 
+RESIZE_S = 30.0
+"""How often it is looked whether nodes have come that workers could be started on."""
+KEPT = "What is finished is kept; run again to go on."
 ArmProgress = Callable[[str, int, int, str, str], None]
 """Called with (arm, units done, units in all, a few words, the unit)."""
 
@@ -35,26 +44,30 @@ class FitJob:
 
     Attributes:
         run_folder: holds `annotations.parquet` with a `part` column; arms are written below it. All workers must
-            reach it.
+            reach it, or its copy.
         arms: those to fit.
-        measures: what to measure of forgetting, once its arm is fitted.
         base: see `bases.endpoint.plain_base`.
         seed: see `methods.Context`.
-        workers: how many processes share the arms; 0 is this one alone.
-        use_gpu: a GPU for each worker; `"auto"` takes one where there is one.
+        cluster: how many processes share the arms, and what each has.
+        measures: what to measure of forgetting, once its arm is fitted.
+        together: arms that all workers fit at once, each a share of every batch.
+        copy: where a copy of the run folder is that all workers reach; None where they reach the folder itself.
     """
 
     run_folder: str
     arms: tuple[ArmJob, ...]
     base: str | dict[str, Any]
     seed: int
-    workers: int
-    use_gpu: bool | str
+    cluster: Cluster
     measures: tuple[MeasureJob, ...] = ()
+    together: tuple[str, ...] = ()
+    copy: str | None = None
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
     """Fit, save and score every arm of `job`. Finished arms stay when a later one fails.
+
+    Workers that die, and nodes that go, cost what they were at; nodes that come are taken up to the most workers.
 
     Raises:
         BeholderError: what a worker refused, as it said it.
@@ -62,35 +75,48 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     """
     if not job.arms and not job.measures:
         return
-    in_blocks = any(arm.settings.in_blocks for arm in job.arms)
-    workers = job.workers if in_blocks else min(job.workers, len(job.arms) + len(job.measures))
-    with local_ray(workers):
+    fewest, most = job.cluster.range
+    if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
+        most = min(most, len(job.arms) + len(job.measures))
+        fewest = min(fewest, most)
+    shared = SharedRun(Path(job.run_folder), job.copy)
+    shared.keep("annotations.parquet", "forgetting")
+    with on_ray(most):
         import ray
-        from ray.train import RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from beholder.cluster.fanout import Board
 
-        board: Any = ray.remote(num_cpus=0)(Board).remote(list(job.arms), job.measures)
-        use_gpu = takes_gpu(job.use_gpu)
-        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // max(1, workers))
-        storage = Path(job.run_folder) / "ray"
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board: Any = (
+            ray.remote(num_cpus=0)(Board)
+            .options(scheduling_strategy=here)  # it must not go with another node
+            .remote(list(job.arms), job.measures, job.together)
+        )
+        gpus = job.cluster.gpus_per_worker if takes_gpu(job.cluster.use_gpu) else 0.0
+        cpus = cpus_each(most, job.cluster.cpus_per_worker)
+        # Ray's own notes of a job, of use for as long as it runs; on a cluster all nodes must reach them.
+        logs = below(job.copy, "ray") if job.copy else str(Path(job.run_folder) / "ray")
         trainer = TorchTrainer(
             _work,
             train_loop_config={
                 "job": asdict(job),
                 "board": board,
                 "threads": cpus,
-                "gpu": use_gpu,
+                "gpu": gpus > 0,
                 "home": str(home()),
             },
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": cpus, **({"GPU": 1} if use_gpu else {})},
+            scaling_config=_scaling(fewest, most, cpus, gpus),
+            run_config=RunConfig(
+                name=f"fit-{time.time_ns()}",
+                storage_path=logs,
+                # The board ends a job whose workers keep dying (`fanout.DEATHS`).
+                failure_config=FailureConfig(max_failures=-1),
             ),
-            run_config=RunConfig(name=f"fit-{time.time_ns()}", storage_path=str(storage)),
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+            # Two workers on one GPU cannot talk by NCCL. Whoever waits for a long evaluation is not to be timed out.
+            torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
         )
         failure: list[BaseException] = []
 
@@ -106,16 +132,29 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
             thread.join(0.5)
             _show(board, on_progress, say)
         _show(board, on_progress, say)
+        shared.fetch("methods", "scores", "forgetting")
+        refused = ray.get(board.refusal.remote())
+        if refused:
+            raise getattr(errors, refused[0])(refused[1])
         if failure:
-            refused = ray.get(board.refusal.remote())
-            if refused:
-                raise getattr(errors, refused[0])(refused[1]) from None
             reason = str(failure[0]).strip().splitlines()
             raise ClusterError(
                 f"the training job failed: {reason[-1] if reason else type(failure[0]).__name__} "
-                f"Finished methods are kept; run again to go on. Ray's logs: {storage}"
+                f"Finished methods are kept; run again to go on. Ray's logs: {logs.partition('?')[0]}"
             ) from failure[0]
-        shutil.rmtree(storage, ignore_errors=True)
+        shared.drop("ray")
+        shutil.rmtree(Path(job.run_folder) / "ray", ignore_errors=True)
+
+
+def _scaling(fewest: int, most: int, cpus: int, gpus: float) -> Any:
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(
+        num_workers=most if fewest == most else (fewest, most),
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+        elastic_resize_monitor_interval_s=RESIZE_S,
+    )
 
 
 def _show(board: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -129,29 +168,73 @@ def _show(board: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> N
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each Ray Train worker runs."""
+    """What each Ray Train worker runs.
+
+    What cannot be mended by trying again is told to the board, and the worker ends as if all were done: only a worker
+    that dies is started again.
+    """
     import ray
     import torch
-
-    from beholder.cluster.fanout import work
+    from ray.train import get_context
+    from ray.train.collective import broadcast_from_rank_zero
 
     # A worker runs in a folder of Ray's own: a home given relative to the driver's folder, or none, would be elsewhere.
     os.environ["BEHOLDER_HOME"] = config["home"]
     torch.set_num_threads(config["threads"])
     job, board = config["job"], config["board"]
-    run_folder = Path(job["run_folder"])
+    group = broadcast_from_rank_zero(uuid.uuid4().hex)
+    size, node = get_context().get_world_size(), ray.get_runtime_context().get_node_id()
+    together = ray.get(board.joined.remote(group, size, node))
+    try:
+        with _run_folder(job) as run_folder:
+            _take_part(job, board, config["gpu"], SharedRun(run_folder, job["copy"]), together)
+    except Exception as error:
+        kind, message = _refusal(error, job["run_folder"])
+        ray.get(board.refuse.remote(kind, message))
+        if together:  # the others wait for this one: all are started again, and find the refusal
+            raise
+
+
+def _refusal(error: Exception, run_folder: str) -> tuple[str, str]:
+    """The class and the one line of what a worker raised."""
+    if isinstance(error, BeholderError):
+        return type(error).__name__, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return "ClusterError", f"{error.filename or run_folder}: {error.strerror}. {KEPT}"
+    logging.getLogger("beholder").exception("a worker failed")
+    first = (str(error).strip().splitlines() or [""])[0]
+    return "ClusterError", f"a worker failed: {type(error).__name__}: {first}. {KEPT}"
+
+
+@contextlib.contextmanager
+def _run_folder(job: dict[str, Any]) -> Iterator[Path]:
+    """The run's folder; one of the worker's own, for its time, where a copy is what is shared."""
+    folder = Path(job["run_folder"])
+    if not job["copy"]:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="beholder-") as own:
+        yield Path(own) / folder.parent.name / folder.name
+
+
+def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, together: list[str]) -> None:
+    import ray
+    import torch
+
+    from beholder.cluster.fanout import work
+
+    shared.fetch("annotations.parquet")
+    if not (shared.folder / "annotations.parquet").is_file():
+        node = ray.util.get_node_ip_address()
+        raise ClusterError(f"{shared.folder}: node {node} does not see it. Give --storage that all nodes reach.")
 
     def context(progress: Any, say: Callable[[str], None]) -> Context:
-        device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
-        return Context(base_of(job["base"]), job["seed"], device, progress, say, run_folder)
+        device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
+        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}
-    try:
-        work(board, arms, measures, read_parts(run_folder), run_folder, context)
-    except BeholderError as error:
-        ray.get(board.refuse.remote(type(error).__name__, str(error)))
-        raise
+    work(board, arms, measures, read_parts(shared.folder), shared, context, together)
 
 
 def read_parts(run_folder: Path) -> dict[str, Annotations]:

@@ -73,12 +73,15 @@ def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annota
 def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, context: Context) -> None:
     """Fit, save, score validation and test rows, write the scores.
 
-    Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all.
+    Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all. Of those
+    who fit together (`context.team`), the first does so.
     """
     started = time.perf_counter()
     config = job.settings
     seen = as_seen(config, parts, context.seed)
     fitted = config.fit(*to_learn(config, seen), context)
+    if context.team.rank:
+        return
     fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
     scores = {part: fitted.score(list(seen[part].texts), list(seen[part].user_ids)) for part in ("valid", "test")}
     seconds = time.perf_counter() - started + fitted.training.elsewhere

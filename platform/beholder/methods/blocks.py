@@ -93,6 +93,7 @@ class BankFitting:
     Attributes:
         blocks: users of each, sorted.
         folder: where finished blocks are kept, named after a hash of everything they depend on.
+        trunk_folder: where `outputs` are kept.
         seconds: what training all blocks took, wherever that was; known once it is finished.
     """
 
@@ -112,7 +113,7 @@ class BankFitting:
         work = working_folder(context.run_folder)
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"
-        self._trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
+        self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -121,7 +122,7 @@ class BankFitting:
     @cached_property
     def outputs(self) -> TrunkOutputs:
         """What the trunk says of every distinct input: run once, kept for whoever fits a bank on the same model."""
-        return self.ground.outputs(self.settings.trunk_memory_mb, self._trunk_folder)
+        return self.ground.outputs(self.settings.trunk_memory_mb, self.trunk_folder)
 
     def done(self, number: int) -> bool:
         """Whether a block was trained before, and its shard is as it was written.
@@ -129,7 +130,7 @@ class BankFitting:
         A block whose shard is missing or damaged is said so by name, and is not done.
         """
         try:
-            part = pq.read_table(self._file(number))
+            part = pq.read_table(self.block_file(number))
             for digest in shards_of(part):
                 read_shard(shard_file(self.folder, digest), digest)
         except (FileNotFoundError, pa.ArrowInvalid):
@@ -163,13 +164,13 @@ class BankFitting:
         )
         part = self._part(users, train.rows, valid.rows, fit)
         seconds = time.perf_counter() - started
-        with whole(self._file(number)) as temporary:
+        with whole(self.block_file(number)) as temporary:
             pq.write_table(part.replace_schema_metadata({_SECONDS: str(seconds)}), temporary)
         progress(len(users), len(users), "", "users")
 
     def finish(self) -> Bank:
         """The bank over all blocks, which must be done."""
-        parts = [pq.read_table(self._file(number)) for number in range(len(self.blocks))]
+        parts = [pq.read_table(self.block_file(number)) for number in range(len(self.blocks))]
         self.seconds = sum(float((part.schema.metadata or {})[_SECONDS]) for part in parts)
         write_index(
             self.folder, pa.concat_tables([part.replace_schema_metadata(None) for part in parts]), self.model.shapes
@@ -201,8 +202,17 @@ class BankFitting:
         user, mine = self._rows[part].of(users)
         return self.ground.examples(self.outputs, part, mine, len(users), user)
 
-    def _file(self, number: int) -> Path:
+    def block_file(self, number: int) -> Path:
+        """A block's part of the index: it says that the block is done."""
         return self.folder / f"block-{number:05d}.parquet"
+
+    def files(self, number: int) -> list[Path]:
+        """Everything that a finished block wrote; nothing of one that is not finished."""
+        try:
+            shards = shards_of(pq.read_table(self.block_file(number)))
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return []
+        return [*(shard_file(self.folder, digest) for digest in shards), self.block_file(number)]
 
 
 class _Rows:

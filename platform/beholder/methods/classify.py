@@ -85,10 +85,10 @@ class ClassifyConfig(MethodConfig):
         targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
         of_users = Inputs(inputs, slots if user_token == "added" else None, context.device)
 
-        def losses(batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
+        def losses(batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
             terms = judgements(weights[torch.from_numpy(batch)], train.task.kind)
-            for piece in length_cut(inputs.lengths[batch], PIECE[torch.device(context.device).type]):
-                rows = batch[piece]
+            for piece in length_cut(inputs.lengths[mine], PIECE[torch.device(context.device).type]):
+                rows = mine[piece]
                 index = torch.from_numpy(rows)
                 logits = network(*of_users.batch(rows))
                 asked = weights[index].to(context.device)
@@ -105,6 +105,7 @@ class ClassifyConfig(MethodConfig):
             seed=context.seed,
             progress=context.progress,
             after_epoch=context.after_epoch,
+            team=context.team,
         )
         fitted.settle()
         validate()

@@ -90,6 +90,7 @@ class LanguageConfig(MethodConfig):
             seed=context.seed,
             progress=context.progress,
             after_epoch=context.after_epoch,
+            team=context.team,
         )
         fitted.settle()
         validate()
@@ -206,10 +207,10 @@ class _TrainingRows:
         sizes = np.asarray([sum(map(len, prompt)) for prompt in self._prompts])
         self.lengths = sizes[[prompt for prompt, _ in self._pairs]]
 
-    def losses(self, batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
+    def losses(self, batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
         """See `training.Losses`: -log p of each judgement's answer, averaged over the batch's judgements."""
-        prompted, share = self._prompted, self._counts[batch] / self._counts[batch].sum()
-        requests = [self._pairs[row] for row in batch]
+        prompted, share = self._prompted, self._counts[mine] / self._counts[batch].sum()
+        requests = [self._pairs[row] for row in mine]
         for pack in packs(prompted.language, self._prompts, requests, prompted.budget):
             asked = pack.asked
             hidden = pack.hidden(prompted.language)[torch.from_numpy(asked.place).to(prompted.device)]

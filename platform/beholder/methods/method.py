@@ -22,6 +22,7 @@ from beholder.bases.endpoint import Endpoint, Messages
 from beholder.bases.facts import BaseFacts
 from beholder.bases.forms import device_for
 from beholder.errors import MethodError, unknown
+from beholder.methods.team import ALONE, Team
 
 FORMAT = 1
 Scores = NDArray[np.float32]
@@ -63,6 +64,7 @@ class Context:
         run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
             fit that died go on; None where there is no such folder.
         after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
+        team: who fits the same model at the same time.
     """
 
     base: str | Endpoint
@@ -72,6 +74,7 @@ class Context:
     say: Callable[[str], None] = no_words
     run_folder: Path | None = None
     after_epoch: Callable[[int, float], None] = no_epochs
+    team: Team = ALONE
 
     @property
     def local_base(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from beholder.errors import MethodError
 from beholder.methods.batches import training_batches
 from beholder.methods.method import Progress, Training, no_epochs
+from beholder.methods.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,12 @@ class Schedule:
     clip: float = 1.0
 
 
-Losses = Callable[[NDArray[np.int64]], Iterator[tuple[Tensor, int]]]
-"""Rows of a batch -> pieces of it as (its share of the batch's loss, tokens read): their gradients add up."""
+Losses = Callable[[NDArray[np.int64], NDArray[np.int64]], Iterator[tuple[Tensor, int]]]
+"""Rows of a batch, and which of them to read -> pieces as (its share of the batch's loss, tokens read).
+
+Gradients of pieces add up: a batch of any size goes through the network in pieces of bounded size (gradient
+accumulation), and may be read by several workers (`team`).
+"""
 
 
 def fine_tune(
@@ -53,6 +58,7 @@ def fine_tune(
     seed: int,
     progress: Progress,
     after_epoch: Callable[[int, float], None] = no_epochs,
+    team: Team = ALONE,
 ) -> Training:
     """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
 
@@ -65,13 +71,13 @@ def fine_tune(
         validate: the validation score of the network as it is; higher is better.
         seed: of order and dropout.
         progress: told after each step.
-        after_epoch: see `Context`.
+        after_epoch, team: see `Context`.
 
     Raises:
         MethodError: the loss is no longer a number.
     """
     rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + team.rank)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decay = [parameter for parameter in parameters if parameter.ndim >= 2]
     rest = [parameter for parameter in parameters if parameter.ndim < 2]
@@ -91,18 +97,20 @@ def fine_tune(
         batches = training_batches(lengths, text, schedule.batch_size, rng)
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
-            for value, read in losses(batch):
+            for value, read in losses(batch, batch[team.share(lengths[batch])]):
                 value.backward()
                 tokens, total = tokens + read, total + float(value.detach())
+            team.add_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             rates.step()
             step += 1
             progress(step, steps, f"epoch {epoch}/{schedule.epochs}")
         seconds += time.perf_counter() - started
+        total = team.total(total)
         if not math.isfinite(total):
             raise MethodError(f"the training loss is {total} in epoch {epoch}. Lower learning_rate.")
-        score = validate()
+        score = team.agreed(validate)
         history.append({"epoch": epoch, "loss": total / len(batches), "valid_macro_f1": score})
         progress(step, steps, f"epoch {epoch}/{schedule.epochs}, valid macro-F1 {100 * score:.1f}")
         after_epoch(epoch, score)
@@ -113,7 +121,7 @@ def fine_tune(
     network.load_state_dict(state, strict=False)
     network.eval()
     count = sum(parameter.numel() for parameter in parameters)
-    return Training(seconds, tokens_per_second=tokens / seconds, history=history, parameters=count)
+    return Training(seconds, tokens_per_second=team.total(tokens) / seconds, history=history, parameters=count)
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:
