@@ -109,7 +109,7 @@ def measured(url: str, arguments: argparse.Namespace, words: list[str]) -> dict[
         }
     pooled = against(url, mine, strangers, arguments.seconds)
     distinct = against(url, asking(words, arguments.users, None), asking(words, None, None), arguments.seconds)
-    load.run(url, mine, 16, 8, first=19 * 10**7)  # the pool's texts are recent again
+    load.run(url, mine, 64, 2 * arguments.seconds, first=19 * 10**7)  # the pool's texts are recent again
     half = load.run(url, mine, 64, arguments.seconds, rate=by_connections[64]["rps"] / 2, first=20 * 10**7)
     one = [f"user{number}" for number in range(min(1_000, arguments.users))]
     everybody = turns(

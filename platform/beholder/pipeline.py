@@ -42,7 +42,7 @@ from beholder.registry.bundle import Bundle
 from beholder.routing import Routing, find_routing
 from beholder.sources import Loaded, load
 from beholder.splits import Split, split
-from beholder.tracking import page_of, tracking_uri
+from beholder.tracking import client, page_of, tracking_uri
 
 
 class Reporter(Protocol):
@@ -158,6 +158,8 @@ def run(
     reporter = reporter or Silent()
     clock = _Clock()
     require_shared(tracking_uri())
+    if tracking_uri().startswith("http"):
+        client()  # a server that is not there is to be missed before hours of work, not after
     with clock.phase("set-up"):
         prepared = prepare(experiment, on_bad_rows)
         annotations, parts = prepared.annotations, prepared.split

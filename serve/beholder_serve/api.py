@@ -199,10 +199,10 @@ def build_app(
         _may(by.may_see_all() or "annotate:self" in by.scopes, "see texts to judge", "annotate:self")
         return TextsResponse(**await engine.texts(min(max(n, 0), 50)))
 
-    @app.get("/healthz", tags=["probes"])
+    @app.get("/healthz", tags=["probes"], response_model_exclude_none=True)
     async def health() -> Health:
         """Alive."""
-        return Health(status="ok", version="")
+        return Health(status="ok")
 
     @app.get("/readyz", tags=["probes"])
     async def ready() -> Health:

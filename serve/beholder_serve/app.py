@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import ray
+from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import RequestRouterConfig
@@ -108,7 +109,7 @@ def _cause(error: RayTaskError) -> Exception:
     return error.cause if isinstance(error.cause, BeholderError) else error
 
 
-@serve.deployment(name="Ingress", max_ongoing_requests=1_024, health_check_period_s=5, graceful_shutdown_timeout_s=20)
+@serve.deployment(name="Ingress", max_ongoing_requests=1_024, health_check_period_s=1, graceful_shutdown_timeout_s=20)
 @serve.ingress()
 class Ingress:
     """Checks requests and hands them to the engine, or to the desk."""
@@ -173,6 +174,33 @@ def application(followed: dict[str, Any], settings: Settings, replicas: int | di
     )
     ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
     return ingress.bind(engine.bind(), followed["model"], settings)
+
+
+class Deployed(BaseModel):
+    """What a Serve config file gives `deployed` as `args`; see `application`, `api.Settings` and `core.Followed`.
+
+    Tokens are wanted unless it says otherwise: such a file has an address of its own, which is seldom loopback.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    version: str = "champion"
+    tokens: bool = True
+    rate: float = 50.0
+    burst: int = 200
+    origins: tuple[str, ...] = ()
+    sticky: bool = False
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int | None = None
+
+
+def deployed(args: Deployed) -> Any:
+    """The application of a Serve config file: `import_path: beholder_serve.app:deployed` (see infra/kuberay)."""
+    settings = Settings(tokens=args.tokens, rate=args.rate, burst=args.burst, origins=args.origins, sticky=args.sticky)
+    many = args.max_replicas is not None and args.max_replicas > args.min_replicas
+    scale = {"min_replicas": args.min_replicas, "max_replicas": args.max_replicas} if many else args.min_replicas
+    return application({"model": args.model, "version": args.version}, settings, scale)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ def characters(item: Item) -> int:
     return sum(32 + len(text) for text in item[1])
 
 
-@serve.deployment(name="Engine", max_ongoing_requests=512, health_check_period_s=5, graceful_shutdown_timeout_s=20)
+@serve.deployment(name="Engine", max_ongoing_requests=512, health_check_period_s=1, graceful_shutdown_timeout_s=20)
 class EngineDeployment:
     """One copy of the base, and of everybody's adapters. See `core.Core`."""
 

@@ -207,10 +207,10 @@ class TextsResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """Alive, and serving this version."""
+    """Alive; of `/readyz` also the version that is served."""
 
     status: str
-    version: str
+    version: str | None = None
 
 
 class Problem(BaseModel):

@@ -4,101 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable
 
-import psutil
 import pytest
 import ray
+from clusters import Watched, experiment, same, workers
 from ray.cluster_utils import Cluster
 
-from beholder import pipeline
 from beholder.cluster import train
-from beholder.experiment import make_experiment
 
 pytestmark = pytest.mark.cluster
-
-
-def experiment(workers, users: int = 16, epochs: int = 12):
-    """So many blocks of two users each, of about a second."""
-    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "patience": epochs, "caution": 0.0}
-    return make_experiment(
-        {
-            "name": "faults",
-            "source": {"name": "simulated", "texts": "templates", "users": users, "rows_per_user": 60},
-            "base": "tiny-bert",
-            "methods": {"prior": {}, "cls": {"epochs": 1}, "cls-u": {"from": "cls", "bank": bank}},
-            "evaluate": {"reference": "cls", "bootstrap": 20},
-            "cluster": {"workers": workers, "cpus_per_worker": 1},
-        }
-    )
-
-
-class Watched(threading.Thread):
-    """A run in a thread of its own, and every block file it wrote, each time it did."""
-
-    def __init__(self, settings, home) -> None:
-        super().__init__(daemon=True)
-        self.settings, self.home = settings, home
-        self.lines: list[str] = []
-        self.outcome = self.error = None
-        self.written: dict[str, set[int]] = {}
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def step(self, arm, done, total, note, unit="steps"):
-        pass
-
-    def run(self):
-        try:
-            self.outcome = pipeline.run(self.settings, self)
-        except Exception as error:
-            self.error = error
-
-    def look(self) -> int:
-        """Blocks finished so far."""
-        for file in self.home.glob("runs/*/unfinished/bank-*/block-*.parquet"):
-            try:
-                self.written.setdefault(file.name, set()).add(file.stat().st_mtime_ns)
-            except FileNotFoundError:
-                pass  # the run is over, and has cleared up
-        return len(self.written)
-
-    def until(self, ready: Callable[[], bool], seconds: float = 180) -> None:
-        """Look again and again until something is so."""
-        deadline = time.monotonic() + seconds
-        while not ready():
-            assert self.error is None, self.error
-            assert time.monotonic() < deadline, self.lines
-            self.look()
-            time.sleep(0.02)
-
-    def end(self):
-        self.until(lambda: not self.is_alive())
-        assert self.error is None, self.error
-        return self.outcome
-
-
-def workers() -> list[psutil.Process]:
-    """The processes that compute, of Rays that this process started."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in "".join(process.cmdline()[:1]):
-                found.append(process)
-        except psutil.Error:
-            pass  # it died meanwhile
-    return found
-
-
-def shards(outcome) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in (outcome.run_folder / "methods" / "cls-u" / "bank").glob("*")
-        if file.name.startswith("shard-")
-    }
 
 
 @pytest.fixture(scope="module")
@@ -111,23 +26,6 @@ def cluster():
     yield made
     ray.shutdown()
     made.shutdown()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """What comes out when nothing happens: one process, no cluster."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(tmp_path_factory.mktemp("undisturbed")))
-        outcome = pipeline.run(experiment(0))
-    return outcome.results, shards(outcome)
-
-
-def same(outcome, undisturbed) -> None:
-    results, expected = undisturbed
-    assert shards(outcome) == expected
-    assert outcome.results["split"]["hash"] == results["split"]["hash"]
-    for name, method in outcome.results["methods"].items():
-        assert method["macro_f1"] == pytest.approx(results["methods"][name]["macro_f1"], abs=1e-6)
 
 
 def test_nodes_come_and_go_and_a_worker_is_killed(cluster, undisturbed, home, monkeypatch):

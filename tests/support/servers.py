@@ -105,9 +105,9 @@ def postgres(log: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, database: str) -> Iterator[str]:
+def mlflow_server(folder: Path, database: str, port: int | None = None) -> Iterator[str]:
     """An MLflow server that keeps artifacts in a folder; its address."""
-    port = free_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts")]
     address = f"http://127.0.0.1:{port}"

@@ -70,7 +70,7 @@ def require_shared(tracking: str) -> None:
 
     on_ray().__enter__()  # a process that belongs to a cluster joins it once, for as long as it runs
     nodes = sum(node["Alive"] for node in ray.nodes())
-    lacks = missing(nodes, tracking, storage_uri() is not None or "BEHOLDER_HOME" in os.environ)
+    lacks = missing(nodes, tracking, storage_uri() is not None or bool(os.environ.get("BEHOLDER_HOME")))
     if lacks:
         raise ClusterError(lacks)
 

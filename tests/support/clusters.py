@@ -1,0 +1,105 @@
+"""Runs that tests of a cluster disturb, and what would have come out without."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from beholder import pipeline
+from beholder.experiment import make_experiment
+
+
+def experiment(workers, users: int = 16, epochs: int = 12):
+    """So many blocks of two users each, of about a second."""
+    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "patience": epochs, "caution": 0.0}
+    return make_experiment(
+        {
+            "name": "faults",
+            "source": {"name": "simulated", "texts": "templates", "users": users, "rows_per_user": 60},
+            "base": "tiny-bert",
+            "methods": {"prior": {}, "cls": {"epochs": 1}, "cls-u": {"from": "cls", "bank": bank}},
+            "evaluate": {"reference": "cls", "bootstrap": 20},
+            "cluster": {"workers": workers, "cpus_per_worker": 1},
+        }
+    )
+
+
+class Watched(threading.Thread):
+    """A run in a thread of its own, and every block file it wrote, each time it did."""
+
+    def __init__(self, settings, home) -> None:
+        super().__init__(daemon=True)
+        self.settings, self.home = settings, home
+        self.lines: list[str] = []
+        self.outcome = self.error = None
+        self.written: dict[str, set[int]] = {}
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def step(self, arm, done, total, note, unit="steps"):
+        pass
+
+    def run(self):
+        try:
+            self.outcome = pipeline.run(self.settings, self)
+        except Exception as error:
+            self.error = error
+
+    def folder(self) -> str:
+        """The run's name."""
+        return f"{self.settings.name}-{self.settings.digest[:8]}"
+
+    def look(self) -> int:
+        """Blocks finished so far."""
+        for file in self.home.glob("runs/*/unfinished/bank-*/block-*.parquet"):
+            with contextlib.suppress(FileNotFoundError):  # the run is over, and has cleared up
+                self.written.setdefault(file.name, set()).add(file.stat().st_mtime_ns)
+        return len(self.written)
+
+    def until(self, ready: Callable[[], bool], seconds: float = 180) -> None:
+        """Look again and again until something is so."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            assert self.error is None, self.error
+            assert time.monotonic() < deadline, self.lines
+            self.look()
+            time.sleep(0.02)
+
+    def end(self):
+        self.until(lambda: not self.is_alive())
+        assert self.error is None, self.error
+        return self.outcome
+
+
+def workers() -> list[psutil.Process]:
+    """The processes that compute, of Rays that this process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in "".join(process.cmdline()[:1]):
+                found.append(process)
+        except psutil.Error:
+            pass  # it died meanwhile
+    return found
+
+
+def shards(outcome) -> dict[str, bytes]:
+    return {
+        file.name: file.read_bytes()
+        for file in (outcome.run_folder / "methods" / "cls-u" / "bank").glob("*")
+        if file.name.startswith("shard-")
+    }
+
+
+def same(outcome, undisturbed) -> None:
+    results, expected = undisturbed
+    assert shards(outcome) == expected
+    assert outcome.results["split"]["hash"] == results["split"]["hash"]
+    for name, method in outcome.results["methods"].items():
+        assert method["macro_f1"] == pytest.approx(results["methods"][name]["macro_f1"], abs=1e-6)
