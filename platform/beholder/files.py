@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 
 def sha256_of(file: Path) -> str:
@@ -24,6 +27,31 @@ def link(source: Path, target: Path) -> None:
         raise
     except OSError:
         shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def made_once(folder: Path, says_whole: str) -> Iterator[Path | None]:
+    """For what several processes of a machine would make at once: one gets a folder to fill, the others wait for it.
+
+    Args:
+        folder: what is to be made; it appears whole or not at all.
+        says_whole: a file of it.
+
+    Yields:
+        A folder to fill, which takes the place when the block ends well; None where it is there already.
+    """
+    if (folder / says_whole).is_file():
+        yield None
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if (folder / says_whole).is_file():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            yield Path(temporary) / "made"
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(Path(temporary) / "made", folder)
 
 
 @contextlib.contextmanager

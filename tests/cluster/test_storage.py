@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -16,14 +17,19 @@ from beholder import pipeline
 from beholder.cluster.local import on_ray
 from beholder.cluster.shared import SharedRun, below, missing
 from beholder.errors import ClusterError, TrackingError
+from beholder.experiment import make_experiment
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    with on_ray(2):
-        yield
+    """Its processes have the keys of the object store from the start, as those of a cluster do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        with on_ray(2):
+            yield
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -83,8 +89,6 @@ def test_what_several_nodes_lack_is_said_with_its_remedy():
 
 
 def test_workers_share_through_an_object_store_and_another_machine_goes_on(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with object_storage(tmp_path, "bucket") as (uri, client):
         monkeypatch.setenv("BEHOLDER_STORAGE", uri)
         outcome = pipeline.run(experiment(2))
@@ -114,8 +118,6 @@ def test_workers_share_through_an_object_store_and_another_machine_goes_on(undis
 def quick():
     """Nothing to wait for."""
     settings = experiment(0).model_dump(mode="json", by_alias=True)
-    from beholder.experiment import make_experiment
-
     return make_experiment({**settings, "methods": {"prior": {}}, "evaluate": {"reference": "prior", "bootstrap": 20}})
 
 
@@ -143,8 +145,6 @@ def test_mlflow_away_for_good_is_one_line_and_what_was_fitted_is_kept(home, tmp_
         def step(self, arm, done, total, note, unit="steps"):
             server.close()
 
-    import contextlib
-
     server = contextlib.ExitStack()
     server.enter_context(mlflow_server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", port))
     with pytest.raises(TrackingError) as refused:
@@ -163,22 +163,22 @@ def test_a_full_disk_is_one_line_and_what_was_finished_is_kept(home):
         "from clusters import experiment\n"
         "class Full(pipeline.Silent):\n"
         "    def step(self, arm, done, total, note, unit='steps'):\n"
-        "        if arm == 'cls-u' and done:\n"
+        "        if list(Path(sys.argv[2]).glob('runs/*/unfinished/bank-*/block-*.parquet')):\n"
         "            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))\n"
         "try:\n"
-        "    pipeline.run(experiment(0), Full())\n"
+        "    pipeline.run(experiment(0, users=8, epochs=25), Full())\n"
         "except BeholderError as error:\n"
         "    print(error)\n"
     )
     support = str(Path(__file__).parents[1] / "support")
-    done = subprocess.run([sys.executable, "-c", code, support], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code, support, str(home)], capture_output=True, text=True, timeout=240)
     assert done.stdout.count("\n") == 1 and "kept" in done.stdout, done.stdout + done.stderr
     (run,) = (home / "runs").iterdir()
     assert (run / "methods" / "cls" / "done.json").exists() and not (run / "methods" / "cls-u").exists()
     blocks = list(run.glob("unfinished/bank-*/block-*.parquet"))
     assert blocks
     times = {file: file.stat().st_mtime_ns for file in blocks}
-    again = Watched(experiment(0), home)
+    again = Watched(experiment(0, users=8, epochs=25), home)
     again.start()
     again.until(lambda: again.look() > len(blocks) or not again.is_alive())
     outcome = again.end()

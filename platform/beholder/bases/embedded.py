@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beholder.bases.saving import save_base
 from beholder.errors import BaseModelError
+from beholder.files import made_once
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,18 @@ def convert_gguf(source: Path, file: str, folder: Path) -> Path:
     Raises:
         BaseModelError: the file cannot be read.
     """
-    if (folder / "config.json").exists():
-        return folder
+    with made_once(folder, "config.json") as written:
+        if written:
+            _convert(source, file, written)
+    return folder
+
+
+def _convert(source: Path, file: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -67,18 +71,9 @@ def convert_gguf(source: Path, file: str, folder: Path) -> Path:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BaseModelError(f"{source / file}: could not be converted: {reason}") from error
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        written = Path(temporary) / "model"
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.to(torch.bfloat16).save_pretrained(written)
-        tokenizer.save_pretrained(written)
-        try:
-            os.replace(written, folder)
-        except OSError:  # another process was faster
-            if not (folder / "config.json").exists():
-                raise
-    return folder
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    save_base(model.to(torch.bfloat16), tokenizer, folder)
 
 
 EMBEDDED = {

@@ -6,11 +6,12 @@ download. Their tokenizer reads bytes, so that no vocabulary is needed either.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from beholder.bases.saving import save_base
+from beholder.files import made_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,25 +28,21 @@ def make_tiny(architecture: str, folder: Path, seed: int = 0) -> Path:
         folder: written whole or not at all; left alone where it is there already.
         seed: of the random weights.
     """
-    if (folder / "config.json").exists():
-        return folder
+    with made_once(folder, "config.json") as written:
+        if written:
+            _make(architecture, written, seed)
+    return folder
+
+
+def _make(architecture: str, folder: Path, seed: int) -> None:
     import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, torch.random.fork_rng():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        written = Path(temporary) / "model"
         tokenizer = _byte_tokenizer(adds_start=architecture != "t5", adds_end=architecture in ("bert", "t5"))
-        _BUILDERS[architecture](len(tokenizer)).save_pretrained(written)
-        tokenizer.save_pretrained(written)
-        try:
-            os.replace(written, folder)
-        except OSError:
-            if not (folder / "config.json").exists():
-                raise
-    return folder
+        save_base(_BUILDERS[architecture](len(tokenizer)), tokenizer, folder)
 
 
 def _byte_tokenizer(adds_start: bool, adds_end: bool) -> PreTrainedTokenizerFast:
