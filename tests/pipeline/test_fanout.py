@@ -36,6 +36,28 @@ def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
     assert board.take() == "end"
 
 
+def test_what_workers_held_when_they_died_is_given_out_again_but_not_for_ever():
+    board = Board([job("cls-u", "cls-u", "cls"), job("cls", "cls"), job("prior", "prior")], together=["cls"])
+    assert board.joined("first", 2, "a") == board.joined("first", 2, "b") == ["cls"]
+    assert board.take_news()[1] == ["2 workers on 2 nodes"]
+    assert board.take() == Task("arm", "prior")  # all fit `cls` together, which nobody takes
+    board.died()
+    assert board.joined("second", 1, "a") == ["cls"]
+    assert board.take_news()[1] == ["1 workers on 1 nodes, started again"]
+    assert board.take() == Task("arm", "prior")
+    board.finished(Task("arm", "cls"))
+    assert board.joined("third", 1, "a") == []  # `cls` is done
+    assert [board.take() for _ in range(2)] == [Task("arm", "prior"), Task("open", "cls-u")]
+    board.opened("cls-u", [1])
+    for _ in range(3):
+        board.died()
+    assert board.refusal() is None
+    board.died()
+    kind, message = board.refusal()
+    assert kind == "ClusterError" and "died 4 times" in message and "prior" in message
+    assert board.take() == "end"
+
+
 def test_a_shared_model_of_an_earlier_run_is_not_waited_for():
     board = Board([job("cls-u", "cls-u", "cls")])
     assert board.take() == Task("open", "cls-u")

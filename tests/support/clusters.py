@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +16,10 @@ import pytest
 
 from beholder import pipeline
 from beholder.experiment import make_experiment
+from beholder.files import sha256_of
 
 
-def experiment(workers, users: int = 16, epochs: int = 12):
+def experiment(workers, users: int = 8, epochs: int = 8):
     """So many blocks of two users each, of about a second."""
     bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "patience": epochs, "caution": 0.0}
     return make_experiment(
@@ -36,6 +41,7 @@ class Watched(threading.Thread):
         super().__init__(daemon=True)
         self.settings, self.home = settings, home
         self.lines: list[str] = []
+        self.steps = 0  # of the bank
         self.outcome = self.error = None
         self.written: dict[str, set[int]] = {}
 
@@ -43,7 +49,7 @@ class Watched(threading.Thread):
         self.lines.append(line)
 
     def step(self, arm, done, total, note, unit="steps"):
-        pass
+        self.steps += arm == "cls-u"
 
     def run(self):
         try:
@@ -66,7 +72,7 @@ class Watched(threading.Thread):
         """Look again and again until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():
-            assert self.error is None, self.error
+            assert self.error is None or ready(), self.error
             assert time.monotonic() < deadline, self.lines
             self.look()
             time.sleep(0.02)
@@ -89,17 +95,34 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def shards(outcome) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in (outcome.run_folder / "methods" / "cls-u" / "bank").glob("*")
-        if file.name.startswith("shard-")
-    }
+def shards(outcome) -> dict[str, str]:
+    """What a run's bank is made of: shards by name, with their checksums."""
+    bank = outcome.run_folder / "methods" / "cls-u" / "bank"
+    return {file.name: sha256_of(file) for file in bank.glob("shard-*")}
 
 
-def same(outcome, undisturbed) -> None:
-    results, expected = undisturbed
-    assert shards(outcome) == expected
-    assert outcome.results["split"]["hash"] == results["split"]["hash"]
-    for name, method in outcome.results["methods"].items():
-        assert method["macro_f1"] == pytest.approx(results["methods"][name]["macro_f1"], abs=1e-6)
+class Undisturbed:
+    """What an experiment gives in one process without a cluster, computed beside."""
+
+    def __init__(self, home, **size) -> None:
+        env = {**os.environ, "BEHOLDER_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        for name in ("MLFLOW_TRACKING_URI", "BEHOLDER_STORAGE"):
+            env.pop(name, None)
+        line = [sys.executable, __file__, json.dumps(size)]
+        self._process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+    def is_what_came_of(self, outcome) -> None:
+        """Hold a run against it, to the last bit of every adapter."""
+        written, errors = self._process.communicate(timeout=240)
+        assert self._process.returncode == 0, errors
+        found = json.loads(written)
+        assert shards(outcome) == found["shards"] and len(found["shards"]) > 2
+        assert outcome.results["split"]["hash"] == found["split"]
+        for name, method in outcome.results["methods"].items():
+            assert method["macro_f1"] == pytest.approx(found["macro_f1"][name], abs=1e-6)
+
+
+if __name__ == "__main__":
+    alone = pipeline.run(experiment(0, **json.loads(sys.argv[1])))
+    scores = {name: method["macro_f1"] for name, method in alone.results["methods"].items()}
+    print(json.dumps({"shards": shards(alone), "split": alone.results["split"]["hash"], "macro_f1": scores}))

@@ -69,7 +69,7 @@ class Board:
         self._held: list[Task] = []  # with somebody
         self._group, self._again = "", False
         self._nodes: list[str] = []  # of the group's workers that are here
-        self._deaths = 0  # of groups, since something was finished
+        self._deaths = 0  # since something was finished
         self._left = len(arms) + len(measures)
         self._blocks: dict[str, list[int]] = {}  # arm -> users of each block
         self._done: dict[str, dict[int, int]] = {}  # arm -> block -> users done
@@ -90,14 +90,6 @@ class Board:
             The arms they are to fit together, one after the other, before they take anything.
         """
         if group != self._group:
-            self._deaths += bool(self._group)
-            if self._deaths > DEATHS and not self._refusal:
-                held = ", ".join(sorted({task.label for task in self._held})) or "nothing yet"
-                self.refuse(
-                    "ClusterError",
-                    f"workers died {self._deaths} times and nothing got finished in between; they were at: {held}. "
-                    "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
-                )
             self._again = bool(self._group)
             self._group, self._ready, self._held = group, [*self._held, *self._ready], []
             self._nodes = []
@@ -105,6 +97,17 @@ class Board:
         if len(self._nodes) == size and (self._again or len(set(self._nodes)) > 1):
             self.say(f"{size} workers on {len(set(self._nodes))} nodes{', started again' if self._again else ''}")
         return [] if self._refusal else list(self._together)
+
+    def died(self) -> None:
+        """Workers died. When that goes on and nothing gets finished, the job is over."""
+        self._deaths += 1
+        if self._deaths > DEATHS and not self._refusal:
+            held = ", ".join(sorted({task.label for task in self._held})) or "their start"
+            self.refuse(
+                "ClusterError",
+                f"workers died {self._deaths} times and nothing got finished in between; they were at: {held}. "
+                "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
+            )
 
     def take(self) -> Task | Literal["wait", "end"]:
         """The next thing to do. After a refusal there is none."""

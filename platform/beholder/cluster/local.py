@@ -50,6 +50,26 @@ def on_ray(workers: int = 1) -> Iterator[None]:
     """A Ray for the time of a `with` block: the one this process has, its cluster's, or an embedded one on loopback.
 
     Args:
+        workers: see `start_ray`.
+
+    Raises:
+        ClusterError: see `start_ray`.
+    """
+    if not start_ray(workers):
+        yield
+        return
+    import ray
+
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_ray(workers: int = 1) -> bool:
+    """Join the cluster of this process, or start an embedded Ray; False where this process has one already.
+
+    Args:
         workers: processes that will compute at the same time. With several, idle OpenMP threads must sleep, or they
             slow each other down severalfold; one alone is a third faster when they wait awake.
 
@@ -60,31 +80,24 @@ def on_ray(workers: int = 1) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
-        return
+        return False
     if workers > 1:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    here: Any = {
+        "address": "local",
+        "num_cpus": os.cpu_count(),
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
     try:
-        if on_cluster():
-            ray.init(**quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+        ray.init(**quiet, **({} if on_cluster() else here))
     except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if on_cluster():
             raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {reason}.") from error
         raise ClusterError(f"Ray did not start: {reason}. `beholder doctor` shows memory and disk.") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return True
 
 
 def takes_gpu(use_gpu: bool | str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse, urlunparse
 
-from beholder.cluster.local import on_cluster, on_ray
+from beholder.cluster.local import on_cluster, start_ray
 from beholder.errors import ClusterError
 from beholder.files import whole
 from beholder.home import home
@@ -68,7 +68,7 @@ def require_shared(tracking: str) -> None:
         return
     import ray
 
-    on_ray().__enter__()  # a process that belongs to a cluster joins it once, for as long as it runs
+    start_ray()
     nodes = sum(node["Alive"] for node in ray.nodes())
     lacks = missing(nodes, tracking, storage_uri() is not None or bool(os.environ.get("BEHOLDER_HOME")))
     if lacks:

@@ -33,6 +33,10 @@ from beholder.methods.method import Context
 
 RESIZE_S = 30.0
 """How often it is looked whether nodes have come that workers could be started on."""
+STARTS = 60
+"""How often workers may fail to start, or wait a minute for nodes to start on."""
+REFUSED_S = 20.0
+"""How long workers have to end by themselves when the job is over."""
 KEPT = "What is finished is kept; run again to go on."
 ArmProgress = Callable[[str, int, int, str, str], None]
 """Called with (arm, units done, units in all, a few words, the unit)."""
@@ -83,7 +87,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     shared.keep("annotations.parquet", "forgetting")
     with on_ray(most):
         import ray
-        from ray.train import FailureConfig, RunConfig
+        from ray.train import FailureConfig, RunConfig, UserCallback
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -99,6 +103,13 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         cpus = cpus_each(most, job.cluster.cpus_per_worker)
         # Ray's own notes of a job, of use for as long as it runs; on a cluster all nodes must reach them.
         logs = below(job.copy, "ray") if job.copy else str(Path(job.run_folder) / "ray")
+
+        class Deaths(UserCallback):
+            """Tells the board; it ends a job whose workers keep dying (`fanout.DEATHS`)."""
+
+            def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+                ray.get(board.died.remote())
+
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -112,8 +123,8 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
             run_config=RunConfig(
                 name=f"fit-{time.time_ns()}",
                 storage_path=logs,
-                # The board ends a job whose workers keep dying (`fanout.DEATHS`).
-                failure_config=FailureConfig(max_failures=-1),
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
+                callbacks=[Deaths()],
             ),
             # Two workers on one GPU cannot talk by NCCL. Whoever waits for a long evaluation is not to be timed out.
             torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
@@ -128,9 +139,12 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
-        while thread.is_alive():
+        refused, patience = None, REFUSED_S
+        while thread.is_alive() and patience > 0:
             thread.join(0.5)
             _show(board, on_progress, say)
+            refused = ray.get(board.refusal.remote())
+            patience -= 0.5 * bool(refused)  # workers that cannot even start never see that they should end
         _show(board, on_progress, say)
         shared.fetch("methods", "scores", "forgetting")
         refused = ray.get(board.refusal.remote())
