@@ -2,12 +2,12 @@
 
     python experiments/benchmarks/cluster.py --json           2,000 users on one worker and on two, a few minutes
 
-Both run on one embedded Ray, each worker with one thread, on one shared model and the same rows; the trunk is run before.
-The span of a fan-out is from the start of its first block to the end of its last.
+Both run on one embedded Ray, each worker with one thread, on one shared model and the same rows; the trunk is run
+before. The span of a fan-out is from the start of its first block to the end of its last.
 
-efficiency     span on one worker / (2 x span on two); the median of runs that take turns. 1: a second worker halves it.
-               Two workers of one machine share its memory's speed, so that less than 1 is no loss of the platform's alone
-alone          the same for two processes that train the same blocks without Ray, board or anything else between them
+efficiency     span on one worker / (2 x span on two); the median of runs that take turns. 1: a second worker halves it
+alone          the same for two processes that train the same blocks without Ray, board or anything else between them:
+               what two processes of this machine, which share the speed of its memory, are worth at best
 overhead       on one worker, the part of its span that is not training, to the part that is
 block_s        training of a block, median on one worker
 seconds        spans on one and on two workers, and `job_s`, everything around them: Ray Train starting, models loading

@@ -108,14 +108,15 @@ def pack(folder: Path, files: dict[Path, str]) -> None:
     Raises:
         ClusterError: a file is not there.
     """
+    for file in files:
+        if not file.is_file():
+            raise ClusterError(f"{file}: no such file. It was to travel with the job.")
     for package in PACKAGES:
         spec = find_spec(package)
         assert spec is not None and spec.submodule_search_locations
         source = spec.submodule_search_locations[0]
         shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     for file, name in files.items():
-        if not file.is_file():
-            raise ClusterError(f"{file}: no such file. It was to travel with the job.")
         shutil.copyfile(file, folder / name)
 
 
