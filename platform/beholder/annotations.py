@@ -192,9 +192,8 @@ class Annotations:
 
         This is what sharing work rests on: whatever depends on the text alone is computed once per distinct text.
         """
-        position: dict[str, int] = {}
-        index = np.fromiter((position.setdefault(text, len(position)) for text in self.texts), np.int64, len(self))
-        return list(position), index
+        values, index = self._encoded("text")
+        return values, index.astype(np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -256,7 +255,14 @@ class Annotations:
         return cls(Dataset(table.replace_schema_metadata(None)), Task(tuple(task["labels"]), task["kind"]))
 
     def _strings(self, column: str) -> NDArray[np.object_]:
-        return np.asarray(self.arrow[column].to_pylist(), dtype=object)
+        """Rows that say the same share one string: millions of rows cost a pointer each."""
+        values, index = self._encoded(column)
+        return np.asarray(values, dtype=object)[index]
+
+    def _encoded(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
+        """Distinct values in order of first appearance, and each row's position among them."""
+        encoded = self.arrow[column].combine_chunks().dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 
 def find_problems(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
+import yaml
 from house import MODEL
+from pydantic import ValidationError
+from ray.serve._private.build_app import build_app
+from ray.serve.deployment import deployment_to_schema
+from ray.serve.schema import ServeDeploySchema
 from served import free_port, published
 
 from beholder.cluster.local import on_ray
 from beholder.errors import ServeError
 from beholder.home import home
+from beholder_serve import app as appmodule
 from beholder_serve.api import Settings
 from beholder_serve.app import serving
 
 pytestmark = pytest.mark.serve
+INFRA = Path(__file__).parents[2] / "infra"
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +52,26 @@ def test_settings_go_over_to_the_ingress(world):
         body = {"user_id": world[1][0], "text": "sticky"}
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/predict", json=body, timeout=30)
         assert answer.status_code == 200
+
+
+def test_the_serve_config_for_kubernetes_names_what_is_there():
+    """Ray's own schema accepts it, and its application is the one that the command line serves."""
+    service = yaml.safe_load((INFRA / "kuberay" / "service.yaml").read_text())
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    (app,) = config.applications
+    module, _, name = app.import_path.partition(":")
+    assert (module, name, app.name, app.route_prefix) == (appmodule.__name__, "deployed", appmodule.APPLICATION, "/")
+    built = build_app(appmodule.deployed(appmodule.Deployed(**app.args)), name=app.name)
+    ours = build_app(
+        appmodule.application(
+            {"model": app.args["model"], "version": "champion"},
+            Settings(tokens=True),
+            {"min_replicas": app.args["min_replicas"], "max_replicas": app.args["max_replicas"]},
+        ),
+        name=app.name,
+    )
+    described = [[deployment_to_schema(each).model_dump() for each in made.deployments] for made in (built, ours)]
+    assert described[0] == described[1] and {each["name"] for each in described[0]} == {"Ingress", "Engine"}
+    assert config.http_options.port == 8000 and config.http_options.request_timeout_s == 60
+    with pytest.raises(ValidationError, match="modell"):
+        appmodule.Deployed(**{**app.args, "modell": "x"})
