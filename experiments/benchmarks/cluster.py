@@ -1,6 +1,7 @@
 """A fan-out of users over workers: what a second worker is worth, and what giving out work costs.
 
     python experiments/benchmarks/cluster.py --json           2,000 users on one worker and on two, a few minutes
+    python experiments/benchmarks/cluster.py --scale --json   100,000 users and five million rows on two workers
 
 Both run on one embedded Ray, each worker with one thread, on one shared model and the same rows; the trunk is run
 before. The span of a fan-out is from the start of its first block to the end of its last.
@@ -11,6 +12,8 @@ alone          the same for two processes that train the same blocks without Ray
 overhead       on one worker, the part of its span that is not training, to the part that is
 block_s        training of a block, median on one worker
 seconds        spans on one and on two workers, and `job_s`, everything around them: Ray Train starting, models loading
+rows_per_s     with `--scale`: annotations, from the source to the last adapter, a second; `phases_s` where they go
+peak_mb        with `--scale`: the most that one process held, of the driver and of the workers
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser.add_argument("--scale", action="store_true", help="five million rows instead")
     parser.add_argument("--blocks", help=argparse.SUPPRESS)  # a process of `alone`
     arguments = parser.parse_args()
     if arguments.blocks:
@@ -45,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="beholder-") as home:
         os.environ["BEHOLDER_HOME"] = home
         os.environ["OMP_NUM_THREADS"] = "1"
-        found = measure(arguments)
+        found = measure_scale(arguments) if arguments.scale else measure(arguments)
     print(json.dumps(found) if arguments.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
 
 
@@ -106,6 +111,74 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": [round(statistics.median(one), 2), round(statistics.median(two), 2)],
         "job_s": round(statistics.median(jobs), 1),
     }
+
+
+def measure_scale(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything once, watching memory."""
+    from beholder import pipeline
+    from beholder.cluster.local import on_ray
+    from beholder.experiment import make_experiment
+
+    arguments.users, arguments.rows_per_user, arguments.block_users, arguments.epochs = 100_000, 50, 512, 5
+    written = settings(arguments)
+    written["source"]["distinct_texts"] = 20_000
+    experiment = make_experiment({**written, "cluster": {"workers": 2}})
+    phases: dict[str, float] = {}
+    with Memory() as memory:
+        started = time.perf_counter()
+        prepared = pipeline.prepare(experiment)
+        phases["source, split"] = time.perf_counter() - started
+        with on_ray(2):
+            for name, arm in (("shared model", "cls"), ("fan-out", "cls-u")):
+                began = time.perf_counter()
+                if arm == "cls":
+                    folder = pipeline.fit_some(experiment, prepared, {arm}, pipeline.Silent())
+                else:
+                    fan_out(experiment, prepared, folder, 2)
+                phases[name] = time.perf_counter() - began
+        took = time.perf_counter() - started
+    span, training = spent(folder)
+    return {
+        "users": arguments.users,
+        "rows": len(prepared.annotations),
+        "texts": len(prepared.annotations.distinct_texts[0]),
+        "rows_per_s": round(len(prepared.annotations) / took),
+        "peak_mb": {name: round(most) for name, most in memory.most.items()},
+        "phases_s": {name: round(seconds, 1) for name, seconds in phases.items()},
+        "blocks": len(training),
+        "span_s": round(span, 1),
+        "training_s": round(sum(training), 1),
+    }
+
+
+class Memory(threading.Thread):
+    """The most memory that the driver, and any one worker, held: resident, in MB, looked at five times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most = {"driver": 0.0, "worker": 0.0}
+        self._over = threading.Event()
+
+    def __enter__(self) -> Memory:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self._over.wait(0.2):
+            self.most["driver"] = max(self.most["driver"], me.memory_info().rss / 2**20)
+            for child in me.children(recursive=True):
+                try:
+                    if "RayTrainWorker" in "".join(child.cmdline()[:1]):
+                        self.most["worker"] = max(self.most["worker"], child.memory_info().rss / 2**20)
+                except psutil.Error:
+                    continue
 
 
 def fan_out(experiment: Any, prepared: Any, folder: Path, workers: int) -> None:

@@ -305,20 +305,35 @@ def find_problems(
     if task.kind == "multiclass":
         for row in np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-4):
             refuse(int(row), task.labels[0], "not exactly one class. Mend it, or pass --on-bad-rows skip.")
-    seen: dict[tuple[str, str], int] = {}
-    for row in range(rows):
-        if row in found:
-            continue
-        text_name = str(text_id[row]) if text_id is not None else text_key(str(text[row]))
-        first = seen.setdefault((text_name, str(user_id[row])), row)
-        if first != row:
-            refuse(
-                row,
-                "text_id" if text_id is not None else "text",
-                f"the same user judged the same text already in row {first + 1}. Remove one, "
-                "or pass --on-bad-rows skip to keep the first.",
-            )
+    good = np.asarray([row for row in range(rows) if row not in found], dtype=np.int64)
+    for row, first in _repeats(text if text_id is None else text_id, text_id is None, user_id, good):
+        refuse(
+            row,
+            "text_id" if text_id is not None else "text",
+            f"the same user judged the same text already in row {first + 1}. Remove one, "
+            "or pass --on-bad-rows skip to keep the first.",
+        )
     return [found[row] for row in sorted(found)]
+
+
+def _repeats(
+    text: Sequence[Any], normalised: bool, user_id: Sequence[Any], rows: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """(row, the first row by the same user of the same text) among some rows."""
+    position: dict[str, int] = {}
+    of_key: dict[str, int] = {}
+
+    def number(value: str) -> int:
+        if value not in position:  # each distinct text is normalised once
+            position[value] = of_key.setdefault(text_key(value) if normalised else value, len(of_key))
+        return position[value]
+
+    users: dict[str, int] = {}
+    texts = np.fromiter((number(str(text[row])) for row in rows), np.int64, len(rows))
+    user = np.fromiter((users.setdefault(str(user_id[row]), len(users)) for row in rows), np.int64, len(rows))
+    _, first, member = np.unique(texts * max(1, len(users)) + user, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[member] != np.arange(len(rows)))
+    return [(int(rows[each]), int(rows[first[member[each]]])) for each in again]
 
 
 def _missing(value: Any) -> bool:

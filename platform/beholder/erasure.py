@@ -1,5 +1,5 @@
 """Erasing a person: out of every bundle of every store, of what served models were told, and of the runs
-and searches kept on this machine.
+and searches kept on this machine and in the storage of a cluster (`BEHOLDER_STORAGE`).
 
 MLflow holds nothing of anybody: versions say where their bundle is, runs hold numbers over all users.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from beholder.cluster.shared import SharedRun, copies, run_of
 from beholder.errors import DataError
 from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
@@ -44,7 +45,8 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
     found = [upkeep.erase(user, Store(uri)) for uri in sorted(stores)]
     judgements = Feedback().erase(user)
-    folders = [file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")]
+    folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
+    folders |= {home() / "runs" / name for name in copies()}
     runs = sum(_erase_run(folder, user) for folder in sorted(folders))
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -64,9 +66,12 @@ def _erase_run(folder: Path, user: str) -> bool:
 
     What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
     """
+    shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
+    shared.fetch("annotations.parquet")
     try:
         if not _names(folder / "annotations.parquet", user):
             return False
+        shared.fetch("scores", "forgetting", "evaluation.json", "results.json", "experiment.json")
         for name in REBUILT:
             shutil.rmtree(folder / name, ignore_errors=True)
         for file in (folder / "scores").glob("[!.]*.parquet"):
@@ -78,6 +83,7 @@ def _erase_run(folder: Path, user: str) -> bool:
         _without(folder / "annotations.parquet", user)
         if (folder / "results.json").is_file():
             draw_report(folder)
+        shared.mirror("annotations.parquet")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error
     return True

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from clusters import Undisturbed, Watched, experiment, shards
+from house import content
 from servers import free_port, mlflow_server, object_storage
 
 from beholder import pipeline
 from beholder.cluster.local import on_ray
 from beholder.cluster.shared import SharedRun, below, missing
+from beholder.erasure import erase_everywhere
 from beholder.errors import ClusterError, TrackingError
 from beholder.experiment import make_experiment
 
@@ -38,13 +40,13 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_copies_go_there_and_back_and_what_says_whole_goes_last(tmp_path):
     here, there, other = (tmp_path / name for name in ("here", "there", "other"))
-    for name, content in {"methods/a/weights": "one", "methods/a/done.json": "1", "scores/a": "s", ".lock": ""}.items():
+    for name, text in {"methods/a/weights": "one", "methods/a/done.json": "1", "scores/a": "s", ".lock": ""}.items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).write_text(content)
+        (here / name).write_text(text)
     shared = SharedRun(here, there.as_uri())
     shared.fetch("methods")  # nothing is there yet
     shared.keep("methods", "scores", "nothing")
-    kept = {name: content for name, content in files(here).items() if name != ".lock"}
+    kept = {name: written for name, written in files(here).items() if name != ".lock"}
     assert files(there) == kept
     back = SharedRun(other, there.as_uri())
     back.fetch(".")
@@ -104,6 +106,13 @@ def test_workers_share_through_an_object_store_and_another_machine_goes_on(tmp_p
         again.run()
         assert again.error is None and shards(again.outcome) == shards(outcome)
         assert sum("finished before with the same inputs, kept" in line for line in again.lines) == 3
+
+        user = sorted(outcome.test.user_ids)[0]
+        assert erase_everywhere(user)["runs"] == 1
+        for key in (each["Key"] for each in client.list_objects_v2(Bucket="bucket")["Contents"]):  # type: ignore[attr-defined]
+            client.download_file("bucket", key, str(tmp_path / "fetched"))  # type: ignore[attr-defined]
+            assert user.encode() not in content(tmp_path / "fetched"), key
+            assert "/methods/" not in key and "/bundle/" not in key
 
         monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "third"))
         late = Watched(experiment(2, users=10, epochs=30), tmp_path / "third")

@@ -43,7 +43,7 @@ def test_what_workers_held_when_they_died_is_given_out_again_but_not_for_ever():
     assert board.take() == Task("arm", "prior")  # all fit `cls` together, which nobody takes
     board.died()
     assert board.joined("second", 1, "a") == ["cls"]
-    assert board.take_news()[1] == ["1 workers on 1 nodes, started again"]
+    assert board.take_news()[1] == ["1 worker on 1 node, started again"]
     assert board.take() == Task("arm", "prior")
     board.finished(Task("arm", "cls"))
     assert board.joined("third", 1, "a") == []  # `cls` is done

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from house import MODEL, content, said, settings, table_of
-from servers import mlflow_server, object_storage, postgres, postgres_tool
+from servers import answers, free_port, mlflow_server, object_storage, postgres, postgres_tool, running
 
 from beholder import pipeline
 from beholder.annotations import Annotations
@@ -126,3 +130,38 @@ def test_an_erased_person_is_in_no_server(here):
     for number, scores in expected.items():
         again = registry.open_version(registry.find(MODEL, number)).predict(*ask).scores
         np.testing.assert_array_equal(again, scores)
+
+
+def test_the_mlflow_server_of_the_compose_file_works_as_it_is_written_there(here, tmp_path):
+    """Its own flags, on this PostgreSQL and this S3; asked under the name other containers know it by, and no other."""
+    from mlflow import MlflowClient
+
+    _, database, bucket, _ = here
+    file = Path(__file__).parents[2] / "infra" / "compose" / "compose.yaml"
+    written = yaml.safe_load(file.read_text())["services"]["mlflow"]["command"]
+    port, s3 = free_port(), f"http://127.0.0.1:{bucket.meta.endpoint_url.rsplit(':', 1)[1]}"
+    mine = {
+        "--host 0.0.0.0": "--host 127.0.0.1",
+        "--port 5000": f"--port {port}",
+        "127.0.0.1:5000": f"127.0.0.1:{port}",
+        "postgresql+psycopg://beholder:${POSTGRES_PASSWORD}@postgres/mlflow": database,
+        "s3://beholder/mlflow": f"s3://{BUCKET}/mlflow",
+    }
+    for there, here_ in mine.items():
+        assert there in written
+        written = written.replace(there, here_)
+    with running(
+        [sys.executable, "-m", *written.split()],
+        tmp_path / "mlflow.log",
+        answers(f"http://127.0.0.1:{port}/health"),
+        MLFLOW_S3_ENDPOINT_URL=s3,
+        AWS_DEFAULT_REGION="us-east-1",
+    ):
+        names = ("mlflow:5000", "evil")
+        asked = [httpx.get(f"http://127.0.0.1:{port}/version", headers={"Host": name}).status_code for name in names]
+        assert asked == [200, 403]
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        run = client.create_run(client.create_experiment("compose"))
+        client.log_text(run.info.run_id, "kept", "note.txt")
+        (key,) = [each for each in objects(bucket) if each.endswith("note.txt")]
+        assert key.startswith("mlflow/")

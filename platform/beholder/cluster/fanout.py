@@ -95,7 +95,7 @@ class Board:
             self._nodes = []
         self._nodes.append(node)
         if len(self._nodes) == size and (self._again or len(set(self._nodes)) > 1):
-            self.say(f"{size} workers on {len(set(self._nodes))} nodes{', started again' if self._again else ''}")
+            self.say(_group(size, len(set(self._nodes))) + (", started again" if self._again else ""))
         return [] if self._refusal else list(self._together)
 
     def died(self) -> None:
@@ -247,6 +247,10 @@ def work(
             if config.in_blocks:
                 shared.fetch(f"methods/{config.from_}", working_folder(Path()).name)  # type: ignore[attr-defined]
             whole_arm(task)
+
+
+def _group(workers: int, nodes: int) -> str:
+    return f"{workers} worker{'s' * (workers != 1)} on {nodes} node{'s' * (nodes != 1)}"
 
 
 def train_block(shared: SharedRun, fitting: BankFitting, number: int, progress: Progress) -> None:

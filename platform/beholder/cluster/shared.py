@@ -132,10 +132,27 @@ class SharedRun:
                     self._system.delete_file(f"{self._prefix}/{place}")
             for place, stamp in sorted(changed, key=lambda each: _order(each[0])):
                 at = f"{self._prefix}/{place}"
-                self._system.create_dir(at.rpartition("/")[0], recursive=True)
+                if self._system.type_name == "local":  # object stores have no folders
+                    self._system.create_dir(at.rpartition("/")[0], recursive=True)
                 with (self.folder / place).open("rb") as read, self._system.open_output_stream(at) as written:
                     shutil.copyfileobj(read, written, 1 << 20)
                 self._kept[place] = stamp
+
+    def mirror(self, last: str) -> None:
+        """Make the folder there what it is here: what is gone here goes, too, and one file is brought up to date last.
+
+        Raises:
+            ClusterError: see `keep`.
+        """
+        if not self.uri:
+            return
+        with _told(self.uri):
+            here = {place for place, _ in self._here((".",))}
+            for place, _ in list(self._there((".",))):
+                if place not in here:
+                    self._system.delete_file(f"{self._prefix}/{place}")
+        self.keep(*sorted(here - {last}))
+        self.keep(last)
 
     def drop(self, name: str) -> None:
         """Remove a folder there."""
@@ -149,7 +166,7 @@ class SharedRun:
         from pyarrow import fs
 
         for name in names:
-            info = self._system.get_file_info(f"{self._prefix}/{name}")
+            info = self._system.get_file_info(self._prefix if name == "." else f"{self._prefix}/{name}")
             found = [info]
             if info.type == fs.FileType.Directory:
                 found = self._system.get_file_info(fs.FileSelector(info.path, recursive=True))
@@ -197,6 +214,19 @@ def below(uri: str, name: str) -> str:
     """The URI of something below a URI; what stands after `?` stays."""
     parsed = urlparse(uri)
     return urlunparse(parsed._replace(path=f"{parsed.path.rstrip('/')}/{name}"))
+
+
+def copies() -> list[str]:
+    """Names of all runs that the storage holds."""
+    storage = storage_uri()
+    if not storage:
+        return []
+    from pyarrow import fs
+
+    with _told(storage):
+        system, prefix = fs.FileSystem.from_uri(below(storage, "runs"))
+        found = system.get_file_info(fs.FileSelector(prefix, allow_not_found=True))
+        return sorted(each.base_name for each in found if each.type == fs.FileType.Directory)
 
 
 def run_of(folder: Path) -> SharedRun:

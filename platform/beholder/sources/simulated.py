@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -126,8 +127,8 @@ def load(config: Simulated, on_bad_rows: BadRows = "refuse") -> Loaded:
         labels=labels,
         text_id=texts.ids[text].tolist(),
         context={
-            "truth": truth.tolist(),
-            "truth_global": _mean_reader(texts, personal, config.noise)[text].tolist(),
+            "truth": _lists(truth),
+            "truth_global": _lists(_mean_reader(texts, personal, config.noise)[text]),
         },
         where="simulated population",
     )
@@ -136,6 +137,11 @@ def load(config: Simulated, on_bad_rows: BadRows = "refuse") -> Loaded:
         f"effect {config.effect:g}, noise {config.noise:g}, seed {config.seed}"
     )
     return Loaded(annotations, origin)
+
+
+def _lists(values: NDArray[np.float64]) -> pa.Array:
+    """A row of a matrix as a value of a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
 
 
 def _probability(logits: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
