@@ -20,7 +20,7 @@ from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
 
 KILLS = 10
-LOAD_S = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "60"))
+LOAD_S = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "10"))
 """How long two promote while one reads."""
 
 
