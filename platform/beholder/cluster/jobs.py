@@ -94,12 +94,19 @@ def submit(job: Job, address: str) -> str:
         if job.bare:
             runtime["pip"] = {"packages": requirements(), "pip_install_options": ["--no-deps"]}
         # A driver computes nothing: it may run on a head that has no CPUs to give.
+        entrypoint = f"python -m beholder.cli.main {shlex.join(job.command)}"
         with _told(address):
-            return client.submit_job(
-                entrypoint=f"python -m beholder.cli.main {shlex.join(job.command)}",
-                runtime_env=runtime,
-                metadata={**dict([OURS]), "name": job.name},
-            )
+            for left in reversed(range(30)):
+                try:
+                    return client.submit_job(
+                        entrypoint=entrypoint, runtime_env=runtime, metadata={**dict([OURS]), "name": job.name}
+                    )
+                except RuntimeError as error:
+                    # A head that has just been started takes some seconds until it can run jobs.
+                    if not left or "No available agent" not in str(error):
+                        raise
+                    time.sleep(2)
+    raise AssertionError("the last try returns or raises")
 
 
 def pack(folder: Path, files: dict[Path, str]) -> None:
