@@ -160,7 +160,8 @@ class Annotations:
     @cached_property
     def texts(self) -> NDArray[np.object_]:
         """str [rows]"""
-        return self._strings("text")
+        values, index = self.distinct_texts
+        return np.asarray(values, dtype=object)[index]
 
     @cached_property
     def text_ids(self) -> NDArray[np.object_]:
@@ -261,7 +262,7 @@ class Annotations:
 
     def _encoded(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
         """Distinct values in order of first appearance, and each row's position among them."""
-        encoded = self.arrow[column].combine_chunks().dictionary_encode()
+        encoded = self.arrow[column].dictionary_encode().combine_chunks()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
 

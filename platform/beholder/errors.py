@@ -58,6 +58,11 @@ class ServeError(BeholderError):
     """The server cannot be started as asked."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name nobody knows: what was meant, and what there is.
 

@@ -79,6 +79,8 @@ def place(tmp_path_factory):
     head = [ray, "start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
     head += [f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={temporary[0]}", "--block"]
     worker = [ray, "start", f"--address=127.0.0.1:{port}", "--num-cpus=1", f"--temp-dir={temporary[1]}", "--block"]
+    for node in (head, worker):  # another Ray of this machine may have the usual one, and then no job can be submitted
+        node.append(f"--dashboard-agent-listen-port={free_port()}")
 
     def nodes(count: int):
         def ready() -> bool:

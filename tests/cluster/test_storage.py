@@ -118,8 +118,8 @@ def test_workers_share_through_an_object_store_and_another_machine_goes_on(tmp_p
         late = Watched(experiment(2, users=10, epochs=30), tmp_path / "third")
         late.start()
         late.until(lambda: (tmp_path / "third").exists())
-        while not client.list_objects_v2(Bucket="bucket", Prefix=f"kept/runs/{late.folder()}/unfinished/bank"):  # type: ignore[attr-defined]
-            time.sleep(0.1)
+        begun = f"kept/runs/{late.folder()}/unfinished/bank"
+        late.until(lambda: bool(client.list_objects_v2(Bucket="bucket", Prefix=begun)["KeyCount"]))  # type: ignore[attr-defined]
     late.join(240)  # the store is gone
     assert isinstance(late.error, ClusterError) and "storage s3://bucket" in str(late.error), late.error
     assert "\n" not in str(late.error)

@@ -25,13 +25,13 @@ from packaging.requirements import Requirement
 from beholder.bases.embedded import EMBEDDED
 from beholder.cluster.local import SETTINGS
 from beholder.cluster.shared import STORAGE, below, folder_of, missing
-from beholder.errors import ClusterError
+from beholder.errors import ClusterError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PACKAGES = ("beholder", "beholder_serve")
-OURS = ("submitted-by", "beholder")
+OURS = {"submitted-by": "beholder"}
 """What tells our jobs from others."""
 
 
@@ -61,7 +61,7 @@ class Job:
     def environment(self) -> dict[str, str]:
         """Variables of the job and of all its workers."""
         found = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
-        found["OMP_WAIT_POLICY"] = "PASSIVE"  # several workers on a node: see `local.on_ray`
+        found["OMP_WAIT_POLICY"] = "PASSIVE"  # several workers on a node: see `local.start_ray`
         if self.mlflow:
             found["MLFLOW_TRACKING_URI"] = self.mlflow
         if self.storage:
@@ -99,7 +99,7 @@ def submit(job: Job, address: str) -> str:
             for left in reversed(range(30)):
                 try:
                     return client.submit_job(
-                        entrypoint=entrypoint, runtime_env=runtime, metadata={**dict([OURS]), "name": job.name}
+                        entrypoint=entrypoint, runtime_env=runtime, metadata={**OURS, "name": job.name}
                     )
                 except RuntimeError as error:
                     # A head that has just been started takes some seconds until it can run jobs.
@@ -175,7 +175,7 @@ def follow(job: str, address: str, write: Callable[[str], None]) -> int:
         except (RuntimeError, OSError) as error:
             failures += 1
             if failures > 30 or "does not exist" in str(error):
-                raise ClusterError(f"job {job}: {_first(error)}") from error
+                raise ClusterError(f"job {job}: {first_line(error)}") from error
             time.sleep(1)
             continue
         if len(text) > passed:
@@ -195,7 +195,7 @@ def follow(job: str, address: str, write: Callable[[str], None]) -> int:
 def listed(address: str) -> list[dict[str, str]]:
     """Jobs of this cluster that beholder submitted, the newest first."""
     with _told(address):
-        jobs = [job for job in _client(address).list_jobs() if OURS in (job.metadata or {}).items()]
+        jobs = [job for job in _client(address).list_jobs() if OURS.items() <= (job.metadata or {}).items()]
     jobs.sort(key=lambda job: -(job.start_time or 0))
     return [
         {
@@ -251,11 +251,7 @@ def _told(address: str) -> Iterator[None]:
             "the file it is in."
         ) from error
     except (RuntimeError, OSError) as error:
-        raise ClusterError(f"{address}: {_first(error)}") from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(f"{address}: {first_line(error)}") from error
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from beholder.errors import ClusterError
+from beholder.errors import ClusterError, first_line
 
 # Set before Ray starts, so that its workers inherit them. No hub is asked. Ray Train looks every half second, not every
 # two, whether its workers are done: a job ends that much sooner. What serves never blocks its event loop, so one loop a
@@ -93,10 +93,11 @@ def start_ray(workers: int = 1) -> bool:
     try:
         ray.init(**quiet, **({} if on_cluster() else here))
     except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if on_cluster():
-            raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {reason}.") from error
-        raise ClusterError(f"Ray did not start: {reason}. `beholder doctor` shows memory and disk.") from error
+            raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {first_line(error)}.") from error
+        raise ClusterError(
+            f"Ray did not start: {first_line(error)}. `beholder doctor` shows memory and disk."
+        ) from error
     return True
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse, urlunparse
 
 from beholder.cluster.local import on_cluster, start_ray
-from beholder.errors import ClusterError
+from beholder.errors import ClusterError, first_line
 from beholder.files import whole
 from beholder.home import home
 
@@ -194,7 +194,7 @@ def _told(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise ClusterError(
             f"storage {uri.partition('?')[0]}: {reason}. Check {STORAGE}, its rights and its space; what is "
             "finished is kept, run again to go on."

@@ -24,7 +24,7 @@ from beholder.annotations import Annotations
 from beholder.bases.endpoint import base_of
 from beholder.cluster.local import cpus_each, on_ray, takes_gpu
 from beholder.cluster.shared import SharedRun, below
-from beholder.errors import BeholderError, ClusterError
+from beholder.errors import BeholderError, ClusterError, first_line
 from beholder.experiment import Cluster
 from beholder.home import home
 from beholder.methods.arm import ArmJob
@@ -139,12 +139,11 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
-        refused, patience = None, REFUSED_S
+        patience = REFUSED_S  # workers that cannot even start never see that they should end
         while thread.is_alive() and patience > 0:
             thread.join(0.5)
             _show(board, on_progress, say)
-            refused = ray.get(board.refusal.remote())
-            patience -= 0.5 * bool(refused)  # workers that cannot even start never see that they should end
+            patience -= 0.5 * bool(ray.get(board.refusal.remote()))
         _show(board, on_progress, say)
         shared.fetch("methods", "scores", "forgetting")
         refused = ray.get(board.refusal.remote())
@@ -216,8 +215,7 @@ def _refusal(error: Exception, run_folder: str) -> tuple[str, str]:
     if isinstance(error, OSError) and error.strerror:
         return "ClusterError", f"{error.filename or run_folder}: {error.strerror}. {KEPT}"
     logging.getLogger("beholder").exception("a worker failed")
-    first = (str(error).strip().splitlines() or [""])[0]
-    return "ClusterError", f"a worker failed: {type(error).__name__}: {first}. {KEPT}"
+    return "ClusterError", f"a worker failed: {type(error).__name__}: {first_line(error)}. {KEPT}"
 
 
 @contextlib.contextmanager

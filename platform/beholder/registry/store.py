@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
-from beholder.errors import RegistryError
+from beholder.errors import RegistryError, first_line
 from beholder.files import link, sha256_of, whole
 from beholder.home import home
 
@@ -328,5 +328,5 @@ def _told(uri: str) -> Iterator[None]:
     except RegistryError:
         raise
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RegistryError(f"store {uri}: {reason}. Check BEHOLDER_STORE, its rights and its space.") from error
