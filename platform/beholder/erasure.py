@@ -25,6 +25,8 @@ from beholder.home import home
 from beholder.pipeline import draw_report
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
+from beholder.report.page import NAMED
+from beholder.runs import facts_of
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -79,10 +81,11 @@ def _erase_run(folder: Path, user: str) -> bool:
         for file in (folder / "forgetting").glob("*.parquet"):
             _without(file, user)
         (folder / "users.parquet").unlink(missing_ok=True)
+        (folder / NAMED).unlink(missing_ok=True)
         shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
         _without(folder / "annotations.parquet", user)
         if (folder / "results.json").is_file():
-            draw_report(folder)
+            draw_report(folder, facts_of(folder))
         shared.mirror("annotations.parquet")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error

@@ -88,11 +88,15 @@ class Cluster(_Section):
 
 @dataclass(frozen=True)
 class Arm:
-    """One method with its settings under a name of its own; a control points at the arm it is the control of."""
+    """One method with its settings under a name of its own; a control points at the arm it is the control of.
+
+    A point of a learning curve (`curve_of`) is an arm fitted on fewer rows of each user, and nothing else.
+    """
 
     name: str
     config: MethodConfig
     control_of: str | None = None
+    curve_of: str | None = None
 
     @property
     def method(self) -> str:
@@ -156,6 +160,35 @@ class Experiment(_Section):
             known = [arm.name for arm in arms]
             raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
         return arms
+
+    @property
+    def curves(self) -> dict[str, dict[int, Arm]]:
+        """Arm -> rows of each user -> the arm fitted on no more than these, where a method asks for a `curve`."""
+        found: dict[str, dict[int, Arm]] = {}
+        configs = {arm.name: arm.config for arm in self.arms}
+        for name, written in self.methods.items():
+            rows = written.get("curve") or []
+            if not rows:
+                continue
+            bank = getattr(configs[name], "bank", None)
+            if bank is None:
+                raise ExperimentError(
+                    f"methods.{name}.curve: only methods with an adapter per user (-u) can be fitted on fewer rows "
+                    "of each in little time. Remove it."
+                )
+            if not isinstance(rows, list) or not all(isinstance(each, int) and each > 0 for each in rows):
+                raise ExperimentError(
+                    f"methods.{name}.curve: expected numbers of rows, as in [5, 10, 20], got {rows!r}."
+                )
+            found[name] = {
+                most: Arm(
+                    f"{name}~{most}-rows",
+                    configs[name].model_copy(update={"bank": bank.model_copy(update={"rows_per_user": most})}),
+                    curve_of=name,
+                )
+                for most in sorted(set(rows))
+            }
+        return found
 
     @property
     def digest(self) -> str:
@@ -243,6 +276,7 @@ def make_experiment(written: dict[str, Any], where: str = "experiment") -> Exper
     experiment = build(Experiment, built, where)
     try:
         arms = experiment.arms  # resolving them is the check
+        _ = experiment.curves
         if experiment.forgetting and not any(arm.config.trains for arm in arms):
             raise ExperimentError("forgetting: no method of this file trains a base. Leave it out, or add lm or cls.")
         for arm in experiment.search:
@@ -282,7 +316,7 @@ def _forgetting(written: Any, where: str) -> Forgetting:
 
 
 def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ...]) -> dict[str, Any]:
-    written = {key: value for key, value in methods[name].items() if key != "controls"}
+    written = {key: value for key, value in methods[name].items() if key not in ("controls", "curve")}
     parent = written.pop("extends", None)
     inherited: dict[str, Any] = {}
     if parent is not None:

@@ -10,11 +10,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,13 +31,16 @@ from beholder.cluster.train import FitJob, fit_arms
 from beholder.errors import BeholderError, DataError
 from beholder.evaluation import figures, report
 from beholder.evaluation.scores_file import write_scores
+from beholder.evaluation.verdict import verdict
 from beholder.experiment import ROUTED, Arm, Experiment, Limits
+from beholder.files import whole
 from beholder.home import home
-from beholder.methods import forgetting
+from beholder.methods import METHODS, config_class, forgetting
 from beholder.methods.arm import ArmJob, done, is_done
 from beholder.methods.blocks import working_folder
 from beholder.records import make_bundle, publish, track, write_json
 from beholder.registry.bundle import Bundle
+from beholder.report.page import write_reports
 from beholder.routing import Routing, find_routing
 from beholder.sources import Loaded, load
 from beholder.splits import Split, split
@@ -121,7 +123,8 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         except BeholderError as error:
             raise type(error)(f"methods.{arm.name}: {error}") from error
     inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
-    jobs = _jobs(arms, inputs)
+    curves = [point for points in experiment.curves.values() for point in points.values()]
+    jobs = _jobs([*arms, *curves], inputs)
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
     notes = (f"data: {loaded.origin}", *([slow] if slow else []))
@@ -184,8 +187,8 @@ def run(
     clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
     with clock.phase("evaluation"):
         routing = _route(experiment, prepared, folder)
-        found = _evaluate(experiment, folder, routing)
-    facts = _facts(experiment, prepared, folder)
+        facts = _facts(experiment, prepared, folder)
+        found = _evaluate(experiment, folder, routing, facts)
     with clock.phase("bundle"):
         bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, routing, found) if routing else None
     with clock.phase("tracking"):
@@ -213,23 +216,6 @@ def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], report
     return folder
 
 
-def find_run(name: str) -> Path:
-    """A run's folder by path, name, or beginning of its name (the newest of several).
-
-    Raises:
-        DataError: there is none; lists those there are.
-    """
-    for folder in (Path(name), home() / "runs" / name):
-        if (folder / "evaluation.json").is_file():
-            return folder
-    runs = sorted((home() / "runs").glob("*/evaluation.json"), key=lambda file: -file.stat().st_mtime)
-    for file in runs:
-        if file.parent.name.startswith(name):
-            return file.parent
-    known = ", ".join(file.parent.name for file in runs[:5]) or "none yet; make one with: beholder run EXPERIMENT"
-    raise DataError(f"no run {name!r} in {home() / 'runs'}. There are: {known}")
-
-
 def _jobs(arms: list[Arm], inputs: list[str]) -> list[ArmJob]:
     """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
     jobs: dict[str, ArmJob] = {}
@@ -237,7 +223,7 @@ def _jobs(arms: list[Arm], inputs: list[str]) -> list[ArmJob]:
         config = arm.config.model_dump(mode="json")
         on = [jobs[arm.after].key] if arm.after else []
         key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
-        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after)
+        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of)
     return [jobs[arm.name] for arm in arms]
 
 
@@ -318,30 +304,48 @@ def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing 
     return routing
 
 
-def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None) -> dict[str, Any]:
+def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:
     settings = experiment.evaluate
     names = [arm.name for arm in experiment.arms]
     if routing and routing.routed:
         names.append(ROUTED)
     write_json(
         folder / "evaluation.json",
-        {"reference": settings.reference, "draws": settings.bootstrap, "seed": settings.seed, "arms": names},
+        {
+            "reference": settings.reference,
+            "draws": settings.bootstrap,
+            "seed": settings.seed,
+            "arms": names,
+            "curves": {
+                name: {
+                    "start": next(arm.after for arm in experiment.arms if arm.name == name),
+                    "arms": {rows: point.name for rows, point in points.items()},
+                }
+                for name, points in experiment.curves.items()
+            },
+        },
     )
-    return draw_report(folder)
+    return draw_report(folder, facts)
 
 
-def draw_report(folder: Path) -> dict[str, Any]:
-    """Evaluate a run from its saved scores alone; returns `evaluation.Results` as JSON, with what was forgotten.
+def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate a run from its saved scores alone; returns `Results` as JSON, the verdict, what was forgotten.
 
-    Writes `users.parquet`, what each method does for each user, and the figures.
+    Writes `users.parquet`, what each method does for each user, the figures, and the reports for people.
+
+    Args:
+        folder: of the run.
+        facts: see `write_reports`.
     """
     found = report.recompute(folder)
-    temporary = folder / f".users.parquet.{os.getpid()}"
-    pq.write_table(found.user_table(), temporary, compression="zstd")
-    os.replace(temporary, folder / "users.parquet")
+    with whole(folder / "users.parquet") as temporary:
+        pq.write_table(found.user_table(), temporary, compression="zstd")
     figures.write_figures(folder / "figures", folder / "figures-of-users", found)
+    personal = {arm.name for arm in found.arms if arm.method in METHODS and config_class(arm.method).personal}
+    said = verdict(found, personal)
+    write_reports(folder, found, said, facts)
     forgotten = forgetting.summary(folder)
-    return {**found.to_json(), **({"forgetting": forgotten} if forgotten else {})}
+    return {**found.to_json(), "verdict": asdict(said), **({"forgetting": forgotten} if forgotten else {})}
 
 
 def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from beholder.prompts.settings import PromptSettings
 from beholder.prompts.wording import load_wording
 from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
+from beholder.report.page import NAMELESS
 from beholder.routing import Routing
 from beholder.tracking import ChildRun, log_run, register_prompt, tracking_uri
 
@@ -123,10 +124,12 @@ def track(
             **_forgetting(forgotten["before"]),
         },
         tags=shared,
-        description=gain_table(found),
+        description=f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\nMore, as a page: `report/{NAMELESS}` "
+        "among the artifacts.",
         folders={  # nothing that names a user: what MLflow has been given, nobody erases
             "": folder / "evaluation.json",
             "figures": folder / "figures",
+            "report": folder / NAMELESS,
             "experiment": folder / "experiment.json",
         },
         children=[
@@ -232,7 +235,7 @@ def version_page(
         f"# {experiment.name} on {base_name(experiment.base)}\n\n"
         f"What each reader would say of a text: {', '.join(facts['data']['labels'])}.\n\n"
         f"{serves}: macro-F1 {100 * best['macro_f1']:.1f} on test{against}.\n\n"
-        f"{gain_table(found)}\n\n"
+        f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\n"
         f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
         f"artifacts of the run this version comes from (`{run}`); its methods, to compare side by side, are that run's "
         "children."

@@ -23,6 +23,8 @@ def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
     board.finished(second)
     opening = board.take()
     assert opening == Task("open", "cls-u")
+    assert board.take() == Task("join", "cls-u")  # who has nothing else to do gets ready for its blocks
+    assert board.take("cls-u") == "wait"
     board.opened("cls-u", [3, 2])
     blocks = [board.take(), board.take()]
     assert blocks == [Task("block", "cls-u", 0), Task("block", "cls-u", 1)]

@@ -15,7 +15,19 @@ LIBRARY, SERVER = ROOT / "platform" / "beholder", ROOT / "serve" / "beholder_ser
 # From top to bottom. A module may import its own layer and those below.
 LAYERS = (
     {"cli", "beholder_serve"},
-    {"pipeline", "records", "routing", "tuning", "dry_run", "erasure", "refresh", "enrolment"},
+    {
+        "pipeline",
+        "records",
+        "routing",
+        "tuning",
+        "dry_run",
+        "erasure",
+        "refresh",
+        "enrolment",
+        "runs",
+        "report",
+        "own_table",
+    },
     {"cluster", "registry", "tracking", "feedback"},
     {"experiment"},
     {"methods"},

@@ -166,8 +166,9 @@ def forgetting_table(results: dict[str, Any]) -> Table:
 
 
 def print_gains(results: dict[str, Any]) -> None:
-    """The table of gains; where there are several tasks a second one of each; and what was forgotten, if measured."""
+    """The table of gains and the verdict; where there are several tasks a table of each; what was forgotten."""
     console.print(gain_table(results))
+    console.print(results["verdict"]["sentence"], markup=False)
     if "per_task" in results["methods"][results["reference"]]:
         console.print(task_table(results))
     if "forgetting" in results:

@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from beholder import __version__
-from beholder.cli import data, doctor, jobs, methods, models, refresh, registry, run, search, serve, token
+from beholder.cli import (
+    compare,
+    data,
+    doctor,
+    init,
+    jobs,
+    methods,
+    models,
+    refresh,
+    registry,
+    run,
+    search,
+    serve,
+    token,
+)
 from beholder.cluster.local import apply_settings
 from beholder.errors import BeholderError
 
@@ -40,8 +54,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+init.add_to(app)
 run.add_to(app)
 search.add_to(app)
+compare.add_to(app)
 serve.add_to(app)
 refresh.add_to(app)
 jobs.add_to(app)

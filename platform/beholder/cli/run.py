@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,23 +121,22 @@ def report_command(
     run: Annotated[str, typer.Argument(help="A run's folder, its name, or the beginning of its name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a run again from its saved scores alone, and draw its figures.
+    """Evaluate a run again from its saved scores, and write its report: one HTML file that needs no network.
 
     Example: beholder report convabuse
     """
     from beholder import pipeline
+    from beholder.report.page import NAMED, NAMELESS
+    from beholder.runs import facts_of, find_run
 
-    folder = pipeline.find_run(run)
-    found = pipeline.draw_report(folder)
-    try:
-        whole: dict[str, Any] = {**json.loads((folder / "results.json").read_text()), **found}
-    except (OSError, ValueError):
-        whole = {"experiment": folder.name, **found}
+    folder = find_run(run)
+    facts = facts_of(folder)
+    whole = {**facts, **pipeline.draw_report(folder, facts)}
     if as_json:
         print_json(whole)
         return
     print_gains(whole)
-    console.print(f"figures: {folder / 'figures'}", markup=False)
+    console.print(f"report: {folder / NAMED}   (to pass on, without names and texts: {NAMELESS})", markup=False)
 
 
 def demo_command(

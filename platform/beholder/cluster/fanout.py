@@ -34,9 +34,12 @@ DEATHS = 3
 
 @dataclass(frozen=True)
 class Task:
-    """One thing for one worker to do. `block` counts from 0; `measure` of no arm is of the base as it is."""
+    """One thing for one worker to do. `block` counts from 0; `measure` of no arm is of the base as it is.
 
-    kind: Literal["arm", "open", "block", "measure"]
+    `join`: get ready for the blocks of a fan-out while another worker opens it; nobody waits for that.
+    """
+
+    kind: Literal["arm", "open", "join", "block", "measure"]
     arm: str
     block: int = 0
 
@@ -109,13 +112,20 @@ class Board:
                 "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
             )
 
-    def take(self) -> Task | Literal["wait", "end"]:
-        """The next thing to do. After a refusal there is none."""
+    def take(self, inside: str = "") -> Task | Literal["wait", "end"]:
+        """The next thing to do. After a refusal there is none.
+
+        Args:
+            inside: the fan-out whose blocks the worker is ready for.
+        """
         if self._refusal:
             return "end"
         if self._ready:
             self._held.append(self._ready.pop(0))
             return self._held[-1]
+        opening = [task.arm for task in self._held if task.kind == "open"]
+        if opening and inside not in opening:
+            return Task("join", opening[0])
         return "wait" if self._left else "end"
 
     def opened(self, arm: str, sizes: list[int]) -> None:
@@ -223,11 +233,13 @@ def work(
         whole_arm(Task("arm", name), everybody())
 
     while True:
-        task: Any = ray.get(board.take.remote())
+        task: Any = ray.get(board.take.remote(next(iter(open_), "")))
         if task == "end":
             return
         if task == "wait":
             time.sleep(POLL_S)
+        elif task.kind == "join":
+            fitting(task)
         elif task.kind == "open":
             trunk = relative(shared, fitting(task).trunk_folder)
             shared.fetch(trunk)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beholder.evaluation.gains import user_gains
 from beholder.evaluation.metrics import Floats, expected_calibration_error, reliability
 from beholder.evaluation.results import ArmScores, Results
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 NAMED_USERS = 30
 """With more users than this, the dots of the per-user figure go without names."""
+
+DOTS = 2_000
+"""More dots than this are drawn as pixels, not as shapes."""
 
 
 def write_figures(folder: Path, of_users: Path, results: Results) -> list[Path]:
@@ -42,7 +45,7 @@ def gain_per_method(results: Results) -> Figure:
     """Gain in macro-F1 of every method over the reference, with intervals; controls in grey."""
     arms = [arm for arm in results.arms if arm.name != results.reference]
     gains = [results.gains[arm.name] for arm in arms]
-    return _intervals(
+    return intervals(
         [arm.name for arm in arms],
         np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
         f"Gain over {results.reference}, all labels",
@@ -54,7 +57,7 @@ def gain_per_method(results: Results) -> Figure:
 def gain_per_label(results: Results, arm: ArmScores) -> Figure:
     """Gain of one method on each label, with intervals."""
     gains = results.gains[arm.name].per_label
-    return _intervals(
+    return intervals(
         list(results.label_names),
         np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
         f"{arm.name}: gain over {results.reference} per label",
@@ -62,18 +65,21 @@ def gain_per_label(results: Results, arm: ArmScores) -> Figure:
     )
 
 
-def gain_per_user(results: Results, arm: ArmScores) -> Figure:
-    """Gain of one method for each user, sorted; up to `NAMED_USERS` with names, and dots that grow with test rows."""
-    reference = next(each for each in results.arms if each.name == results.reference)
-    test = results.test
-    points = user_gains(results.decisions(arm), results.decisions(reference), test.labels, test.user_ids)
-    users, rows = np.unique(test.user_ids.astype(str), return_counts=True)
+def gain_per_user(results: Results, arm: ArmScores, called: Sequence[str] | None = None) -> Figure:
+    """Gain of one method for each user, sorted; up to `NAMED_USERS` with names, and dots that grow with test rows.
+
+    `called`: names to go by instead, of the users sorted by their own.
+    """
+    points = results.user_gains(arm)
+    users, rows = np.unique(results.test.user_ids.astype(str), return_counts=True)
+    users = users if called is None else np.asarray(called)
     order = np.argsort(points)[: (~np.isnan(points)).sum()]  # NaN sorts last
     named = len(order) <= NAMED_USERS
-    figure, axes = _canvas(height=1.6 + 0.24 * len(order) if named else 5.5)
+    figure, axes = canvas(height=1.6 + 0.24 * len(order) if named else 5.5)
     size = (25 + 75 * rows / rows.max())[order] if named else 12
     colours = np.select([points[order] > 0, points[order] < 0], [BLUE, ORANGE], GREY)
-    axes.scatter(points[order], np.arange(len(order)), s=size, color=list(colours), zorder=3)
+    many = len(order) > DOTS
+    axes.scatter(points[order], np.arange(len(order)), s=size, color=list(colours), zorder=3, rasterized=many)
     if named:
         axes.set_yticks(range(len(order)), [f"{users[user]} ({rows[user]})" for user in order])
     else:
@@ -91,7 +97,7 @@ def reliability_curve(results: Results, arm: ArmScores) -> Figure:
     """How often a label is given where the model scores it so."""
     found = reliability(arm.test_scores, results.test.labels)
     filled = found.count > 0
-    figure, axes = _canvas(width=5.5, height=5.2)
+    figure, axes = canvas(width=5.5, height=5.2)
     axes.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", label="perfectly calibrated")
     size = 20 + 180 * np.sqrt(found.count[filled] / found.count.max())
     axes.plot(found.confidence[filled], found.frequency[filled], color=BLUE, linewidth=1.5)
@@ -108,9 +114,60 @@ def reliability_curve(results: Results, arm: ArmScores) -> Figure:
     return figure
 
 
-def _intervals(names: list[str], points: Floats, title: str, level: float, grey: list[bool] | None = None) -> Figure:
-    """Horizontal dots with intervals: points float [names, (value, low, high)]; the first name on top."""
-    figure, axes = _canvas(height=1.6 + 0.36 * len(names))
+def learning_curve(results: Results, arm: str, best: float | None = None) -> Figure:
+    """Gain of a method against how many judgements of each user it was fitted on; at 0 what a newcomer gets.
+
+    `best`: the most that could be gained, where that is known.
+    """
+    points = results.curves[arm]
+    names = ["all" if point.rows is None else f"{point.rows}" for point in points]
+    gains = np.asarray([[point.gain.points, point.gain.low, point.gain.high] for point in points])
+    figure, axes = canvas(height=4.4)
+    place = np.arange(len(points))
+    axes.fill_between(place, gains[:, 1], gains[:, 2], color=BLUE, alpha=0.15, linewidth=0)
+    axes.plot(place, gains[:, 0], color=BLUE, linewidth=2, marker="o", markersize=6)
+    axes.axhline(0, color="black", linewidth=1)
+    if best is not None:
+        axes.axhline(best, color=GREEN, linewidth=1.5, linestyle="--")
+        axes.annotate("best achievable", (0, best), xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREEN)
+    axes.set_xticks(place, names)
+    axes.set_xlabel("judgements of each user, at most (0: a newcomer)")
+    axes.set_ylabel(f"points of macro-F1 over {results.reference}")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", visible=False)
+    axes.set_title(f"{arm}: what more judgements of a user are worth", loc="left")
+    return figure
+
+
+def cost(results: Results) -> Figure:
+    """Seconds to fit and score every method; at the end of each bar what it gains."""
+    arms = [arm for arm in results.arms if arm.control_of is None and arm.seconds > 0]
+    figure, axes = canvas(height=1.4 + 0.36 * len(arms))
+    seconds = np.asarray([arm.seconds for arm in arms])
+    axes.barh(range(len(arms)), seconds, color=BLUE, height=0.6)
+    for place, arm in enumerate(arms):
+        points = results.gains[arm.name].points
+        said = "reference" if arm.name == results.reference else f"{points:+.1f} points"
+        axes.annotate(f" {said}", (arm.seconds, place), va="center", fontsize=8)
+    axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+    axes.set_xlim(0, 1.35 * seconds.max())
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds to fit and score")
+    axes.set_title("What a gain costs", loc="left")
+    return figure
+
+
+def intervals(names: list[str], points: Floats, title: str, level: float, grey: list[bool] | None = None) -> Figure:
+    """Horizontal dots with intervals, the first name on top.
+
+    Args:
+        names: what stands on the left.
+        points: float [names, (value, low, high)].
+        title: of the figure.
+        level: of the intervals.
+        grey: which are controls; None where the points are of labels.
+    """
+    figure, axes = canvas(height=1.6 + 0.36 * len(names))
     for place, (value, low, high) in enumerate(points):
         if np.isnan(value):
             axes.annotate("  no positive in the test rows", (0, place), va="center", fontsize=8, color=GREY)
@@ -134,12 +191,13 @@ def _intervals(names: list[str], points: Floats, title: str, level: float, grey:
     axes.axvline(0, color="black", linewidth=1)
     unit = "macro-F1" if grey is not None else "F1"
     key = "blue: better, orange: worse, green: not sure" + (", grey: control" if grey and any(grey) else "")
-    axes.set_xlabel(f"points of {unit}, {100 * level:g} % interval ({key})")
+    axes.set_xlabel(f"points of {unit}, {100 * level:g} % interval\n{key}")
     axes.set_title(title, loc="left")
     return figure
 
 
-def _canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
+def canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

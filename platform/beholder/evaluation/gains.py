@@ -52,6 +52,8 @@ class Gain:
         relative: difference / the reference's macro-F1, a fraction; None where that is 0.
         headroom: difference / (1 - the reference's macro-F1), a fraction; None where that is 0.
         low, high: the interval of `points`.
+        p: two-sided p-value of no difference: how rarely the draws fall on the other side of zero, at least
+            2 / (draws + 1); None for the reference. Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 15.
         per_label: the same per label.
         per_task: the same per task, where there are several.
     """
@@ -61,6 +63,7 @@ class Gain:
     headroom: float | None
     low: float
     high: float
+    p: float | None
     per_label: tuple[LabelGain, ...]
     per_task: tuple[TaskGain, ...] = ()
 
@@ -70,13 +73,14 @@ class Gain:
         return self.low > 0
 
     def to_json(self) -> dict[str, float | None]:
-        """The three readings and the interval, without the labels."""
+        """The three readings, the interval and the p-value, without the labels."""
         return {
             "points": self.points,
             "relative": self.relative,
             "headroom": self.headroom,
             "low": self.low,
             "high": self.high,
+            "p": self.p,
         }
 
 
@@ -135,7 +139,8 @@ def gains(
     found: dict[str, Gain] = {}
     for place, name in enumerate(names):
         difference = float(over_reference(here, place, slice(None)))
-        low, high = _interval(over_reference(drawn, place, slice(None)), quantiles)
+        differences = over_reference(drawn, place, slice(None))
+        low, high = _interval(differences, quantiles)
         base = float(macro(here)[0])
         found[name] = Gain(
             points=100 * difference,
@@ -143,6 +148,7 @@ def gains(
             headroom=difference / (1 - base) if base < 1 else None,
             low=100 * low,
             high=100 * high,
+            p=None if name == reference else _p_value(differences),
             per_label=tuple(
                 LabelGain(
                     label,
@@ -206,3 +212,21 @@ def _interval(differences: Floats, quantiles: list[float]) -> tuple[float, float
         return float("nan"), float("nan")
     low, high = np.quantile(usable, quantiles)
     return float(low), float(high)
+
+
+def _p_value(differences: Floats) -> float:
+    usable = differences[~np.isnan(differences)]
+    rarer = min((usable <= 0).sum(), (usable >= 0).sum())
+    return min(1.0, 2 * (1 + float(rarer)) / (1 + len(usable)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for there being several, so that the chance of any false finding stays as small as said.
+
+    Holm 1979, Scandinavian Journal of Statistics 6(2): the k-th smallest of n times n - k + 1, never falling.
+    """
+    order = np.argsort(p_values, kind="stable")
+    falling = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * falling))
+    return corrected.tolist()

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from beholder.errors import DataError, unknown
-from beholder.evaluation.results import Results, evaluate
+from beholder.evaluation.results import Curve, Results, evaluate
 from beholder.evaluation.scores_file import ScoresFile, read_scores
+
+REMEDY = "Run the experiment again."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is evaluated: its arms in their order, learning curves, the reference, and the bootstrap."""
+
+    reference: str
+    draws: int
+    seed: int
+    level: float
+    arms: list[str]
+    curves: dict[str, Curve]
 
 
 def recompute(run_folder: Path) -> Results:
     """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, the draws and their seed.
 
-    `arms` there gives the arms and their order (every file, by name, where it gives none), `level` that of the
-    intervals (0.95).
+    `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
+    learning curves, `level` that of the intervals (0.95).
 
     Raises:
         DataError: a file is missing or damaged, or the arms were scored on different rows.
     """
-    file = run_folder / "evaluation.json"
-    remedy = "Run the experiment again."
-    try:
-        settings = json.loads(file.read_text())
-        reference, draws, seed = str(settings["reference"]), int(settings["draws"]), int(settings["seed"])
-        level = float(settings.get("level", 0.95))
-        arms = settings.get("arms") or sorted(each.stem for each in (run_folder / "scores").glob("[!.]*.parquet"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: no readable settings ({type(error).__name__}: {error}). {remedy}") from error
-    if reference not in arms:
-        raise DataError(f"{file}: reference: {unknown('method', reference, arms)} {remedy}")
-    files = [read_scores(run_folder / "scores" / f"{name}.parquet") for name in arms]
+    settings = settings_of(run_folder)
+    of_curves = [name for curve in settings.curves.values() for name in curve.arms.values()]
+    files = [read_scores(run_folder / "scores" / f"{name}.parquet") for name in [*settings.arms, *of_curves]]
     first = files[0]
     for other in files[1:]:
-        if not _same_rows(first, other):
+        if not same_rows(first, other):
             raise DataError(
-                f"{run_folder}/scores: {other.arm.name} was scored on other rows than {first.arm.name}. {remedy}"
+                f"{run_folder}/scores: {other.arm.name} was scored on other rows than {first.arm.name}. {REMEDY}"
             )
     return evaluate(
         [each.arm for each in files],
@@ -45,14 +51,42 @@ def recompute(run_folder: Path) -> Results:
         first.test,
         first.label_names,
         first.kind,
-        reference,
-        draws=draws,
-        seed=seed,
-        level=level,
+        settings.reference,
+        draws=settings.draws,
+        seed=settings.seed,
+        level=settings.level,
+        curves=settings.curves,
     )
 
 
-def _same_rows(one: ScoresFile, other: ScoresFile) -> bool:
+def settings_of(run_folder: Path) -> Settings:
+    """What `evaluation.json` of a run says.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    file = run_folder / "evaluation.json"
+    try:
+        written = json.loads(file.read_text())
+        settings = Settings(
+            str(written["reference"]),
+            int(written["draws"]),
+            int(written["seed"]),
+            float(written.get("level", 0.95)),
+            written.get("arms") or sorted(each.stem for each in (run_folder / "scores").glob("[!.]*.parquet")),
+            {
+                arm: Curve(str(curve["start"]), {int(rows): str(name) for rows, name in curve["arms"].items()})
+                for arm, curve in written.get("curves", {}).items()
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: no readable settings ({type(error).__name__}: {error}). {REMEDY}") from error
+    if settings.reference not in settings.arms:
+        raise DataError(f"{file}: reference: {unknown('method', settings.reference, settings.arms)} {REMEDY}")
+    return settings
+
+
+def same_rows(one: ScoresFile, other: ScoresFile) -> bool:
     """Whether two arms were asked for the same labels of the same judgements."""
     return (one.label_names, one.kind) == (other.label_names, other.kind) and all(
         np.array_equal(mine.text_ids, theirs.text_ids)

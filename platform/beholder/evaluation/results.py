@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,34 @@ class ArmScores:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A method fitted on at most so many training rows of each user: 0 is what a user nobody knows gets, None is all.
+
+    `gain` is over the reference of the run, on all test rows.
+    """
+
+    rows: int | None
+    gain: Gain
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"rows": self.rows, "points": self.gain.points, "low": self.gain.low, "high": self.gain.high}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Which arms make up an arm's learning curve.
+
+    Attributes:
+        start: the arm that everybody is served before anything is known of them.
+        arms: rows of each user -> the arm fitted on no more than these.
+    """
+
+    start: str
+    arms: dict[int, str]
+
+
+@dataclass(frozen=True)
 class Rows:
     """The judgements scores are held against.
 
@@ -79,15 +107,34 @@ class Results:
     gains: dict[str, Gain]
     draws: int
     level: float
+    curves: dict[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
+
+    @property
+    def reference_arm(self) -> ArmScores:
+        """The arm that gains are over."""
+        return self.arm(self.reference)
+
+    def arm(self, name: str) -> ArmScores:
+        """An arm by name."""
+        return next(each for each in self.arms if each.name == name)
 
     def decisions(self, arm: ArmScores) -> Decisions:
         """What an arm decides on the test rows."""
         return decide(arm.test_scores, arm.thresholds, self.kind)
 
+    def user_gains(self, arm: ArmScores) -> Floats:
+        """Points of each user of the test rows, sorted by name: see `gains.user_gains`."""
+        reference = self.decisions(self.reference_arm)
+        return user_gains(self.decisions(arm), reference, self.test.labels, self.test.user_ids)
+
     def wins(self, arm: ArmScores) -> bool:
         """Whether the arm's interval is above zero, and that of its control, where it has one, is not."""
-        controls = [each for each in self.arms if each.control_of == arm.name]
+        controls = self.controls(arm)
         return self.gains[arm.name].above_zero and not any(self.gains[each.name].above_zero for each in controls)
+
+    def controls(self, arm: ArmScores) -> list[ArmScores]:
+        """Its controls."""
+        return [each for each in self.arms if each.control_of == arm.name]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as None. Scores are fractions; `points`, `low` and `high` percentage points."""
@@ -99,13 +146,13 @@ class Results:
                 "draws": self.draws,
                 "level": self.level,
                 "methods": {arm.name: self._arm(arm) for arm in self.arms},
+                "curves": {arm: [point.to_json() for point in points] for arm, points in self.curves.items()},
             }
         )
 
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
-        reference = next(each for each in self.arms if each.name == self.reference)
-        by_user = user_gains(decisions, self.decisions(reference), labels, self.test.user_ids)
+        by_user = self.user_gains(arm)
         valid = decide(arm.valid_scores, arm.thresholds, self.kind)
         return {
             "method": arm.method,
@@ -146,15 +193,12 @@ class Results:
 
     def user_table(self) -> pa.Table:
         """One row per user of the test rows: `user_id`, `rows`, and for each arm `macro_f1.ARM`, `gain_points.ARM`."""
-        reference = next(each for each in self.arms if each.name == self.reference)
         columns: dict[str, Any] = {}
         for arm in self.arms:
             decisions = self.decisions(arm)
             users = per_user(decisions, self.test.labels, self.test.user_ids)
             columns |= {"user_id": users.users, "rows": users.rows, f"macro_f1.{arm.name}": users.macro_f1}
-            columns[f"gain_points.{arm.name}"] = user_gains(
-                decisions, self.decisions(reference), self.test.labels, self.test.user_ids
-            )
+            columns[f"gain_points.{arm.name}"] = self.user_gains(arm)
         return pa.table({name: _array(values) for name, values in columns.items()})
 
 
@@ -169,8 +213,17 @@ def evaluate(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    curves: Mapping[str, Curve] | None = None,
 ) -> Results:
     """Compare the arms on the test rows. See `gains.gains` for the interval.
+
+    Args:
+        arms: all of them, those of learning curves among them.
+        valid, test: the rows they were scored on.
+        label_names, kind: the task's.
+        reference: the arm that gains are over.
+        draws, seed, level: of the bootstrap.
+        curves: arm -> its learning curve. Arms of a curve are told as such, and not as methods of their own.
 
     Raises:
         DataError: no arm is called `reference`.
@@ -187,7 +240,18 @@ def evaluate(
         seed=seed,
         level=level,
     )
-    return Results(tuple(arms), tuple(label_names), kind, reference, valid, test, found, draws, level)
+    curves = curves or {}
+    points = {
+        arm: (
+            CurvePoint(0, found[curve.start]),
+            *(CurvePoint(rows, found[name]) for rows, name in sorted(curve.arms.items())),
+            CurvePoint(None, found[arm]),
+        )
+        for arm, curve in curves.items()
+    }
+    on_curves = {name for curve in curves.values() for name in curve.arms.values()}
+    methods = tuple(arm for arm in arms if arm.name not in on_curves)
+    return Results(methods, tuple(label_names), kind, reference, valid, test, found, draws, level, points)
 
 
 def _array(values: Floats | NDArray[Any]) -> pa.Array:
@@ -197,6 +261,8 @@ def _array(values: Floats | NDArray[Any]) -> pa.Array:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

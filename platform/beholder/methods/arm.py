@@ -30,6 +30,7 @@ class ArmJob:
         control_of: the arm this one is the control of.
         after: the arm whose fitted method this one starts from.
         key: hash of all inputs; a finished arm with the same key need not be run again.
+        curve_of: the arm whose learning curve this one is a point of; of such a one only the scores are kept.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ArmJob:
     control_of: str | None
     key: str
     after: str | None = None
+    curve_of: str | None = None
 
     @property
     def settings(self) -> MethodConfig:
@@ -89,7 +91,8 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     temporary = folder.with_name(f".{job.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_fitted(fitted, temporary)
+    if job.curve_of is None:
+        save_fitted(fitted, temporary)
     arm = ArmScores(
         name=job.name,
         method=fitted.method,

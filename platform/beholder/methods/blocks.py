@@ -36,10 +36,13 @@ class BankSettings(BankShape, BankTraining):
     Args:
         block_users: users trained at once, and in one shard.
         trunk_memory_mb: what the trunk says of all texts is held in memory up to this size, and memory-mapped above it.
+        rows_per_user: at most so many training rows of each user, drawn seeded, and a quarter as many for validation:
+            what a learning curve is made of. More rows hold all those that fewer do.
     """
 
     block_users: int = Field(default=SHARD_USERS, ge=1, le=SHARD_USERS)
     trunk_memory_mb: int = Field(default=1_024, ge=0)
+    rows_per_user: int | None = Field(default=None, ge=1)
 
 
 class Ground(Protocol):
@@ -104,7 +107,11 @@ class BankFitting:
             raise MethodError("a bank is fitted in a folder: give the context a run_folder.")
         self.settings, self.ground, self.context = settings, ground, context
         self.model = ground.model
-        self._rows = {"train": _Rows(train), "valid": _Rows(valid)}
+        most = settings.rows_per_user
+        self._rows = {
+            "train": _Rows(train, context.seed, most),
+            "valid": _Rows(valid, context.seed, most and -(-most // 4)),
+        }
         users, user = np.unique(train.user_ids.astype(str), return_inverse=True)
         tokens = np.bincount(user, ground.tokens[ground.index["train"]], len(users)).astype(np.int64)
         self.blocks = blocks(users.tolist(), tokens, settings.block_users)
@@ -216,12 +223,20 @@ class BankFitting:
 
 
 class _Rows:
-    """Annotations, found by user."""
+    """Annotations, found by user: all of each, or so many, drawn seeded."""
 
-    def __init__(self, annotations: Annotations) -> None:
+    def __init__(self, annotations: Annotations, seed: int, most: int | None) -> None:
         names = annotations.user_ids.astype(str)
         self._order = np.argsort(names, kind="stable")
         self._sorted = names[self._order]
+        if most is not None:
+            drawn = np.random.default_rng(seed).permutation(len(names))
+            drawn = drawn[np.argsort(names[drawn], kind="stable")]  # user by user, in a drawn order within each
+            place = np.arange(len(drawn)) - np.searchsorted(names[drawn], names[drawn])
+            kept = np.zeros(len(names), dtype=bool)
+            kept[drawn[place < most]] = True
+            inside = kept[self._order]
+            self._order, self._sorted = self._order[inside], self._sorted[inside]
 
     def of(self, users: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(position among `users` of each row, the rows), user by user."""

@@ -1,0 +1,84 @@
+"""`beholder compare`: methods of several runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from beholder.cli.console import console, errors, print_json
+from beholder.cli.run import AsJson
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's command."""
+    app.command("compare")(compare_command)
+
+
+def compare_command(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs: folders, names, or beginnings of names. None: see below.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="What gains are over: a method of the first run, or RUN:METHOD.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV and nothing else on stdout.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page that works without a network to this file.")] = None,
+) -> None:
+    """Compare methods across runs on the same test rows, with p-values corrected for looking at many (Holm).
+
+    Without RUNS: the newest run, and all others that were split alike. Runs of other data, labels or splits are
+    refused, and it is said in what they differ.
+
+    Example: beholder compare convabuse-1a2b3c4d convabuse-5e6f7a8b --reference cls
+    """
+    from beholder.evaluation.compare import compare
+    from beholder.runs import find_run, runs_split_alike
+
+    if runs:
+        folders = list(dict.fromkeys(find_run(run) for run in runs))
+    else:
+        folders, others = runs_split_alike()
+        if others and not (as_json or as_csv):
+            errors.print(f"{others} other run{'s' * (others > 1)} left out: split otherwise", markup=False)
+    found = compare(folders, reference)
+    if html is not None:
+        from beholder.report.comparison import write_comparison
+
+        write_comparison(html, found)
+    if as_json:
+        print_json(found.to_json())
+    elif as_csv:
+        rows = found.to_json()["methods"]
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        console.print(comparison_table(found))
+        if html is not None:
+            console.print(f"page: {html}", markup=False)
+
+
+def comparison_table(found: Any) -> Table:
+    """Methods of all runs x (macro-F1, gain with interval, corrected p-value, users it serves better and worse)."""
+    table = Table(
+        title=f"{found.test_rows:,} test judgements by {found.users:,} users (split {found.split[:8]}); gain in points "
+        f"over {found.reference}",
+        title_justify="left",
+    )
+    several = len({row.run for row in found.rows}) > 1
+    table.add_column("run:method" if several else "method", overflow="fold")
+    for name in ("macro-F1", "gain", f"{100 * found.level:g} % interval", "p (Holm)", "users +/-"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found.rows:
+        gain = ["ref.", "", "", ""]
+        if row.p is not None:
+            interval = f"{row.low:+.1f} .. {row.high:+.1f}"
+            gain = [f"{row.points:+.1f}", interval, f"{row.p_holm:.3f}", f"{row.better:,}/{row.worse:,}"]
+        table.add_row(f"{row.run}:{row.arm}" if several else row.arm, f"{100 * row.macro_f1:.1f}", *gain)
+    return table

@@ -1,0 +1,203 @@
+"""Methods of several runs side by side, on the same rows, with p-values corrected for looking at many."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.errors import DataError, unknown
+from beholder.evaluation.gains import gains, holm, user_gains
+from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.report import same_rows, settings_of
+from beholder.evaluation.scores_file import ScoresFile, read_scores
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method of a run.
+
+    Attributes:
+        run, arm, method: which; `control_of` names the arm it is the control of.
+        base: of the run.
+        macro_f1: a fraction.
+        points, low, high: the gain over the reference, and its interval, in percentage points.
+        p: two-sided, by the same draws; `p_holm` corrected for the number of methods compared; None for the reference.
+        better, worse, same: users, held against the reference.
+        seconds: to fit and score.
+    """
+
+    run: str
+    arm: str
+    method: str
+    control_of: str | None
+    base: str
+    macro_f1: float
+    points: float
+    low: float
+    high: float
+    p: float | None
+    p_holm: float | None
+    better: int
+    worse: int
+    same: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods of runs on the same test rows, the reference first, then as in the runs."""
+
+    reference: str
+    rows: tuple[Row, ...]
+    test_rows: int
+    users: int
+    split: str
+    draws: int
+    level: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "reference": self.reference,
+            "test_rows": self.test_rows,
+            "users": self.users,
+            "split_hash": self.split,
+            "draws": self.draws,
+            "level": self.level,
+            "correction": "holm",
+            "methods": [
+                {
+                    key: None if isinstance(value, float) and not math.isfinite(value) else value
+                    for key, value in asdict(row).items()
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison:
+    """Hold all methods of some runs against one of them, on the test rows they share.
+
+    Args:
+        folders: of the runs, each once.
+        reference: an arm of the first run, or `RUN:ARM`; that of the first run where None.
+
+    The bootstrap is that of the first run, so that a run compared with itself alone says what its report says.
+
+    Raises:
+        DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
+    """
+    facts = [_facts(folder) for folder in folders]
+    for folder, fact in zip(folders[1:], facts[1:], strict=True):
+        if fact["split"] != facts[0]["split"]:
+            raise DataError(
+                f"{folder.name} cannot be compared with {folders[0].name}: {_why(facts[0], fact)}. "
+                "Compare runs of the same data, labels and split."
+            )
+    files: dict[tuple[str, str], ScoresFile] = {}
+    bases: dict[str, str] = {}
+    for folder, fact in zip(folders, facts, strict=True):
+        bases[folder.name] = fact["base"]
+        for arm in settings_of(folder).arms:
+            files[folder.name, arm] = read_scores(folder / "scores" / f"{arm}.parquet")
+    first_run, first = folders[0].name, next(iter(files.values()))
+    for (run, _), file in files.items():
+        if not same_rows(first, file):
+            raise DataError(f"{run} cannot be compared with {first_run}: it was scored on other rows or labels.")
+    bootstrap = settings_of(folders[0])
+    chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
+    test, kind = first.test, first.kind
+    decisions = {place: decide(file.arm.test_scores, file.arm.thresholds, kind) for place, file in files.items()}
+    named = {":".join(place): decided for place, decided in decisions.items()}
+    found = gains(
+        named,
+        ":".join(chosen),
+        test.labels,
+        test.text_ids,
+        test.user_ids,
+        draws=bootstrap.draws,
+        seed=bootstrap.seed,
+        level=bootstrap.level,
+    )
+    others = [place for place in files if place != chosen]
+    corrected = dict(zip(others, holm([found[":".join(place)].p or 0.0 for place in others]), strict=True))
+    rows = []
+    for place in [chosen, *others]:
+        gain, arm = found[":".join(place)], files[place].arm
+        by_user = user_gains(decisions[place], decisions[chosen], test.labels, test.user_ids)
+        better, worse, same = (int(each.sum()) for each in (by_user > 0, by_user < 0, by_user == 0))
+        rows.append(
+            Row(
+                *place,
+                arm.method,
+                arm.control_of,
+                bases[place[0]],
+                macro_f1(decisions[place], test.labels),
+                gain.points,
+                gain.low,
+                gain.high,
+                gain.p,
+                corrected.get(place),
+                better,
+                worse,
+                same,
+                arm.seconds,
+            )
+        )
+    users = len(np.unique(test.user_ids.astype(str)))
+    return Comparison(
+        ":".join(chosen), tuple(rows), len(test.labels), users, facts[0]["split"], bootstrap.draws, bootstrap.level
+    )
+
+
+def split_of(folder: Path) -> str | None:
+    """Hash of a run's split; None where it did not come to its end."""
+    try:
+        return str(json.loads((folder / "results.json").read_text())["split"]["hash"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    file = folder / "results.json"
+    try:
+        written = json.loads(file.read_text())
+        return {
+            "split": written["split"]["hash"],
+            "reference": written["reference"],
+            "base": written["base"],
+            "fingerprint": written["data"]["fingerprint"],
+            "labels": written["data"]["labels"],
+            "kind": written["data"]["kind"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file}: not there, or not of a run that came to its end. Run its experiment again."
+        ) from error
+
+
+def _why(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """In which way two runs differ that were not split alike."""
+    if one["labels"] != other["labels"]:
+        return f"its labels are {', '.join(other['labels'])}, not {', '.join(one['labels'])}"
+    if one["kind"] != other["kind"]:
+        return f"its task is {other['kind']}, not {one['kind']}"
+    if one["fingerprint"] != other["fingerprint"]:
+        return "it is of other judgements (other data, limits or label rules)"
+    return "the same judgements were split otherwise (split: of the experiment)"
+
+
+def _reference(asked: str | None, run: str, default: str, known: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    if asked is None:
+        return run, default
+    of_run, colon, arm = asked.rpartition(":")
+    place = (of_run if colon else run, arm)
+    if place not in known:
+        raise DataError(f"--reference: {unknown('method', asked, [':'.join(each) for each in known])}")
+    return place

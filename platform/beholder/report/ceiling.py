@@ -1,0 +1,46 @@
+"""The best that could be reached, where a simulated source knows the chance of every judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from beholder.annotations import Annotations
+from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.results import Results
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Macro-F1, as fractions, of whoever knows what each reader is like (`readers`), or only all of them (`crowd`).
+
+    `points`: how far `readers` is above the run's reference.
+    """
+
+    readers: float
+    crowd: float
+    points: float
+
+
+def best_achievable(results: Results, annotations: Annotations, part: np.ndarray) -> Ceiling | None:
+    """What the truth itself would reach on the test rows, its thresholds chosen on validation; None where none is told.
+
+    Args:
+        results: of the run.
+        annotations, part: all rows with the context columns `truth` and `truth_global`, and the part of each.
+    """
+    if not {"truth", "truth_global"} <= set(annotations.context_columns):
+        return None
+
+    def reached(column: str) -> float:
+        scores = {
+            name: np.asarray(annotations.select(np.flatnonzero(part == name)).column(column), dtype=np.float32)
+            for name in ("valid", "test")
+        }
+        thresholds = fit_thresholds(scores["valid"], results.valid.labels, results.kind)
+        return macro_f1(decide(scores["test"], thresholds, results.kind), results.test.labels)
+
+    readers, crowd = reached("truth"), reached("truth_global")
+    reference = macro_f1(results.decisions(results.reference_arm), results.test.labels)
+    return Ceiling(readers, crowd, 100 * (readers - reference))

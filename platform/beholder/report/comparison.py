@@ -1,0 +1,27 @@
+"""The page of `beholder compare --html`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from beholder.evaluation.compare import Comparison
+from beholder.evaluation.figures import intervals
+from beholder.report.rendering import chart, write_page
+
+
+def write_comparison(file: Path, found: Comparison) -> Path:
+    """Write the methods of several runs as a table and as a picture."""
+    others = [row for row in found.rows if row.p is not None]
+    runs = {row.run for row in found.rows}
+    drawn = chart(
+        intervals(
+            [f"{row.run}\n{row.arm}" if len(runs) > 1 else row.arm for row in others],
+            np.asarray([[row.points, row.low, row.high] for row in others]).reshape(-1, 3),
+            f"Gain over {found.reference}",
+            found.level,
+            grey=[row.control_of is not None for row in others],
+        )
+    )
+    return write_page(file, "comparison.html", found=found, chart=drawn)

@@ -1,0 +1,89 @@
+"""Whether some groups of readers or texts gain, and others pay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from beholder.annotations import Annotations
+from beholder.evaluation.gains import gains
+from beholder.evaluation.metrics import macro_f1
+from beholder.evaluation.results import ArmScores, Results
+
+MOST = 12
+"""A column with more values than this does not tell groups."""
+FEWEST_ROWS = 30
+"""A group with fewer test rows than this is left out: nothing could be said of it."""
+OURS = ("part", "split", "official_split", "truth", "truth_global")
+
+
+def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[str, Any]]:
+    """Macro-F1 and gain in every group that a context column tells.
+
+    Args:
+        results, arm: whose gain.
+        test: the test rows, in the order of the scores, with their context columns.
+
+    Returns:
+        For each column `column`, `of` (readers, or texts), `groups` (each `name`, `rows`, `users`, `reference`, `score`
+        and `points`, `low`, `high`) and `gap`, the largest difference between groups in the method's macro-F1, in
+        points. `reference_gap` is the same of the reference.
+    """
+    found = []
+    users = results.test.user_ids.astype(str)
+    for column in test.context_columns:
+        if column in OURS:
+            continue
+        values = np.asarray([_written(value) for value in test.column(column)], dtype=object)
+        names, counts = np.unique(values[values != ""].astype(str), return_counts=True)
+        names = [name for name, count in zip(names.tolist(), counts.tolist(), strict=True) if count >= FEWEST_ROWS]
+        if not len(names) >= 2 or len(set(values.tolist())) > MOST:
+            continue
+        groups = [_group(results, arm, name, np.flatnonzero(values == name)) for name in names]
+        pairs = set(zip(users.tolist(), values.tolist(), strict=True))
+        of_readers = len(pairs) == len(set(users.tolist()))
+        found.append(
+            {
+                "column": column,
+                "of": "readers" if of_readers else "judgements",
+                "groups": groups,
+                "gap": _gap(groups, "score"),
+                "reference_gap": _gap(groups, "reference"),
+            }
+        )
+    return found
+
+
+def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dict[str, Any]:
+    test = results.test
+    decisions = {each.name: results.decisions(each)[rows] for each in (results.reference_arm, arm)}
+    labels = test.labels[rows]
+    gain = gains(
+        decisions,
+        results.reference,
+        labels,
+        test.text_ids[rows],
+        test.user_ids[rows],
+        draws=results.draws,
+        level=results.level,
+    )[arm.name]
+    return {
+        "name": name,
+        "rows": len(rows),
+        "users": len(set(test.user_ids[rows].tolist())),
+        "reference": macro_f1(decisions[results.reference], labels),
+        "score": macro_f1(decisions[arm.name], labels),
+        "points": gain.points,
+        "low": gain.low,
+        "high": gain.high,
+    }
+
+
+def _gap(groups: list[dict[str, Any]], key: str) -> float:
+    scores = [group[key] for group in groups]
+    return 100 * (max(scores) - min(scores))
+
+
+def _written(value: Any) -> str:
+    return "" if value is None else str(value).strip() if not isinstance(value, list) else "..."

@@ -1,0 +1,141 @@
+"""The report of a run: what was asked, what came out, for whom, at what cost, and what it does not show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beholder.annotations import Annotations
+from beholder.errors import DataError
+from beholder.evaluation import figures, user_figures
+from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.verdict import Verdict
+from beholder.experiment import ROUTED
+from beholder.report.ceiling import Ceiling, best_achievable
+from beholder.report.examples import changed_answers
+from beholder.report.groups import by_group
+from beholder.report.rendering import chart, write_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMED = "report.html"
+"""In the run's folder: says who is who, so that it is erased with them."""
+NAMELESS = "report-nameless.html"
+"""For others: users are numbered, and no text is shown."""
+
+
+def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str, Any]) -> list[Path]:
+    """Write a run's report into its folder, with names and without.
+
+    Args:
+        folder: of the run; its annotations and experiment are read from there.
+        results: of the run.
+        said: what they say of personalisation.
+        facts: `experiment`, `run`, `base`, `seed`, `data` and `split`, as results.json says them.
+
+    Raises:
+        DataError: the run's folder is damaged.
+    """
+    annotations = Annotations.read_parquet(folder / "annotations.parquet")
+    part = np.asarray(annotations.column("part"))
+    train = annotations.select(np.flatnonzero(part == "train"))
+    chosen = results.arm(said.arm) if said.arm else None
+    users = sorted(set(results.test.user_ids.astype(str).tolist()))
+    ceiling = best_achievable(results, annotations, part)
+    drawn = {name: chart(figure) for name, figure in _figures(results, chosen, train, users, ceiling).items()}
+    values = {
+        "facts": {**facts, "split_by": _split_by(folder)},
+        "results": results.to_json(),
+        "verdict": said,
+        "ceiling": ceiling,
+        "routed": ROUTED,
+        "bytes_of": _bytes(folder, results, train),
+        "groups": by_group(results, chosen, annotations.select(np.flatnonzero(part == "test"))) if chosen else [],
+    }
+    numbered = users if chosen is None else _numbered(users, results.user_gains(chosen))
+    written = []
+    for file, names, called in ((NAMED, True, users), (NAMELESS, False, numbered)):
+        of_users = {name: chart(figure) for name, figure in _figures_of_users(results, chosen, users, called).items()}
+        examples = changed_answers(results, chosen, annotations, part) if names and chosen else []
+        written.append(
+            write_page(folder / file, "report.html", names=names, charts=drawn | of_users, examples=examples, **values)
+        )
+    return written
+
+
+def _split_by(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "experiment.json").read_text())["split"]["by"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder / 'experiment.json'}: damaged. Run the experiment again.") from error
+
+
+def _numbered(users: list[str], points: np.ndarray) -> list[str]:
+    """Names that say nothing but the place by gain."""
+    place = np.empty(len(users), dtype=int)
+    place[np.argsort(-np.nan_to_num(points, nan=-1e9), kind="stable")] = np.arange(1, len(users) + 1)
+    return [f"reader {number}" for number in place]
+
+
+def _figures(
+    results: Results, chosen: ArmScores | None, train: Annotations, users: list[str], ceiling: Ceiling | None
+) -> dict[str, Figure]:
+    """Those in which nobody is named."""
+    reference = results.reference_arm
+    drawn = {
+        "methods": figures.gain_per_method(results),
+        "cost": figures.cost(results),
+        "calibration-reference": figures.reliability_curve(results, reference),
+    }
+    if chosen is None:
+        return drawn
+    names, counts = np.unique(train.user_ids.astype(str), return_counts=True)
+    rows = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    given = np.asarray([rows.get(user, np.nan) for user in users])
+    distance = user_figures.distance_from_model(reference, results.valid, users)
+    drawn |= {
+        "labels": figures.gain_per_label(results, chosen),
+        "rows": user_figures.gain_against(
+            results, chosen, given, "training judgements of the user", what="judgements given", logarithmic=True
+        ),
+        "distance": user_figures.gain_against(
+            results,
+            chosen,
+            distance,
+            f"distance from {reference.name}: mean of |judgement - score|, validation",
+            what="distance from the crowd",
+        ),
+        "calibration": figures.reliability_curve(results, chosen),
+    }
+    if chosen.name in results.curves:
+        drawn["curve"] = figures.learning_curve(results, chosen.name, ceiling and ceiling.points)
+    return drawn
+
+
+def _figures_of_users(
+    results: Results, chosen: ArmScores | None, users: list[str], called: list[str]
+) -> dict[str, Figure]:
+    """Those that call users by some name."""
+    if chosen is None:
+        return {}
+    leaning = user_figures.leanings(results.reference_arm, results, users)
+    return {
+        "users": figures.gain_per_user(results, chosen, called),
+        "map": user_figures.disagreement_map(results, called, leaning),
+    }
+
+
+def _bytes(folder: Path, results: Results, train: Annotations) -> dict[str, dict[str, int | None]]:
+    """What each arm takes on the disk: in all, and for each user where users have something of their own."""
+    users = max(1, len(train.users))
+    found: dict[str, dict[str, int | None]] = {}
+    for arm in results.arms:
+        at = folder / "methods" / arm.name
+        sizes = {file: file.stat().st_size for file in at.rglob("*") if file.is_file()}
+        own = sum(size for file, size in sizes.items() if file.is_relative_to(at / "bank"))
+        found[arm.name] = {"all": sum(sizes.values()) or None, "user": own // users if own else None}
+    return found

@@ -1,0 +1,78 @@
+"""Simulated readers, whose minds are known: reports and verdicts say what is so."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from beholder import pipeline
+from beholder.annotations import Annotations
+from beholder.evaluation.report import recompute
+from beholder.evaluation.user_figures import distance_from_model
+from beholder.evaluation.verdict import verdict
+from beholder.experiment import make_experiment
+from beholder.report.ceiling import best_achievable
+
+pytestmark = pytest.mark.slow
+
+
+def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
+    """Fit a model for all and one for each in this process; the run's results, its rows, and the part of each."""
+    monkeypatch.setenv("BEHOLDER_HOME", str(folder))
+    methods = {"cls": cls, "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": list(curve), "bank": own}}
+    experiment = make_experiment(
+        {
+            "name": "truth",
+            "source": {"name": "simulated", "texts": "templates", **source},
+            "base": base,
+            "methods": methods,
+            "evaluate": {"reference": "cls"},
+            "cluster": {"workers": 0},
+        }
+    )
+    prepared = pipeline.prepare(experiment)
+    run = pipeline.fit_some(experiment, prepared, {job.name for job in prepared.jobs}, pipeline.Silent())
+    arms = [arm.name for arm in experiment.arms]
+    curves = {"cls-u": {"start": "cls", "arms": {rows: f"cls-u~{rows}-rows" for rows in curve}}}
+    settings = {"reference": "cls", "draws": draws, "seed": 0, "arms": arms, "curves": curves}
+    (run / "evaluation.json").write_text(json.dumps(settings))
+    rows = Annotations.read_parquet(run / "annotations.parquet")
+    return recompute(run), rows, np.asarray(rows.column("part"))
+
+
+def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path, monkeypatch):
+    source = {"users": 60, "rows_per_user": 80, "distinct_texts": 400, "effect": 2.0, "noise": 0.02}
+    results, rows, part = evaluated(
+        tmp_path, monkeypatch, source, {"epochs": 2}, {"learning_rate": 0.01, "pull": 10}, "minilm-l6", 100, (5, 20)
+    )
+    ceiling = best_achievable(results, rows, part)
+    assert ceiling is not None and ceiling.readers > ceiling.crowd + 0.05
+    points = [point.gain.points for point in results.curves["cls-u"]]
+    assert points[0] == 0 and points[1] < points[2] < points[3]  # more judgements of a reader are worth more
+    assert 0.4 * ceiling.points < points[-1] < ceiling.points + 2
+    assert verdict(results, {"cls-u"}).pays
+
+    users = sorted(set(results.test.user_ids.astype(str)))
+    far = distance_from_model(results.reference_arm, results.valid, users)
+    truth, crowd = (np.asarray(rows.column(name)) for name in ("truth", "truth_global"))
+    off = np.abs(truth - crowd).mean(axis=1)
+    really = np.asarray([off[rows.user_ids == user].mean() for user in users])
+    assert spearmanr(far, really)[0] > 0.4  # type: ignore[operator]
+    gains = results.user_gains(results.arm("cls-u"))
+    assert spearmanr(gains, really)[0] > 0.2  # type: ignore[operator]
+
+
+def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_path, monkeypatch):
+    claims = []
+    for seed in range(20):
+        source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
+        results, *_ = evaluated(
+            tmp_path / f"{seed}", monkeypatch, source, {"epochs": 2}, {"learning_rate": 0.02}, "tiny-bert", 200
+        )
+        said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
+        assert said.pays or said.sentence.startswith("Personalisation does not pay here")
+        claims.append(said.pays)
+    assert sum(claims) <= 1

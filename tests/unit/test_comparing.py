@@ -1,0 +1,165 @@
+"""Verdicts, comparisons across runs, and p-values: what may be said, and what may not be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beholder.annotations import Annotations, Task
+from beholder.errors import DataError
+from beholder.evaluation.compare import compare
+from beholder.evaluation.gains import holm
+from beholder.evaluation.report import recompute
+from beholder.evaluation.results import ArmScores, Curve, Rows, evaluate
+from beholder.evaluation.scores_file import write_scores
+from beholder.evaluation.verdict import verdict
+
+LABELS = ("rude", "funny")
+
+
+def population(seed: int, users: int = 30, each: int = 20) -> Annotations:
+    """Readers who lean one way or the other on each label, whatever the text."""
+    rng = np.random.default_rng(seed)
+    lean = rng.random((users, 2)) * 0.9 + 0.05
+    user, text = np.repeat(np.arange(users), each), np.concatenate([rng.permutation(40)[:each] for _ in range(users)])
+    labels = (rng.random((len(user), 2)) < lean[user]).astype(np.float32)
+    return Annotations.from_columns(
+        Task(LABELS),
+        text=[f"text number {number}" for number in text],
+        user_id=[f"u{number:02d}" for number in user],
+        labels=labels,
+    )
+
+
+def scored(name: str, rows: Annotations, right: float, seed: int, **more) -> ArmScores:
+    """An arm that says the label itself so often, and a coin else."""
+    rng = np.random.default_rng(seed)
+    coin = rng.random(rows.labels.shape)
+    scores = np.where(rng.random(rows.labels.shape) < right, 0.2 + 0.6 * rows.labels, coin).astype(np.float32)
+    return ArmScores(name, name, np.full(2, 0.5, np.float32), scores, scores, 1.0, **more)
+
+
+def results_of(arms, rows, reference="cls", draws=300, **more):
+    return evaluate(arms, Rows.of(rows), Rows.of(rows), LABELS, "multilabel", reference, draws=draws, **more)
+
+
+def run_folder(folder: Path, name: str, rows: Annotations, arms, **facts) -> Path:
+    at = folder / name
+    for arm in arms:
+        write_scores(at / "scores" / f"{arm.name}.parquet", arm, rows, rows)
+    settings = {"reference": "cls", "draws": 200, "seed": 3, "arms": [arm.name for arm in arms]}
+    (at / "evaluation.json").write_text(json.dumps(settings))
+    data = {"fingerprint": rows.fingerprint, "labels": list(LABELS), "kind": "multilabel"}
+    said = {"split": {"hash": "aaaa"}, "reference": "cls", "base": "tiny", "data": data, **facts}
+    (at / "results.json").write_text(json.dumps(said))
+    return at
+
+
+def test_personalisation_pays_if_its_interval_and_not_its_controls_lies_above_zero():
+    rows = population(1)
+    cls, own = scored("cls", rows, 0.2, 1), scored("cls-u", rows, 0.7, 2)
+    idle = scored("cls-u~shuffled-users", rows, 0.2, 3, control_of="cls-u")
+    said = verdict(results_of([cls, own, idle], rows), {"cls-u", "cls-u~shuffled-users"})
+    assert said.pays and said.arm == "cls-u" and said.sentence.startswith("Personalisation pays: cls-u is ")
+    gaining = scored("cls-u~shuffled-users", rows, 0.7, 3, control_of="cls-u")
+    said = verdict(results_of([cls, own, gaining], rows), {"cls-u", "cls-u~shuffled-users"})
+    assert not said.pays and "not about who reads" in said.sentence
+    said = verdict(results_of([scored("cls", rows, 0.7, 1), scored("cls-u", rows, 0.2, 2)], rows), {"cls-u"})
+    assert not said.pays and "it costs" in said.sentence
+    assert not verdict(results_of([cls], rows), set()).pays
+
+
+def test_the_arm_a_verdict_is_of_is_chosen_on_validation_not_on_test():
+    rows = population(2)
+    lucky = scored("lucky", rows, 0.9, 1)
+    lucky = ArmScores(lucky.name, "m", lucky.thresholds, scored("x", rows, 0.1, 5).valid_scores, lucky.test_scores, 1.0)
+    honest = scored("honest", rows, 0.5, 2)
+    said = verdict(results_of([scored("cls", rows, 0.2, 4), lucky, honest], rows), {"lucky", "honest"})
+    assert said.arm == "honest"
+
+
+def test_without_a_difference_the_verdict_does_not_claim_one():
+    """Arms that know equally much: at a level of 95 % at most one in twenty seeds may say that it pays."""
+    claims = 0
+    for seed in range(40):
+        rows = population(seed, users=20, each=15)
+        arms = [scored("cls", rows, 0.4, 100 + seed), scored("cls-u", rows, 0.4, 200 + seed)]
+        claims += verdict(results_of(arms, rows, draws=200), {"cls-u"}).pays
+    assert claims <= 2
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_lowers_a_p_value_and_keeps_their_order(values):
+    corrected = holm(values)
+    assert all(before - 1e-12 <= after <= 1 for before, after in zip(values, corrected, strict=True))
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(np.asarray(corrected)[order]) >= 0).all()
+    assert corrected[int(np.argmin(values))] == pytest.approx(min(1.0, len(values) * min(values)))
+
+
+def test_holm_on_the_numbers_of_a_textbook():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_run_compared_says_what_it_says_alone(tmp_path):
+    rows = population(3)
+    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2), scored("cls-p", rows, 0.3, 3)]
+    folder = run_folder(tmp_path, "one", rows, arms)
+    found, alone = compare([folder]), recompute(folder)
+    assert found.reference == "one:cls" and [row.arm for row in found.rows] == ["cls", "cls-u", "cls-p"]
+    for row in found.rows:
+        gain = alone.gains[row.arm]
+        assert (row.points, row.low, row.high, row.p) == (gain.points, gain.low, gain.high, gain.p)
+        assert row.p is None or (row.p_holm or 0) >= row.p
+    assert json.loads(json.dumps(found.to_json()))["methods"][1]["arm"] == "cls-u"
+
+
+def test_two_runs_are_compared_on_the_rows_they_share_and_any_arm_can_be_the_reference(tmp_path):
+    rows = population(4)
+    one = run_folder(tmp_path, "one", rows, [scored("cls", rows, 0.2, 1), scored("cls-u", rows, 0.6, 2)])
+    two = run_folder(tmp_path, "two", rows, [scored("cls", rows, 0.4, 5)])
+    found = compare([one, two])
+    assert [(row.run, row.arm) for row in found.rows] == [("one", "cls"), ("one", "cls-u"), ("two", "cls")]
+    other = compare([one, two], "two:cls")
+    points = {(row.run, row.arm): row.points for row in found.rows}
+    assert next(row for row in other.rows if (row.run, row.arm) == ("one", "cls")).points == pytest.approx(
+        -points["two", "cls"]
+    )
+    with pytest.raises(DataError, match=r"Did you mean 'two:cls'"):
+        compare([one, two], "two:clss")
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"split": {"hash": "bbbb"}}, "the same judgements were split otherwise"),
+        (
+            {"split": {"hash": "b"}, "data": {"fingerprint": "x", "labels": list(LABELS), "kind": "multilabel"}},
+            "of other judgements",
+        ),
+        ({"split": {"hash": "b"}, "data": {"fingerprint": "x", "labels": ["sad"], "kind": "multilabel"}}, "its labels"),
+    ],
+)
+def test_apples_and_oranges_are_refused_and_it_is_said_why(facts, why, tmp_path):
+    rows = population(5)
+    one = run_folder(tmp_path, "one", rows, [scored("cls", rows, 0.2, 1)])
+    two = run_folder(tmp_path, "two", rows, [scored("cls", rows, 0.2, 1)], **facts)
+    with pytest.raises(DataError, match=f"two cannot be compared with one: .*{why}"):
+        compare([one, two])
+
+
+def test_a_learning_curve_goes_from_the_newcomer_to_all_and_its_arms_are_no_methods():
+    rows = population(6)
+    arms = [scored("cls", rows, 0.2, 1), scored("cls-u", rows, 0.7, 2)]
+    arms += [scored("cls-u~5-rows", rows, 0.3, 3), scored("cls-u~20-rows", rows, 0.5, 4)]
+    curves = {"cls-u": Curve("cls", {20: "cls-u~20-rows", 5: "cls-u~5-rows"})}
+    found = results_of(arms, rows, curves=curves)
+    assert [point.rows for point in found.curves["cls-u"]] == [0, 5, 20, None]
+    points = [point.gain.points for point in found.curves["cls-u"]]
+    assert points == sorted(points) and points[0] == 0
+    assert list(found.to_json()["methods"]) == ["cls", "cls-u"]
