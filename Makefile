@@ -47,7 +47,7 @@ check: $(READY) ## lint, format, types, import layers
 	$(BIN)/python -m pytest tests/unit/test_layers.py
 
 docs: $(READY) ## the documentation as a site, in build/site
-	$(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
 
 format: $(READY) ## put the code into shape

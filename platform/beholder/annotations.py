@@ -1,20 +1,20 @@
 """The one table everything flows through: who judged which text how.
 
-A row is one annotation: a user judged a text. `Annotations` is immutable, Arrow-backed (`datasets.Dataset`) and checked
-at the door, so that no code behind it has to ask whether a text is empty or a label is out of range.
+A row is one annotation: a user judged a text. `Annotations` is immutable, Arrow-backed and checked at the door, so that
+no code behind it has to ask whether a text is empty or a label is out of range. What recurs, texts and users, stands
+there once, and rows hold its number: five million judgements of 20,000 texts take what their numbers and labels take.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder.errors import DataError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from beholder.files import whole
 
 COLUMNS = ("text_id", "text", "user_id", "labels")
+RECURRING = ("text_id", "text", "user_id")
+WRITTEN_ROWS = 250_000
+"""Rows that are written to a file at once."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,11 @@ class Annotations:
     columns a source adds. Build one with `from_columns`, which checks every row.
     """
 
-    def __init__(self, table: Dataset, task: Task) -> None:
-        self.table = table
+    def __init__(self, table: pa.Table, task: Task) -> None:
+        for place, name in enumerate(table.column_names):
+            if pa.types.is_string(table[name].type):  # recurring strings stand once
+                table = table.set_column(place, name, table[name].dictionary_encode())
+        self._table = table.unify_dictionaries().combine_chunks()
         self.task = task
 
     @classmethod
@@ -120,8 +124,6 @@ class Annotations:
         Raises:
             DataError: names the first bad row, its column, its value and the remedy, and counts the others.
         """
-        from datasets import Dataset
-
         problems = find_problems(task, text=text, user_id=user_id, labels=labels, text_id=text_id)
         if problems:
             more = f" ({len(problems) - 1} more such rows.)" if len(problems) > 1 else ""
@@ -131,31 +133,33 @@ class Annotations:
         ids = [str(value) for value in text_id] if text_id is not None else [text_key(value) for value in text]
         flat = pa.array(np.ascontiguousarray(labels, dtype=np.float32).reshape(-1), type=pa.float32())
         columns: dict[str, Any] = {
-            "text_id": pa.array(ids, type=pa.string()),
-            "text": pa.array([str(value) for value in text], type=pa.string()),
-            "user_id": pa.array([str(value) for value in user_id], type=pa.string()),
+            "text_id": _dictionary(ids),
+            "text": _dictionary([str(value) for value in text]),
+            "user_id": _dictionary([str(value) for value in user_id]),
             "labels": pa.FixedSizeListArray.from_arrays(flat, len(task.labels)),
         }
         for name, values in (context or {}).items():
             columns[name] = pa.array(values)
-        return cls(Dataset(pa.table(columns)), task)
+        return cls(pa.table(columns), task)
 
     def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def arrow(self) -> pa.Table:
-        """All columns as an Arrow table, in row order."""
-        return cast("pa.Table", self.table.with_format("arrow")[:])
+        return self._table.num_rows
 
     @property
     def context_columns(self) -> list[str]:
         """Names of the columns a source added."""
-        return [name for name in self.table.column_names if name not in COLUMNS]
+        return [name for name in self._table.column_names if name not in COLUMNS]
 
     def column(self, name: str) -> list[Any]:
-        """The values of a context column."""
-        return self.arrow[name].to_pylist()
+        """The values of a context column; rows that say the same share one string."""
+        if pa.types.is_dictionary(self._table[name].type):
+            return self._strings(name).tolist()
+        return self._table[name].to_pylist()
+
+    def type_of(self, name: str) -> pa.DataType:
+        """Of a context column."""
+        kind = self._table[name].type
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
 
     @cached_property
     def texts(self) -> NDArray[np.object_]:
@@ -176,7 +180,7 @@ class Annotations:
     @cached_property
     def labels(self) -> NDArray[np.float32]:
         """float32 [rows, labels], NaN = not asked. Read-only."""
-        column = self.arrow["labels"].combine_chunks()
+        column = _one(self._table["labels"])
         labels = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
         labels = labels.reshape(len(self), len(self.task.labels))
         labels.flags.writeable = False
@@ -185,7 +189,16 @@ class Annotations:
     @property
     def users(self) -> list[str]:
         """Distinct user ids, sorted."""
-        return sorted(set(self.user_ids))
+        return self.by_user[0]
+
+    @cached_property
+    def by_user(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Distinct user ids, sorted, and for each row the position of its user's: int64 [rows]."""
+        values, index = self._encoded("user_id")
+        order = np.argsort(np.asarray(values).astype(str), kind="stable")
+        place = np.empty(len(values), dtype=np.int64)
+        place[order] = np.arange(len(values))
+        return [values[each] for each in order], place[index]
 
     @cached_property
     def distinct_texts(self) -> tuple[list[str], NDArray[np.int64]]:
@@ -217,53 +230,75 @@ class Annotations:
 
     def select(self, rows: NDArray[np.integer] | Sequence[int]) -> Annotations:
         """The given rows, in the given order."""
-        return Annotations(self.table.select(np.asarray(rows, dtype=np.int64)), self.task)
+        return Annotations(self._table.take(pa.array(np.asarray(rows, dtype=np.int64))), self.task)
 
     def with_column(self, name: str, values: Sequence[Any]) -> Annotations:
         """The same rows with one column more, or with other values in it."""
-        from datasets import Dataset
-
-        table = self.arrow
-        if name in table.column_names:
-            place = table.column_names.index(name)
-            return Annotations(Dataset(table.set_column(place, name, pa.array(values))), self.task)
-        return Annotations(Dataset(table.append_column(name, pa.array(values))), self.task)
+        column = pa.array(values)
+        if name in self._table.column_names:
+            place = self._table.column_names.index(name)
+            return Annotations(self._table.set_column(place, name, column), self.task)
+        return Annotations(self._table.append_column(name, column), self.task)
 
     def replace_users(self, user_ids: Sequence[str]) -> Annotations:
         """The same judgements under other names: the `shuffled-users` control is made of this."""
         return self.with_column("user_id", list(user_ids))
 
     def write_parquet(self, file: Path) -> None:
-        """Write table and task; the file appears whole or not at all."""
+        """Write table and task, strings as strings; the file appears whole or not at all."""
         task = {"labels": list(self.task.labels), "kind": self.task.kind}
-        table = self.arrow.replace_schema_metadata({b"beholder_task": json.dumps(task).encode()})
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, file)
+        schema = pa.schema(
+            [pa.field(name, self.type_of(name)) for name in self._table.column_names],
+            metadata={b"beholder_task": json.dumps(task).encode()},
+        )
+        with whole(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for start in range(0, max(1, len(self)), WRITTEN_ROWS):
+                rows = self._table.slice(start, WRITTEN_ROWS)
+                plain = [rows[name].cast(schema.field(name).type) for name in schema.names]
+                writer.write_table(pa.table(plain, schema=schema))
 
     @classmethod
     def read_parquet(cls, file: Path) -> Annotations:
         """Read what `write_parquet` wrote; the rows were checked before they were written."""
-        from datasets import Dataset
-
         try:
-            table = pq.read_table(file)
-            task = json.loads((table.schema.metadata or {})[b"beholder_task"])
+            schema = pq.read_schema(file)
+            task = json.loads((schema.metadata or {})[b"beholder_task"])
+            strings = [field.name for field in schema if pa.types.is_string(field.type)]
+            table = pq.read_table(file, read_dictionary=strings)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{file}: damaged, or not written by beholder ({error}). Remove it and run again."
             ) from error
-        return cls(Dataset(table.replace_schema_metadata(None)), Task(tuple(task["labels"]), task["kind"]))
+        return cls(table.replace_schema_metadata(None), Task(tuple(task["labels"]), task["kind"]))
 
     def _strings(self, column: str) -> NDArray[np.object_]:
         """Rows that say the same share one string: millions of rows cost a pointer each."""
         values, index = self._encoded(column)
-        return np.asarray(values, dtype=object)[index]
+        return np.asarray([*values, None], dtype=object)[:-1][index]
 
-    def _encoded(self, column: str) -> tuple[list[str], NDArray[np.int32]]:
-        """Distinct values in order of first appearance, and each row's position among them."""
-        encoded = self.arrow[column].dictionary_encode().combine_chunks()
-        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
+    def _encoded(self, column: str) -> tuple[list[Any], NDArray[np.int64]]:
+        """Distinct values in order of first appearance, and each row's position among them. None is one of them."""
+        encoded = _one(self._table[column])
+        values = [*encoded.dictionary.to_pylist(), None]
+        codes = encoded.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+        first = np.full(len(values), len(codes), dtype=np.int64)
+        np.minimum.at(first, codes, np.arange(len(codes)))
+        order = np.argsort(first, kind="stable")[: int((first < len(codes)).sum())]
+        place = np.zeros(len(values), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        return [values[each] for each in order], place[codes]
+
+
+def _dictionary(values: Sequence[str]) -> pa.Array:
+    """Strings as numbers of the distinct ones, in order of first appearance."""
+    position: dict[str, int] = {}
+    codes = np.fromiter((position.setdefault(value, len(position)) for value in values), np.int32, len(values))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(list(position), type=pa.string()))
+
+
+def _one(column: pa.ChunkedArray) -> Any:
+    """A column of one piece, or of none."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def find_problems(

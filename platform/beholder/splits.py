@@ -182,9 +182,8 @@ def _uniform(seed: int, key: str) -> float:
 
 
 def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool = False) -> NDArray[np.object_]:
-    table = annotations.table
-    if column not in table.column_names:
-        context = annotations.context_columns
+    context = annotations.context_columns
+    if column not in context:
         raise SplitError(
             f"split.column: {unknown('column', column, context)} Name it under source, or split by text."
             if context

@@ -113,7 +113,7 @@ def test_an_interval_lies_on_either_side_of_zero():
     assert better.above_zero and better.low > 0
     assert worse.high < 0 and not worse.above_zero
     assert same.low == same.high == 0 and not same.above_zero
-    assert worse.to_json().keys() == {"points", "relative", "headroom", "low", "high"}
+    assert worse.to_json().keys() == {"points", "relative", "headroom", "low", "high", "p"}
     with pytest.raises(DataError, match=r"unknown method 'mime'\. Did you mean 'mine'"):
         gains(decisions, "mime", gold, texts, users)
 

@@ -130,7 +130,7 @@ def test_a_data_set_is_fetched_once_checked_and_loadable(origin, tmp_path):
     assert set(json.loads((folder / "checksums.json").read_text())) == set(origin.files)
     assert sorted(file.name for file in folder.iterdir()) == sorted([*origin.files, "checksums.json"])
     annotations = load(source_class("goemotions")()).annotations
-    assert len(annotations) == 50 and annotations.table["official_split"][:4] == ["train", "train", "valid", "test"]
+    assert len(annotations) == 50 and annotations.column("official_split")[:4] == ["train", "train", "valid", "test"]
     assert annotations.task.labels == EMOTIONS
 
     origin.asked.clear()
@@ -256,7 +256,7 @@ def test_the_unhealthy_corpus_with_its_folder_of_split_files(origin):
     files = tuple(RemoteFile(f.base, f.path, f.columns, rows[f.path]) for f in DATASETS["unhealthy"].files)
     folder = prepare("unhealthy", True, origin.url, dataset=RemoteDataset(files, "CC BY-NC-SA 4.0"), pause=0.001)
     assert locate("unhealthy") == folder / "unhealthy_full.csv"
-    assert load(source_class("unhealthy")()).annotations.table["official_split"][:] == ["train"]
+    assert load(source_class("unhealthy")()).annotations.column("official_split") == ["train"]
 
 
 def test_the_published_numbers_of_rows_are_expected_of_the_published_files():

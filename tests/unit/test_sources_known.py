@@ -64,8 +64,8 @@ def test_convabuse_averages_repeats_on_the_scale_and_then_cuts(tmp_path):
     assert row_of(annotations, "c1", "a1") == dict.fromkeys(annotations.task.labels, 0)
     assert row_of(annotations, "c2", "a2")["severe"] == 1
     assert row_of(annotations, "c3", "a2") == dict.fromkeys(annotations.task.labels, 0)
-    assert set(annotations.table.column_names) >= {"bot", "agent", "prev_user", "prev_agent"}
-    assert annotations.table["bot"][0] == "ELIZA"
+    assert set(annotations.context_columns) >= {"bot", "agent", "prev_user", "prev_agent"}
+    assert annotations.column("bot")[0] == "ELIZA"
     assert "2 repeat judgements averaged" in loaded.origin and "CC BY 4.0" in loaded.origin
 
 
@@ -145,7 +145,7 @@ def test_brighter_cuts_intensities_and_keeps_what_was_not_asked(tmp_path):
     assert sorted(annotations.text_ids) == ["d1", "d1", "d3", "p1"]
     np.testing.assert_array_equal(annotations.labels[0], [0, 0, 0, 1, 0, np.nan])
     np.testing.assert_array_equal(annotations.labels[1], [1, 1, 0, 0, 0, 0])
-    assert annotations.table["lang"][:] == ["deu", "deu", "deu", "ptbr"]
+    assert annotations.column("lang") == ["deu", "deu", "deu", "ptbr"]
 
 
 def test_brighter_languages_and_busy_users_can_be_chosen(tmp_path):
@@ -195,7 +195,7 @@ def test_rottger_in_a_small_file(tmp_path):
     frame.to_parquet(tmp_path / "any_name.parquet")
     annotations = load(source("rottger", path=tmp_path / "any_name.parquet")).annotations
     assert annotations.labels.tolist() == [[1.0], [0.0]]
-    assert annotations.table["annotator_gender"][:] == ["F", "F"]
+    assert annotations.column("annotator_gender") == ["F", "F"]
     frame.drop(columns="hateful").to_parquet(tmp_path / "any_name.parquet")
     with pytest.raises(DataError, match="unknown column 'hateful'"):
         load(source("rottger", path=tmp_path / "any_name.parquet"))
@@ -275,7 +275,7 @@ def test_goemotions_raw_ratings_in_three_files_with_the_official_split(tmp_path)
     ]  # fmt: skip
     assert row_of(annotations, "a", "01")["joy"] == 1 and row_of(annotations, "a", "01")["sadness"] == 0
     assert annotations.texts[0] == 'he said "no",\nand left'
-    assert annotations.table["official_split"][:] == ["train", "train", "train", "valid", "test", ""]
+    assert annotations.column("official_split") == ["train", "train", "train", "valid", "test", ""]
     assert "1 rows without a label and 1 repeats left out" in loaded.origin
 
 
@@ -283,7 +283,7 @@ def test_goemotions_rows_without_a_label_can_be_kept(tmp_path):
     folder = goemotions(tmp_path, *PARTS, split=False)
     annotations = load(source("goemotions", path=folder, drop_unlabelled=False)).annotations
     assert sum(row_of(annotations, "c", "01").values()) == 0
-    assert "official_split" not in annotations.table.column_names
+    assert "official_split" not in annotations.context_columns
 
 
 def test_goemotions_bad_files_are_named(tmp_path):
@@ -361,7 +361,7 @@ def test_unhealthy_full_format_with_the_official_split(tmp_path):
     assert row_of(annotations, "11", "7002") == {name: float(name in ("condescending", "sarcastic")) for name in LABELS}
     assert row_of(annotations, "12", "7001")["dismissive"] == 1
     assert np.isnan(row_of(annotations, "13", "7004")["dismissive"])
-    assert annotations.table["official_split"][:] == ["train", "train", "valid", "test", ""]
+    assert annotations.column("official_split") == ["train", "train", "valid", "test", ""]
     assert "2 rows without a label and 1 repeats left out" in loaded.origin and "BY-NC-SA" in loaded.origin
 
 
@@ -370,7 +370,7 @@ def test_unhealthy_rows_without_a_label_can_be_kept(tmp_path):
     annotations = load(source("unhealthy", path=folder, drop_unlabelled=False)).annotations
     assert sum(row_of(annotations, "13", "7002").values()) == 0
     assert "7003" not in annotations.users
-    assert "official_split" not in annotations.table.column_names
+    assert "official_split" not in annotations.context_columns
 
 
 def test_data_is_looked_for_in_stated_places(tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ def simulate(**settings):
 
 
 def scores(annotations, column):
-    return np.asarray(annotations.table[column][:])
+    return np.asarray(annotations.column(column))
 
 
 def macro_f1(labels, scores):

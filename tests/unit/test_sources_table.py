@@ -80,7 +80,7 @@ def test_any_table_is_read_as_it_was_written_in_every_format(tmp_path_factory, n
     assert list(annotations.texts) == texts and list(annotations.user_ids) == users
     assert annotations.labels.tolist() == [[a, float(s >= 4)] for a, s in zip(angry, stars, strict=True)]
     assert list(annotations.text_ids) == [text_key(value) for value in texts]
-    assert annotations.table["stars"][:] == [str(value) for value in stars]
+    assert annotations.column("stars") == [str(value) for value in stars]
     assert loaded.refused == 0 and loaded.refused_files == ()
 
 
@@ -123,7 +123,7 @@ def test_the_users_columns_are_named_in_the_experiment(tmp_path):
     }
     annotations = read(path, text="body", user="who", labels=labels, split_column="part").annotations
     np.testing.assert_array_equal(annotations.labels, [[1, 0], [0, 1], [np.nan, 0]])
-    assert annotations.table["split"][:] == ["train", "test", "test"]
+    assert annotations.column("split") == ["train", "test", "test"]
 
 
 def test_a_scale_is_cut_where_stated(tmp_path):

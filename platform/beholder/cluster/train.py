@@ -254,5 +254,5 @@ def read_parts(run_folder: Path) -> dict[str, Annotations]:
     import numpy as np
 
     annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
-    part = np.asarray(annotations.column("part"))
+    part = np.asarray(annotations.column("part"), dtype=object)
     return {name: annotations.select(np.flatnonzero(part == name)) for name in sorted(set(part.tolist())) if name}

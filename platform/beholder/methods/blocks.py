@@ -112,9 +112,9 @@ class BankFitting:
             "train": _Rows(train, context.seed, most),
             "valid": _Rows(valid, context.seed, most and -(-most // 4)),
         }
-        users, user = np.unique(train.user_ids.astype(str), return_inverse=True)
+        users, user = train.by_user
         tokens = np.bincount(user, ground.tokens[ground.index["train"]], len(users)).astype(np.int64)
-        self.blocks = blocks(users.tolist(), tokens, settings.block_users)
+        self.blocks = blocks(users, tokens, settings.block_users)
         inputs = [ground.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
         self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
         work = working_folder(context.run_folder)
@@ -226,21 +226,23 @@ class _Rows:
     """Annotations, found by user: all of each, or so many, drawn seeded."""
 
     def __init__(self, annotations: Annotations, seed: int, most: int | None) -> None:
-        names = annotations.user_ids.astype(str)
-        self._order = np.argsort(names, kind="stable")
-        self._sorted = names[self._order]
+        names, user = annotations.by_user
+        self._place = {name: place for place, name in enumerate(names)}
+        self._order = np.argsort(user, kind="stable")
+        self._sorted = user[self._order]
         if most is not None:
-            drawn = np.random.default_rng(seed).permutation(len(names))
-            drawn = drawn[np.argsort(names[drawn], kind="stable")]  # user by user, in a drawn order within each
-            place = np.arange(len(drawn)) - np.searchsorted(names[drawn], names[drawn])
-            kept = np.zeros(len(names), dtype=bool)
+            drawn = np.random.default_rng(seed).permutation(len(user))
+            drawn = drawn[np.argsort(user[drawn], kind="stable")]  # user by user, in a drawn order within each
+            place = np.arange(len(drawn)) - np.searchsorted(user[drawn], user[drawn])
+            kept = np.zeros(len(user), dtype=bool)
             kept[drawn[place < most]] = True
             inside = kept[self._order]
             self._order, self._sorted = self._order[inside], self._sorted[inside]
 
     def of(self, users: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(position among `users` of each row, the rows), user by user."""
-        ends = [np.searchsorted(self._sorted, users, side=side) for side in ("left", "right")]
+        places = [self._place.get(user, -1) for user in users]  # -1: without a row in this part
+        ends = [np.searchsorted(self._sorted, places, side=side) for side in ("left", "right")]
         rows = [self._order[first:last] for first, last in zip(*ends, strict=True)]
         user = np.repeat(np.arange(len(users)), [len(mine) for mine in rows])
         return user, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)

@@ -40,7 +40,7 @@ def group(annotations: Annotations, by_user: bool) -> Grouped:
     _, text = annotations.distinct_texts
     key = text
     if by_user:
-        _, user = np.unique(annotations.user_ids.astype(str), return_inverse=True)
+        _, user = annotations.by_user
         key = text * (user.max() + 1) + user
     _, rows, member = np.unique(key, return_index=True, return_inverse=True)
     asked = ~np.isnan(annotations.labels)

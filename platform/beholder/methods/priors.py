@@ -44,13 +44,13 @@ class UserPriorConfig(MethodConfig):
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPrior:
         """Count per user."""
         overall = _frequencies(train.labels)
-        names, user = np.unique(train.user_ids.astype(str), return_inverse=True)
+        names, user = train.by_user
         asked = np.zeros((len(names), len(overall)))
         positives = np.zeros_like(asked)
         np.add.at(asked, user, ~np.isnan(train.labels))
         np.add.at(positives, user, np.nan_to_num(train.labels))
         rates = (positives + self.strength * overall) / np.maximum(asked + self.strength, 1e-9)
-        by_user = {str(name): rates[u].astype(np.float32) for u, name in enumerate(names)}
+        by_user = {name: rates[u].astype(np.float32) for u, name in enumerate(names)}
         return _with_thresholds(FittedPrior(self.method, train.task, overall, by_user), valid)
 
 

@@ -188,8 +188,8 @@ class Prompter:
         """What context columns say of each user: those with one value a user, not the same for all, and no ids."""
         assert self.train is not None
         facts: dict[str, list[str]] = {user: [] for user in self.users}
-        for name in self.train.table.column_names:
-            if name in ("text_id", "text", "user_id", "labels", "part"):
+        for name in self.train.context_columns:
+            if name == "part":
                 continue
             values: dict[str, set[str]] = {user: set() for user in self.users}
             for user, value in zip(self.train.user_ids, self.train.column(name), strict=True):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from beholder.annotations import Annotations
 
 Floats = NDArray[np.floating]
+Places = NDArray[np.int64]
 
 
 def agreement(annotations: Annotations) -> dict[str, float | None]:
@@ -44,7 +45,7 @@ def offset_share(annotations: Annotations) -> dict[str, float | None]:
     (omega squared; Hays 1963, Statistics). 0 is none; None where nothing differs, or each user judged once.
     """
     _, text = annotations.distinct_texts
-    _, user = np.unique(annotations.user_ids.astype(str), return_inverse=True)
+    _, user = annotations.by_user
     found: dict[str, float | None] = {}
     for place, label in enumerate(annotations.task.labels):
         given = annotations.labels[:, place].astype(np.float64)
@@ -53,7 +54,7 @@ def offset_share(annotations: Annotations) -> dict[str, float | None]:
     return found
 
 
-def _less_others(given: Floats, text: Floats) -> Floats:
+def _less_others(given: Floats, text: Places) -> Floats:
     """Each judgement less the mean of the others of its text: [rows] -> [rows]."""
     sums, counts = np.bincount(text, given), np.bincount(text)
     others = counts[text] - 1
@@ -61,7 +62,7 @@ def _less_others(given: Floats, text: Floats) -> Floats:
     return given - np.where(others > 0, mean, given.mean())
 
 
-def _between(rest: Floats, user: Floats) -> float | None:
+def _between(rest: Floats, user: Places) -> float | None:
     counts = np.bincount(user)
     counts = counts[counts > 0]
     users, rows = len(counts), len(rest)

@@ -69,6 +69,11 @@ class Column:
         return float(np.mean([len(value) for value in self.filled])) if len(self.filled) else 0.0
 
     @property
+    def words(self) -> float:
+        """Mean number of words of its values."""
+        return float(np.mean([len(value.split()) for value in self.values])) if self.values else 0.0
+
+    @property
     def binary(self) -> bool:
         """Zeros and ones."""
         return self.numbers is not None and self.numbers <= {0.0, 1.0}
@@ -202,14 +207,21 @@ def _text_column(columns: dict[str, Column], where: Path) -> Column:
     usable = [each for each in columns.values() if each.numbers is None and each.length >= 4 and len(each.values) > 2]
     if not usable:
         raise DataError(f"{where}: no column looks like text. Name it: --text COLUMN. It has: {', '.join(columns)}.")
-    return max(usable, key=lambda each: each.length * (3 if TEXT.search(each.name) else 1) * len(each.values) ** 0.1)
+
+    def like_text(column: Column) -> float:
+        """Many different values, rather long, of several words: ids have no spaces, contexts recur."""
+        words = np.mean([" " in value or not value.isascii() for value in list(column.values)[:1_000]])
+        named = 3 if TEXT.search(column.name) else 1
+        return named * len(column.values) * column.length**0.5 * (1 if words > 0.1 else 0.2)
+
+    return max(usable, key=like_text)
 
 
 def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Column:
     usable = [
         each
         for each in columns.values()
-        if each is not text and _reused(each) and each.length < 45 and not _told_by(each, text) and not each.binary
+        if each is not text and _reused(each) and each.words < 2.5 and not _told_by(each, text) and not each.binary
     ]
     named = [each for each in usable if USER.search(each.name)]
     if named:
@@ -217,6 +229,9 @@ def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Colum
     ids = [each for each in usable if not each.is_label and re.search(r"id$|_id|^id", each.name, re.I)]
     if len(ids) == 1:
         return ids[0]
+    lonely = [each for each in columns.values() if USER.search(each.name) and len(each.values) == 1]
+    if lonely:
+        return lonely[0]  # of whom more is said where it is asked how many there are
     alone = [each for each in columns.values() if USER.search(each.name) and each is not text and not each.is_label]
     if alone:
         raise DataError(

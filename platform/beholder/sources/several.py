@@ -77,7 +77,7 @@ def join(tasks: Mapping[str, Annotations]) -> Annotations:
 
 def _column(name: str, tasks: list[Annotations]) -> list[Any]:
     """A context column over all tasks, null where a task has none; as text where its types differ."""
-    types = {each.arrow.schema.field(name).type for each in tasks if name in each.context_columns}
+    types = {each.type_of(name) for each in tasks if name in each.context_columns}
     values = [
         value for each in tasks for value in (each.column(name) if name in each.context_columns else [None] * len(each))
     ]
