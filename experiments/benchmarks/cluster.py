@@ -1,6 +1,6 @@
 """A fan-out of users over workers: what a second worker is worth, and what giving out work costs.
 
-    python experiments/benchmarks/cluster.py --json           2,000 users on one worker and on two, a few minutes
+    python experiments/benchmarks/cluster.py --json           2,000 users on one worker and on two, 7 minutes
     python experiments/benchmarks/cluster.py --scale --json   100,000 users and five million rows on two workers
 
 Both run on one embedded Ray, each worker with one thread, on one shared model and the same rows; the trunk is run

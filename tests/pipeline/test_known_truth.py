@@ -10,13 +10,23 @@ from scipy.stats import spearmanr
 
 from beholder import pipeline
 from beholder.annotations import Annotations
+from beholder.cluster.local import on_ray
+from beholder.evaluation.gains import user_gains
+from beholder.evaluation.metrics import decide
 from beholder.evaluation.report import recompute
 from beholder.evaluation.user_figures import distance_from_model
 from beholder.evaluation.verdict import verdict
 from beholder.experiment import make_experiment
 from beholder.report.ceiling import best_achievable
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    """One for all fits: starting it costs more than any of them."""
+    with on_ray(1):
+        yield
 
 
 def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
@@ -27,6 +37,7 @@ def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
         {
             "name": "truth",
             "source": {"name": "simulated", "texts": "templates", **source},
+            "split": {"by": "text", "fractions": [0.6, 0.2, 0.2]},
             "base": base,
             "methods": methods,
             "evaluate": {"reference": "cls"},
@@ -44,7 +55,7 @@ def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
 
 
 def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path, monkeypatch):
-    source = {"users": 60, "rows_per_user": 80, "distinct_texts": 400, "effect": 2.0, "noise": 0.02}
+    source = {"users": 60, "rows_per_user": 240, "distinct_texts": 400, "effect": 2.0, "noise": 0.02}
     results, rows, part = evaluated(
         tmp_path, monkeypatch, source, {"epochs": 2}, {"learning_rate": 0.01, "pull": 10}, "minilm-l6", 100, (5, 20)
     )
@@ -60,9 +71,13 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
     truth, crowd = (np.asarray(rows.column(name)) for name in ("truth", "truth_global"))
     off = np.abs(truth - crowd).mean(axis=1)
     really = np.asarray([off[rows.user_ids == user].mean() for user in users])
-    assert spearmanr(far, really)[0] > 0.4  # type: ignore[operator]
-    gains = results.user_gains(results.arm("cls-u"))
-    assert spearmanr(gains, really)[0] > 0.2  # type: ignore[operator]
+    assert spearmanr(far, really)[0] > 0.25  # type: ignore[operator]
+    test = np.flatnonzero(part == "test")
+    ideal = decide(truth[test].astype(np.float32), np.full(4, 0.5, np.float32), "multilabel")
+    could = user_gains(ideal, results.decisions(results.reference_arm), results.test.labels, results.test.user_ids)
+    did = results.user_gains(results.arm("cls-u"))
+    both = ~np.isnan(could) & ~np.isnan(did)
+    assert spearmanr(did[both], could[both])[0] > 0.25  # type: ignore[operator]
 
 
 def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_path, monkeypatch):

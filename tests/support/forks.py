@@ -71,7 +71,7 @@ def serve() -> None:
             if not over and asked["kill_after"] is not None and time.monotonic() - started > asked["kill_after"]:
                 os.kill(child, signal.SIGKILL)
                 _, status = os.waitpid(child, 0)
-                killed = over = os.WIFSIGNALED(status)
+                killed, over = os.WIFSIGNALED(status), child  # it may have come to its end just before
             time.sleep(0.0005)
         print(json.dumps([time.monotonic() - started, bool(killed), status]), flush=True)
 
