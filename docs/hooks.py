@@ -1,7 +1,8 @@
 """What the site is built with: sections of the READMEs where pages ask for them, and two references made from the code.
 
 `{{ FILE # Heading }}` on a line of its own becomes that section of a file of the project, heading included; without a
-heading the whole file. What is said once is said in one place.
+heading the whole file. `{{ commands }}` and `{{ configuration }}` become what the code says of these. What is said once
+is said in one place.
 """
 
 from __future__ import annotations
@@ -40,16 +41,10 @@ PAGES = {  # what READMEs link to -> the page that holds it
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Put in what a page asks for, and turn links between READMEs into links between pages."""
     here = page.file.src_uri
+    for name, made in (("commands", commands), ("configuration", configuration)):
+        if f"{{{{ {name} }}}}" in markdown:
+            markdown = markdown.replace(f"{{{{ {name} }}}}", made())
     return INCLUDE.sub(lambda match: _relinked(included(match["file"], match["heading"]), here), markdown)
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that are made from the code."""
-    from mkdocs.structure.files import File
-
-    for name, content in (("configuration", configuration()), ("commands", commands())):
-        files.append(File.generated(config, f"reference/{name}.md", content=content))
-    return files
 
 
 def included(file: str, heading: str | None = None) -> str:
@@ -98,8 +93,6 @@ def configuration() -> str:
     from beholder.splits import ByColumn, ByNewUsers, ByPaper, ByText
 
     pages = [
-        "# Experiment files\n\nMade from the code. An unknown key is refused, with the nearest known one. Any value "
-        "can be overridden: `--set dotted.key=value`.",
         _section("The file", Experiment),
         "Also, in a method: `extends` (take over another method's settings), `controls: [shuffled-users]` and, with an "
         "adapter per user, `curve: [5, 10, 20]` (fit it on so many judgements of each user, too).",
@@ -112,12 +105,14 @@ def configuration() -> str:
     pages.append(_section("`base:` of a hosted model", Endpoint))
     pages.append(_section("`forgetting:`", Forgetting))
     pages.append(_section("`search:` of a method", SearchSettings))
+    seen |= {Endpoint, Forgetting, SearchSettings}
     for model, name in ((ByText, "text"), (ByColumn, "column"), (ByPaper, "paper"), (ByNewUsers, "new-users")):
         pages.append(_section(f"`split: {{by: {name}}}`", model))
     inner: list[type[BaseModel]] = []
     for heading, registry, of in (("source", SOURCES, source_class), ("method", METHODS, config_class)):
         for name in registry:
             model = of(name)
+            seen.add(model)
             pages.append(_section(f"`{heading}: {name}`", model))
             inner += [each for field in model.model_fields.values() for each in _models_in(field.annotation)]
     while inner:
@@ -201,7 +196,7 @@ def commands() -> str:
 
     from beholder.cli.main import app
 
-    pages = ["# Commands\n\nMade from the code; `beholder COMMAND --help` says the same."]
+    pages: list[str] = []
 
     def tell(command: Any, path: str, level: int) -> None:
         context = click.Context(command, info_name=path)

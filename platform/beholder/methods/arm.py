@@ -18,6 +18,7 @@ from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import write_scores
 from beholder.methods.controls import shuffle_users
 from beholder.methods.method import Context, MethodConfig, Training, config_class, save_fitted
+from beholder.methods.peak import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all. Of those
     who fit together (`context.team`), the first does so.
     """
-    started = time.perf_counter()
+    started, peak = time.perf_counter(), PeakMemory()
     config = job.settings
     seen = as_seen(config, parts, context.seed)
     fitted = config.fit(*to_learn(config, seen), context)
@@ -103,7 +104,13 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         control_of=job.control_of,
     )
     write_scores(run_folder / "scores" / f"{job.name}.parquet", arm, parts["valid"], parts["test"])
-    done = {"key": job.key, "seconds": seconds, "fit_seconds": fit_seconds, "training": _plain(fitted.training)}
+    done = {
+        "key": job.key,
+        "seconds": seconds,
+        "fit_seconds": fit_seconds,
+        "peak_mb": peak.megabytes,
+        "training": _plain(fitted.training),
+    }
     (temporary / "done.json").write_text(json.dumps(done, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)

@@ -14,6 +14,7 @@ from beholder.evaluation import figures, user_figures
 from beholder.evaluation.results import ArmScores, Results
 from beholder.evaluation.verdict import Verdict
 from beholder.experiment import ROUTED
+from beholder.methods.arm import done
 from beholder.report.ceiling import Ceiling, best_achievable
 from beholder.report.examples import changed_answers
 from beholder.report.groups import by_group
@@ -53,7 +54,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
         "verdict": said,
         "ceiling": ceiling,
         "routed": ROUTED,
-        "bytes_of": _bytes(folder, results, train),
+        "cost_of": _costs(folder, results, train),
         "groups": by_group(results, chosen, annotations.select(np.flatnonzero(part == "test"))) if chosen else [],
     }
     numbered = users if chosen is None else _numbered(users, results.user_gains(chosen))
@@ -129,13 +130,18 @@ def _figures_of_users(
     }
 
 
-def _bytes(folder: Path, results: Results, train: Annotations) -> dict[str, dict[str, int | None]]:
-    """What each arm takes on the disk: in all, and for each user where users have something of their own."""
+def _costs(folder: Path, results: Results, train: Annotations) -> dict[str, dict[str, int | None]]:
+    """Bytes each arm took in memory (of the process that ended it), and takes on the disk: in all, and per user."""
     users = max(1, len(train.users))
     found: dict[str, dict[str, int | None]] = {}
     for arm in results.arms:
         at = folder / "methods" / arm.name
         sizes = {file: file.stat().st_size for file in at.rglob("*") if file.is_file()}
         own = sum(size for file, size in sizes.items() if file.is_relative_to(at / "bank"))
-        found[arm.name] = {"all": sum(sizes.values()) or None, "user": own // users if own else None}
+        peak = done(arm.name, folder).get("peak_mb")
+        found[arm.name] = {
+            "memory": peak and int(peak * 2**20),
+            "all": sum(sizes.values()) or None,
+            "user": own // users if own else None,
+        }
     return found
