@@ -212,8 +212,9 @@ def _words(facts: dict[str, Any], annotations: Annotations) -> list[str]:
             "Hardly any of it is a matter of who judges: personalisation would have to learn tastes, not tendencies."
         )
     elif offsets:
+        most = f" (up to {100 * max(offsets):.0f} %)" if len(offsets) > 1 else ""
         words.append(
-            f"Of what they differ in, {100 * np.median(offsets):.0f} % (up to {100 * max(offsets):.0f} %) is how "
+            f"Of what they differ in, {100 * np.median(offsets):.0f} %{most} is how "
             "readily each person gives a label: that much a number for each user would explain."
         )
     if rows["median"] < 10:

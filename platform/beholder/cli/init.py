@@ -32,7 +32,7 @@ def init_command(
 
     Example: beholder init ratings.csv
     """
-    from beholder.own_table import draft, write
+    from beholder.own_table import ROWS, draft, write
     from beholder.sources.columns import Asked
 
     asked = Asked(text, user, tuple(each.strip() for each in labels.split(",")) if labels else None)
@@ -60,6 +60,8 @@ def init_command(
         )
         return
     console.print(f"\nwritten: {', '.join(map(str, written))}   Go on with:", markup=False)
+    if made.facts["rows"] > ROWS:
+        console.print(f"  (the first run uses {ROWS:,} judgements; take limits out of the file for all)", markup=False)
     skip = " --on-bad-rows skip" if made.bad_rows else ""
     console.print(f"  beholder run {file}{skip}", markup=False)
 

@@ -60,7 +60,7 @@ def run_command(
     _say_registered(outcome.results)
     if outcome.results["mlflow"]["page"]:
         console.print(f"MLflow: {outcome.results['mlflow']['page']}", markup=False)
-    console.print(f"run: {outcome.run_folder}   again: beholder report {outcome.run_folder.name}", markup=False)
+    _say_report(outcome.run_folder)
 
 
 def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
@@ -164,13 +164,18 @@ def demo_command(
     print_gains(results)
     _say_registered(results)
     _say_disagreement(outcome)
+    _say_report(outcome.run_folder)
     total = sum(outcome.seconds.values())
     console.print(f"\nThe run took {total:.0f} s. Go on with:", markup=False)
     console.print("  .venv/bin/beholder ui       compare the runs in MLflow", markup=False)
     console.print("  .venv/bin/beholder serve    ask the champion over HTTP", markup=False)
-    console.print(
-        "  .venv/bin/beholder run experiments/table.yaml --set source.path=YOUR.csv    your own table", markup=False
-    )
+    console.print("  .venv/bin/beholder init YOUR.csv    your own table", markup=False)
+
+
+def _say_report(folder: Path) -> None:
+    from beholder.report.page import NAMED
+
+    console.print(f"report: {folder / NAMED}   again: beholder report {folder.name}", markup=False)
 
 
 def _say_registered(results: dict[str, Any]) -> None:

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from beholder.errors import DataError
 from beholder.sources.labels import present
 
-TEXT = re.compile(r"text|comment|sentence|tweet|post|body|content|utterance|message|review|document|title", re.I)
+TEXT = re.compile(
+    r"(^|[^a-z])(text|comment|sentence|tweet|post|body|content|utterance|message|review|document|title)s?($|[^a-z])",
+    re.I,
+)
 USER = re.compile(
     r"annotator|rater|coder|judge\b|judge_|labell?er|worker|assessor|participant|respondent|subject|reader|reviewer"
     r"|turker|user|person|who",
@@ -26,6 +29,7 @@ PARTS = {"train", "training", "valid", "validation", "val", "dev", "test"}
 NUMBERED = re.compile(r"^(.*?)[ _.\-]*(\d+|[A-Za-z])$")
 WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0, "y": 1, "n": 0, "t": 1, "f": 0, "positive": 1, "negative": 0}
 MOST_CLASSES = 30
+MOST_GROUPS = 12
 MOST_STEPS = 11
 """A scale has no more steps than this."""
 SAMPLE = 200_000
@@ -161,15 +165,17 @@ def guess(columns: dict[str, Column], asked: Asked, where: Path) -> Guess:
         elif not column.values:
             left_out[column.name] = "empty"
         elif _told_by(column, user):
-            small = 2 <= len(column.values) <= 12
-            context += [column.name] if small else []
-            left_out[column.name] = "says something of the user" + (", kept to compare groups" if small else "")
+            left_out[column.name] = "follows from the user"
         elif _told_by(column, text):
-            left_out[column.name] = "the same whoever judges the text"
+            left_out[column.name] = "follows from the text"
         elif asked.labels is None:
             candidates.append(column)
     settings: dict[str, Any] = {"text": text.name, "user": user.name}
     settings |= _labels(candidates, asked, left_out, where)
+    for name in left_out:
+        if 2 <= len(columns[name].values) <= MOST_GROUPS and name not in ("text_id", "labels", "user_id"):
+            context.append(name)
+            left_out[name] += "; kept, to compare groups in the report"
     if context:
         settings["context"] = context
     if split is not None:
@@ -226,9 +232,11 @@ def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Colum
     named = [each for each in usable if USER.search(each.name)]
     if named:
         return max(named, key=lambda each: (len(USER.findall(each.name)), len(each.values)))
-    ids = [each for each in usable if not each.is_label and re.search(r"id$|_id|^id", each.name, re.I)]
-    if len(ids) == 1:
-        return ids[0]
+    others = [each for each in usable if not each.is_label and not CLASS.search(each.name)]
+    ids = [each for each in others if re.search(r"id$|_id|^id", each.name, re.I)]
+    for found in (ids, others):
+        if len(found) == 1:
+            return found[0]
     lonely = [each for each in columns.values() if USER.search(each.name) and len(each.values) == 1]
     if lonely:
         return lonely[0]  # of whom more is said where it is asked how many there are
@@ -251,7 +259,7 @@ def _labels(candidates: list[Column], asked: Asked, left_out: dict[str, str], wh
         raise DataError(f"{where}: no column {missing[0]!r} for --labels.")
     labels = [column for column in candidates if column.is_label]
     if labels:
-        left_out |= {column.name: "no 0 and 1, no scale" for column in candidates if column not in labels}
+        left_out |= {column.name: "neither 0 and 1 nor a scale" for column in candidates if column not in labels}
         settings: dict[str, Any] = {"labels": {column.name: _rule(column) for column in labels}}
         return settings | ({"allow_missing": True} if any(column.missing for column in labels) else {})
     classes = [column for column in candidates if 2 <= len(column.values) <= MOST_CLASSES and _reused(column)]
