@@ -30,7 +30,7 @@ def describe(
     source: Annotated[str, typer.Argument(help="A source's name, or an experiment file that says more.")],
     as_json: AsJson = False,
 ) -> None:
-    """Rows, texts, users, how often each label is given.
+    """Rows, texts, users, how often each label is given, how far people agree, how much a number per user explains.
 
     Example: beholder data describe convabuse
     """
@@ -38,6 +38,7 @@ def describe(
     from beholder.errors import ExperimentError, unknown
     from beholder.experiment import load_experiment
     from beholder.sources import SOURCES, load, source_class
+    from beholder.sources.agreement import agreement, offset_share
     from beholder.sources.describe import describe as describe_annotations
 
     if source.endswith((".yaml", ".yml")):
@@ -47,7 +48,12 @@ def describe(
     else:
         raise ExperimentError(unknown("source", source, SOURCES))
     loaded = load(config)  # type: ignore[arg-type]
-    facts = {"origin": loaded.origin, **describe_annotations(loaded.annotations)}
+    facts = {
+        "origin": loaded.origin,
+        **describe_annotations(loaded.annotations),
+        "agreement": agreement(loaded.annotations),
+        "user_offset": offset_share(loaded.annotations),
+    }
     if as_json:
         print_json(facts)
         return
