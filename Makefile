@@ -34,7 +34,7 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 
 test: $(READY) ## all tests; starts what it needs
 	$(TOGETHER) tests/unit tests/registry tests/serving
-	$(TOGETHER) -n 3 tests/pipeline tests/faults tests/cluster
+	$(TOGETHER) tests/pipeline tests/faults tests/cluster
 	$(BIN)/python -m pytest tests/serve tests/browser
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores

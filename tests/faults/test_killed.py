@@ -53,7 +53,7 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     command = [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not list(home.glob("runs/*/unfinished/bank-*/block-*.parquet")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)

@@ -85,7 +85,7 @@ def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_pat
     for seed in range(20):
         source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
         results, *_ = evaluated(
-            tmp_path / f"{seed}", monkeypatch, source, {"epochs": 2}, {"learning_rate": 0.02}, "tiny-bert", 200
+            tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {"learning_rate": 0.02}, "tiny-bert", 200
         )
         said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
         assert said.pays or said.sentence.startswith("Personalisation does not pay here")
