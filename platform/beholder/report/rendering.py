@@ -37,7 +37,7 @@ def chart(figure: Figure) -> Chart:
     title = axes.get_title(loc="left")
     axes.set_title("", loc="left")
     for each in figure.axes:
-        for axis, letters in ((each.xaxis, 44), (each.yaxis, 36)):
+        for axis, letters in ((each.xaxis, 46), (each.yaxis, 38)):
             lines = axis.get_label_text().splitlines()
             axis.set_label_text("\n".join(part for line in lines for part in textwrap.wrap(line, letters)))
     width, height = figure.get_size_inches()
