@@ -66,6 +66,7 @@ def test_personalisation_pays_if_its_interval_and_not_its_controls_lies_above_ze
     idle = scored("cls-u~shuffled-users", rows, 0.2, 3, control_of="cls-u")
     said = verdict(results_of([cls, own, idle], rows), {"cls-u", "cls-u~shuffled-users"})
     assert said.pays and said.arm == "cls-u" and said.sentence.startswith("Personalisation pays: cls-u is ")
+    assert "better for" in said.sentence and "of 30 people" in said.sentence
     gaining = scored("cls-u~shuffled-users", rows, 0.7, 3, control_of="cls-u")
     said = verdict(results_of([cls, own, gaining], rows), {"cls-u", "cls-u~shuffled-users"})
     assert not said.pays and "not about who reads" in said.sentence

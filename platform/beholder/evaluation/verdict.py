@@ -44,7 +44,8 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     )
     seen = f"{len(results.test.labels):,} test judgements by {len(set(results.test.user_ids)):,} people"
     if results.wins(arm):
-        return Verdict(arm.name, True, f"Personalisation pays: {said}{_against_controls(results, arm)}.")
+        sentence = f"{said}{_against_controls(results, arm)}. {_for_whom(results, arm)}"
+        return Verdict(arm.name, True, f"Personalisation pays: {sentence}")
     if gain.above_zero:
         sentence = f"{said}, but so is its control, whose users are permuted: the gain is not about who reads."
         return Verdict(arm.name, False, f"Personalisation does not pay here: {sentence}")
@@ -60,6 +61,13 @@ def _against_controls(results: Results, arm: ArmScores) -> str:
         return "; it has no control to be held against (controls: [shuffled-users])"
     gain = results.gains[controls[0].name]
     return f"; with users permuted it gains nothing sure ({gain.low:+.1f} to {gain.high:+.1f})"
+
+
+def _for_whom(results: Results, arm: ArmScores) -> str:
+    """The gain of all judgements together can hide that most people lose, each taken alone."""
+    points = results.user_gains(arm)
+    better, worse = int((points > 0).sum()), int((points < 0).sum())
+    return f"Taken one by one it is better for {better:,} of {len(points):,} people, worse for {worse:,}."
 
 
 def _valid(results: Results, arm: ArmScores) -> float:
