@@ -85,6 +85,7 @@ def _relinked(text: str, here: str) -> str:
 def configuration() -> str:
     """Every key of an experiment file, from the pydantic models themselves."""
     from beholder.bases.endpoint import Endpoint
+    from beholder.configuration import models_in
     from beholder.experiment import Experiment
     from beholder.methods import METHODS, config_class
     from beholder.methods.forgetting import Forgetting
@@ -99,7 +100,7 @@ def configuration() -> str:
     ]
     seen: set[type] = {Experiment}
     for field in ("limits", "evaluate", "register_", "cluster"):
-        for model in _models_in(Experiment.model_fields[field].annotation):
+        for model in models_in(Experiment.model_fields[field].annotation):
             pages.append(_section(f"`{field.rstrip('_')}:`", model))
             seen.add(model)
     pages.append(_section("`base:` of a hosted model", Endpoint))
@@ -114,14 +115,14 @@ def configuration() -> str:
             model = of(name)
             seen.add(model)
             pages.append(_section(f"`{heading}: {name}`", model))
-            inner += [each for field in model.model_fields.values() for each in _models_in(field.annotation)]
+            inner += [each for field in model.model_fields.values() for each in models_in(field.annotation)]
     while inner:
         model = inner.pop(0)
         if model in seen:
             continue
         seen.add(model)
         pages.append(_section(f"`{model.__name__}`", model))
-        inner += [each for field in model.model_fields.values() for each in _models_in(field.annotation)]
+        inner += [each for field in model.model_fields.values() for each in models_in(field.annotation)]
     return "\n\n".join(pages) + "\n"
 
 
@@ -146,8 +147,7 @@ def _docstring(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
         for found in re.finditer(r"^    ([\w, ]+): (.*?)(?=^    [\w, ]+: |\Z)", arguments, re.M | re.S):
             for name in found[1].split(", "):
                 explained[name] = " ".join(found[2].split())
-    words = (inspect.getdoc(model) or "").partition("Args:\n")[0]
-    return words.replace("`beholder.", "`beholder."), explained
+    return (inspect.getdoc(model) or "").partition("Args:\n")[0], explained
 
 
 def _default(field: Any) -> str:
@@ -177,12 +177,6 @@ def _type(annotation: Any) -> str:
     return {"str": "text", "float": "number", "int": "whole number", "bool": "yes or no", "Path": "path"}.get(
         getattr(annotation, "__name__", str(annotation)), str(annotation).replace("typing.", "")
     )
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
 
 
 def _cell(text: str) -> str:

@@ -50,13 +50,14 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
             model
             for outer in models
             if part in outer.model_fields
-            for model in _models_in(outer.model_fields[part].annotation)
+            for model in models_in(outer.model_fields[part].annotation)
         ]
         models = inner or models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the types of a field."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from beholder.cluster.shared import SharedRun, copies, run_of
 from beholder.errors import DataError
+from beholder.evaluation.report import read_results
 from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
 from beholder.files import whole
@@ -26,7 +27,6 @@ from beholder.pipeline import draw_report
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
 from beholder.report.page import NAMED
-from beholder.runs import facts_of
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -85,7 +85,7 @@ def _erase_run(folder: Path, user: str) -> bool:
         shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
         _without(folder / "annotations.parquet", user)
         if (folder / "results.json").is_file():
-            draw_report(folder, facts_of(folder))
+            draw_report(folder, read_results(folder))
         shared.mirror("annotations.parquet")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error

@@ -318,7 +318,7 @@ def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, fac
             "arms": names,
             "curves": {
                 name: {
-                    "start": next(arm.after for arm in experiment.arms if arm.name == name),
+                    "start": next(iter(points.values())).after,
                     "arms": {rows: point.name for rows, point in points.items()},
                 }
                 for name, points in experiment.curves.items()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
-from typing import Any
 
 from beholder.errors import DataError
-from beholder.evaluation.compare import split_of
+from beholder.evaluation.report import read_results
 from beholder.home import home
 
 
@@ -28,26 +27,16 @@ def find_run(name: str) -> Path:
     raise DataError(f"no run {name!r} in {home() / 'runs'}. There are: {known}")
 
 
-def facts_of(folder: Path) -> dict[str, Any]:
-    """Everything that was said of a run when it came to its end.
-
-    Raises:
-        DataError: it did not, or its file is damaged.
-    """
-    file = folder / "results.json"
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not there, or damaged. Run the experiment again.") from error
-
-
 def runs_split_alike() -> tuple[list[Path], int]:
     """The newest run that came to its end, with all others of the same split; and how many were split otherwise.
 
     Raises:
         DataError: there is none.
     """
-    splits = {folder: split for folder in newest_first() if (split := split_of(folder))}
+    splits: dict[Path, str] = {}
+    for folder in newest_first():
+        with contextlib.suppress(DataError):  # one that did not come to its end
+            splits[folder] = read_results(folder)["split"]["hash"]
     if not splits:
         raise DataError(f"no run in {home() / 'runs'}. Make one with: beholder run EXPERIMENT")
     newest = next(iter(splits.values()))

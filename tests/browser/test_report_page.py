@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from house import settings
 from watched import Watched, sound
+from worlds import home_with_a_run
 
-from beholder import pipeline
 from beholder.evaluation.compare import compare
-from beholder.experiment import make_experiment
 from beholder.report.comparison import write_comparison
 from beholder.report.page import NAMED, NAMELESS
 
@@ -26,11 +25,8 @@ CUT = """[...document.querySelectorAll('figure')].flatMap(figure => {
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        outcome = pipeline.run(make_experiment(settings(users=14)))
-    run = outcome.run_folder
+    with home_with_a_run(folder, settings(users=14)) as outcome:
+        run = outcome.run_folder
     return [run / NAMED, run / NAMELESS, write_comparison(folder / "compared.html", compare([run]))]
 
 

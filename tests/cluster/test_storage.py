@@ -109,8 +109,11 @@ def test_workers_share_through_an_object_store_and_another_machine_goes_on(tmp_p
 
         user = sorted(outcome.test.user_ids)[0]
         assert erase_everywhere(user)["runs"] == 1
-        left = [each["Key"] for each in client.list_objects_v2(Bucket="bucket")["Contents"]]  # type: ignore[attr-defined]
-        for key in (key for key in left if not key.endswith("/")):  # such a one is a place, and holds nothing
+        for each in client.list_objects_v2(Bucket="bucket")["Contents"]:  # type: ignore[attr-defined]
+            key = each["Key"]
+            if key.endswith("/"):  # a place, which holds nothing
+                assert each["Size"] == 0, key
+                continue
             client.download_file("bucket", key, str(tmp_path / "fetched"))  # type: ignore[attr-defined]
             assert user.encode() not in content(tmp_path / "fetched"), key
             assert "/methods/" not in key and "/bundle/" not in key

@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from beholder import pipeline
 from beholder.cli.main import app
 from beholder.errors import BeholderError, ClusterError, RegistryError
+from beholder.evaluation.report import read_results
 from beholder.experiment import make_experiment
 from beholder.registry import registry
 from beholder.registry.bundle import open_bundle, verify
-from beholder.runs import facts_of, find_run
+from beholder.runs import find_run
 
 pytestmark = pytest.mark.cluster
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -143,7 +144,7 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
 
     # Report recomputes the same numbers from the saved scores alone.
     shutil.rmtree(finished.run_folder / "figures")
-    recomputed = pipeline.draw_report(find_run("small"), facts_of(find_run("small")))
+    recomputed = pipeline.draw_report(find_run("small"), read_results(find_run("small")))
     assert recomputed["methods"] == refitted["methods"]
     assert list((finished.run_folder / "figures").glob("*.png"))
     users = pq.read_table(finished.run_folder / "users.parquet")

@@ -9,11 +9,10 @@ import shutil
 import pytest
 from house import settings
 from typer.testing import CliRunner
+from worlds import home_with_a_run
 
-from beholder import pipeline
 from beholder.cli.main import app
 from beholder.erasure import erase_everywhere
-from beholder.experiment import make_experiment
 from beholder.report.page import NAMED, NAMELESS
 from beholder.tracking import client
 
@@ -25,18 +24,16 @@ CURVE = [5, 20]
 def reported(tmp_path_factory):
     """A home with one run whose report has everything, and what the run found."""
     folder = tmp_path_factory.mktemp("reported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        bank = {"learning_rate": 0.02, "block_users": 8}
-        methods = {
-            "user-prior": {},
-            "cls": {"epochs": 1, "max_tokens": 48},
-            "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
-        }
-        written = settings(users=14, methods=methods)
-        written["evaluate"]["bootstrap"] = 100
-        yield folder, pipeline.run(make_experiment(written))
+    bank = {"learning_rate": 0.02, "block_users": 8}
+    methods = {
+        "user-prior": {},
+        "cls": {"epochs": 1, "max_tokens": 48},
+        "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
+    }
+    written = settings(users=14, methods=methods)
+    written["evaluate"]["bootstrap"] = 100
+    with home_with_a_run(folder, written) as outcome:
+        yield folder, outcome
 
 
 @pytest.fixture

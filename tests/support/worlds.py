@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 from house import settings
 
@@ -9,14 +12,21 @@ from beholder import pipeline
 from beholder.experiment import make_experiment
 
 
+@contextmanager
+def home_with_a_run(folder: Path, written: dict):
+    """What the run found, for as long as the folder is home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield pipeline.run(make_experiment(written))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The folder, and what the run found."""
     folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEHOLDER_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder, pipeline.run(make_experiment(settings()))
+    with home_with_a_run(folder, settings()) as outcome:
+        yield folder, outcome
 
 
 @pytest.fixture

@@ -126,11 +126,12 @@ def report_command(
     Example: beholder report convabuse
     """
     from beholder import pipeline
+    from beholder.evaluation.report import read_results
     from beholder.report.page import NAMED, NAMELESS
-    from beholder.runs import facts_of, find_run
+    from beholder.runs import find_run
 
     folder = find_run(run)
-    facts = facts_of(folder)
+    facts = read_results(folder)
     whole = {**facts, **pipeline.draw_report(folder, facts)}
     if as_json:
         print_json(whole)

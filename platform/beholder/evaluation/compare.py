@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from beholder.errors import DataError, unknown
 from beholder.evaluation.gains import gains, holm, user_gains
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.evaluation.report import same_rows, settings_of
+from beholder.evaluation.report import read_results, same_rows, settings_of
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 
 
@@ -93,11 +92,11 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     Raises:
         DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
     """
-    facts = [_facts(folder) for folder in folders]
+    facts = [read_results(folder) for folder in folders]
     for folder, fact in zip(folders[1:], facts[1:], strict=True):
-        if fact["split"] != facts[0]["split"]:
+        if fact["split"]["hash"] != facts[0]["split"]["hash"]:
             raise DataError(
-                f"{folder.name} cannot be compared with {folders[0].name}: {_why(facts[0], fact)}. "
+                f"{folder.name} cannot be compared with {folders[0].name}: {_why(facts[0]['data'], fact['data'])}. "
                 "Compare runs of the same data, labels and split."
             )
     files: dict[tuple[str, str], ScoresFile] = {}
@@ -151,35 +150,8 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
             )
         )
     users = len(np.unique(test.user_ids.astype(str)))
-    return Comparison(
-        ":".join(chosen), tuple(rows), len(test.labels), users, facts[0]["split"], bootstrap.draws, bootstrap.level
-    )
-
-
-def split_of(folder: Path) -> str | None:
-    """Hash of a run's split; None where it did not come to its end."""
-    try:
-        return str(json.loads((folder / "results.json").read_text())["split"]["hash"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    file = folder / "results.json"
-    try:
-        written = json.loads(file.read_text())
-        return {
-            "split": written["split"]["hash"],
-            "reference": written["reference"],
-            "base": written["base"],
-            "fingerprint": written["data"]["fingerprint"],
-            "labels": written["data"]["labels"],
-            "kind": written["data"]["kind"],
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{file}: not there, or not of a run that came to its end. Run its experiment again."
-        ) from error
+    split = facts[0]["split"]["hash"]
+    return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, split, bootstrap.draws, bootstrap.level)
 
 
 def _why(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,21 @@ class Settings:
     level: float
     arms: list[str]
     curves: dict[str, Curve]
+
+
+def read_results(run_folder: Path) -> dict[str, Any]:
+    """Everything that was said of a run when it came to its end (`results.json`).
+
+    Raises:
+        DataError: it did not, or its file is damaged.
+    """
+    file = run_folder / "results.json"
+    try:
+        results = json.loads(file.read_text())
+        _ = results["split"]["hash"], results["reference"], results["data"], results["base"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not there, or not of a run that came to its end. {REMEDY}") from error
+    return results
 
 
 def recompute(run_folder: Path) -> Results:
