@@ -7,11 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import hooks
 import pytest
+from printed import ROOT, printed_commands
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -21,39 +21,11 @@ from beholder.experiment import Experiment
 from beholder.methods import METHODS, config_class
 from beholder.sources import SOURCES, source_class
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/README.md"), *ROOT.glob("platform/README.md")]
-)
-
-
-def printed_commands() -> list[tuple[str, str]]:
-    """(file, command line) of every `beholder ...` in a code block."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"^```(?:\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
-                written = re.split(r"\s#\s|\s{3,}#|(?<=\S)\s{4,}(?=\S)", line)[0]
-                for command in written.split(";"):
-                    match = re.match(r"\s*(?:\w+=\S+ )*(?:\.venv/bin/)?beholder (.*)", command)
-                    if match:
-                        found += [(page.name, each) for each in alternatives(match[1])]
-    return found
-
-
-def alternatives(written: str) -> list[str]:
-    """`registry ls | show MODEL` are two commands of `registry`; what stands in brackets may be left out."""
-    written = re.sub(r"\[[A-Z]+\]", "", re.split(r" > | 2> ", written)[0])
-    first, *others = written.split(" | ")
-    group = first.split()[0]
-    return [first, *(f"{group} {other}" for other in others)]
-
-
 COMMANDS = printed_commands()
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 40 and {"README.md", "own-table.md"} <= {page for page, _ in COMMANDS}
+    assert len(COMMANDS) > 40 and {"README.md", "docs/how-to/own-table.md"} <= {page for page, _ in COMMANDS}
 
 
 @pytest.mark.parametrize(("page", "written"), COMMANDS, ids=[f"{page}: {written}"[:70] for page, written in COMMANDS])
