@@ -20,7 +20,9 @@ import psutil
 import pytest
 import ray
 from house import MODEL, said, table_of
-from served import free_port, published
+from printed import printed_lines
+from served import published
+from servers import free_port
 
 from beholder.annotations import Annotations
 from beholder.cluster.local import on_ray
@@ -235,8 +237,7 @@ def test_enrolment_runs_beside_and_is_quick(served, world):
 
 
 def test_the_curl_commands_of_the_readme_work_as_printed(served):
-    readme = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
-    commands = [line.partition("   #")[0] for line in readme.splitlines() if line.startswith("curl -s")]
+    commands = [line for page, line in printed_lines() if page == "README.md" and line.startswith("curl -s")]
     label = httpx.get(f"{served}/v1/model").json()["labels"][0]
     codes = []
     for command in commands:

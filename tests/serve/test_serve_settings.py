@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from ray.serve._private.build_app import build_app
 from ray.serve.deployment import deployment_to_schema
 from ray.serve.schema import ServeDeploySchema
-from served import free_port, published
+from served import published
+from servers import free_port
 
 from beholder.cluster.local import on_ray
 from beholder.errors import ServeError

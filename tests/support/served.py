@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from house import MODEL, settings
+from servers import free_port
 
 from beholder import pipeline
 from beholder.experiment import make_experiment
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 from beholder_serve.app import serving
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
