@@ -111,7 +111,7 @@ def many_people(folder: Path) -> tuple[Path, dict]:
 def russian(folder: Path) -> tuple[Path, dict]:
     text = dict(zip(sentences(60), sentences(60, ["солнце", "дождь", "чай", "поезд", "собака", "письмо"]), strict=True))
     rows = [(text[t], u, int(n > 50), ["train", "dev", "test"][len(t) % 3]) for t, u, n in judgements()]
-    file = written(folder / "russian.csv", ["текст", "participant", "грубо", "split"], rows)
+    file = written(folder / "russian.csv", ["текст", "participant", "грубо", "split"], rows, ";")
     return file, {"text": "текст", "labels": {"грубо": {}}, "split_column": "split"}
 
 

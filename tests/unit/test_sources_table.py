@@ -281,7 +281,20 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_place(tmp_path):
     assert "line 1: byte 14 of the file is not UTF-8" in refusal(path)
     path = tmp_path / "mine.tsv"
     path.write_bytes("text\tuser_id\tangry\nfine\tu\t1\n".encode("utf-16"))
-    assert "not UTF-8" in refusal(path)
+    assert "UTF-16" in refusal(path) and "as UTF-8, for example: iconv -f UTF-16" in refusal(path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig"])
+def test_a_spreadsheets_csv_is_read_whatever_stands_between_its_fields(tmp_path, delimiter, mark):
+    path = tmp_path / "mine.csv"
+    with path.open("w", encoding=mark, newline="") as stream:
+        writer = csv.writer(stream, delimiter=delimiter)
+        writer.writerow(["the text, in full; as written", "user_id", "angry"])
+        writer.writerows([["one; two, three\tfour", "u", 1], ["five", "v", 0]])
+    annotations = read(path, text="the text, in full; as written").annotations
+    assert list(annotations.texts) == ["one; two, three\tfour", "five"]
+    assert annotations.labels.tolist() == [[1.0], [0.0]]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
@@ -311,8 +324,8 @@ def test_damaged_files_are_one_line(tmp_path):
     assert "truncated, or not a Parquet file" in refusal(path)
     path = write(tmp_path / "mine.csv", "text,user_id,angry\na,u,1\nb,u\n")
     assert "not a well-formed table" in refusal(path) and "Expected 3 columns, got 2" in refusal(path)
-    write(path, "text,user_id,angry\na,u,1,9\n")
-    assert "Expected 3 columns, got 4" in refusal(path)
+    write(path, "text,user_id,angry\nsecret,u,1,9\n")
+    assert "Row #2: Expected 3 columns, got 4. Mend that row" in refusal(path) and "secret" not in refusal(path)
     write(path, 'text,user_id,angry\na,u,1\nb,u,"0\nc,u,1\n')
     assert 'row 2: a quote (") is opened and never closed' in refusal(path)
     write(path, "text,user_id,angry,angry\na,u,1,0\n")

@@ -1,12 +1,15 @@
 """Files of rows into Arrow tables: CSV, TSV, Parquet, JSON lines, saved `datasets` folders.
 
 CSV and TSV are read as text, exactly as written: an id `007` stays one, a text `NA` stays a text. What cannot be read
-is refused in one line that says where the file is damaged and how to mend it.
+is refused in one line that says where the file is damaged and how to mend it, without a word of what stands there.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,13 +27,15 @@ BLOCK_BYTES = 16 << 20  # no single row may be longer
 def read_table(path: Path) -> pa.Table:
     """Read a table of any known format, which its extension tells; a folder is a saved `datasets` folder.
 
+    The fields of a .csv may stand between commas, semicolons (a spreadsheet where the comma is for decimals) or tabs.
+
     Raises:
         DataError: missing, empty, damaged, not UTF-8, or of an unknown format.
     """
     if path.is_dir():
         return read_saved_dataset(path)
     readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".csv": read_csv,
+        ".csv": lambda file: read_csv(file, delimiter=_delimiter(file)),
         ".tsv": lambda file: read_csv(file, delimiter="\t"),
         ".parquet": read_parquet,
         ".jsonl": read_jsonl,
@@ -68,9 +73,8 @@ def read_csv(file: Path, *, delimiter: str = ",", quoted: bool = True, names: Se
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         _check_utf8(file)
-        raise DataError(
-            f"{file}: not a well-formed table: {_first_line(error)}. Mend that row, or its quotes."
-        ) from error
+        what = re.sub(r"(Expected \d+ columns, got \d+):.*", r"\1", _first_line(error))
+        raise DataError(f"{file}: not a well-formed table: {what}. Mend that row, or its quotes.") from error
     _check_header(file, table.column_names)
     if quoted:
         _check_quotes(file, table)
@@ -169,9 +173,20 @@ def _check_file(file: Path) -> None:
         raise DataError(f"{file}: the file is empty. Write a header and at least one row.")
 
 
+def _delimiter(file: Path) -> str:
+    """What stands between the fields of a CSV: that of `,`, `;` and tab which cuts the header into most of them."""
+    _check_file(file)
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        header = lines.readline(BLOCK_BYTES)
+    return max(",;\t", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+
+
 def _check_utf8(file: Path) -> None:
     offset = 0
     with file.open("rb") as lines:
+        if lines.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{file}: UTF-16. Save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8.")
+        lines.seek(0)
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
