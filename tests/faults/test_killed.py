@@ -87,6 +87,32 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     assert mine["macro_f1"] == other["macro_f1"] and mine["gain"] == other["gain"]
 
 
+@pytest.mark.parametrize(
+    "send, number", [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["Ctrl-C", "TERM"]
+)
+def test_an_interrupted_run_says_that_finished_methods_are_kept(home, tmp_path, send, number):
+    long = "methods={prior: {}, cls: {epochs: 1}, cls-p: {epochs: 100, patience: 100}}"
+    flags = [part for each in (*SETS[:-1], long) for part in ("--set", each)]
+    command = [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags]
+    said = tmp_path / "said.txt"
+    with said.open("w") as heard:
+        process = subprocess.Popen(command, stdout=heard, stderr=heard, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while "cls-p: epoch" not in said.read_text():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        send(process.pid, number)
+        assert process.wait(60) == 130
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    *before, last = said.read_text().splitlines()
+    assert last == "interrupted: finished methods are kept; the same command goes on from there."
+    assert not any(word in line for line in before for word in ("Traceback", "SIGTERM", "error")), before
+    assert {file.parent.name for file in home.glob("runs/*/methods/*/done.json")} == {"prior", "cls"}
+
+
 def test_a_home_that_cannot_be_written_is_one_line(tmp_path):
     blocked = tmp_path / "a file"
     blocked.write_text("")

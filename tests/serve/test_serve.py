@@ -281,9 +281,9 @@ def test_the_command_serves_with_tokens_finishes_what_is_under_way_and_stops(wor
         ]
         assert listening and {each.laddr.ip for each in listening} == {"127.0.0.1"}
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    assert process.returncode == 0
+        process.send_signal(signal.SIGTERM)
+        _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0 and "SIGTERM" not in complaints
     with socket.socket() as asked:
         assert asked.connect_ex(("127.0.0.1", port)) != 0
 

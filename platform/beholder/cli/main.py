@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ from beholder.errors import BeholderError
 
 
 class OneLineErrors(TyperGroup):
-    """A refusal is one line on stderr and exit code 2; Ctrl-C says what is kept."""
+    """A refusal is one line on stderr and exit code 2; Ctrl-C, or SIGTERM, says what is kept."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -88,6 +89,7 @@ def _options(
 def main() -> None:
     """Set the environment, keep libraries quiet (`BEHOLDER_DEBUG=1` lets them speak), run a command."""
     apply_settings()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not os.environ.get("BEHOLDER_DEBUG"):
         warnings.filterwarnings("ignore")
         logging.disable(logging.WARNING)

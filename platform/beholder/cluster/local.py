@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,6 +92,7 @@ def start_ray(workers: int = 1) -> bool:
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**quiet, **({} if on_cluster() else here))
     except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
@@ -98,6 +101,9 @@ def start_ray(workers: int = 1) -> bool:
         raise ClusterError(
             f"Ray did not start: {first_line(error)}. `beholder doctor` shows memory and disk."
         ) from error
+    # Ray's own answer to SIGTERM is a dump of its stack; whoever asked for a good end before gets that again.
+    if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
     return True
 
 
