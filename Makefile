@@ -19,6 +19,7 @@ setup: $(READY) ## make the environment (once; again when pyproject.toml or cons
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "beholder needs Python 3.11 or newer; say which with: make setup PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into .venv; takes some minutes" >&2
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
