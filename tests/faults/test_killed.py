@@ -87,6 +87,11 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     assert mine["macro_f1"] == other["macro_f1"] and mine["gain"] == other["gain"]
 
 
+def heed_ctrl_c():
+    """Also where these tests run in a shell's background, whose commands ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     "send, number", [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)], ids=["Ctrl-C", "TERM"]
 )
@@ -96,7 +101,7 @@ def test_an_interrupted_run_says_that_finished_methods_are_kept(home, tmp_path, 
     command = [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags]
     said = tmp_path / "said.txt"
     with said.open("w") as heard:
-        process = subprocess.Popen(command, stdout=heard, stderr=heard, start_new_session=True)
+        process = subprocess.Popen(command, stdout=heard, stderr=heard, start_new_session=True, preexec_fn=heed_ctrl_c)
     try:
         deadline = time.monotonic() + 300
         while "cls-p: epoch" not in said.read_text():

@@ -53,6 +53,9 @@ def running(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(20)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
 
 
 def answers(url: str) -> Callable[[], bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from typing import Annotated
 
@@ -82,4 +81,6 @@ def ui_command(
         "--workers",
         "1",
     ]
-    raise typer.Exit(subprocess.run(command, env={**os.environ, "GIT_PYTHON_REFRESH": "quiet"}).returncode)
+    # MLflow takes this process's place, so that whoever ends it ends MLflow, and leaves none of its own behind.
+    sys.stdout.flush()
+    os.execve(sys.executable, command, {**os.environ, "GIT_PYTHON_REFRESH": "quiet"})
