@@ -328,6 +328,7 @@ def test_damaged_files_are_one_line(tmp_path):
     assert "Row #2: Expected 3 columns, got 4. Mend that row" in refusal(path) and "secret" not in refusal(path)
     write(path, 'text,user_id,angry\na,u,1\nb,u,"0\nc,u,1\n')
     assert 'row 2: a quote (") is opened and never closed' in refusal(path)
+    assert "not a well-formed table" in refusal(write(path, "no table " * 20_000))
     write(path, "text,user_id,angry,angry\na,u,1,0\n")
     assert 'column "angry" appears twice' in refusal(path)
     path = write(tmp_path / "mine.jsonl", '{"text": "a", "user_id": "u", "angry": 1}\n{"text": \n')

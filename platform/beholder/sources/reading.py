@@ -35,7 +35,7 @@ def read_table(path: Path) -> pa.Table:
     if path.is_dir():
         return read_saved_dataset(path)
     readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".csv": lambda file: read_csv(file, delimiter=_delimiter(file)),
+        ".csv": read_csv,
         ".tsv": lambda file: read_csv(file, delimiter="\t"),
         ".parquet": read_parquet,
         ".jsonl": read_jsonl,
@@ -49,12 +49,14 @@ def read_table(path: Path) -> pa.Table:
     return reader(path)
 
 
-def read_csv(file: Path, *, delimiter: str = ",", quoted: bool = True, names: Sequence[str] | None = None) -> pa.Table:
+def read_csv(
+    file: Path, *, delimiter: str | None = None, quoted: bool = True, names: Sequence[str] | None = None
+) -> pa.Table:
     """Read a CSV or TSV file, every column as text.
 
     Args:
         file: UTF-8, with or without a byte order mark.
-        delimiter: between fields.
+        delimiter: between fields; else that of `,`, `;` and tab which cuts the header into most of them.
         quoted: whether `"` encloses fields; where not, it is an ordinary character.
         names: column names, for a file without a header.
 
@@ -67,7 +69,7 @@ def read_csv(file: Path, *, delimiter: str = ",", quoted: bool = True, names: Se
             file,
             read_options=pa_csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES, use_threads=False),
             parse_options=pa_csv.ParseOptions(
-                delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
+                delimiter=delimiter or _delimiter(file), quote_char='"' if quoted else False, newlines_in_values=quoted
             ),
             convert_options=pa_csv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=False),
         )
@@ -114,9 +116,8 @@ def read_jsonl(file: Path) -> pa.Table:
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{file}, line {number}: not JSON: {error}. Write one object a line.") from error
             if not isinstance(row, dict):
-                raise DataError(
-                    f"{file}, line {number}: {line.strip()[:40]} is not an object. Write one object a line."
-                )
+                kind = type(row).__name__
+                raise DataError(f"{file}, line {number}: a {kind} is not an object. Write one object a line.")
             rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: _json_column([row.get(name) for row in rows]) for name in names})
@@ -174,10 +175,9 @@ def _check_file(file: Path) -> None:
 
 
 def _delimiter(file: Path) -> str:
-    """What stands between the fields of a CSV: that of `,`, `;` and tab which cuts the header into most of them."""
-    _check_file(file)
+    """What stands between the fields of a CSV, as its header shows."""
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        header = lines.readline(BLOCK_BYTES)
+        header = lines.readline(csv.field_size_limit())  # no field of a longer one would be parsed
     return max(",;\t", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
