@@ -286,6 +286,8 @@ SHORT = "methods.cls-u.curve=[5]"
         ("brighter", ["limits.rows=1500", SHORT]),
         ("rottger", ["limits.rows=2000", SHORT]),
         ("convabuse", ["limits.rows=1500", SHORT]),
+        ("babe", ["limits.rows=1500", SHORT]),
+        ("hatexplain", ["limits.rows=1500", SHORT]),
         ("multitask", ["limits.rows=2500"]),
         ("simulated", ["source.users=8", "source.rows_per_user=60", SHORT]),
     ],

@@ -6,22 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
+from real_data import real
 
 from beholder.errors import DataError
 from beholder.sources import DataNotFound, load, locate, source_class
 from beholder.sources.describe import describe
 from beholder.sources.goemotions import COLUMNS, EMOTIONS
+from beholder.sources.single import SINGLE
 from beholder.sources.unhealthy import LABELS
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
-
 CONVABUSE_FLAGS = ["type_sexist", "type_racist", "target_system", "direction_explicit"]
-
-
-def real(file):
-    if not (REAL / file).is_file():
-        pytest.skip(f"the real {file} is not there; a small file of the same form covers the behaviour")
-    return REAL / file
 
 
 def source(name, **settings):
@@ -100,8 +94,9 @@ def test_convabuse_refuses_a_severity_outside_the_scale_or_skips_it(tmp_path):
 
 
 def test_the_real_convabuse():
-    loaded = load(source("convabuse", path=real("convabuse.parquet")))
-    frame = pd.read_parquet(REAL / "convabuse.parquet")
+    file = real("convabuse.parquet")
+    loaded = load(source("convabuse", path=file))
+    frame = pd.read_parquet(file)
     annotations = loaded.annotations
     assert len(annotations) == 12_768 - 357
     mean = frame.groupby(["text_id", "annotator_id"])["severity"].mean()
@@ -175,10 +170,11 @@ def test_brighter_believes_the_file_about_slots(tmp_path):
 
 
 def test_the_real_brighter():
-    annotations = load(source("brighter", path=real("brighter_emotions.parquet"))).annotations
+    file = real("brighter_emotions.parquet")
+    annotations = load(source("brighter", path=file)).annotations
     facts = describe(annotations)
     assert (facts["rows"], facts["users"]) == (57_622, 16)
-    hindi = load(source("brighter", path=REAL, languages=["hin", "mar"])).annotations
+    hindi = load(source("brighter", path=file, languages=["hin", "mar"])).annotations
     assert np.isnan(hindi.labels).any() and not np.isnan(annotations.labels).any()
 
 
@@ -201,10 +197,10 @@ def test_rottger_in_a_small_file(tmp_path):
         load(source("rottger", path=tmp_path / "any_name.parquet"))
 
 
-@pytest.mark.parametrize("name", ["rottger", "brighter"])
+@pytest.mark.parametrize("name", ["rottger", "brighter", "hatexplain"])
 def test_the_same_judgement_twice_is_refused(name, tmp_path):
     frame = pd.read_parquet(brighter(tmp_path, BRIGHTER_ROWS) / "brighter_emotions.parquet")
-    frame = pd.concat([frame, frame.iloc[[1]]]).assign(hateful=1, annotator_gender="F")
+    frame = pd.concat([frame, frame.iloc[[1]]]).assign(hateful=1, annotator_gender="F", label="normal")
     frame.to_parquet(tmp_path / "twice.parquet")
     with pytest.raises(
         DataError, match=r'row 8, column "text_id": user "deu_b" judged the same text already in row 2\.'
@@ -406,7 +402,7 @@ def test_a_wrong_explicit_path_never_falls_back(tmp_path, monkeypatch):
     assert not isinstance(error.value, DataNotFound)
 
 
-@pytest.mark.parametrize("name", ["convabuse", "brighter", "rottger", "goemotions", "unhealthy", "table", "simulated"])
+@pytest.mark.parametrize("name", [*SINGLE])
 def test_settings_refuse_unknown_keys_and_cannot_be_changed(name, tmp_path):
     settings = {"path": tmp_path, "labels": ["x"]} if name == "table" else {}
     config = source(name, **settings)
@@ -422,7 +418,7 @@ def test_an_unknown_source_is_named_with_the_nearest():
         source_class("goemotion")
 
 
-@pytest.mark.parametrize("name", ["convabuse", "brighter", "rottger"])
+@pytest.mark.parametrize("name", ["convabuse", "brighter", "rottger", "babe", "hatexplain"])
 def test_a_truncated_parquet_file_is_one_line(name, tmp_path):
     file = tmp_path / "cut.parquet"
     brighter(tmp_path, BRIGHTER_ROWS)

@@ -24,6 +24,8 @@ SOURCES: dict[str, str] = {
     "convabuse": "abuse of chatbots and how, 8 expert annotators, English, CC BY 4.0",
     "brighter": "six emotions, 58 annotators, 9 languages, CC BY 4.0",
     "rottger": "hateful or not, 20 annotators who all judged the same 200 texts, English, CC0",
+    "babe": "biased news sentences, 809 workers and their traits, English, AGPL-3.0 (the sentences: publishers')",
+    "hatexplain": "hateful, offensive or normal posts, 120 workers, English, MIT",
     "goemotions": "28 emotions in Reddit comments, 82 raters, English, CC BY 4.0",
     "unhealthy": "healthy or unhealthy comments and how, 588 workers, English, CC BY-NC-SA 4.0",
     "table": "your own CSV, TSV, Parquet, JSON lines or saved `datasets` folder",

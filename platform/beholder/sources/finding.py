@@ -16,6 +16,8 @@ FILES: dict[str, tuple[str, ...]] = {
     "convabuse": ("convabuse.parquet",),
     "brighter": ("brighter_emotions.parquet",),
     "rottger": ("rottger_two_paradigms_g3.parquet",),
+    "babe": ("babe_mbic.parquet",),
+    "hatexplain": ("hatexplain_valtest.parquet",),
     "goemotions": ("goemotions_1.csv", "goemotions_2.csv", "goemotions_3.csv"),
     "unhealthy": ("unhealthy_full.csv",),
     "goemotions_texts": ("goemotions_texts.parquet",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,20 @@ def one_of(allowed: range, remedy: str = ASK_AGAIN, missing: bool = False) -> Ru
         if parsed not in allowed:
             raise RefusedValueError(f"{_shown(value)} is not a label. Expected {expected}; {remedy}")
         return parsed
+
+    return rule
+
+
+def class_of(names: Sequence[str], remedy: str = ASK_AGAIN) -> Rule:
+    """The rule for the name of a class: its position in `names`."""
+    expected = f"{', '.join(names[:-1])} or {names[-1]}"
+
+    def rule(value: Any) -> float:
+        if value is None:
+            raise RefusedValueError(f"missing class. Expected {expected}; {remedy}")
+        if str(value).strip() not in names:
+            raise RefusedValueError(f"{_shown(value)} is not a class. Expected {expected}; {remedy}")
+        return names.index(str(value).strip())
 
     return rule
 
