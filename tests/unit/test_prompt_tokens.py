@@ -139,7 +139,7 @@ def test_users_with_fewer_rows_than_examples_are_counted():
     said: list[str] = []
     config = config_class("query-p")(prompt={"shots": 8, "blocks": ("examples",)})
     config.fit(TRAIN, TRAIN, Context(base="tiny-llama", say=said.append))
-    assert "query-p: 2 users have fewer training rows than prompt.shots: 8; they are shown all they have" in said
+    assert "query-p: 2 users have fewer training rows to show than prompt.shots: 8; all they have are shown" in said
     assert "query-p: tiny-llama has no chat template: prompts are plain text" in said
 
 

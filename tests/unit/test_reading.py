@@ -171,6 +171,33 @@ def test_an_encoder_decoder_encodes_each_prompt_once(folder, drawn):
     assert pack.size == told + sum(len(answer) for _, answer in requests)
 
 
+def chain_loss(language: LanguageModel, prompted: Prompted, prompt: Segments, labels: np.ndarray) -> torch.Tensor:
+    """-log of each score that was asked, label by label: every option is read alone, among answer tokens only."""
+    space, words = prompted.space, torch.from_numpy(prompted.space.vocabulary)
+
+    def likelihood(answer: Answer) -> torch.Tensor:
+        model, told = language.model, [token for segment in prompt for token in segment]
+        if language.encodes:
+            said = model(input_ids=torch.tensor([told]), decoder_input_ids=torch.tensor([[0, *answer[:-1]]])).logits[0]
+        else:
+            said = model(input_ids=torch.tensor([[*told, *answer[:-1]]])).logits[0, len(told) - 1 :]
+        at = torch.searchsorted(words, torch.tensor(answer))
+        return functional.log_softmax(said[:, words], dim=-1)[range(len(answer)), at].sum()
+
+    total, named = torch.zeros(()), []
+    for place, label in enumerate(space.order):
+        begun = space.written(named, closed=False)
+        pieces = {each: (space.later if named else space.first)[each] for each in space.order[place:]}
+        pieces[-1] = space.end if named else space.none
+        left = {each: likelihood(begun + piece) for each, piece in pieces.items()}
+        score = (left[label] - torch.stack(list(left.values())).logsumexp(0)).exp()
+        if labels[label] == 1:
+            total, named = total - score.log(), [*named, label]
+        elif labels[label] == 0:
+            total = total - (1 - score).log()
+    return total
+
+
 @pytest.mark.parametrize("personal", [False, True])
 def test_grouped_training_has_the_gradient_of_one_row_per_judgement(language, personal):
     """`lm`: equal prompts with equal answers are counted; the loss is that of the answers' tokens, end included."""
@@ -196,9 +223,12 @@ def test_grouped_training_has_the_gradient_of_one_row_per_judgement(language, pe
     made, index = prompted.distinct(list(rows.texts), list(rows.user_ids))
     expected = 0.0
     for row, place in enumerate(index):
-        answer = prompted.space.answer(rows.labels[row] >= 0.5)
-        assert answer[-1] == language.base.tokenizer.eos_token_id
-        value = -alone(language, made[place], answer) / len(rows)
+        if np.isnan(rows.labels[row]).any():
+            value = chain_loss(language, prompted, made[place], rows.labels[row]) / len(rows)
+        else:
+            answer = prompted.space.answer(rows.labels[row] >= 0.5)
+            assert answer[-1] == language.base.tokenizer.eos_token_id
+            value = -alone(language, made[place], answer) / len(rows)
         value.backward()
         expected += float(value.detach())
     assert total == pytest.approx(expected, rel=1e-4)

@@ -6,8 +6,10 @@ users; with the head alone a user's own, only the states that predict answer tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -108,6 +110,25 @@ def places(pack: Pack) -> int:
     return int(pack.asked.place.max()) + 1
 
 
+class Decided(Protocol):
+    """What a judgement decides of an answer, where not every label was asked. See `methods.decisions`.
+
+    Attributes:
+        count: how many tokens of the judgement's answer decide something that was asked.
+    """
+
+    @property
+    def count(self) -> int: ...
+
+    def losses(self, said: Tensor) -> Tensor:
+        """[rows, places, answer tokens], log-probabilities at the places of each row -> the loss of each row."""
+        ...
+
+
+PARTIAL_ROWS = 512
+"""Rows of which a part was asked that are read at once by the heads alone."""
+
+
 @dataclass(frozen=True)
 class AnswerRows:
     """Rows of (user, input, answer), ordered by user; see `fit.Examples`.
@@ -119,7 +140,10 @@ class AnswerRows:
         user: int64 [rows], positions among the users, rising.
         input: int64 [rows], positions among the inputs.
         place, token: int64 [rows, longest answer], which place of the input predicts each token of the answer, and that
-            token's position among the answer tokens; -1 where an answer is shorter.
+            token's position among the answer tokens; -1 where an answer is shorter, and all along where the row is one
+            of `partial`.
+        partial: row -> what it decides, and the places of its input that this depends on, int64 [places]; for rows in
+            which not every label was asked. None is decided, and there are no places, where nothing was asked.
         device: where.
     """
 
@@ -131,6 +155,7 @@ class AnswerRows:
     input: NDArray[np.int64]
     place: NDArray[np.int64]
     token: NDArray[np.int64]
+    partial: Mapping[int, tuple[Decided | None, NDArray[np.int64]]] = field(default_factory=dict)
     device: str = "cpu"
 
     @property
@@ -140,17 +165,34 @@ class AnswerRows:
 
     @property
     def asked(self) -> NDArray[np.float64]:
-        """float64 [users]: answer tokens of all rows of each."""
-        return np.bincount(self.user, (self.token >= 0).sum(axis=1), self.users).astype(np.float64)
+        """float64 [users]: answer tokens of all rows of each that decide what was asked."""
+        return np.bincount(self.user, self._counts, self.users).astype(np.float64)
 
     def terms(self, batch: Batch) -> NDArray[np.float32]:
-        """Answer tokens in each user's rows of a batch: float32 [users]."""
-        return ((self.token[batch] >= 0) & (batch >= 0)[..., None]).sum(axis=(1, 2)).astype(np.float32)
+        """The same of each user's rows of a batch: float32 [users]."""
+        return (self._counts[batch] * (batch >= 0)).sum(axis=1).astype(np.float32)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """Answer tokens of each row that decide what was asked: int64 [rows]."""
+        counts = (self.token >= 0).sum(axis=1)
+        for row, (decided, _) in self.partial.items():
+            counts[row] = 0 if decided is None else decided.count
+        return counts
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """See `fit.Examples`: -log p of each answer among all that could be written, summed over its tokens."""
+        """See `fit.Examples`: -log p of each answer among all that could be written, summed over its tokens.
+
+        Of rows in which not every label was asked, that of what was (`Decided`).
+        """
+        if self.partial:
+            some = np.isin(batch, list(self.partial))
+            yield from self._partial_losses(tensors, batch, some)
+            batch = np.where(some, -1, batch)
         where, column = np.nonzero(batch >= 0)
         flat = batch[where, column]
+        if not len(flat):
+            return
         if not self.model.shape.top_layers:
             # [users, rows, longest answer]: every user's states side by side, so that heads are one product.
             at = self.outputs.starts[self.input[batch]][..., None] + np.maximum(self.place[batch], 0)
@@ -163,15 +205,44 @@ class AnswerRows:
         for piece in length_cut(self.outputs.lengths[self.input[flat]], self.model.piece):
             mine = np.sort(piece)
             row, user = flat[mine], torch.from_numpy(where[mine]).to(self.device)
-            values, _ = self.outputs.batch(self.input[row], self.device)
-            logits = self.model.answer_logits(
-                values,
-                [self.inputs[each] for each in self.input[row]],
-                list(np.maximum(self.place[row], 0)),
-                tensors,
-                user,
-            )
+            logits = self._logits_at(row, list(np.maximum(self.place[row], 0)), tensors, user)
             yield self._of(logits, row), user, row
+
+    def _partial_losses(
+        self, tensors: Tensors, batch: Batch, some: NDArray[np.bool_]
+    ) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
+        """The same of some of a batch's rows, those that decide the same side by side."""
+        where, column = np.nonzero(some)
+        flat = batch[where, column]
+        alike: dict[Decided | None, list[int]] = {}
+        for place, row in enumerate(flat.tolist()):
+            alike.setdefault(self.partial[row][0], []).append(place)
+        for decided, mine in alike.items():
+            if decided is None:
+                user = torch.from_numpy(where[mine]).to(self.device)
+                nothing = next(iter(tensors.values())).flatten(1)[user, 0].float() * 0
+                yield nothing, user, flat[mine]
+                continue
+            for piece in self._pieces(flat[mine]):
+                here = np.asarray(mine)[np.sort(piece)]
+                row, user = flat[here], torch.from_numpy(where[here]).to(self.device)
+                logits = self._logits_at(row, [self.partial[each][1] for each in row.tolist()], tensors, user)
+                yield decided.losses(functional.log_softmax(logits.float(), dim=-1)).float(), user, row
+
+    def _pieces(self, rows: NDArray[np.int64]) -> Sequence[NDArray[np.int64]]:
+        """Positions among some rows, cut into what is read at once."""
+        if self.model.shape.top_layers:
+            return list(length_cut(self.outputs.lengths[self.input[rows]], self.model.piece))
+        return np.array_split(np.arange(len(rows)), -(-len(rows) // PARTIAL_ROWS))
+
+    def _logits_at(
+        self, rows: NDArray[np.int64], places: Sequence[NDArray[np.int64]], tensors: Tensors, user: Tensor
+    ) -> Tensor:
+        """[rows, places, answer tokens]"""
+        values, _ = self.outputs.batch(self.input[rows], self.device)
+        return self.model.answer_logits(
+            values, [self.inputs[each] for each in self.input[rows]], list(places), tensors, user
+        )
 
     def _of(self, logits: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Losses of rows, from their logits [some, longest answer, answer tokens]."""

@@ -24,6 +24,8 @@ class Classifier(nn.Module):
         self.head = nn.Linear(base.width, labels)
         nn.init.normal_(self.head.weight, std=0.02)
         self.users: nn.Embedding | None = None
+        self.mean_user: Tensor | None
+        self.register_buffer("mean_user", None)
         if user_slots:
             vocabulary: Any = base.model.get_input_embeddings().weight.float()  # [vocabulary, width]
             self.users = nn.Embedding(user_slots, base.width)
@@ -31,18 +33,27 @@ class Classifier(nn.Module):
                 spread = float(vocabulary.std())
                 self.users.weight.normal_(std=spread).add_(vocabulary.mean(dim=0))
 
+    def keep_mean(self) -> None:
+        """Done with training: strangers are read as the mean of all users' vectors as they are now.
+
+        It stays what it is when somebody's vector is erased.
+        """
+        if self.users is not None:
+            self.mean_user = self.users.weight.detach().mean(dim=0)
+
     def inputs(self, tokens: Tensor, mask: Tensor, user: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """What the base is called with, and the mask of what it then reads: int64 [rows, tokens (+ 1)].
 
         tokens, mask: int64 [rows, tokens], padded on the right. user: int64 [rows], slots; slot -1 is a user nobody
-        trained on and reads as the mean of all users.
+        trained on and reads as the mean of all users (of those at the end of training: `keep_mean`).
         """
         if self.users is None:
             return {"input_ids": tokens, "attention_mask": mask}, mask
         assert user is not None
         words = self.model.get_input_embeddings()(tokens)  # type: ignore[operator]
         known = self.users(user.clamp(min=0))  # [rows, width]
-        reader = torch.where(user[:, None] < 0, self.users.weight.mean(dim=0), known)
+        stranger = self.users.weight.mean(dim=0) if self.mean_user is None else self.mean_user
+        reader = torch.where(user[:, None] < 0, stranger, known)
         embedded = torch.cat([reader[:, None].to(words.dtype), words], dim=1)  # [rows, 1 + tokens, width]
         mask = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         return {"inputs_embeds": embedded, "attention_mask": mask}, mask

@@ -118,14 +118,14 @@ def whole(pieces: Sequence[Tokens], found: NDArray[np.float64]) -> NDArray[np.fl
         found: float64 [.., options], of each as the beginning of what is written.
     """
     left = found.copy()
-    for option, longer in _longer(tuple(pieces)):
-        share = np.exp(found[..., longer] - found[..., [option]]).sum(axis=-1)
+    for option, others in longer(tuple(pieces)):
+        share = np.exp(found[..., others] - found[..., [option]]).sum(axis=-1)
         left[..., option] += np.log(np.maximum(1 - share, 1e-12))
     return left
 
 
 @lru_cache(maxsize=4_096)
-def _longer(pieces: tuple[Tokens, ...]) -> list[tuple[int, list[int]]]:
+def longer(pieces: tuple[Tokens, ...]) -> list[tuple[int, list[int]]]:
     """The pieces that begin others, and those others, without what these begin in turn."""
     begun = [
         (option, [other for other in range(len(pieces)) if _begins(piece, pieces[other])])

@@ -27,7 +27,7 @@ from beholder.files import whole
 from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
-from beholder.methods.training import Schedule, fine_tune
+from beholder.methods.training import Schedule, Users, fine_tune
 from beholder.prompts.wording import with_user
 
 UserToken = Literal["text", "added"]
@@ -106,7 +106,9 @@ class ClassifyConfig(MethodConfig):
             progress=context.progress,
             after_epoch=context.after_epoch,
             team=context.team,
+            users=None if network.users is None else Users(network.users.weight, slots),
         )
+        network.keep_mean()
         fitted.settle()
         validate()
         return fitted
@@ -224,7 +226,7 @@ class FittedClassifier:
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [rows, labels]. Each distinct input is run once, however many rows ask for it.
 
-        A user unseen in training is read as no user (`text`) or as the mean of the known ones (`added`).
+        A user unseen in training is read as no user (`text`) or as the mean of those in training (`added`).
         """
         inputs, index = self.distinct(texts, users)
         scores = np.empty((len(inputs.lengths), len(self.task.labels)), dtype=np.float32)
@@ -278,6 +280,7 @@ class FittedClassifier:
             return False
         if settings["slots"]:
             tensors = {name: tensor.clone() for name, tensor in load_file(str(weights)).items()}
+            tensors.setdefault("mean_user", tensors["users.weight"].mean(dim=0))  # strangers stay as they are
             tensors["users.weight"][slot] = 0
             with whole(weights) as temporary:
                 save_file(tensors, str(temporary))
@@ -307,7 +310,12 @@ class FittedClassifier:
         network = Classifier(loaded, len(task.labels), settings["slots"])
         network.model = load_adapter(loaded.model, folder)
         try:
-            missing, unexpected = network.load_state_dict(load_file(str(folder / "head.safetensors")), strict=False)
+            head = load_file(str(folder / "head.safetensors"))
+            if network.users is not None:
+                network.keep_mean()
+                if "users.weight" in head:  # earlier versions kept no mean
+                    head.setdefault("mean_user", head["users.weight"].mean(dim=0))
+            missing, unexpected = network.load_state_dict(head, strict=False)
         except (OSError, SafetensorError, ValueError) as error:
             raise MethodError(f"{folder}: damaged or incomplete weights ({error}). Fit it again.") from error
         if unexpected or any(not name.startswith("model.") for name in missing):

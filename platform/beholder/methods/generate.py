@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from beholder.annotations import Annotations, Task
 from beholder.bases import BaseFacts
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.language import load_language_model
-from beholder.bases.reading import packs
+from beholder.bases.reading import Pack, packs
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.methods.adapted import (
     LoraSettings,
@@ -29,6 +30,8 @@ from beholder.methods.adapted import (
     load_adapter,
     save_adapter,
 )
+from beholder.methods.answers import Tokens
+from beholder.methods.decisions import Decisions, target
 from beholder.methods.method import WRITERS, BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.prompted import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
 from beholder.methods.training import Schedule, fine_tune
@@ -39,8 +42,9 @@ from beholder.prompts.settings import PromptSettings
 class LanguageConfig(MethodConfig):
     """One model for all that learns to write the labels given, alphabetically, and its end token.
 
-    The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements. `batch_size`
-    counts distinct texts, each with all its judgements. `lora: null` trains every weight.
+    The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements; of a judgement
+    with labels that were not asked, that of what was asked (`decisions`). `batch_size` counts distinct texts, each with
+    all its judgements. `lora: null` trains every weight.
     `tasks`: see `ClassifyConfig`.
     """
 
@@ -183,7 +187,10 @@ class FittedLanguage:
 
 
 class _TrainingRows:
-    """Distinct (prompt, answer) pairs of training, each with the number of judgements that say it.
+    """Distinct (prompt, target) pairs of training, each with the number of judgements that say it.
+
+    A target is an answer, or what is decided of one (`decisions.target`). Judgements without anything asked are left
+    out, and do not count.
 
     Attributes:
         lengths: int64 [pairs], tokens.
@@ -193,27 +200,71 @@ class _TrainingRows:
     def __init__(self, prompted: Prompted, train: Annotations) -> None:
         self._prompted = prompted
         self._prompts, index = prompted.distinct(list(train.texts), list(train.user_ids))
-        pairs: dict[tuple[int, tuple[int, ...]], int] = {}
+        pairs: dict[tuple[int, Tokens | Decisions], int] = {}
         counts: list[int] = []
         texts: list[int] = []
         for row, text in enumerate(train.distinct_texts[1]):
-            pair = (int(index[row]), prompted.space.answer(train.labels[row] >= 0.5))
+            said = target(prompted.space, train.labels[row])
+            if said is None:
+                continue
+            pair = (int(index[row]), said)
             if pairs.setdefault(pair, len(pairs)) == len(counts):
                 counts.append(0)
                 texts.append(int(text))
             counts[pairs[pair]] += 1
         self._pairs, self._counts = list(pairs), np.asarray(counts)
-        self.text = np.asarray(texts)
+        self.text = np.unique(np.asarray(texts, dtype=np.int64), return_inverse=True)[1]
         sizes = np.asarray([sum(map(len, prompt)) for prompt in self._prompts])
         self.lengths = sizes[[prompt for prompt, _ in self._pairs]]
 
     def losses(self, batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
-        """See `training.Losses`: -log p of each judgement's answer, averaged over the batch's judgements."""
+        """See `training.Losses`: -log p of each judgement's target, averaged over the batch's judgements."""
         prompted, share = self._prompted, self._counts[mine] / self._counts[batch].sum()
-        requests = [self._pairs[row] for row in mine]
+        requests: list[tuple[int, Tokens]] = []
+        whole: list[bool] = []  # of each request: whether it is a target itself
+        weight: list[float] = []
+        parts: dict[int, tuple[Decisions, float]] = {}  # first request -> what is decided, and its share
+        for row, mine_of_all in zip(mine, share, strict=True):
+            prompt, said = self._pairs[row]
+            answers = said.answers if isinstance(said, Decisions) else (said,)
+            if isinstance(said, Decisions):
+                parts[len(requests)] = (said, float(mine_of_all))
+            requests += [(prompt, answer) for answer in answers]
+            whole += [not isinstance(said, Decisions)] * len(answers)
+            weight += [float(mine_of_all)] * len(answers)
+        is_whole, weights = np.asarray(whole), np.asarray(weight)
         for pack in packs(prompted.language, self._prompts, requests, prompted.budget):
             asked = pack.asked
-            hidden = pack.hidden(prompted.language)[torch.from_numpy(asked.place).to(prompted.device)]
-            losses = prompted.answer_losses(hidden, torch.from_numpy(asked.token).to(prompted.device))
-            weights = torch.from_numpy(share[asked.request]).to(losses)
-            yield (weights * losses).sum(), pack.size
+            hidden = pack.hidden(prompted.language)
+            plain = is_whole[asked.request]
+            value = hidden.new_zeros((), dtype=torch.float32)
+            if plain.any():
+                place, token = (
+                    torch.from_numpy(each[plain]).to(prompted.device) for each in (asked.place, asked.token)
+                )
+                losses = prompted.answer_losses(hidden[place], token)
+                value = value + (torch.from_numpy(weights[asked.request[plain]]).to(losses) * losses).sum()
+            if not plain.all():
+                value = value + self._partial(pack, hidden, ~plain, parts)
+            yield value, pack.size
+
+    def _partial(
+        self, pack: Pack, hidden: Tensor, mine: NDArray[np.bool_], parts: dict[int, tuple[Decisions, float]]
+    ) -> Tensor:
+        """The share of a pack's judgements that leave labels unasked. Only answer tokens are read, as in scoring."""
+        asked, prompted = pack.asked, self._prompted
+        vocabulary = torch.from_numpy(prompted.space.vocabulary).to(hidden.device)
+        places, at = np.unique(asked.place[mine], return_inverse=True)
+        logits = prompted.language.logits(hidden[torch.from_numpy(places).to(hidden.device)]).float()
+        said = functional.log_softmax(logits[:, vocabulary], dim=-1).double()
+        token = np.searchsorted(prompted.space.vocabulary, asked.token[mine])
+        each = said[torch.from_numpy(at).to(said.device), torch.from_numpy(token).to(said.device)]
+        here, request = np.unique(asked.request[mine], return_inverse=True)
+        found = said.new_zeros(len(here)).index_add(0, torch.from_numpy(request).to(said.device), each)
+        value = hidden.new_zeros((), dtype=torch.float32)
+        for place, first in enumerate(here.tolist()):
+            if first in parts:
+                decided, share = parts[first]
+                (loss,) = decided.of_likelihoods(found[None, place : place + len(decided.answers)])
+                value = value + share * loss.float()
+        return value

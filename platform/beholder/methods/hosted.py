@@ -91,8 +91,8 @@ class FittedHosted:
         scores, silent = self._read(answers)
         if cuts:
             self._tell(f"{say_cuts(cuts, len(prompts), self.max_tokens)} (estimated; max_tokens may be raised)")
-        if short := self.prompter.short_of_examples:
-            self._tell(f"{short:,} users have fewer training rows than prompt.shots; they are shown all they have")
+        for line in self.prompter.notes():
+            self._tell(line)
         if silent:
             self._tell(f"{silent:,} of {len(answers):,} answers named no label and count as none")
         return scores[index]

@@ -22,6 +22,7 @@ from beholder.bank.shards import Bank
 from beholder.bases.reading import Pack, packs
 from beholder.bases.tokens import length_cut
 from beholder.methods.answers import Tokens, walk
+from beholder.methods.decisions import Decisions, target
 from beholder.methods.generate import FittedLanguage
 from beholder.methods.method import WRITERS, BaseKind, Scores
 from beholder.methods.personal import FittedBank, PersonalConfig
@@ -36,7 +37,7 @@ class PersonalLanguageConfig(PersonalConfig):
     """An adapter per user, trained to write that user's answers. `from` names an `lm` or `lm-p`.
 
     Only answer tokens can be written, by users as by the model for all; `bank.head` changes their rows of the output
-    projection.
+    projection. Of a judgement with labels that were not asked, only what was asked is learned (`decisions`).
     """
 
     method: Literal["lm-u"] = "lm-u"  # type: ignore[assignment]
@@ -56,7 +57,8 @@ class PersonalLanguageConfig(PersonalConfig):
 class LanguageGround:
     """A fitted `lm` or `lm-p` under a bank. See `blocks.Ground`.
 
-    An input is a distinct prompt with every answer that anybody gives to it.
+    An input is a distinct prompt with every answer that anybody gives to it, and, of judgements with labels that were
+    not asked, the beginnings of answers that decide what was asked.
     """
 
     def __init__(self, shared: FittedLanguage, shape: BankShape, train: Annotations, valid: Annotations) -> None:
@@ -66,18 +68,22 @@ class LanguageGround:
         self._prompts, index = prompted.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
         self.index = {"train": index[: len(train)], "valid": index[len(train) :]}
         given: list[dict[Tokens, int]] = [{} for _ in self._prompts]
-        self._answer: dict[str, NDArray[np.int64]] = {}  # part -> which of its prompt's answers each row gives
+        self._said: dict[str, list[Tokens | Decisions | None]] = {}  # part -> what each row teaches to write
+        self._answer: dict[str, NDArray[np.int64]] = {}  # part -> the first of its prompt's answers that each row reads
+        self._longest = 1
         for part, rows in (("train", train), ("valid", valid)):
-            said = [prompted.space.answer(labels >= 0.5) for labels in rows.labels]
-            self._answer[part] = np.asarray(
-                [
+            self._said[part] = [target(prompted.space, labels) for labels in rows.labels]
+            first = []
+            for prompt, said in zip(self.index[part], self._said[part], strict=True):
+                answers = said.answers if isinstance(said, Decisions) else (said or prompted.space.none,)
+                for answer in answers:
                     given[prompt].setdefault(answer, len(given[prompt]))
-                    for prompt, answer in zip(self.index[part], said, strict=True)
-                ],
-                dtype=np.int64,
-            )
+                first.append(given[prompt][answers[0]])
+                if not isinstance(said, Decisions):
+                    self._longest = max(self._longest, len(answers[0]))
+            self._answer[part] = np.asarray(first, dtype=np.int64)
+        self._given = given
         self.inputs = [one_pack(prompted, *each) for each in zip(self._prompts, map(list, given), strict=True)]
-        self._longest = max(len(answer) for answers in given for answer in answers)
 
     @property
     def checksum(self) -> str:
@@ -114,14 +120,40 @@ class LanguageGround:
         """Rows of (user, prompt, answer)."""
         vocabulary = self.shared.prompted.space.vocabulary
         place, token = (np.full((len(rows), self._longest), -1, dtype=np.int64) for _ in range(2))
+        partial: dict[int, tuple[Decisions | None, NDArray[np.int64]]] = {}
         for position, row in enumerate(rows):
-            asked = self.inputs[self.index[part][row]].asked
+            prompt, said = int(self.index[part][row]), self._said[part][row]
+            if said is None:
+                partial[position] = None, np.empty(0, dtype=np.int64)
+                continue
+            if isinstance(said, Decisions):
+                partial[position] = said, self._places(prompt, said)
+                continue
+            asked = self.inputs[prompt].asked
             mine = asked.request == self._answer[part][row]
             place[position, : mine.sum()] = asked.place[mine]
             token[position, : mine.sum()] = np.searchsorted(vocabulary, asked.token[mine])
         return AnswerRows(
-            self.model, outputs, self.inputs, users, user, self.index[part][rows], place, token, self.shared.device
+            self.model,
+            outputs,
+            self.inputs,
+            users,
+            user,
+            self.index[part][rows],
+            place,
+            token,
+            partial,
+            self.shared.device,
         )
+
+    def _places(self, prompt: int, said: Decisions) -> NDArray[np.int64]:
+        """The places of an input that predict what follows each of `Decisions.beginnings`: int64 [beginnings]."""
+        asked, found = self.inputs[prompt].asked, {}
+        for answer in said.answers:
+            mine = asked.request == self._given[prompt][answer]
+            for length, place in enumerate(asked.place[mine].tolist()):
+                found[answer[:length]] = place
+        return np.asarray([found[beginning] for beginning in said.beginnings], dtype=np.int64)
 
 
 class FittedPersonalLanguage(FittedBank):

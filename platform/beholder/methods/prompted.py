@@ -94,12 +94,7 @@ class Prompted:
             lines.append(f"{self.language.base.name} has no chat template: prompts are plain text")
         if self.cuts:
             lines.append(say_cuts(self.cuts, self._prompts_made, self.max_tokens))
-        if self.prompter.short_of_examples:
-            lines.append(
-                f"{self.prompter.short_of_examples:,} users have fewer training rows than prompt.shots: "
-                f"{self.prompter.settings.shots}; they are shown all they have"
-            )
-        return lines
+        return lines + self.prompter.notes()
 
     @property
     def answer_head(self) -> nn.Linear:

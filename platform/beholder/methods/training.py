@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from beholder.bank.optimizer import UserAdam
 from beholder.errors import MethodError
 from beholder.methods.batches import training_batches
 from beholder.methods.method import Progress, Training, no_epochs
@@ -39,6 +40,22 @@ class Schedule:
     clip: float = 1.0
 
 
+@dataclass(frozen=True)
+class Users:
+    """Trained vectors of users: a user who is not in a batch is not moved by it, neither by momentum nor by decay.
+
+    The gradient is clipped together with that of all other parameters, and there is no weight decay: it would pull a
+    user the more, the more often they are seen.
+
+    Attributes:
+        weight: [users, width], one of the network's parameters.
+        slots: int64 [rows], the user of each training row; -1 for none.
+    """
+
+    weight: nn.Parameter
+    slots: NDArray[np.int64]
+
+
 Losses = Callable[[NDArray[np.int64], NDArray[np.int64]], Iterator[tuple[Tensor, int]]]
 """Rows of a batch, and which of them to read -> pieces as (its share of the batch's loss, tokens read).
 
@@ -59,6 +76,7 @@ def fine_tune(
     progress: Progress,
     after_epoch: Callable[[int, float], None] = no_epochs,
     team: Team = ALONE,
+    users: Users | None = None,
 ) -> Training:
     """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
 
@@ -72,6 +90,7 @@ def fine_tune(
         seed: of order and dropout.
         progress: told after each step.
         after_epoch, team: see `Context`.
+        users: vectors of users among the parameters, which have an optimizer of their own.
 
     Raises:
         MethodError: the loss is no longer a number.
@@ -79,12 +98,14 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed + team.rank)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    decay = [parameter for parameter in parameters if parameter.ndim >= 2]
-    rest = [parameter for parameter in parameters if parameter.ndim < 2]
+    shared = [parameter for parameter in parameters if users is None or parameter is not users.weight]
+    decay = [parameter for parameter in shared if parameter.ndim >= 2]
+    rest = [parameter for parameter in shared if parameter.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=schedule.learning_rate,
     )
+    of_users = None if users is None else UserAdam({"users": users.weight}, clip=math.inf, eps=1e-8)
     steps = math.ceil((int(text.max()) + 1) / schedule.batch_size) * schedule.epochs
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
 
@@ -103,6 +124,8 @@ def fine_tune(
             team.add_gradients(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
+            if users is not None and of_users is not None:
+                _step_users(users, of_users, batch, rates.get_last_lr()[0])
             rates.step()
             step += 1
             progress(step, steps, f"epoch {epoch}/{schedule.epochs}")
@@ -122,6 +145,16 @@ def fine_tune(
     network.eval()
     count = sum(parameter.numel() for parameter in parameters)
     return Training(seconds, tokens_per_second=team.total(tokens) / seconds, history=history, parameters=count)
+
+
+@torch.no_grad()
+def _step_users(users: Users, optimizer: UserAdam, batch: NDArray[np.int64], rate: float) -> None:
+    """Move the vectors of the users in a batch, whoever of the team read their rows, and nobody else's."""
+    gradient = users.weight.grad
+    assert gradient is not None  # of the whole batch: `Team.add_gradients` has put it together
+    slots = np.unique(users.slots[batch])
+    here = torch.from_numpy(slots[slots >= 0]).to(gradient.device)
+    optimizer.step(here, {"users": gradient[here]}, torch.full((len(here),), rate, device=gradient.device))
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

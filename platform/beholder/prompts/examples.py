@@ -18,11 +18,22 @@ class Examples:
     """Few-shot examples from training rows: a user's own, or other people's.
 
     The paper's code drew them from the test rows of the same user; here whoever asks has training rows only.
+
+    An example shows a whole answer, in which a label that is not named reads as a "no". Rows in which a label was not
+    asked are therefore no examples (of a multiclass task, the class given decides the others).
+
+    Attributes:
+        left_out: how many training rows are no examples for this reason.
     """
 
     def __init__(self, train: Annotations, choose: Choose, shots: int, own: bool, seed: int) -> None:
         self.train, self.choose, self.shots, self.own = train, choose, shots, own
+        whole = ~np.isnan(train.labels).any(axis=1)
+        if train.task.kind == "multiclass":
+            whole |= (train.labels >= 0.5).any(axis=1)
+        self.left_out = int((~whole).sum())
         self._order = np.random.default_rng(seed).permutation(len(train))
+        self._order = self._order[whole[self._order]]
         if choose == "divisive":
             self._order = self._order[np.argsort(-self._distance()[self._order], kind="stable")]
         self._normal = [normalise(text) for text in train.distinct_texts[0]]
@@ -30,9 +41,9 @@ class Examples:
 
     @cached_property
     def rows_of(self) -> dict[str, NDArray[np.int64]]:
-        """Each user's training rows, in the order in which they are chosen."""
-        users, user = np.unique(self.train.user_ids.astype(str)[self._order], return_inverse=True)
-        return {str(name): self._order[user == place] for place, name in enumerate(users)}
+        """Each user's training rows that may be examples, in the order in which they are chosen."""
+        users, user = self.train.by_user
+        return {str(name): self._order[user[self._order] == place] for place, name in enumerate(users)}
 
     def of(self, user: str, text: str) -> list[int]:
         """The rows of at most `shots` examples of as many texts, best first; none of them is of this text.

@@ -105,10 +105,25 @@ class Prompter:
 
     @property
     def short_of_examples(self) -> int:
-        """How many users have fewer training rows than examples were asked for."""
+        """How many users have fewer training rows to show than examples were asked for."""
         if self._examples is None or not self.personal:
             return 0
         return sum(len(rows) < self.settings.shots for rows in self._examples.rows_of.values())
+
+    def notes(self) -> list[str]:
+        """What a person should know of the examples, a line each."""
+        lines = []
+        if self._examples is not None and self._examples.left_out:
+            lines.append(
+                f"{self._examples.left_out:,} of {len(self._examples.train):,} training rows leave labels unasked and "
+                "are not shown as examples, where an unasked label would read as a no"
+            )
+        if short := self.short_of_examples:
+            lines.append(
+                f"{short:,} users have fewer training rows to show than prompt.shots: {self.settings.shots}; all they "
+                "have are shown"
+            )
+        return lines
 
     @cached_property
     def instruction(self) -> str:
@@ -153,7 +168,9 @@ class Prompter:
     def _statistics(self, user: str) -> tuple[str, ...]:
         rates = self._rates[user]
         words = self.words.words
-        said = ", ".join(f"{words[label]} {100 * rates[label]:.0f}%" for label in self.words.order)
+        said = ", ".join(
+            f"{words[label]} {100 * rates[label]:.0f}%" for label in self.words.order if not np.isnan(rates[label])
+        )
         return (f"{self.wording.statistics.format(rates=said)}\n",)
 
     def _shown(self, user: str, text: str) -> tuple[str, ...]:
@@ -172,7 +189,10 @@ class Prompter:
 
     @cached_property
     def _rates(self) -> dict[str, NDArray[np.float64]]:
-        """How often each user gives each label, with one row's worth of everybody's rate: float64 [labels]."""
+        """How often each user gives each label, with one row's worth of everybody's rate: float64 [labels].
+
+        NaN for a label that the user was never asked.
+        """
         assert self.train is not None
         row = {user: position for position, user in enumerate(self.users)}
         user = np.asarray([row[each] for each in self.train.user_ids])
@@ -181,7 +201,7 @@ class Prompter:
         counts, sums = np.zeros((len(row), len(overall))), np.zeros((len(row), len(overall)))
         np.add.at(counts, user, asked)
         np.add.at(sums, user, given)
-        return dict(zip(row, (sums + overall) / (counts + 1), strict=True))
+        return dict(zip(row, np.where(counts > 0, (sums + overall) / (counts + 1), np.nan), strict=True))
 
     @cached_property
     def _facts(self) -> dict[str, str]:
