@@ -76,7 +76,7 @@ class NetworkConfig(MethodConfig):
     from_: str = Field(default="cls", alias="from")
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     hidden: int = Field(default=100, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=0.4, ge=0, lt=1)
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=4, ge=1)
     batch_size: int = Field(default=256, ge=1)
@@ -156,14 +156,14 @@ class EmbeddingConfig(NetworkConfig):
     Args:
         dim: numbers in a user's embedding.
         user_decay: weight decay of what is a user's own, which pulls it toward nobody in particular.
-        strangers: share of the rows of a step that are read as a stranger's, so that the network knows how to answer
-            users it never saw.
+        strangers: weight of the loss of all rows read as a stranger's, against that of the rows read as their users',
+            so that users never seen are predicted well.
     """
 
     method: Literal["cls-e"] = "cls-e"  # type: ignore[assignment]
     dim: int = Field(default=50, ge=1)
-    user_decay: float = Field(default=0.01, ge=0)
-    strangers: float = Field(default=0.1, ge=0, lt=1)
+    user_decay: float = Field(default=3.0, ge=0)
+    strangers: float = Field(default=0.2, ge=0, lt=1)
     shuffle_users: bool = False
 
     personal: ClassVar[bool] = True
@@ -221,7 +221,7 @@ class FittedNetwork:
     def features(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features of the distinct texts [texts, width], each computed once, and each row's text: int64 [rows]."""
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
-        found = torch.empty(len(inputs.lengths), len(self.network.mean), device=self.device)  # type: ignore[arg-type]
+        found = torch.empty(len(inputs.lengths), len(self.network.mean), device=self.device)
         for some in length_cut(inputs.lengths):
             found[torch.from_numpy(some).to(self.device)] = self._trunk.trunk(*inputs.batch(some))[0][:, 0].float()
         return found, torch.from_numpy(index).to(self.device)

@@ -48,6 +48,9 @@ class EmbeddingNetwork(nn.Module):
         dropout: share of the features, and of the hidden features, left out at each step of training.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, width: int, labels: int, hidden: int, dim: int, users: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
@@ -69,16 +72,16 @@ class EmbeddingNetwork(nn.Module):
         features: float32 [texts, width], of the training texts.
         """
         with torch.no_grad():
-            self.mean.copy_(features.mean(dim=0))  # type: ignore[operator]
-            self.scale.copy_(features.std(dim=0, correction=0).clamp(min=1e-6))  # type: ignore[operator]
+            self.mean.copy_(features.mean(dim=0))
+            self.scale.copy_(features.std(dim=0, correction=0).clamp(min=1e-6))
             weight, bias = head.weight.float(), head.bias.float()
             self.head.weight.copy_(weight * self.scale)
-            self.head.bias.copy_(bias + weight @ self.mean)  # type: ignore[operator]
+            self.head.bias.copy_(bias + weight @ self.mean)
             self.out.weight.zero_()
 
     def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What does not depend on the user: logits [texts, labels] and hidden features [texts, hidden]."""
-        f = (features - self.mean) / self.scale  # type: ignore[operator]
+        f = (features - self.mean) / self.scale
         f = functional.dropout(f, self.dropout, self.training)
         return self.head(f), functional.softplus(self.text(f))
 
@@ -147,7 +150,8 @@ class JointTraining:
         learning_rate: constant, of Adam.
         weight_decay: of the network (decoupled, as in AdamW).
         user_decay: of what is users' own: it pulls them toward nobody in particular.
-        strangers: share of a step's rows that are read as nobody's, so that strangers are answered sensibly.
+        strangers: weight of the loss of all rows read as a stranger's, so that users never seen are predicted well; the
+            rest is that of the rows read as their users'.
     """
 
     epochs: int
@@ -192,12 +196,15 @@ def train_jointly(
     for epoch in range(1, settings.epochs + 1):
         network.train()
         order = torch.from_numpy(rng.permutation(rows))
-        strangers = torch.from_numpy(rng.random(rows) < settings.strangers)
         total = torch.zeros((), dtype=torch.float64)
         for step, batch in enumerate(order.split(settings.batch_size)):
-            slots = train.slots[batch].masked_fill(strangers[batch].to(train.slots.device), NOBODY)
-            logits = network(train.features[train.text[batch]], slots)
-            value = loss(logits, targets[batch], weights[batch], kind) / _terms(weights[batch], kind)
+            logits, hidden = network.read(train.features[train.text[batch]])
+            slots, terms = train.slots[batch], _terms(weights[batch], kind)
+            value = loss(network.combine(logits, hidden, slots), targets[batch], weights[batch], kind) / terms
+            if settings.strangers:
+                said = network.combine(logits, hidden, torch.full_like(slots, NOBODY))
+                of_strangers = loss(said, targets[batch], weights[batch], kind) / terms
+                value = (1 - settings.strangers) * value + settings.strangers * of_strangers
             adam.zero_grad()
             value.backward()
             adam.step()

@@ -173,7 +173,7 @@ SPACES: dict[str, dict[str, Any]] = {
     "cls": _CLASSIFY,
     "cls-p": {**_CLASSIFY, "user_token": ["text", "added"]},
     "cls+": _NETWORK,
-    "cls-e": {**_NETWORK, "dim": [10, 25, 50, 100], "user_decay": {"low": 1e-2, "high": 10, "log": True}},
+    "cls-e": {**_NETWORK, "dim": [10, 25, 50, 100], "user_decay": {"low": 0.1, "high": 30, "log": True}},
     "cls-u": _BANK,
     "lm": _GENERATE,
     "lm-p": _GENERATE,
@@ -190,8 +190,8 @@ SPACES: dict[str, dict[str, Any]] = {
 PRIORS: dict[str, list[Settings]] = {
     "cls": [{"learning_rate": 2e-3, "epochs": 4}, {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"}],
     "cls-p": [{"learning_rate": 2e-3, "epochs": 4}, {"user_token": "added"}],
-    "cls+": [{"dropout": 0.4}],
-    "cls-e": [{"user_decay": 1.0}, {"dropout": 0.4, "dim": 25}],
+    "cls+": [{"dropout": 0.2}],
+    "cls-e": [{"user_decay": 10.0}, {"dropout": 0.2, "dim": 25}],
     "cls-u": [
         {"bank.head": "full", "bank.learning_rate": 5e-3, "bank.pull": 100.0},
         {"bank.head": "gate", "bank.learning_rate": 5e-3, "bank.pull": 10.0},
