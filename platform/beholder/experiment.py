@@ -27,6 +27,7 @@ from beholder.splits import SPLITS, ByColumn, ByNewUsers, ByPaper, ByText, Split
 ROUTED = "routed"
 """What results call the pair of arms that is served, each user by their route, as if it were an arm."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")]
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
 
 
 class _Section(BaseModel):
@@ -117,13 +118,13 @@ class Experiment(_Section):
     split: SplitConfig = ByText()
     base: str | Endpoint = "minilm-l6"
     seed: int = 42
-    methods: dict[Name, dict[str, Any]]
+    methods: dict[ArmName, dict[str, Any]]
     evaluate: Evaluate
     register_: Register | None = Field(default=None, alias="register")
     limits: Limits = Limits()
     cluster: Cluster = Cluster()
     forgetting: Forgetting | None = None
-    search: dict[Name, SearchSettings] = {}
+    search: dict[ArmName, SearchSettings] = {}
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -148,7 +149,7 @@ class Experiment(_Section):
                     raise ExperimentError(f"methods.{name}.controls: {unknown('control', control, ['shuffled-users'])}")
                 if not hasattr(config, "shuffle_users"):
                     raise ExperimentError(
-                        f"methods.{name}.controls: shuffled-users is for methods that learn of the user (-p, -u), "
+                        f"methods.{name}.controls: shuffled-users is for methods that learn of the user (-p, -e, -u), "
                         f"not for {settings['method']!r}. Remove it."
                     )
                 shuffled = config.model_copy(update={"shuffle_users": True})
@@ -337,6 +338,11 @@ def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
     if arm.after not in trained:
         known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
         raise ExperimentError(f"methods.{arm.name}.from: {known}")
+    kinds, method = getattr(arm.config, "starts_from", None), arms[arm.after].method
+    if kinds is not None and method not in kinds:
+        raise ExperimentError(
+            f"methods.{arm.name}.from: {arm.after} is a {method}; {arm.method} starts from a {' or '.join(kinds)}."
+        )
 
 
 def _check_tasks(arm: Arm, source: Any) -> None:

@@ -66,7 +66,7 @@ def search(
     cost = settings.objective[1:]
     prepared = prepare(experiment, on_bad_rows)
     jobs = {job.name: job for job in prepared.jobs}
-    if cost == ("parameters",) and not (jobs[arm].settings.trains or jobs[arm].settings.in_blocks):
+    if cost == ("parameters",) and not (jobs[arm].settings.trains or jobs[arm].after):
         raise ExperimentError(
             f"search.{arm}.objective: {jobs[arm].config['method']} trains no parameters. Say [macro_f1, seconds]."
         )

@@ -121,7 +121,7 @@ def test_methods_say_which_bases_they_work_with():
     assert config_class("prior").bases == ()
 
 
-def test_beholder_methods_lists_all_ten():
+def test_beholder_methods_lists_all_twelve():
     import json
 
     from typer.testing import CliRunner
@@ -129,8 +129,8 @@ def test_beholder_methods_lists_all_ten():
     from beholder.cli.main import app
 
     listed = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)
-    assert [row["method"] for row in listed] == list(METHODS) and len(listed) == 10
+    assert [row["method"] for row in listed] == list(METHODS) and len(listed) == 12
     personal = {row["method"] for row in listed if row["personal"]}
-    assert personal == {"user-prior", *(name for name in METHODS if name.endswith(("-p", "-u")))}
+    assert personal == {"user-prior", *(name for name in METHODS if name.endswith(("-p", "-e", "-u")))}
     shown = CliRunner().invoke(app, ["methods"]).stdout
     assert all(name in shown for name in METHODS)

@@ -26,8 +26,21 @@ from beholder.methods.objective import group, judgements, loss
 def settings(method: str, **more) -> dict:
     small = {"epochs": 1, "batch_size": 16, "lora": {"rank": 2, "targets": "all-linear"}}
     asked = {"max_tokens": 300, "prompt": {"wording": "brief"}}
+    network = {"epochs": 3, "hidden": 8}
     of = {"cls": {**small, "max_tokens": 32}, "lm": {**small, **asked}, "query": asked}
-    return {**of.get(method.split("-")[0], {}), **more}
+    of |= {"cls+": network, "cls-e": {**network, "dim": 4}}
+    return {**of.get(method, of.get(method.split("-")[0], {})), **more}
+
+
+def started(folder, method: str, rows: Annotations, base: str) -> Context:
+    """A context, in whose run folder there is the fitted method that this one starts from."""
+    context = Context(base=base, seed=1, run_folder=folder)
+    start = getattr(config_class(method)(), "from_", None)
+    if start is not None:
+        (folder / "methods" / start).mkdir(parents=True)
+        shared = config_class(start)(**settings(start)).fit(rows, rows, context)
+        save_fitted(shared, folder / "methods" / start)
+    return context
 
 
 WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
@@ -38,6 +51,9 @@ CASES = [
     *[("cls-p", f"tiny-{architecture}", {"user_token": "added"}) for architecture in ARCHITECTURES],
     ("cls-p", "tiny-bert", {"user_token": "text"}),
     ("cls-p", "tiny-llama", {"user_token": "text"}),
+    *[("cls-e", f"tiny-{architecture}", {}) for architecture in ARCHITECTURES],
+    ("cls+", "tiny-bert", {}),
+    ("cls+", "tiny-t5", {}),
     ("cls", "tiny-bert", {"lora": None}),
     ("cls", "tiny-llama", {"lora": {"targets": ("q_proj",)}}),
     *[(method, f"tiny-{architecture}", {}) for method in ("query", "lm") for architecture in WRITERS],
@@ -54,7 +70,7 @@ def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_
     prompted = method.startswith(("query", "lm"))
     rows = crowd(rows=20 if prompted else 64, kind=kind)
     config = config_class(method)(**settings(method, **more))
-    fitted = config.fit(rows, rows, Context(base=base, seed=1))
+    fitted = config.fit(rows, rows, started(tmp_path / "run", method, rows, base))
     texts, users = [*rows.texts[:12], "never seen"], [*rows.user_ids[:12], "nobody"]
     scores = fitted.score(texts, users)
     assert scores.dtype == np.float32 and scores.shape == (13, 3)

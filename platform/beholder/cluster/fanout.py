@@ -255,9 +255,11 @@ def work(
             shared.keep("forgetting")
             ray.get(board.finished.remote(task))
         else:
-            config = arms[task.arm].settings
-            if config.in_blocks:
-                shared.fetch(f"methods/{config.from_}", working_folder(Path()).name)  # type: ignore[attr-defined]
+            start = arms[task.arm].after
+            if start is not None:
+                shared.fetch(f"methods/{start}")
+            if arms[task.arm].settings.in_blocks:
+                shared.fetch(working_folder(Path()).name)
             whole_arm(task)
 
 

@@ -223,6 +223,16 @@ METHODS: dict[str, MethodEntry] = {
         "beholder.methods.classify:FittedClassifier",
         "the same with the user in the prompt, as plain text or as an added trainable token",
     ),
+    "cls+": MethodEntry(
+        "beholder.methods.cls_embedding:NetworkConfig",
+        "beholder.methods.cls_embedding:FittedNetwork",
+        "a small network on the features of a fitted `cls`; one model for all, trained as long as `cls-e`",
+    ),
+    "cls-e": MethodEntry(
+        "beholder.methods.cls_embedding:EmbeddingConfig",
+        "beholder.methods.cls_embedding:FittedNetwork",
+        "the same with an embedding for each user, all fitted jointly (HuBi-Medium, annotator embeddings)",
+    ),
     "cls-u": MethodEntry(
         "beholder.methods.personal:PersonalConfig",
         "beholder.methods.personal:FittedPersonal",

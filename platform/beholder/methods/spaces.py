@@ -157,6 +157,11 @@ _BANK: dict[str, Any] = {
     "bank.epochs": [10, 30],
     "bank.caution": [0.0, 0.5, 1.0],
 }
+_NETWORK: dict[str, Any] = {
+    "hidden": [50, 100, 200],
+    "dropout": [0.0, 0.2, 0.4],
+    "learning_rate": {"low": 5e-4, "high": 1e-2, "log": True},
+}
 _QUERY: dict[str, Any] = {
     "decode": ["likelihood", "constrained"],
     "prompt.wording": ["plain", "brief", "paper"],
@@ -167,6 +172,8 @@ _QUERY: dict[str, Any] = {
 SPACES: dict[str, dict[str, Any]] = {
     "cls": _CLASSIFY,
     "cls-p": {**_CLASSIFY, "user_token": ["text", "added"]},
+    "cls+": _NETWORK,
+    "cls-e": {**_NETWORK, "dim": [10, 25, 50, 100], "user_decay": {"low": 0.1, "high": 30, "log": True}},
     "cls-u": _BANK,
     "lm": _GENERATE,
     "lm-p": _GENERATE,
@@ -183,6 +190,8 @@ SPACES: dict[str, dict[str, Any]] = {
 PRIORS: dict[str, list[Settings]] = {
     "cls": [{"learning_rate": 2e-3, "epochs": 4}, {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"}],
     "cls-p": [{"learning_rate": 2e-3, "epochs": 4}, {"user_token": "added"}],
+    "cls+": [{"dropout": 0.2}],
+    "cls-e": [{"user_decay": 10.0}, {"dropout": 0.2, "dim": 25}],
     "cls-u": [
         {"bank.head": "full", "bank.learning_rate": 5e-3, "bank.pull": 100.0},
         {"bank.head": "gate", "bank.learning_rate": 5e-3, "bank.pull": 10.0},
