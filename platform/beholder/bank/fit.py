@@ -1,14 +1,16 @@
 """Training a bank: many users' tensors in one pass over shared trunk outputs, each user as if alone.
 
-What a user's tensors become depends on that user's rows, the settings and the seed, and on nobody else: the loss is a
-mean per user, batches are drawn per user, and so are step counts, moments, clipping, decay of the rate and stopping.
+Given the prior, a user's tensors are the maximum a posteriori estimate from that user's rows: they depend on these rows,
+the prior, the settings and the seed, and on nobody else. The loss is a mean per user, batches are drawn per user, and so
+are step counts, moments, clipping and decay of the rate. Nothing is chosen on one user's few rows: strength and epochs
+come with the prior (`choose`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,38 +20,42 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.bank.layers import Shapes, Tensors, start
+from beholder.bank.layers import Tensors
 from beholder.bank.optimizer import UserAdam
+from beholder.bank.prior import Prior, step_scale
 
 Batch = NDArray[np.int64]
 """Row positions [users, rows], -1 = none."""
 
 
 class BankTraining(BaseModel):
-    """How a user's tensors are trained.
+    """How a user's tensors are estimated, given the prior.
 
     Args:
-        epochs: at most.
-        patience: epochs without a lower loss on the user's own validation rows before the user stops. The best epoch is
-            kept, where it is surely better than the shared model; else the user has nothing of their own.
-        caution: how sure: by so many standard errors of the mean over these rows (1 is the one-standard-error rule of
-            Breiman et al. 1984). Users with few rows need more of a difference.
+        epochs: at most; how many are best is chosen on the validation rows of all users together.
         batch_size: of the user's rows, per step.
-        learning_rate: at the user's first step; falls to zero over the user's steps (half a cosine).
-        pull: toward the shared model: half of it times the squared distance is added to the user's summed loss. A
-            Gaussian prior of this precision around the shared model, which weighs the less the more a user has judged.
+        step_size: at the user's first step, in standard deviations of the prior; falls to zero over the user's steps
+            (half a cosine).
         clip: norm of the user's gradient.
+        learning_rate, pull, caution, patience: of files written before the prior was learned. Accepted, and without
+            effect: a run notes it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=30, ge=1)
-    patience: int = Field(default=6, ge=1)
-    caution: float = Field(default=0.5, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    pull: float = Field(default=10.0, ge=0)
+    step_size: float = Field(default=0.1, gt=0)
     clip: float = Field(default=1.0, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, exclude=True)
+    pull: float | None = Field(default=None, ge=0, exclude=True)
+    caution: float | None = Field(default=None, ge=0, exclude=True)
+    patience: int | None = Field(default=None, ge=1, exclude=True)
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Settings of earlier versions that were given."""
+        return [name for name in ("learning_rate", "pull", "caution", "patience") if getattr(self, name) is not None]
 
 
 class Examples(Protocol):
@@ -82,137 +88,101 @@ class Examples(Protocol):
 
 @dataclass(frozen=True)
 class BankFit:
-    """A trained bank.
+    """Users' estimates.
 
     Attributes:
-        tensors: name -> [users, ...].
-        epoch: int64 [users], the epoch kept; 0 = on the user's validation rows none was surely better than the shared
-            model, or the user has no rows to learn from.
-        loss, shared_loss: float64 [users], mean loss on the user's validation rows of what is kept, and of the shared
-            model; NaN for users without any.
+        tensors: name -> [users, ...]; the prior's mean, bit for bit, for users without rows.
+        coordinates: what they were composed of (`Prior.coordinates`).
+        losses: float64 [epochs, users], each user's summed loss on their held-out rows after each epoch, where such
+            rows were given.
     """
 
     tensors: Tensors
-    epoch: NDArray[np.int64]
-    loss: NDArray[np.float64]
-    shared_loss: NDArray[np.float64]
+    coordinates: Tensors
+    losses: NDArray[np.float64] | None
 
 
 def fit_bank(
-    shapes: Shapes,
+    prior: Prior,
     users: Sequence[str],
     train: Examples,
-    valid: Examples,
     settings: BankTraining,
     *,
     seed: int,
     device: str = "cpu",
+    held_out: Examples | None = None,
+    spread: Mapping[str, Tensor] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BankFit:
-    """Train every user's tensors.
+    """Estimate every user's tensors.
 
     Args:
-        shapes: of one user's tensors.
-        users: names; with the seed they decide the order of each user's rows.
-        train, valid: rows to learn from, and to choose the epoch by. A user without the latter keeps the last epoch.
+        prior: of users in general; its `epochs` are run, on the schedule of the settings' epochs.
+        users: names; with the seed they decide the order of each user's rows. A name may come several times, as when
+            settings are compared on the same users.
+        train: rows to learn from.
         settings: see there.
-        seed: of order and start.
+        seed: of order.
         device: where.
-        progress: told (epochs done, epochs at most).
+        held_out: rows to measure on after each epoch. They have no say in what is estimated.
+        spread: see `Prior.compose`.
+        progress: called with (epochs done, epochs).
     """
-    count = len(users)
-    tensors = start(shapes, count, seed, device)
-    best = {name: tensor.clone() for name, tensor in tensors.items()}
-    optimizer = UserAdam(tensors, settings.clip)
+    prior, count = prior.to(device), len(users)
+    coordinates = {name: torch.zeros(count, *shape, device=device) for name, shape in prior.coordinates.items()}
+    optimizer = UserAdam(coordinates, settings.clip)
     schedule = _Schedule(users, train.rows, settings, seed)
-    held_out = _held_out(valid.rows)
+    pieces = None if held_out is None else held_out_batches(held_out.rows)
+    losses = np.zeros((prior.epochs, count))
     asked = train.asked
-
-    shared_rows = _row_losses(valid, held_out, tensors, np.ones(count, dtype=bool))
-    best_rows, user_of = shared_rows.copy(), np.repeat(np.arange(count), valid.rows)
-    shared_loss = _means(shared_rows, valid)
-    best_loss, best_epoch = shared_loss.copy(), np.zeros(count, dtype=np.int64)
-    running = train.rows > 0
-    for epoch in range(1, settings.epochs + 1):
-        for batch, moving in schedule.epoch(running):
+    for epoch in range(prior.epochs):
+        for batch, moving in schedule.epoch():
             here = torch.from_numpy(moving).to(device)
-            local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in tensors.items()}
-            _backward(train, batch, local)
-            pull = torch.from_numpy(settings.pull / np.maximum(asked[moving], 1)).float().to(device)
-            gradients = {name: _pulled(name, tensor, pull) for name, tensor in local.items()}
-            optimizer.step(here, gradients, torch.from_numpy(schedule.rates(moving)).float().to(device))
-        rows = _row_losses(valid, held_out, tensors, running)
-        loss = _means(rows, valid)
-        better = running & ((loss < best_loss) | np.isnan(shared_loss))
-        best_loss[better], best_epoch[better] = loss[better], epoch
-        best_rows[better[user_of]] = rows[better[user_of]]
-        keep = torch.from_numpy(np.flatnonzero(better)).to(device)
-        for name, tensor in tensors.items():
-            best[name][keep] = tensor[keep]
-        running &= (epoch - best_epoch) < settings.patience
-        progress(epoch, settings.epochs)
-        if not running.any():
-            break
-    unsure = ~np.isnan(shared_loss) & ~_surely_better(best_rows, shared_rows, valid.rows, settings.caution)
-    best_epoch[unsure], best_loss[unsure] = 0, shared_loss[unsure]
-    nothing = torch.from_numpy(best_epoch == 0).to(device)
-    for tensor in best.values():
-        tensor[nothing] = 0  # nothing of their own, not even a random `down`
-    return BankFit(best, best_epoch, best_loss, shared_loss)
+            local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in coordinates.items()}
+            own = None if spread is None else {name: tensor.index_select(0, here) for name, tensor in spread.items()}
+            _backward(train, batch, prior.compose(local, own))
+            weight = torch.from_numpy(1 / np.maximum(asked[moving], 1)).float().to(device)
+            gradients = {name: _with_prior(tensor, weight) for name, tensor in local.items()}
+            rate = torch.from_numpy(schedule.rates(moving)).float().to(device)
+            optimizer.step(here, gradients, rate, {n: step_scale(n, tuple(t.shape[1:])) for n, t in local.items()})
+        if held_out is not None and pieces is not None:
+            rows = row_losses(held_out, pieces, prior.compose(coordinates, spread))
+            losses[epoch] = np.bincount(np.repeat(np.arange(count), held_out.rows), rows, count)
+        progress(epoch + 1, prior.epochs)
+    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, spread).items()}
+    return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 
-def _backward(train: Examples, batch: Batch, local: Tensors) -> None:
-    """Gradients of the sum over users of each user's mean loss, into `local`."""
-    device = next(iter(local.values())).device
+def _backward(train: Examples, batch: Batch, tensors: Tensors) -> None:
+    """Gradients of the sum over users of each user's mean loss, into what the tensors were composed of."""
+    device = next(iter(tensors.values())).device
     share = torch.from_numpy(1 / np.maximum(train.terms(batch), 1)).to(device)  # [users]
-    for loss, place, _ in train.losses(local, batch):
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    for loss, place, _ in train.losses(leaves, batch):  # piece by piece, so that memory is bounded by a piece
         (loss * share[place]).sum().backward()
+    moved = [name for name, tensor in tensors.items() if tensor.requires_grad and leaves[name].grad is not None]
+    torch.autograd.backward([tensors[name] for name in moved], [leaves[name].grad for name in moved])
 
 
-def _pulled(name: str, tensor: Tensor, pull: Tensor) -> Tensor:
-    """A tensor's gradient, and the pull toward zero. `down` is not pulled: alone it changes nothing."""
-    gradient = tensor.grad if tensor.grad is not None else torch.zeros_like(tensor)
-    if name.endswith(".down"):
-        return gradient
-    return gradient + pull.view(-1, *[1] * (tensor.dim() - 1)) * tensor.detach()
+def _with_prior(coordinate: Tensor, weight: Tensor) -> Tensor:
+    """A coordinate's gradient, that of its standard normal prior included. weight: [users], 1 / terms of the loss."""
+    gradient = coordinate.grad if coordinate.grad is not None else torch.zeros_like(coordinate)
+    return gradient + weight.view(-1, *[1] * (coordinate.dim() - 1)) * coordinate.detach()
 
 
 @torch.no_grad()
-def _row_losses(
-    valid: Examples, held_out: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors, running: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """The loss of each row: float64 [rows]; NaN for rows of users who are not running."""
-    found = np.full(int(valid.rows.sum()), np.nan)
-    for whole, users_of in held_out:
-        chosen = running[users_of]
-        if not chosen.any():
-            continue
-        here = torch.from_numpy(users_of[chosen])
+def row_losses(rows: Examples, batches: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors) -> NDArray[np.float64]:
+    """The loss of each row: float64 [rows]. `batches`: see `held_out_batches`; `tensors`: of all users."""
+    found = np.zeros(int(rows.rows.sum()))
+    for whole, users_of in batches:
+        here = torch.from_numpy(users_of)
         local = {name: tensor[here.to(tensor.device)] for name, tensor in tensors.items()}
-        for loss, _, rows in valid.losses(local, whole[chosen]):
-            found[rows] = loss.double().cpu().numpy()
+        for loss, _, positions in rows.losses(local, whole):
+            found[positions] = loss.double().cpu().numpy()
     return found
 
 
-def _means(row_losses: NDArray[np.float64], valid: Examples) -> NDArray[np.float64]:
-    """Each user's mean loss over what they were asked: float64 [users]; NaN for users without rows, or not running."""
-    total = np.bincount(np.repeat(np.arange(len(valid.rows)), valid.rows), row_losses, len(valid.rows))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(valid.rows > 0, total / valid.asked, np.nan)
-
-
-def _surely_better(
-    own: NDArray[np.float64], shared: NDArray[np.float64], rows: NDArray[np.int64], caution: float
-) -> NDArray[np.bool_]:
-    """Whose rows are better by more than `caution` standard errors of the mean difference: bool [users]."""
-    user, better = np.repeat(np.arange(len(rows)), rows), shared - own
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(user, better, len(rows)) / rows
-        spread = np.bincount(user, (better - mean[user]) ** 2, len(rows)) / (rows - 1)
-        return (rows > 1) & (mean > caution * np.sqrt(spread / rows))
-
-
-def _held_out(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDArray[np.int64]]]:
+def held_out_batches(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDArray[np.int64]]]:
     """All rows in batches of at most `size` a user, each with the users it is of."""
     first = np.cumsum(rows) - rows
     batches = []
@@ -224,7 +194,7 @@ def _held_out(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDAr
 
 
 class _Schedule:
-    """Whose rows come when: for every user an order and a learning rate of their own."""
+    """Whose rows come when: for every user an order and a step size of their own."""
 
     def __init__(self, users: Sequence[str], rows: NDArray[np.int64], settings: BankTraining, seed: int) -> None:
         self._rows, self._first = rows, np.cumsum(rows) - rows
@@ -233,22 +203,24 @@ class _Schedule:
         self._taken = np.zeros(len(users), dtype=np.int64)
         self._random = [np.random.default_rng(_user_seed(seed, user)) for user in users]
 
-    def epoch(self, running: NDArray[np.bool_]) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-        """(row positions, the users they are of) of every step."""
-        mine = np.flatnonzero(running)
-        steps = int(self._per_epoch[mine].max(initial=0))
-        order = np.full((len(mine), steps * self._size), -1, dtype=np.int64)
-        for place, user in enumerate(mine):
-            order[place, : self._rows[user]] = self._first[user] + self._random[user].permutation(self._rows[user])
-        for step in range(steps):
-            moving = self._per_epoch[mine] > step
-            yield order[moving, step * self._size : (step + 1) * self._size], mine[moving]
-            self._taken[mine[moving]] += 1
+    def epoch(self) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """(row positions, the users they are of) of every step. Memory is bounded by the rows, however skewed."""
+        order = [self._first[user] + random.permutation(self._rows[user]) for user, random in enumerate(self._random)]
+        for step in range(int(self._per_epoch.max(initial=0))):
+            moving = np.flatnonzero(self._per_epoch > step)
+            first = step * self._size
+            longest = min(self._size, int(self._rows[moving].max()) - first)
+            batch = np.full((len(moving), longest), -1, dtype=np.int64)
+            for place, user in enumerate(moving):
+                mine = order[user][first : first + self._size]
+                batch[place, : len(mine)] = mine
+            yield batch, moving
+            self._taken[moving] += 1
 
     def rates(self, users: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Each user's learning rate at their present step."""
+        """Each user's step size at their present step."""
         share = self._taken[users] / (self._per_epoch[users] * self._settings.epochs)
-        return self._settings.learning_rate * 0.5 * (1 + np.cos(math.pi * share))
+        return self._settings.step_size * 0.5 * (1 + np.cos(math.pi * share))
 
 
 def _user_seed(seed: int, user: str) -> int:

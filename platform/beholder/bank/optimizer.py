@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -30,13 +32,14 @@ class UserAdam:
         self.steps = torch.zeros(len(some), dtype=torch.float64, device=some.device)  # [users]
 
     @torch.no_grad()
-    def step(self, users: Tensor, gradients: Tensors, rate: Tensor) -> None:
+    def step(self, users: Tensor, gradients: Tensors, rate: Tensor, scale: Mapping[str, float] | None = None) -> None:
         """Move the given users, and nobody else.
 
         Args:
             users: int64 [moved], each once.
             gradients: name -> [moved, ...].
             rate: float [moved], each user's learning rate now.
+            scale: name -> by how much that tensor's rate is multiplied; 1 where left out.
         """
         squares = sum(gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values())
         norm = torch.as_tensor(squares).sqrt()  # [moved]
@@ -52,7 +55,7 @@ class UserAdam:
             self.first[name][users], self.second[name][users] = first, second
             mean = first / _along(unbias1, first)
             spread = (second / _along(unbias2, second)).sqrt_().add_(self.eps)
-            self.tensors[name][users] -= _along(rate, mean) * mean / spread
+            self.tensors[name][users] -= _along(rate * (scale or {}).get(name, 1.0), mean) * mean / spread
 
 
 def _along(per_user: Tensor, tensor: Tensor) -> Tensor:

@@ -41,10 +41,10 @@ INDEX = pa.schema(
         ("row", pa.int64()),  # place in the shard
         ("train_rows", pa.int64()),
         ("valid_rows", pa.int64()),
-        ("epoch", pa.int64()),  # the epoch kept; 0 = the shared model was better on the user's validation rows
-        ("loss", pa.float64()),  # mean loss on the user's validation rows, of what is kept
+        ("epoch", pa.int64()),  # epochs trained; 0 = no rows, so that the user is the prior's mean
+        ("loss", pa.float64()),  # mean loss on the user's validation rows, before these were learned from
         ("shared_loss", pa.float64()),  # ... and of the shared model; null for users without validation rows
-        ("status", pa.string()),  # "own", or "shared": served by the shared model
+        ("status", pa.string()),  # "own", or "shared": without anything of their own
     ]
 )
 
@@ -208,13 +208,14 @@ class Bank:
         index: see `INDEX`.
         shapes: of one user's tensors.
         shard_file: where a shard is, by its SHA-256: beside the index, unless told otherwise.
+        mean: name -> [*shape], the tensors of users without rows: the prior's mean; zero where there is no prior.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mean: Tensors | None = None) -> None:
         """Open what `write_index` wrote.
 
         Raises:
-            BankError: not there, damaged, or written by a newer version.
+            BankError: missing, damaged, or written by a newer version.
         """
         self.folder = folder
         self.shard_file: Callable[[str], Path] = partial(shard_file, folder)
@@ -229,6 +230,7 @@ class Bank:
                 raise BankError(f"{folder / 'index.parquet'}: altered since it was written. Fit the bank again.")
             self.shapes: Shapes = {name: tuple(shape) for name, shape in described["shapes"].items()}
             self.index = pq.read_table(folder / "index.parquet")
+            self.mean: Tensors = mean or {name: torch.zeros(shape) for name, shape in self.shapes.items()}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise BankError(f"{folder}: no readable bank ({type(error).__name__}). Fit it again.") from error
         own = self.index.filter(pc.field("status") == "own")
@@ -250,12 +252,12 @@ class Bank:
         return list(self._places)
 
     def take(self, users: Sequence[str], device: str = "cpu") -> Tensors:
-        """Tensors of some users: name -> [users, ...]. Zero, the shared model, for those who have nothing of their own.
+        """Tensors of some users: name -> [users, ...]. `mean` for those who have nothing of their own.
 
         Raises:
             BankError: one of their shards is missing or damaged.
         """
-        taken = {name: torch.zeros(len(users), *shape) for name, shape in self.shapes.items()}
+        taken = self._nobody(len(users))
         for digest, (places, rows) in self._by_shard(users).items():
             shard = self._shard(digest)
             for name, tensor in taken.items():
@@ -277,7 +279,10 @@ class Bank:
             yield places, {name: tensor.to(device) for name, tensor in some.items()}
         for places in np.array_split(np.flatnonzero(others), -(-int(others.sum()) // SHARD_USERS) or 1):
             if len(places):
-                yield places, {n: torch.zeros(len(places), *shape, device=device) for n, shape in self.shapes.items()}
+                yield places, {name: tensor.to(device) for name, tensor in self._nobody(len(places)).items()}
+
+    def _nobody(self, users: int) -> Tensors:
+        return {name: self.mean[name].expand(users, *shape).clone() for name, shape in self.shapes.items()}
 
     def _shard(self, digest: str) -> Tensors:
         if digest not in self._shards:

@@ -245,6 +245,10 @@ def work(
             shared.fetch(trunk)
             _ = fitting(task).outputs
             shared.keep(trunk)
+            prior = relative(shared, fitting(task).prior_folder)
+            shared.fetch(prior)
+            _ = fitting(task).prior
+            shared.keep(prior)
             ray.get(board.opened.remote(task.arm, [len(users) for users in fitting(task).blocks]))
         elif task.kind == "block":
             train_block(shared, fitting(task), task.block, _Throttled(board, task))
@@ -269,7 +273,8 @@ def _group(workers: int, nodes: int) -> str:
 
 def train_block(shared: SharedRun, fitting: BankFitting, number: int, progress: Progress) -> None:
     """Train a block unless that is done, here or in a job that died; what it needs and makes is shared."""
-    shared.fetch(relative(shared, fitting.trunk_folder), relative(shared, fitting.block_file(number)))
+    shared.fetch(*(relative(shared, path) for path in (fitting.trunk_folder, fitting.prior_folder)))
+    shared.fetch(relative(shared, fitting.held_file(number)), relative(shared, fitting.block_file(number)))
     shared.fetch(*(relative(shared, file) for file in fitting.files(number)))
     fitting.train(number, progress)
     shared.keep(*(relative(shared, file) for file in fitting.files(number)))

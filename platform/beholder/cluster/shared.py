@@ -17,7 +17,7 @@ from beholder.home import home
 
 STORAGE = "BEHOLDER_STORAGE"
 """A URI of pyarrow's file systems, where runs are kept that several nodes work on."""
-SAYS_WHOLE = re.compile(r"(done\.json|trunk\.json|block-\d+\.parquet)$")
+SAYS_WHOLE = re.compile(r"(done\.json|trunk\.json|prior\.json|block-\d+\.parquet)$")
 """Files that say that those beside them are whole: they are copied last, and taken away first."""
 
 Stamp = tuple[int, int]

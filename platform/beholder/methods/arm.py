@@ -86,7 +86,11 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     if context.team.rank:
         return
     fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
-    scores = {part: fitted.score(list(seen[part].texts), list(seen[part].user_ids)) for part in ("valid", "test")}
+    before: Any = getattr(fitted, "before_refit", None) or fitted  # who has learned from validation rows knows them
+    scores = {
+        part: method.score(list(seen[part].texts), list(seen[part].user_ids))
+        for part, method in (("valid", before), ("test", fitted))
+    }
     seconds = time.perf_counter() - started + fitted.training.elsewhere
     folder = run_folder / "methods" / job.name
     temporary = folder.with_name(f".{job.name}.{os.getpid()}")

@@ -6,6 +6,8 @@ import hashlib
 import heapq
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -14,32 +16,48 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import Field
 
 from beholder import __version__
 from beholder.annotations import Annotations
-from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank
+from beholder.bank.choose import Population, learn_prior
+from beholder.bank.estimate import LEAST_USERS, PriorSettings
+from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank, held_out_batches, row_losses
+from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
+from beholder.bank.prior import Prior, load_prior, save_prior
 from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
 
 _SECONDS = b"beholder_seconds"
+STEP_ROWS = 16_384
+"""States that are read in one step of learning a prior: judgements, where one state stands for a text."""
+CHOICE_ROWS = 20_000
+"""States of the training rows of those people on whom a prior is chosen, about."""
+LEAST_CHOOSING = 16
+"""People on whom a prior is chosen, at least, where there are so many."""
 
 
 class BankSettings(BankShape, BankTraining):
     """What each user has of their own, and how it is trained.
 
     Args:
+        prior: how what users have in common is learned.
+        refit: after everything was chosen on validation rows, learn each user from these, too. Scores and thresholds
+            that are reported of validation rows are those from before.
         block_users: users trained at once, and in one shard.
         trunk_memory_mb: what the trunk says of all texts is held in memory up to this size, and memory-mapped above it.
         rows_per_user: at most so many training rows of each user, drawn seeded, and a quarter as many for validation:
             what a learning curve is made of. More rows hold all those that fewer do.
     """
 
+    prior: PriorSettings = PriorSettings()
+    refit: bool = True
     block_users: int = Field(default=SHARD_USERS, ge=1, le=SHARD_USERS)
     trunk_memory_mb: int = Field(default=1_024, ge=0)
     rows_per_user: int | None = Field(default=None, ge=1)
@@ -53,7 +71,7 @@ class Ground(Protocol):
         checksum: of what was fitted.
         trunk_key: hash of all that the trunk's outputs depend on.
         tokens: int64 [inputs], tokens of each distinct input.
-        index: `train` and `valid` -> int64 [rows], the input of each row.
+        index: `train`, `valid` and `both`, one after the other -> int64 [rows], the input of each row.
     """
 
     @property
@@ -82,7 +100,7 @@ class Ground(Protocol):
 
         Args:
             outputs: of all inputs.
-            part: `train` or `valid`.
+            part: `train`, `valid` or `both`.
             rows: int64 [rows], positions in that part, ordered by user.
             users: how many users there are.
             user: int64 [rows], the user of each row, rising.
@@ -96,31 +114,49 @@ class BankFitting:
     Attributes:
         blocks: users of each, sorted.
         folder: where finished blocks are kept, named after a hash of everything they depend on.
-        trunk_folder: where `outputs` are kept.
+        trunk_folder, prior_folder: where `outputs` and `prior` are kept.
         seconds: what training all blocks took, wherever that was; known once it is finished.
     """
 
     def __init__(
-        self, settings: BankSettings, ground: Ground, train: Annotations, valid: Annotations, context: Context
+        self,
+        settings: BankSettings,
+        ground: Ground,
+        train: Annotations,
+        valid: Annotations,
+        context: Context,
+        prior: Prior | None = None,
     ) -> None:
+        """Prepare; nothing is trained yet.
+
+        Args:
+            settings: see there.
+            ground: what users are trained on top of.
+            train, valid: rows to learn from, and to choose by.
+            context: its run folder takes what is worked with.
+            prior: one that was learned before, as for users who come later; by default it is learned from these rows.
+        """
         if context.run_folder is None:
             raise MethodError("a bank is fitted in a folder: give the context a run_folder.")
         self.settings, self.ground, self.context = settings, ground, context
         self.model = ground.model
         most = settings.rows_per_user
-        self._rows = {
-            "train": _Rows(train, context.seed, most),
-            "valid": _Rows(valid, context.seed, most and -(-most // 4)),
-        }
+        self._rows = {"train": Rows.of(train, context.seed, most)}
+        self._rows["valid"] = Rows.of(valid, context.seed, most and -(-most // 4))
+        self._rows["both"] = self._rows["train"].joined(self._rows["valid"], len(train))
         users, user = train.by_user
         tokens = np.bincount(user, ground.tokens[ground.index["train"]], len(users)).astype(np.int64)
         self.blocks = blocks(users, tokens, settings.block_users)
         inputs = [ground.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
+        inputs.append(prior and prior.checksum)
         self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
         work = working_folder(context.run_folder)
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"
         self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
+        self.prior_folder = work / f"prior-{self.key[:16]}"
+        if prior is not None:
+            self.prior = prior
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -131,14 +167,56 @@ class BankFitting:
         """What the trunk says of every distinct input: run once, kept for whoever fits a bank on the same model."""
         return self.ground.outputs(self.settings.trunk_memory_mb, self.trunk_folder)
 
+    @cached_property
+    def prior(self) -> Prior:
+        """What is learned of users in general: once, by one process while others wait, and read back after that."""
+        self.prior_folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.prior_folder.with_name(f".{self.prior_folder.name}.lock")):
+            try:
+                return load_prior(self.prior_folder, self.model.shapes)
+            except BankError:
+                learned = self._learn_prior()
+                save_prior(learned, self.prior_folder)
+                return learned
+
+    def _learn_prior(self) -> Prior:
+        started = time.perf_counter()
+        users = sorted(user for block in self.blocks for user in block)
+        drawn = np.random.default_rng([self.context.seed, 3]).permutation(len(users))[: self.settings.prior.users]
+        names = [users[each] for each in sorted(drawn.tolist())]
+        positions = max(1.0, float(self.outputs.lengths.mean())) if len(self.outputs.lengths) else 1.0
+        rows = self._rows["train"].count(names)
+        first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
+        chooses = names[: max(first, LEAST_CHOOSING)]
+        prior = learn_prior(
+            self.model.shapes,
+            Population(names, lambda some: self._both(names, some)),
+            Population(chooses, lambda some: self._both(chooses, some)),
+            self.settings.prior,
+            self.settings,
+            seed=self.context.seed,
+            device=self.context.device,
+            rows_per_step=max(64, int(STEP_ROWS / positions)),
+            quick=bool(self.model.shape.top_layers),
+            progress=lambda done, total: self.context.progress(done, total, "prior", "steps"),
+        )
+        seconds = time.perf_counter() - started
+        self.context.say(f"prior: {_in_words(prior)} ({seconds:.0f} s)")
+        return replace(prior, facts={**prior.facts, "seconds": round(seconds, 2)})
+
+    def _both(self, names: Sequence[str], some: Sequence[int]) -> tuple[Examples, Examples]:
+        users = [names[each] for each in some]
+        return self._examples("train", users), self._examples("valid", users)
+
     def done(self, number: int) -> bool:
         """Whether a block was trained before, and its shard is as it was written.
 
         A block whose shard is missing or damaged is said so by name, and is not done.
         """
         try:
-            part = pq.read_table(self.block_file(number))
-            for digest in shards_of(part):
+            held = [file for file in (self.held_file(number),) if file.is_file()]
+            parts = [pq.read_table(file) for file in (self.block_file(number), *held)]
+            for digest in dict.fromkeys(digest for part in parts for digest in shards_of(part)):
                 read_shard(shard_file(self.folder, digest), digest)
         except (FileNotFoundError, pa.ArrowInvalid):
             return False
@@ -158,94 +236,180 @@ class BankFitting:
             progress(len(users), len(users), "", "users")
             return
         started = time.perf_counter()
-        train, valid = self._examples("train", users), self._examples("valid", users)
-        fit = fit_bank(
-            self.model.shapes,
-            users,
-            train,
-            valid,
-            self.settings,
-            seed=self.context.seed,
-            device=self.context.device,
-            progress=lambda done, total: progress(len(users) * done // total, len(users), "", "users"),
-        )
-        part = self._part(users, train.rows, valid.rows, fit)
+        prior, valid = self.prior, self._examples("valid", users)
+
+        def estimates(part: str, first: int, of: int) -> BankFit:
+            return fit_bank(
+                prior,
+                users,
+                self._examples(part, users),
+                self.settings,
+                seed=self.context.seed,
+                device=self.context.device,
+                progress=lambda done, total: progress(
+                    len(users) * (first * total + done) // (of * total), len(users), "", "users"
+                ),
+            )
+
+        again = self.settings.refit and bool(valid.rows.any())
+        before = estimates("train", 0, 1 + again)
+        losses = [self._mean_losses(valid, tensors) for tensors in (before.tensors, self._zeros(len(users)))]
+        rows = self._rows["train"].count(users), self._rows["valid"].count(users)
+        if again:
+            part = self._part(users, rows, before, losses)
+            with whole(self.held_file(number)) as temporary:
+                pq.write_table(part, temporary)
+        part = self._part(users, rows, estimates("both", 1, 2) if again else before, losses)
         seconds = time.perf_counter() - started
         with whole(self.block_file(number)) as temporary:
             pq.write_table(part.replace_schema_metadata({_SECONDS: str(seconds)}), temporary)
         progress(len(users), len(users), "", "users")
 
-    def finish(self) -> Bank:
-        """The bank over all blocks, which must be done."""
+    def finish(self) -> tuple[Bank, Bank]:
+        """The bank over all blocks, which must be done; and what it was before it learned from validation rows."""
         parts = [pq.read_table(self.block_file(number)) for number in range(len(self.blocks))]
+        held = [file for number in range(len(self.blocks)) if (file := self.held_file(number)).is_file()]
         self.seconds = sum(float((part.schema.metadata or {})[_SECONDS]) for part in parts)
-        write_index(
-            self.folder, pa.concat_tables([part.replace_schema_metadata(None) for part in parts]), self.model.shapes
+        self.seconds += float(self.prior.facts.get("seconds", 0.0))
+        bank = self._bank(self.folder, [part.replace_schema_metadata(None) for part in parts])
+        if not held:
+            return bank, bank
+        (self.folder / "before").mkdir(exist_ok=True)
+        kept = {file.name.removeprefix("held-") for file in held}
+        others = [self.block_file(n) for n in range(len(self.blocks)) if self.held_file(n).name[5:] not in kept]
+        before = self._bank(
+            self.folder / "before",
+            [pq.read_table(file).replace_schema_metadata(None) for file in [*held, *others]],
         )
-        return Bank(self.folder)
+        before.shard_file = bank.shard_file
+        return bank, before
 
-    def _part(self, users: list[str], train: NDArray[np.int64], valid: NDArray[np.int64], fit: BankFit) -> pa.Table:
-        own = fit.epoch > 0
-        rows = torch.from_numpy(np.flatnonzero(own))
+    def _bank(self, folder: Path, parts: list[pa.Table]) -> Bank:
+        write_index(folder, pa.concat_tables(parts), self.model.shapes)
+        return Bank(folder, self.prior.mean)
+
+    def _mean_losses(self, valid: Examples, tensors: Tensors) -> NDArray[np.float64]:
+        """Each user's mean loss on their validation rows: float64 [users]; NaN for users without any."""
+        rows = row_losses(valid, held_out_batches(valid.rows), tensors)
+        total = np.bincount(np.repeat(np.arange(len(valid.rows)), valid.rows), rows, len(valid.rows))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(valid.rows > 0, total / valid.asked, np.nan)
+
+    def _zeros(self, users: int) -> Tensors:
+        """Tensors with which everybody is the shared model."""
+        device = self.context.device
+        return {name: torch.zeros(users, *shape, device=device) for name, shape in self.model.shapes.items()}
+
+    def _part(
+        self,
+        users: list[str],
+        rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+        fit: BankFit,
+        losses: list[NDArray[np.float64]],
+    ) -> pa.Table:
+        own = rows[0] + (rows[1] if self.settings.refit else 0) > 0
+        mine = torch.from_numpy(np.flatnonzero(own))
         digest = (
-            write_shard(self.folder, {name: tensor[rows.to(tensor.device)] for name, tensor in fit.tensors.items()})
+            write_shard(self.folder, {name: tensor[mine.to(tensor.device)] for name, tensor in fit.tensors.items()})
             if own.any()
             else ""
         )
         columns = {
             "user_id": users,
-            "shard": [digest if mine else None for mine in own],
-            "row": [int(row) if mine else None for mine, row in zip(own, np.cumsum(own) - 1, strict=True)],
-            "train_rows": train,
-            "valid_rows": valid,
-            "epoch": fit.epoch,
-            "loss": pa.array(fit.loss, from_pandas=True),
-            "shared_loss": pa.array(fit.shared_loss, from_pandas=True),
-            "status": ["own" if mine else "shared" for mine in own],
+            "shard": [digest if each else None for each in own],
+            "row": [int(row) if each else None for each, row in zip(own, np.cumsum(own) - 1, strict=True)],
+            "train_rows": rows[0],
+            "valid_rows": rows[1],
+            "epoch": np.where(own, self.prior.epochs, 0),
+            "loss": pa.array(losses[0], from_pandas=True),
+            "shared_loss": pa.array(losses[1], from_pandas=True),
+            "status": ["own" if each else "shared" for each in own],
         }
         return pa.table(columns, schema=INDEX)
 
     def _examples(self, part: str, users: list[str]) -> Examples:
-        user, mine = self._rows[part].of(users)
+        user, mine = self._rows[part].find(users)
         return self.ground.examples(self.outputs, part, mine, len(users), user)
 
     def block_file(self, number: int) -> Path:
         """A block's part of the index: it says that the block is done."""
         return self.folder / f"block-{number:05d}.parquet"
 
+    def held_file(self, number: int) -> Path:
+        """A block's part of the index from before validation rows were learned from; written before `block_file`."""
+        return self.folder / f"held-{number:05d}.parquet"
+
     def files(self, number: int) -> list[Path]:
         """Everything that a finished block wrote; nothing of one that is not finished."""
+        held = [file for file in (self.held_file(number),) if file.is_file()]
         try:
-            shards = shards_of(pq.read_table(self.block_file(number)))
+            digests = [digest for file in (*held, self.block_file(number)) for digest in shards_of(pq.read_table(file))]
         except (FileNotFoundError, pa.ArrowInvalid):
             return []
-        return [*(shard_file(self.folder, digest) for digest in shards), self.block_file(number)]
+        shards = [shard_file(self.folder, digest) for digest in dict.fromkeys(digests)]
+        return [*shards, *held, self.block_file(number)]
 
 
-class _Rows:
-    """Annotations, found by user: all of each, or so many, drawn seeded."""
+class Rows:
+    """Rows of annotations, found by user."""
 
-    def __init__(self, annotations: Annotations, seed: int, most: int | None) -> None:
-        names, user = annotations.by_user
+    def __init__(self, names: Sequence[str], user: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Hold rows by user.
+
+        Args:
+            names: users.
+            user: int64 [rows], the position of each one's user.
+            rows: int64 [rows], positions among the annotations.
+        """
+        order = np.argsort(user, kind="stable")
+        self._names, self._sorted, self._order = list(names), user[order], rows[order]
         self._place = {name: place for place, name in enumerate(names)}
-        self._order = np.argsort(user, kind="stable")
-        self._sorted = user[self._order]
+
+    @classmethod
+    def of(cls, annotations: Annotations, seed: int, most: int | None) -> Rows:
+        """All rows of each user, or so many, drawn seeded."""
+        names, user = annotations.by_user
+        rows = np.arange(len(user))
         if most is not None:
             drawn = np.random.default_rng(seed).permutation(len(user))
             drawn = drawn[np.argsort(user[drawn], kind="stable")]  # user by user, in a drawn order within each
             place = np.arange(len(drawn)) - np.searchsorted(user[drawn], user[drawn])
-            kept = np.zeros(len(user), dtype=bool)
-            kept[drawn[place < most]] = True
-            inside = kept[self._order]
-            self._order, self._sorted = self._order[inside], self._sorted[inside]
+            rows = np.sort(drawn[place < most])
+        return cls(names, user[rows], rows)
 
-    def of(self, users: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def joined(self, others: Rows, after: int) -> Rows:
+        """These and others, which are of annotations that stand after `after` of the first."""
+        names = [*self._names, *(name for name in others._names if name not in self._place)]
+        place = {name: position for position, name in enumerate(names)}
+        moved = np.asarray([place[name] for name in others._names], dtype=np.int64)[others._sorted]
+        return Rows(names, np.concatenate([self._sorted, moved]), np.concatenate([self._order, others._order + after]))
+
+    def count(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """How many rows each of these users has: int64 [users]."""
+        first, last = self._ends(users)
+        return last - first
+
+    def find(self, users: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(position among `users` of each row, the rows), user by user."""
+        first, last = self._ends(users)
+        rows = [self._order[start:end] for start, end in zip(first, last, strict=True)]
+        return np.repeat(np.arange(len(users)), last - first), np.concatenate([np.empty(0, dtype=np.int64), *rows])
+
+    def _ends(self, users: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         places = [self._place.get(user, -1) for user in users]  # -1: without a row in this part
-        ends = [np.searchsorted(self._sorted, places, side=side) for side in ("left", "right")]
-        rows = [self._order[first:last] for first, last in zip(*ends, strict=True)]
-        user = np.repeat(np.arange(len(users)), [len(mine) for mine in rows])
-        return user, np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+        first, last = (np.searchsorted(self._sorted, places, side=side) for side in ("left", "right"))
+        return first, last
+
+
+def _in_words(prior: Prior) -> str:
+    facts = prior.facts
+    people, rows = facts.get("people", 0), facts.get("rows", 0)
+    if facts.get("kind") == "isotropic" or "kind" not in facts:
+        few = f"; fewer than {LEAST_USERS} people" if people < LEAST_USERS else ""
+        return f"isotropic around the shared model, {people:,} people{few}"
+    chosen = f"strength {facts['strength']:g}, {prior.epochs} epochs"
+    by = f"chosen on {facts['chosen_on']:,} validation rows" if facts.get("chosen_on") else "not chosen: no rows for it"
+    return f"{facts['kind']}, from {rows:,} judgements of {people:,} people; {chosen}, {by}"
 
 
 def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[str]]:

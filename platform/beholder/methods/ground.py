@@ -25,8 +25,9 @@ class ClassifierGround:
         self.shared = shared
         self.model = BankModel(shared.network, shape)
         self._labels = {"train": train.labels, "valid": valid.labels}
+        self._labels["both"] = np.concatenate([train.labels, valid.labels])
         self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
-        self.index = {"train": index[: len(train)], "valid": index[len(train) :]}
+        self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
 
     @property
     def checksum(self) -> str:

@@ -1,7 +1,8 @@
 """An adapter for each user, on top of one model for all: `cls-u`.
 
-All users are trained together, each as if alone (`beholder.bank`). Users go into blocks; a block is trained at once and
-written as a shard, so that memory is bounded by a block, and a fit that died goes on at the first missing block.
+First a prior is learned of all users together, then each user is estimated from their own rows given it, all of them in
+one pass (`beholder.bank`). Users go into blocks; a block is trained at once and written as a shard, so that memory is
+bounded by a block, and a fit that was interrupted resumes at the first missing block.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 from beholder.annotations import Annotations, Task
 from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
+from beholder.bank.overlay import Overlay
+from beholder.bank.prior import FILES, Prior, isotropic_as_before, load_prior, save_prior
 from beholder.bank.shards import Bank, erase, shard_file, shards_of
 from beholder.bases.tokens import length_cut
 from beholder.errors import BankError, MethodError
@@ -68,8 +72,10 @@ class PersonalConfig(MethodConfig):
         fitting = self.begin(train, valid, context)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
-        fitted = self._fitted(fitting.ground, fitting.finish())
-        scores = fitted.score(list(valid.texts), list(valid.user_ids))
+        bank, before = fitting.finish()
+        fitted = self._fitted(fitting.ground, bank, fitting.prior)
+        fitted.before_refit = fitted.with_bank(before)
+        scores = fitted.before_refit.score(list(valid.texts), list(valid.user_ids))
         fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
         elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
         each = sum(math.prod(shape) for shape in fitting.model.shapes.values())
@@ -89,27 +95,44 @@ class PersonalConfig(MethodConfig):
         shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
         return self.begin_on(shared, train, valid, context)
 
-    def begin_on(self, shared: Any, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
-        """The same on a fitted method that is loaded already. The context's run folder takes what is worked with."""
-        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context)
+    def begin_on(
+        self, shared: Any, train: Annotations, valid: Annotations, context: Context, prior: Prior | None = None
+    ) -> BankFitting:
+        """The same on a fitted method that is loaded already, and given a prior where one was learned before.
+
+        The context's run folder takes what is worked with.
+        """
+        if self.bank.without_effect:
+            context.say(
+                f"note: bank.{', bank.'.join(self.bank.without_effect)} had a meaning before priors were learned, and "
+                "have none now. Remove them; bank.prior and bank.step_size have the new settings."
+            )
+        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context, prior)
 
     def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
         return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_, self.method), self.bank, train, valid)
 
-    def _fitted(self, ground: Any, bank: Bank) -> FittedBank:
-        return FittedPersonal(self.method, ground.shared, self.from_, ground.model, bank)
+    def _fitted(self, ground: Any, bank: Bank, prior: Prior) -> FittedBank:
+        return FittedPersonal(self.method, ground.shared, self.from_, ground.model, bank, prior)
 
 
 class FittedBank:
-    """A shared model and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted` for the attributes."""
+    """A shared model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
+
+    Attributes:
+        prior: of users in general.
+        before_refit: the same with users as they were before they learned from the validation rows: what these rows
+            are scored by. Known after fitting; None where it was loaded.
+    """
 
     stands_on: ClassVar[tuple[type, str]]
     """What the shared model has to be, and which methods give it."""
 
-    def __init__(self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank) -> None:
+    def __init__(self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior) -> None:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
         self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
+        self.prior, self.before_refit = prior, None
         self.task: Task = shared.task
         self.device: str = shared.device
         self.thresholds: NDArray[np.float32] = shared.thresholds
@@ -155,7 +178,30 @@ class FittedBank:
 
     def with_bank(self, bank: Bank) -> Self:
         """The same model under other users."""
-        return type(self)(self.method, self.shared, self.from_, self.model, bank)
+        fitted = type(self)(self.method, self.shared, self.from_, self.model, bank, self.prior)
+        fitted.thresholds = self.thresholds
+        return fitted
+
+    def adapt(self, rows: Annotations, seed: int = 42) -> Self:
+        """The same with users estimated from these rows alone, given the prior; everybody else is the prior's mean.
+
+        What somebody gains from their first judgements is measured with it: the prior is not touched.
+        """
+        nobody = rows.select([])
+        with tempfile.TemporaryDirectory(prefix="beholder-") as folder:
+            context = Context(self.base, seed, self.device, run_folder=Path(folder))
+            fitting = self.config.begin_on(self.shared, rows, nobody, context, self.prior)
+            for number in range(len(fitting.blocks)):
+                fitting.train(number)
+            found = fitting.finish()[0] if fitting.blocks else None
+            tensors = found.take(rows.users) if found else {}
+        own = {user: {n: t[at : at + 1] for n, t in tensors.items()} for at, user in enumerate(rows.users)}
+        return self.with_bank(Overlay(self.model.shapes, own, self.prior.mean))
+
+    @property
+    def base(self) -> str:
+        """The base's name."""
+        raise NotImplementedError
 
     def knows(self, user: str) -> bool:
         """Whether this user has something of their own, here or in the shared model."""
@@ -171,6 +217,7 @@ class FittedBank:
             shutil.copyfile(self.bank.folder / name, written / name)
         for digest in shards_of(self.bank.index):
             link(self.bank.shard_file(digest), shard_file(written, digest))
+        save_prior(self.prior, folder)
         settings = {"from": self.from_, "bank": self.model.shape.model_dump(mode="json")}
         (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -196,7 +243,12 @@ class FittedBank:
         except (OSError, ValueError, KeyError) as error:
             raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
         shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"], method)
-        fitted = cls(method, shared, settings["from"], cls.model_for(shared, shape), Bank(folder / "bank"))
+        model = cls.model_for(shared, shape)
+        if (folder / FILES[1]).is_file():
+            prior = load_prior(folder, model.shapes)
+        else:  # written before priors were learned
+            prior = isotropic_as_before(model.shapes, settings["bank"])
+        fitted = cls(method, shared, settings["from"], model, Bank(folder / "bank", prior.mean), prior)
         fitted.thresholds = thresholds
         return fitted
 
@@ -206,13 +258,18 @@ class FittedPersonal(FittedBank):
 
     stands_on = (FittedClassifier, "cls or cls-p")
 
+    @property
+    def base(self) -> str:
+        """The base's name."""
+        return self.shared.base.name
+
     @classmethod
     def model_for(cls, shared: FittedClassifier, shape: BankShape) -> BankModel:
         """The classifier in two parts."""
         return BankModel(shared.network, shape)
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
-        """float32 [rows, labels]. The trunk runs once per distinct text. Zero tensors stand for users without any.
+        """float32 [rows, labels]. The trunk runs once per distinct text. Unknown users are the prior's mean.
 
         Raises:
             BankError: a user's shard is missing or damaged.

@@ -18,6 +18,7 @@ from beholder.annotations import Annotations
 from beholder.bank.answers import AnswerBankModel, AnswerRows
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs, run_once
+from beholder.bank.prior import Prior
 from beholder.bank.shards import Bank
 from beholder.bases.reading import Pack, packs
 from beholder.bases.tokens import length_cut
@@ -50,8 +51,8 @@ class PersonalLanguageConfig(PersonalConfig):
             FittedPersonalLanguage.can_stand_on(shared, self.from_, self.method), self.bank, train, valid
         )
 
-    def _fitted(self, ground: Any, bank: Bank) -> FittedBank:
-        return FittedPersonalLanguage(self.method, ground.shared, self.from_, ground.model, bank)
+    def _fitted(self, ground: Any, bank: Bank, prior: Prior) -> FittedBank:
+        return FittedPersonalLanguage(self.method, ground.shared, self.from_, ground.model, bank, prior)
 
 
 class LanguageGround:
@@ -66,7 +67,7 @@ class LanguageGround:
         prompted = shared.prompted
         self.model = AnswerBankModel(prompted.language, prompted.answer_head, shape)
         self._prompts, index = prompted.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
-        self.index = {"train": index[: len(train)], "valid": index[len(train) :]}
+        self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
         given: list[dict[Tokens, int]] = [{} for _ in self._prompts]
         self._said: dict[str, list[Tokens | Decisions | None]] = {}  # part -> what each row teaches to write
         self._answer: dict[str, NDArray[np.int64]] = {}  # part -> the first of its prompt's answers that each row reads
@@ -82,6 +83,8 @@ class LanguageGround:
                 if not isinstance(said, Decisions):
                     self._longest = max(self._longest, len(answers[0]))
             self._answer[part] = np.asarray(first, dtype=np.int64)
+        self._said["both"] = self._said["train"] + self._said["valid"]
+        self._answer["both"] = np.concatenate([self._answer["train"], self._answer["valid"]])
         self._given = given
         self.inputs = [one_pack(prompted, *each) for each in zip(self._prompts, map(list, given), strict=True)]
 
@@ -160,6 +163,11 @@ class FittedPersonalLanguage(FittedBank):
     """A language model and a bank on top of it. See `method.Fitted` for the attributes."""
 
     stands_on = (FittedLanguage, "lm or lm-p")
+
+    @property
+    def base(self) -> str:
+        """The base's name."""
+        return self.shared.prompted.language.base.name
 
     @classmethod
     def model_for(cls, shared: FittedLanguage, shape: BankShape) -> BankModel:

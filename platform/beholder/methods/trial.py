@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from beholder.annotations import Annotations
 from beholder.evaluation.metrics import decide, macro_f1
@@ -38,7 +39,8 @@ def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Con
     train, valid = to_learn(config, as_seen(config, dict(parts), context.seed))
     fitted = config.fit(train, valid, context)
     seconds = fitted.training.seconds or time.perf_counter() - started
-    scores = fitted.score(list(valid.texts), list(valid.user_ids))
+    before: Any = getattr(fitted, "before_refit", None) or fitted
+    scores = before.score(list(valid.texts), list(valid.user_ids))
     value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
     bank = getattr(fitted, "bank", None)  # of methods that train users in blocks
     if bank is not None:

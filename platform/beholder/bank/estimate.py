@@ -1,0 +1,259 @@
+"""Learning the prior from all training users together: variational empirical Bayes.
+
+Mean, basis and the spread of biases maximise a lower bound on the marginal likelihood of everybody's judgements (type II
+maximum likelihood),
+
+    sum over users of  E_q[log p(y_u | theta_u)] - KL(q(z_u, b_u) || N(0, I) N(0, spread^2))
+
+with a Gaussian q of each user's own (variational Bayes for mixed models: Ormerod & Wand 2012), and the expectation by one
+reparameterised draw a step (Kingma & Welling 2014). So the sizes of `basis` and `spread` are learned: directions in which
+users do not differ beyond chance shrink to nothing, and a prior that is too wide costs likelihood. A wide Gaussian keeps
+mean and basis from fitting the chance of few users.
+
+Numbers of all tensors are taken in one unit: a change of norm 1 changes logits as much as a bias of 1, as measured by the
+gradients of single judgements at the shared model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from beholder.bank.fit import Batch, Examples
+from beholder.bank.layers import Shapes, Tensors
+from beholder.bank.optimizer import UserAdam
+from beholder.bank.prior import FACTORS, Prior, isotropic, step_scale
+
+LEAST_USERS = 4
+"""From fewer people no prior is learned, only the isotropic one is."""
+USERS_A_FACTOR = 4
+"""People for each factor, at least."""
+ROWS_A_USER = 64
+"""Of one user in one step, at most."""
+UNIT_ROWS = 256
+"""Judgements that units are measured on."""
+FIXED = ".down"
+"""Tensors that are everybody's alike: mean only (LoRA-FA, Zhang et al. 2023, keeps them as drawn)."""
+BIAS = "head.bias"
+
+
+class PriorSettings(BaseModel):
+    """How the prior is learned.
+
+    Args:
+        rank: factors that users differ in, at most; fewer where there are few users. 0: mean and biases alone.
+        strength: standard deviation, in logits, of what is a user's own beyond bias and factors; `auto`: chosen on the
+            validation rows of all users together.
+        users: people the prior is learned from, at most, drawn seeded; more only cost time.
+        steps: of the learning.
+        penalty: of the squared norms of mean and basis: the inverse variance of the Gaussian that holds them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=8, ge=0)
+    strength: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    users: int = Field(default=2_000, ge=1)
+    steps: int = Field(default=150, ge=1)
+    penalty: float = Field(default=10.0, gt=0)
+
+
+def estimate_prior(
+    shapes: Shapes,
+    train: Examples,
+    rank: int,
+    settings: PriorSettings,
+    *,
+    epochs: int,
+    seed: int,
+    device: str = "cpu",
+    rows_per_step: int = 16_384,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Prior:
+    """Learn mean, basis and the spread of biases.
+
+    Args:
+        shapes: of one user's tensors.
+        train: the rows of all users it is learned from.
+        rank: factors, at most.
+        settings: see there.
+        epochs: what the prior says of its estimates; see `Prior`.
+        seed: of draws and order.
+        device: where.
+        rows_per_step: judgements read in one step, at most about.
+        progress: called with (steps done, steps).
+
+    Returns:
+        The prior; the isotropic one where there are fewer than `LEAST_USERS` people with rows.
+    """
+    people = int((train.rows > 0).sum())
+    flat = isotropic(shapes, seed, epochs, people=people, rows=int(train.rows.sum()))
+    if people < LEAST_USERS:
+        return flat
+    units = unit_of(flat, train, seed, device)
+    rank = min(rank, people // USERS_A_FACTOR)
+    model = _Model(flat.to(device), units, rank, len(train.rows), seed)
+    optimizer = torch.optim.Adam(model.groups(0.2, 0.05), betas=(0.9, 0.99))
+    own = UserAdam(model.local, clip=math.inf, betas=(0.9, 0.99))
+    rng = np.random.default_rng([seed, 1])
+    noise = torch.Generator().manual_seed(seed)
+    for step in range(settings.steps):
+        decay = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        batch, users, weight = _draw(train.rows, rng, rows_per_step)
+        here = torch.from_numpy(users).to(device)
+        local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in model.local.items()}
+        tensors, divergence = model.draw(local, noise)
+        share = people / len(users)  # of all users in this step's
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+        per_row = torch.from_numpy(weight).float().to(device)
+        for loss, place, _ in train.losses(leaves, batch):
+            (loss * per_row[place]).sum().backward()
+        moved = [name for name, tensor in tensors.items() if leaves[name].grad is not None and tensor.requires_grad]
+        outputs = [tensors[name] for name in moved] + [divergence.sum()]
+        torch.autograd.backward(outputs, [leaves[name].grad for name in moved] + [torch.ones((), device=device)])
+        for parameter in model.shared:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
+        for parameter in model.held:
+            parameter.grad += settings.penalty * parameter.detach()  # type: ignore[operator]
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial"] * decay
+        optimizer.step()
+        optimizer.zero_grad()
+        rates = torch.full((len(users),), 0.05 * decay, device=device)
+        own.step(here, {n: t.grad if t.grad is not None else torch.zeros_like(t) for n, t in local.items()}, rates)
+        progress(step + 1, settings.steps)
+    return model.prior(flat)
+
+
+def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
+    """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
+
+    From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements: the
+    trace of its Fisher information, relative to that of the bias.
+    """
+    count = int(train.rows.sum())
+    rows = np.sort(np.random.default_rng([seed, 2]).permutation(count)[:UNIT_ROWS])
+    squares = dict.fromkeys(flat.mean, 0.0)
+    for piece in np.array_split(rows, -(-len(rows) // 32)):
+        alone = {n: t.requires_grad_() for n, t in flat.to(device).nobody(len(piece)).items()}  # every row its own user
+        for loss, _, _ in train.losses(alone, piece[:, None]):
+            loss.sum().backward()
+        for name, tensor in alone.items():
+            squares[name] += 0.0 if tensor.grad is None else float(tensor.grad.square().sum())
+    bias = squares[BIAS]
+    return {
+        name: math.sqrt(bias / each) if each > 0 else float(flat.mean[name].square().mean().sqrt())
+        for name, each in squares.items()
+    }  # `down` moves no logit before `up` does: its unit is the size of its numbers
+
+
+class _Model:
+    """What is learned: of all users mean, basis and spread in units; of each the means and deviations of q."""
+
+    def __init__(self, flat: Prior, units: dict[str, float], rank: int, users: int, seed: int) -> None:
+        device = next(iter(flat.mean.values())).device
+        generator = torch.Generator().manual_seed(seed + 1)
+        self.start, self.units, self.rank = flat.mean, units, rank
+        self.mean = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in flat.mean.items()}
+        self.basis: Tensors = {}
+        if rank:
+            for name, tensor in sorted(flat.mean.items()):
+                if name.endswith(FIXED):
+                    continue
+                size = 0.3 * step_scale(name, tuple(tensor.shape)) if name != BIAS else 0.01
+                drawn = size * torch.randn(rank, *tensor.shape, generator=generator)
+                self.basis[name] = drawn.to(device).requires_grad_()
+        self.spread = torch.full(flat.mean[BIAS].shape, -0.4, device=device).requires_grad_()  # log
+        labels = flat.mean[BIAS].shape
+        self.local: Tensors = {"bias": torch.zeros(users, *labels), "bias.log": torch.full((users, *labels), -0.7)}
+        if rank:
+            self.local |= {FACTORS: torch.zeros(users, rank), f"{FACTORS}.log": torch.zeros(users, rank)}
+        self.local = {name: tensor.to(device) for name, tensor in self.local.items()}
+
+    @property
+    def held(self) -> list[Tensor]:
+        """What the penalty is on."""
+        return [*self.mean.values(), *self.basis.values()]
+
+    @property
+    def shared(self) -> list[Tensor]:
+        """All that is learned of everybody."""
+        return [*self.held, self.spread]
+
+    def groups(self, rate: float, bias_rate: float) -> list[dict[str, object]]:
+        """Parameters with their rates, for the optimizer."""
+        made: list[dict[str, object]] = [{"params": [self.spread], "lr": bias_rate, "initial": bias_rate}]
+        for tensors in (self.mean, self.basis):
+            for name, tensor in tensors.items():
+                shape = tuple(self.start[name].shape)
+                own = bias_rate if name == BIAS else rate * step_scale(name, shape)
+                made.append({"params": [tensor], "lr": own, "initial": own})
+        return made
+
+    def draw(self, local: Tensors, noise: torch.Generator) -> tuple[Tensors, Tensor]:
+        """Tensors of some users, drawn from their q: name -> [users, *shape]; and each one's divergence [users]."""
+        device = self.spread.device
+
+        def drawn(name: str) -> Tensor:
+            middle, width = local[name], local[f"{name}.log"].exp()
+            return middle + width * torch.randn(middle.shape, generator=noise).to(device)
+
+        bias = drawn("bias")
+        middle, log = local["bias"], local["bias.log"]
+        ratio = (middle.square() + (2 * log).exp()) / (2 * self.spread).exp()
+        divergence = (0.5 * (ratio - 1) - log + self.spread).flatten(1).sum(dim=1)
+        factors = None
+        if self.rank:
+            factors = drawn(FACTORS)
+            middle, log = local[FACTORS], local[f"{FACTORS}.log"]
+            divergence = divergence + (0.5 * (middle.square() + (2 * log).exp() - 1) - log).sum(dim=1)
+        tensors: Tensors = {}
+        for name, mean in self.mean.items():
+            change = mean.expand(len(bias), *mean.shape)
+            if factors is not None and name in self.basis:
+                change = change + torch.tensordot(factors, self.basis[name], 1)
+            if name == BIAS:
+                change = change + bias
+            tensors[name] = self.start[name] + self.units[name] * change
+        return tensors, divergence
+
+    def prior(self, flat: Prior) -> Prior:
+        """What was learned, in the tensors' own numbers."""
+        mean = {n: (self.start[n] + self.units[n] * t).detach().cpu().clone() for n, t in self.mean.items()}
+        basis = {name: (self.units[name] * tensor).detach().cpu().clone() for name, tensor in self.basis.items()}
+        spread = {BIAS: self.spread.detach().exp().cpu().clone()}
+        return Prior(mean, basis, spread, flat.epochs, flat.facts)
+
+
+def _draw(
+    rows: NDArray[np.int64], rng: np.random.Generator, budget: int
+) -> tuple[Batch, NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of a step [users, rows], whose they are, and of how many rows of its user each stands."""
+    first = np.cumsum(rows) - rows
+    taken = np.minimum(rows, min(ROWS_A_USER, budget))
+    order = rng.permutation(np.flatnonzero(rows > 0))
+    chosen = order[: max(1, int(np.searchsorted(np.cumsum(taken[order]), budget, side="right")))]
+    users = np.sort(chosen)
+    batch = np.full((len(users), int(taken[users].max())), -1, dtype=np.int64)
+    for place, user in enumerate(users):
+        count = int(taken[user])
+        mine = np.arange(count) if count == rows[user] else rng.choice(rows[user], count, replace=False)
+        batch[place, :count] = first[user] + mine
+    return batch, users, rows[users] / taken[users]
+
+
+def with_spread(prior: Prior, units: dict[str, float], strength: float) -> dict[str, Tensor]:
+    """Spread of everything that is a user's own, for a strength in logits: that of biases, and equal numbers besides."""
+    own = {
+        name: torch.tensor(strength * units[name])
+        for name in prior.mean
+        if strength > 0 and name != BIAS and not name.endswith(FIXED)
+    }
+    return {BIAS: prior.spread[BIAS], **own}
