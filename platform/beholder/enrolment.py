@@ -7,7 +7,9 @@ takes it into a version.
 
 from __future__ import annotations
 
+import copy
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,10 @@ from safetensors.torch import load, save
 
 from beholder.annotations import Annotations, text_key
 from beholder.bank.layers import Tensors
-from beholder.bank.shards import Bank
 from beholder.errors import MethodError
-from beholder.evaluation.metrics import decide
 from beholder.feedback import Enrolment
-from beholder.methods import Context
+from beholder.methods import Context, Fitted
+from beholder.methods.classify import FittedClassifier
 from beholder.methods.personal import FittedBank
 from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
@@ -29,17 +30,17 @@ from beholder.registry.routes import Population, reroute, row_losses
 
 LEAST = 5
 """Judgements without which nobody is trained."""
-KEPT_ASIDE = 4
-"""Of so many judgements one chooses epochs and route."""
+FOLDS = 4
+"""Parts of a user's judgements, each scored by an estimate from the others: what the route is chosen by."""
 
 
 def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -> Enrolment:
-    """Train one user on a bundle's global model, and choose what serves them.
+    """Estimate one user given a bundle's prior, and choose what serves them.
 
-    A quarter of their judgements, by hash of the text, is kept aside: it stops training and chooses the route. They get
-    their own model where it is expected to lose less than the global one: the mean difference of log-loss, shrunk
-    toward the population's (`routes`). What they said in the run that made the bundle is learned from again, where that
-    run is kept here.
+    All their judgements are learned from. How much less they lose by it than by the global model is measured on the
+    same judgements by cross-fitting: each is scored by an estimate from the other folds, which are trained as more
+    users. The mean difference of log-loss is shrunk toward the population's (`routes`). What they gave in the run that made the
+    bundle is learned from again, where that run is kept here.
 
     Args:
         bundle: opened; its personal method trains adapters.
@@ -53,35 +54,39 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
     (user,) = rows.users
     fitted = bundle.personal
     if not isinstance(fitted, FittedBank):
-        raise MethodError("this version gives nobody a model of their own: on validation, none was better.")
+        raise MethodError("this version has no personal models: on validation, no personal method was better.")
     if len(rows) < LEAST:
         raise MethodError(f"{len(rows)} judgements are too few to learn from. Give at least {LEAST}.")
-    order = np.argsort([text_key(text) for text in rows.texts])
-    aside = np.zeros(len(rows), dtype=bool)
-    aside[order[KEPT_ASIDE - 1 :: KEPT_ASIDE]] = True
-    train, valid = rows.select(np.flatnonzero(~aside)), rows.select(np.flatnonzero(aside))
     old = earlier(bundle.manifest, rows)
     if old is not None:
-        train, valid = joined(train, old["train"]), joined(valid, old["valid"])
+        for part in ("train", "valid"):
+            rows = joined(rows, old[part])
     elif fitted.knows(user):
         raise MethodError("they have a model of their own, and what it learned from is not here: beholder refresh")
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[np.argsort([text_key(text) for text in rows.texts], kind="stable")] = np.arange(len(rows)) % FOLDS
+    copies = [user, *(f"{user} without fold {number}" for number in range(FOLDS))]
+    places = [np.arange(len(rows)), *(np.flatnonzero(fold != number) for number in range(FOLDS))]
+    repeated = rows.select(np.concatenate(places)).replace_users(
+        [name for name, some in zip(copies, places, strict=True) for _ in some]
+    )
     with tempfile.TemporaryDirectory(prefix="beholder-", dir=scratch) as folder:
         context = Context(bundle.base, bundle.manifest["seed"], fitted.device, run_folder=Path(folder))
-        fitting = fitted.config.begin_on(fitted.shared, train, valid, context)
-        fitting.train(0)
-        bank = fitting.finish()
+        as_them = _reading_as(fitted, user, copies)
+        fitting = as_them.config.begin_on(as_them.shared, repeated, repeated.select([]), context, fitted.prior)
+        for number in range(len(fitting.blocks)):
+            fitting.train(number)
+        bank = fitting.finish()[0]
         tensors = bank.take([user])
-        shared = bundle.shared.score(list(valid.texts), list(valid.user_ids))
-        own = _scores(fitted, bank, valid)
-    losses = [row_losses(scores, valid.labels, valid.task.kind) for scores in (shared, own)]
+        held = as_them.with_bank(bank).score(list(rows.texts), [copies[1 + number] for number in fold])
+    shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
+    losses = [row_losses(scores, rows.labels, rows.task.kind) for scores in (shared, held)]
     population = Population(**bundle.manifest["routes"]["population"])
-    (facts,) = reroute({user: len(train)}, valid.user_ids.tolist(), losses[0], losses[1], population).to_pylist()
+    (facts,) = reroute({user: len(rows)}, rows.user_ids.tolist(), losses[0], losses[1], population).to_pylist()
     del facts["user_id"]
-    if user not in bank:  # no epoch was better than the model for all
-        facts["route"] = "global"
     facts["right"] = {
-        name: _right(scores, method.thresholds, valid)
-        for name, scores, method in (("global", shared, bundle.shared), ("personal", own, fitted))
+        name: _right(scores, bundle, method, rows)
+        for name, scores, method in (("global", shared, bundle.shared), ("personal", held, fitted))
     }
     return Enrolment(b"" if facts["route"] == "global" else save(tensors), facts)
 
@@ -91,13 +96,20 @@ def tensors_of(enrolment: Enrolment) -> Tensors:
     return load(enrolment.tensors) if enrolment.tensors else {}
 
 
-def _scores(fitted: FittedBank, bank: Bank, rows: Annotations) -> NDArray[np.float32]:
-    """What a bank on the same model says."""
-    return fitted.with_bank(bank).score(list(rows.texts), list(rows.user_ids))
+def _reading_as(fitted: FittedBank, user: str, copies: Sequence[str]) -> FittedBank:
+    """The method, whose shared model reads copies of a user as that user, where it is told who reads (`cls-p`)."""
+    shared = fitted.shared
+    if not shared.knows(user):
+        return fitted
+    if not isinstance(shared, FittedClassifier):
+        raise MethodError("the shared model is told who reads, and knows this user already. Use beholder refresh.")
+    twin = copy.copy(shared)
+    twin.users = {**shared.users, **dict.fromkeys(copies, shared.users[user])}
+    return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior)
 
 
-def _right(scores: NDArray[np.float32], thresholds: NDArray[np.float32], rows: Annotations) -> float:
+def _right(scores: NDArray[np.float32], bundle: Bundle, method: Fitted, rows: Annotations) -> float:
     """The share of labels asked that are decided as the user did."""
     asked = ~np.isnan(rows.labels)
-    decided: NDArray[Any] = decide(scores, thresholds, rows.task.kind)
+    decided: NDArray[Any] = bundle.decide(scores, method)
     return float((decided == (rows.labels > 0.5))[asked].mean())

@@ -190,7 +190,7 @@ def run(
         facts = _facts(experiment, prepared, folder)
         found = _evaluate(experiment, folder, routing, facts)
     with clock.phase("bundle"):
-        bundle = make_bundle(experiment, facts, prepared.part("valid"), folder, routing, found) if routing else None
+        bundle = make_bundle(experiment, facts, prepared.part("test"), folder, routing, found) if routing else None
     with clock.phase("tracking"):
         run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
         registered = None

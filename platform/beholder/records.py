@@ -34,7 +34,7 @@ from beholder.tracking import ChildRun, log_run, register_prompt, tracking_uri
 def make_bundle(
     experiment: Experiment,
     facts: dict[str, Any],
-    valid: Annotations,
+    test: Annotations,
     folder: Path,
     routing: Routing,
     found: dict[str, Any],
@@ -49,18 +49,17 @@ def make_bundle(
         "run": folder.name,
         "split": experiment.split.model_dump(mode="json"),
         "routes": routing.to_json(),
+        "thresholds": routing.thresholds,
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
     }
     fitted = {arm.name: folder / "methods" / arm.name for arm in experiment.arms}
     bundle = open_bundle(
         write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users)
     )
-    sample = _sample(experiment, valid, 200)
-    rows = valid.select(sample)
+    sample = _sample(experiment, test, 200)  # rows of which the very model that is served has saved scores
+    rows = test.select(sample)
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
-    saved = {
-        name: read_scores(folder / "scores" / f"{name}.parquet").arm.valid_scores for name in set(predicted.routes)
-    }
+    saved = {name: read_scores(folder / "scores" / f"{name}.parquet").arm.test_scores for name in set(predicted.routes)}
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
     if difference > _tolerance(experiment):

@@ -75,13 +75,14 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
             reporter.step("refresh", done, total, note, unit)
 
         context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=Path(scratch))
-        fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context)
+        fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context, old.prior)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
         before = _scores(old, parts["valid"])
-        rewritten = update(folder / "personal" / "bank", fitting.finish())
+        trained, measured_on = fitting.finish()
+        rewritten = update(folder / "personal" / "bank", trained)
         new = load_fitted(folder / "personal", base)
-        after = _scores(new, parts["valid"])
+        after = _scores(old.with_bank(measured_on), parts["valid"])  # before these rows were learned from
         shared = _scores(load_fitted(folder / "global", base), parts["valid"])
         _write_routes(folder / USERS_FILE, manifest, parts, shared, after)
         measured = {"old": _macro_f1(before, old, parts["valid"]), "new": _macro_f1(after, new, parts["valid"])}

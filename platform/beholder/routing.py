@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from beholder.evaluation.metrics import Kind, decide, macro_f1
+from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 from beholder.experiment import ROUTED, Arm
@@ -47,6 +47,11 @@ class Routing:
             return {}
         routes = self.users["route"].to_pylist()
         return {"on_personal": routes.count("personal"), "on_global": routes.count("global")}
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """By which everybody is decided, whatever their route; None where the global arm's own are used."""
+        return None if self.routed is None else [float(value) for value in self.routed.thresholds]
 
     def to_json(self) -> dict[str, Any]:
         """What a manifest says of it."""
@@ -89,37 +94,19 @@ def _valid(arm: ArmScores, file: ScoresFile) -> float:
 
 
 def _routed(shared: ScoresFile, own: ScoresFile, users: pa.Table) -> ArmScores:
+    """Each row by its user's route, with one threshold a label for both: equal scores decide equally."""
     chosen = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
 
     def pick(ids: NDArray[np.object_], scores: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
         mine = np.asarray([user in chosen for user in ids], dtype=bool)[:, None]
-        return np.where(
-            mine,
-            centred(others, own.arm.thresholds, own.kind),
-            centred(scores, shared.arm.thresholds, shared.kind),
-        )
+        return np.where(mine, others, scores)
 
+    valid = pick(shared.valid.user_ids, shared.arm.valid_scores, own.arm.valid_scores)
     return ArmScores(
         name=ROUTED,
         method=ROUTED,
-        thresholds=np.full_like(shared.arm.thresholds, 0.5),
-        valid_scores=pick(shared.valid.user_ids, shared.arm.valid_scores, own.arm.valid_scores),
+        thresholds=fit_thresholds(valid, shared.valid.labels, shared.kind),
+        valid_scores=valid,
         test_scores=pick(shared.test.user_ids, shared.arm.test_scores, own.arm.test_scores),
         seconds=0.0,
     )
-
-
-def centred(scores: NDArray[np.float32], thresholds: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
-    """Scores stretched so that 0.5 decides as the thresholds did: arms with other thresholds can stand side by side.
-
-    Two straight lines for each label, from 0 over its threshold to 1; as they were where highest scores decide.
-    """
-    if kind == "multiclass":
-        return scores
-    cut = thresholds.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        above = np.nan_to_num(0.5 + 0.5 * (scores - cut) / (1 - cut), nan=0.5, posinf=1.0, neginf=0.5)
-        below = np.nan_to_num(0.5 * scores / cut, nan=0.0)
-    under = np.nextafter(np.float32(0.5), np.float32(0))
-    stretched = np.where(scores >= thresholds, np.clip(above, 0.5, 1), np.minimum(below, under))
-    return stretched.astype(np.float32)

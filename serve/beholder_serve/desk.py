@@ -115,8 +115,8 @@ def _opened(store: str, bundle: str, seal: str) -> Any:
 def _in_words(facts: Mapping[str, Any], helped: bool) -> str:
     right = facts["right"]
     told = (
-        f"On {facts['valid_rows']} judgements kept aside it is right about {100 * right['personal']:.0f} % of labels, "
-        f"the model for everybody about {100 * right['global']:.0f} %."
+        f"Each of your {facts['valid_rows']} judgements was held against a model learned from your others: it is right "
+        f"about {100 * right['personal']:.0f} % of labels, the model for everybody about {100 * right['global']:.0f} %."
     )
     if helped:
         return f"A model of your own serves you from now on. {told}"

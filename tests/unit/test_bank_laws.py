@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from beholder.bank.choose import Population, learn_prior
+from beholder.bank.estimate import PriorSettings, estimate_prior, unit_of, with_spread
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.judgements import Judgements
 from beholder.bank.layers import start
@@ -18,6 +21,7 @@ from beholder.bank.model import BankModel, BankShape
 from beholder.bank.optimizer import UserAdam
 from beholder.bank.outputs import run_once
 from beholder.bank.peft_format import export_user, read_user
+from beholder.bank.prior import Prior, isotropic, load_prior, save_prior
 from beholder.bases import load_base
 from beholder.bases.classifier import Classifier
 from beholder.bases.tiny import ARCHITECTURES
@@ -88,10 +92,18 @@ class World:
             self.model, self.outputs, len(users), np.asarray(user), np.asarray(text), targets, weights, row_losses
         )
 
-    def fit(self, users: list[str], **more):
-        training = BankTraining(**{"epochs": 3, "batch_size": 4, "learning_rate": 5e-3, "patience": 2, **more})
+    @cached_property
+    def prior(self) -> Prior:
+        """Learned from people who are in no test."""
+        people = [f"p{number}" for number in range(12)]
+        train = self.judgements(people)
+        learned = estimate_prior(self.model.shapes, train, 2, PriorSettings(steps=20), epochs=3, seed=1)
+        return replace(learned, spread=with_spread(learned, unit_of(learned, train, 1, "cpu"), 0.5))
+
+    def fit(self, users: list[str], prior: Prior | None = None, **more):
+        training = BankTraining(**{"epochs": 3, "batch_size": 4, **more})
         held_out = self.judgements(users, held_out=True)
-        return fit_bank(self.model.shapes, users, self.judgements(users), held_out, training, seed=1)
+        return fit_bank(prior or self.prior, users, self.judgements(users), training, seed=1, held_out=held_out)
 
     def logits(self, tensors, place: int):
         rows = np.arange(len(TEXTS))
@@ -122,7 +134,7 @@ def of(fit, users, name):
 def test_a_user_is_trained_alike_alone_and_in_any_company_and_order(architecture, shape):
     here = world(architecture, shape)
     alone = of(here.fit(["me"]), ["me"], "me")
-    assert any(float(tensor.abs().max()) > 1e-3 for name, tensor in alone.items() if not name.endswith(".down"))
+    assert any(float((tensor - here.prior.mean[name]).abs().max()) > 1e-3 for name, tensor in alone.items())
 
     @FEW
     @given(st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=6), st.integers(0, 6))
@@ -279,34 +291,124 @@ def test_everybody_at_once_is_everybody_one_by_one(head):
             torch.testing.assert_close(together[:, user], one, atol=1e-5, rtol=0)
 
 
-def test_the_pull_shrinks_small_users_and_bad_news_on_validation_leaves_the_shared_model():
-    here = world("bert", "full")
-    free, pulled = here.fit(["a", "b"], pull=0.0), here.fit(["a", "b"], pull=1000.0)
-    size = [sum(float(t.square().sum()) for n, t in fit.tensors.items()) for fit in (free, pulled)]
-    assert size[1] < size[0]
-    train, valid = here.judgements(["a"]), here.judgements(["a"])
-    opposed = Judgements(**{**vars(valid), "targets": 1 - valid.targets})
-    training = BankTraining(epochs=4, learning_rate=1e-2)
-    fit = fit_bank(here.model.shapes, ["a"], train, opposed, training, seed=0)
-    assert fit.epoch[0] == 0 and all(not tensor.any() for tensor in fit.tensors.values())
-    agreed = fit_bank(here.model.shapes, ["a"], train, valid, training, seed=0)
-    assert agreed.epoch[0] > 0 and agreed.loss[0] < agreed.shared_loss[0]
-
-
-def test_a_user_without_validation_rows_keeps_the_last_epoch_and_one_without_any_keeps_nothing():
-    here = world("bert", "full")
+@pytest.mark.parametrize(("architecture", "shape"), CASES)
+def test_whoever_has_no_rows_is_the_priors_mean_bit_for_bit(architecture, shape):
+    here = world(architecture, shape)
+    assert any(tensor.any() for name, tensor in here.prior.mean.items() if not name.endswith(".down"))
     train = here.judgements(["a", "b", "c"])
     without = train.user != 1
     fewer = Judgements(
         **{**vars(train), **{n: getattr(train, n)[without] for n in ("user", "input", "targets", "weights")}}
     )
-    nobody = Judgements(
-        **{**vars(train), **{n: getattr(train, n)[:0] for n in ("user", "input", "targets", "weights")}}
-    )
-    training = BankTraining(epochs=3)
-    fit = fit_bank(here.model.shapes, ["a", "b", "c"], fewer, nobody, training, seed=0)
-    assert fit.epoch.tolist() == [3, 0, 3] and np.isnan(fit.loss).all()
-    assert not any(tensor[1].any() for tensor in fit.tensors.values())
+    fit = fit_bank(here.prior, ["a", "b", "c"], fewer, BankTraining(epochs=3), seed=0)
+    for name, tensor in fit.tensors.items():
+        assert torch.equal(tensor[1], here.prior.mean[name])
+    assert any(not torch.equal(tensor[0], here.prior.mean[name]) for name, tensor in fit.tensors.items())
+
+
+def test_few_rows_stay_near_the_prior_and_many_leave_it():
+    here = world("bert", "full")
+    train = here.judgements(["a"])
+    many = 40
+
+    def repeated(times):
+        return Judgements(
+            here.model,
+            here.outputs,
+            1,
+            np.zeros(times * len(train.user), dtype=np.int64),
+            np.tile(train.input, times),
+            np.tile(train.targets, (times, 1)),
+            np.tile(train.weights, (times, 1)),
+            row_losses,
+        )
+
+    prior = replace(isotropic(here.model.shapes, 0, 30), spread={"head.bias": torch.ones(LABELS)})
+    sizes = [
+        float(fit_bank(prior, ["a"], repeated(times), BankTraining(), seed=0).tensors["head.bias"].norm())
+        for times in (1, many)
+    ]
+    assert 0.05 < sizes[0] < sizes[1]
+    narrow = replace(prior, spread={"head.bias": torch.full((LABELS,), 0.01)})
+    assert float(fit_bank(narrow, ["a"], repeated(1), BankTraining(), seed=0).tensors["head.bias"].norm()) < 0.02
+
+
+def test_the_estimate_is_the_maximum_of_the_posterior():
+    here = world("bert", "bias")
+    train = here.judgements(["a", "b", "c", "d"])
+    prior = replace(isotropic(here.model.shapes, 0, 300), spread={"head.bias": torch.full((LABELS,), 0.7)})
+    fit = fit_bank(prior, ["a", "b", "c", "d"], train, BankTraining(epochs=300, batch_size=64), seed=0)
+    logits = here.network.head(torch.from_numpy(here.outputs.values)).detach()
+    for user in range(4):
+        mine = train.user == user
+        said, given = logits[torch.from_numpy(train.input[mine])], torch.from_numpy(train.targets[mine])
+        asked = torch.from_numpy(train.weights[mine])
+        bias = torch.zeros(LABELS, requires_grad=True)
+        newton = torch.optim.LBFGS([bias], max_iter=100, line_search_fn="strong_wolfe")
+
+        def posterior(bias=bias, said=said, given=given, asked=asked, newton=newton):
+            newton.zero_grad()
+            value = row_losses(said + bias, given, asked).sum() + (bias / 0.7).square().sum() / 2
+            value.backward()
+            return value
+
+        newton.step(posterior)
+        torch.testing.assert_close(fit.tensors["head.bias"][user], bias.detach(), atol=5e-3, rtol=0)
+
+
+def test_held_out_rows_have_no_say_and_their_losses_are_those_of_the_estimate():
+    here = world("bert", "full")
+    users = ["a", "b"]
+    alone = fit_bank(here.prior, users, here.judgements(users), BankTraining(epochs=3), seed=1)
+    held = here.judgements(users, held_out=True)
+    measured = fit_bank(here.prior, users, here.judgements(users), BankTraining(epochs=3), seed=1, held_out=held)
+    for name, tensor in alone.tensors.items():
+        assert torch.equal(tensor, measured.tensors[name])
+    assert measured.losses is not None and measured.losses.shape == (here.prior.epochs, 2)
+    for user in range(2):
+        mine = held.user == user
+        logits = here.logits(measured.tensors, user)[torch.from_numpy(held.input[mine])]
+        expected = row_losses(logits, torch.from_numpy(held.targets[mine]), torch.from_numpy(held.weights[mine]))
+        assert measured.losses[-1, user] == pytest.approx(float(expected.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "shape"), CASES)
+def test_a_prior_is_learned_alike_whatever_the_order_and_survives_its_files(architecture, shape, tmp_path):
+    here = world(architecture, shape)
+    people = [f"p{number}" for number in range(8)]
+
+    def examples(some):
+        names = [people[each] for each in some]
+        return here.judgements(names), here.judgements(names, held_out=True)
+
+    everybody = Population(people, examples)
+    learned = [
+        learn_prior(
+            here.model.shapes,
+            everybody,
+            everybody,
+            PriorSettings(rank=2, steps=10),
+            BankTraining(epochs=3),
+            seed=4,
+            quick=True,
+        )
+        for _ in range(2)
+    ]
+    assert learned[0].checksum == learned[1].checksum
+    facts = learned[0].facts
+    assert facts["people"] == 8 and facts["chosen_on"] == int(examples(range(8))[1].rows.sum())
+    best = min(facts["tried"], key=lambda each: each["log_loss"])
+    assert (facts["kind"], facts["strength"], learned[0].epochs) == (best["kind"], best["strength"], best["epochs"])
+    save_prior(learned[0], tmp_path)
+    assert load_prior(tmp_path, here.model.shapes).checksum == learned[0].checksum
+    content = (tmp_path / "prior.json").read_text()
+    assert not any(f'"{name}"' in content for name in people)
+    with pytest.raises(BankError, match="other tensors"):
+        load_prior(tmp_path, {"head.bias": (LABELS + 1,)})
+    file = tmp_path / "prior.safetensors"
+    file.write_bytes(file.read_bytes()[:-3] + b"xyz")
+    with pytest.raises(BankError, match="checksum differs"):
+        load_prior(tmp_path, here.model.shapes)
 
 
 def test_what_cannot_be_split_or_adapted_is_refused_with_what_there_is():

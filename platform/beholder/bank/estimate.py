@@ -1,17 +1,17 @@
 """Learning the prior from all training users together: variational empirical Bayes.
 
-Mean, basis and the spread of biases maximise a lower bound on the marginal likelihood of everybody's judgements (type II
-maximum likelihood),
+Mean, basis and the spread of biases maximise a lower bound on the marginal likelihood of everybody's judgements (type
+II maximum likelihood),
 
     sum over users of  E_q[log p(y_u | theta_u)] - KL(q(z_u, b_u) || N(0, I) N(0, spread^2))
 
-with a Gaussian q of each user's own (variational Bayes for mixed models: Ormerod & Wand 2012), and the expectation by one
-reparameterised draw a step (Kingma & Welling 2014). So the sizes of `basis` and `spread` are learned: directions in which
-users do not differ beyond chance shrink to nothing, and a prior that is too wide costs likelihood. A wide Gaussian keeps
-mean and basis from fitting the chance of few users.
+with a Gaussian q of each user's own (variational Bayes for mixed models: Ormerod & Wand 2012), and the expectation by
+one reparameterised draw a step (Kingma & Welling 2014). So the sizes of `basis` and `spread` are learned: directions in
+which users do not differ beyond chance shrink to nothing, and a prior that is too wide costs likelihood. A wide
+Gaussian keeps mean and basis from fitting the chance of few users.
 
-Numbers of all tensors are taken in one unit: a change of norm 1 changes logits as much as a bias of 1, as measured by the
-gradients of single judgements at the shared model.
+Numbers of all tensors are taken in one unit: a change of norm 1 changes logits as much as a bias of 1, as measured by
+the gradients of single judgements at the shared model.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ def estimate_prior(
 def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
     """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
 
-    From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements: the
+    From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and
+    over the tensors of a group (all `up`, say: one that moves next to nothing must not get a unit without bounds): the
     trace of its Fisher information, relative to that of the bias.
     """
     count = int(train.rows.sum())
@@ -147,10 +148,16 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
             loss.sum().backward()
         for name, tensor in alone.items():
             squares[name] += 0.0 if tensor.grad is None else float(tensor.grad.square().sum())
-    bias = squares[BIAS]
+    group = {name: name.rpartition(".")[2] for name in squares}
+    means = {
+        each: float(np.mean([square for name, square in squares.items() if group[name] == each]))
+        for each in group.values()
+    }
     return {
-        name: math.sqrt(bias / each) if each > 0 else float(flat.mean[name].square().mean().sqrt())
-        for name, each in squares.items()
+        name: math.sqrt(squares[BIAS] / means[group[name]])
+        if means[group[name]] > 0 and not name.endswith(FIXED)
+        else float(flat.mean[name].square().mean().sqrt())
+        for name in squares
     }  # `down` moves no logit before `up` does: its unit is the size of its numbers
 
 
@@ -250,7 +257,7 @@ def _draw(
 
 
 def with_spread(prior: Prior, units: dict[str, float], strength: float) -> dict[str, Tensor]:
-    """Spread of everything that is a user's own, for a strength in logits: that of biases, and equal numbers besides."""
+    """Spread of all that is a user's own, for a strength in logits: that of biases, and equal numbers besides."""
     own = {
         name: torch.tensor(strength * units[name])
         for name in prior.mean

@@ -1,9 +1,9 @@
 """Training a bank: many users' tensors in one pass over shared trunk outputs, each user as if alone.
 
-Given the prior, a user's tensors are the maximum a posteriori estimate from that user's rows: they depend on these rows,
-the prior, the settings and the seed, and on nobody else. The loss is a mean per user, batches are drawn per user, and so
-are step counts, moments, clipping and decay of the rate. Nothing is chosen on one user's few rows: strength and epochs
-come with the prior (`choose`).
+Given the prior, a user's tensors are the maximum a posteriori estimate from that user's rows: they depend on these
+rows, the prior, the settings and the seed, and on nobody else. The loss is a mean per user, batches are drawn per user,
+and so are step counts, moments, clipping and decay of the rate. Nothing is chosen on one user's few rows: strength and
+epochs come with the prior (`choose`).
 """
 
 from __future__ import annotations

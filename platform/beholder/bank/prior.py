@@ -117,7 +117,7 @@ def isotropic(shapes: Shapes, seed: int, epochs: int, **facts: Any) -> Prior:
 
 
 def isotropic_as_before(shapes: Shapes, settings: Mapping[str, Any]) -> Prior:
-    """The prior of a bank written before priors were learned: a Gaussian of precision `pull` around the shared model."""
+    """The prior of a bank written before priors were learned: of precision `pull` around the shared model."""
     flat = isotropic(shapes, 0, int(settings.get("epochs", 30)), kind="isotropic")
     width = torch.tensor(max(float(settings.get("pull", 10.0)), 1e-6) ** -0.5)
     return replace(flat, spread={name: width for name in shapes if not name.endswith(".down")})

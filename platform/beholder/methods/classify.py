@@ -27,7 +27,8 @@ from beholder.files import whole
 from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
-from beholder.methods.training import Schedule, Users, fine_tune
+from beholder.methods.training import Schedule, Users, fine_tune, nothing_between
+from beholder.methods.user_effects import UserEffects
 from beholder.prompts.wording import with_user
 
 UserToken = Literal["text", "added"]
@@ -39,7 +40,8 @@ class ClassifyConfig(MethodConfig):
     """One model for all: the text alone, rows grouped by text.
 
     `batch_size` counts distinct texts, each with all its judgements. `lora: null` trains every weight (a plain
-    fine-tune). `tasks`: of a source with several, learn from the rows of these only.
+    fine-tune). `tasks`: of a source with several, learn from the rows of these only. `user_effects`: keep each user's
+    tendencies out of the model while it is trained (`user_effects`); it is told of no user either way.
     """
 
     method: Literal["cls"] = "cls"
@@ -49,6 +51,7 @@ class ClassifyConfig(MethodConfig):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     max_tokens: int = Field(default=128, ge=4)
+    user_effects: bool = False
     lora: LoraSettings | None = LoraSettings()
 
     trains: ClassVar[bool] = True
@@ -83,6 +86,7 @@ class ClassifyConfig(MethodConfig):
             return value if math.isfinite(value) else 0.0
 
         targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
+        effects = UserEffects(train, grouped.member, context.device) if self.user_effects else None
         of_users = Inputs(inputs, slots if user_token == "added" else None, context.device)
 
         def losses(batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
@@ -91,9 +95,12 @@ class ClassifyConfig(MethodConfig):
                 rows = mine[piece]
                 index = torch.from_numpy(rows)
                 logits = network(*of_users.batch(rows))
-                asked = weights[index].to(context.device)
-                value = loss(logits, targets[index].to(context.device), asked, train.task.kind) / terms
-                yield value, int(inputs.lengths[rows].sum())
+                if effects is not None:
+                    value = effects.loss(logits, rows)
+                else:
+                    asked = weights[index].to(context.device)
+                    value = loss(logits, targets[index].to(context.device), asked, train.task.kind)
+                yield value / terms, int(inputs.lengths[rows].sum())
 
         fitted.training = fine_tune(
             network,
@@ -107,6 +114,7 @@ class ClassifyConfig(MethodConfig):
             after_epoch=context.after_epoch,
             team=context.team,
             users=None if network.users is None else Users(network.users.weight, slots),
+            between=nothing_between if effects is None else lambda: effects.fit(context.team),
         )
         network.keep_mean()
         fitted.settle()

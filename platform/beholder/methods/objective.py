@@ -27,12 +27,14 @@ class Grouped:
         text: int64 [groups], which distinct text each group is of.
         targets: float32 [groups, labels], mean label of those asked (0 where nobody was).
         weights: float32 [groups, labels], how many were asked.
+        member: int64 [annotations], the group of each.
     """
 
     rows: NDArray[np.int64]
     text: NDArray[np.int64]
     targets: NDArray[np.float32]
     weights: NDArray[np.float32]
+    member: NDArray[np.int64]
 
 
 def group(annotations: Annotations, by_user: bool) -> Grouped:
@@ -49,7 +51,9 @@ def group(annotations: Annotations, by_user: bool) -> Grouped:
     np.add.at(weights, member, asked)
     np.add.at(sums, member, np.nan_to_num(annotations.labels))
     targets = sums / np.maximum(weights, 1)
-    return Grouped(rows.astype(np.int64), text[rows], targets.astype(np.float32), weights.astype(np.float32))
+    return Grouped(
+        rows.astype(np.int64), text[rows], targets.astype(np.float32), weights.astype(np.float32), member.reshape(-1)
+    )
 
 
 def row_losses(logits: Tensor, targets: Tensor, weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> Tensor:

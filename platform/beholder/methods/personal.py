@@ -53,7 +53,7 @@ ROWS = 1_024
 
 
 class PersonalConfig(MethodConfig):
-    """An adapter per user. `from` names the arm everybody starts from and is pulled toward: a `cls` or `cls-p`."""
+    """An adapter per user. `from` names the arm everybody starts from: a `cls` or `cls-p`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -74,8 +74,8 @@ class PersonalConfig(MethodConfig):
             fitting.train(number)
         bank, before = fitting.finish()
         fitted = self._fitted(fitting.ground, bank, fitting.prior)
-        fitted.before_refit = fitted.with_bank(before)
-        scores = fitted.before_refit.score(list(valid.texts), list(valid.user_ids))
+        fitted.before_refit = earlier = fitted.with_bank(before)
+        scores = earlier.score(list(valid.texts), list(valid.user_ids))
         fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
         elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
         each = sum(math.prod(shape) for shape in fitting.model.shapes.values())
@@ -132,7 +132,8 @@ class FittedBank:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
         self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
-        self.prior, self.before_refit = prior, None
+        self.prior = prior
+        self.before_refit: Self | None = None
         self.task: Task = shared.task
         self.device: str = shared.device
         self.thresholds: NDArray[np.float32] = shared.thresholds

@@ -152,10 +152,10 @@ _BANK: dict[str, Any] = {
     "bank.alpha": [4, 8, 16],
     "bank.targets": ["auto", "all-linear"],
     "bank.head": ["bias", "gate", "full"],
-    "bank.learning_rate": {"low": 5e-4, "high": 2e-2, "log": True},
-    "bank.pull": {"low": 1, "high": 300, "log": True},
+    "bank.prior.rank": [0, 4, 8, 16],
+    "bank.prior.penalty": {"low": 1, "high": 100, "log": True},
+    "bank.step_size": {"low": 0.03, "high": 0.3, "log": True},
     "bank.epochs": [10, 30],
-    "bank.caution": [0.0, 0.5, 1.0],
 }
 _NETWORK: dict[str, Any] = {
     "hidden": [50, 100, 200],
@@ -193,9 +193,9 @@ PRIORS: dict[str, list[Settings]] = {
     "cls+": [{"dropout": 0.2}],
     "cls-e": [{"user_decay": 10.0}, {"dropout": 0.2, "dim": 25}],
     "cls-u": [
-        {"bank.head": "full", "bank.learning_rate": 5e-3, "bank.pull": 100.0},
-        {"bank.head": "gate", "bank.learning_rate": 5e-3, "bank.pull": 10.0},
-        {"bank.head": "bias", "bank.learning_rate": 1e-2, "bank.pull": 1.0},
+        {"bank.head": "full", "bank.prior.rank": 4},
+        {"bank.head": "full", "bank.prior.rank": 16, "bank.prior.penalty": 30.0},
+        {"bank.head": "bias", "bank.prior.rank": 0},
     ],
     "lm": [
         {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4},
@@ -205,7 +205,7 @@ PRIORS: dict[str, list[Settings]] = {
         {"learning_rate": 3e-3, "batch_size": 8, "epochs": 4},
         {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"},
     ],
-    "lm-u": [{"bank.learning_rate": 5e-3, "bank.pull": 100.0}],
+    "lm-u": [{"bank.prior.rank": 4}],
     "query": [{"decode": "likelihood", "prompt.shots": 4, "prompt.choose": "similar"}],
     "query-p": [
         {"decode": "likelihood", "prompt.shots": 4, "prompt.choose": "similar"},

@@ -49,6 +49,13 @@ class Team:
         for parameter, gradient in zip(parameters, flat.split([each.numel() for each in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter)
 
+    def sum_up(self, tensor: Tensor) -> None:
+        """Put the sum of everybody's tensor into each one's."""
+        if self.size > 1:
+            whole = tensor.to("cuda") if dist.get_backend() == "nccl" else tensor
+            dist.all_reduce(whole)
+            tensor.copy_(whole)
+
     def total(self, value: float) -> float:
         """The sum of everybody's number."""
         if self.size == 1:

@@ -64,6 +64,10 @@ accumulation), and may be read by several workers (`team`).
 """
 
 
+def nothing_between() -> None:
+    """For those who do nothing between epochs."""
+
+
 def fine_tune(
     network: nn.Module,
     lengths: NDArray[np.int64],
@@ -77,6 +81,7 @@ def fine_tune(
     after_epoch: Callable[[int, float], None] = no_epochs,
     team: Team = ALONE,
     users: Users | None = None,
+    between: Callable[[], None] = nothing_between,
 ) -> Training:
     """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
 
@@ -91,6 +96,7 @@ def fine_tune(
         progress: told after each step.
         after_epoch, team: see `Context`.
         users: vectors of users among the parameters, which have an optimizer of their own.
+        between: called by every worker when an epoch is over, before its score.
 
     Raises:
         MethodError: the loss is no longer a number.
@@ -133,6 +139,7 @@ def fine_tune(
         total = team.total(total)
         if not math.isfinite(total):
             raise MethodError(f"the training loss is {total} in epoch {epoch}. Lower learning_rate.")
+        between()
         score = team.agreed(validate)
         history.append({"epoch": epoch, "loss": total / len(batches), "valid_macro_f1": score})
         progress(step, steps, f"epoch {epoch}/{schedule.epochs}, valid macro-F1 {100 * score:.1f}")

@@ -96,7 +96,7 @@ class Bundle:
         under = {
             name: entry["sha256"]
             for name, entry in self.manifest["files"].items()
-            if name.startswith(("global/", "personal/from/")) or name == "personal/personal.json"
+            if name.startswith(("global/", "personal/from/", "personal/prior.")) or name == "personal/personal.json"
         }
         return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
 
@@ -120,10 +120,19 @@ class Bundle:
             if not index or fitted is None:
                 continue
             scores[index] = fitted.score([texts[i] for i in index], [users[i] for i in index])
-            decisions[index] = decide(scores[index], fitted.thresholds, self.task.kind)
+            decisions[index] = self.decide(scores[index], fitted)
             for i in index:
                 routes[i] = self.manifest["methods"][part]["arm"]
         return Predictions(scores, decisions, routes)
+
+    def decide(self, scores: NDArray[np.float32], fitted: Fitted) -> NDArray[np.bool_]:
+        """Decisions from scores: bool [rows, labels], by one threshold a label, whichever method gave the scores.
+
+        Bundles written before that decide by the thresholds of the method (`fitted`).
+        """
+        common = self.manifest.get("thresholds")
+        thresholds = fitted.thresholds if common is None else np.asarray(common, dtype=np.float32)
+        return decide(scores, thresholds, self.task.kind)
 
     def export(self, user: str, folder: Path) -> None:
         """Write one user's model as an ordinary PEFT adapter.
