@@ -3,6 +3,10 @@
 Where the personal method is a bank of adapters on the global model, the trunk runs once per distinct text of a batch,
 whoever asks, and what it said of recent texts is kept. Users' rows come from memory-mapped shards, and recent ones are
 kept, too. A user whose row cannot be read is answered by the global model.
+
+Any other pair of methods (the adapters stand on another model than the global one, on one that is told who reads, or on
+a language model) is scored by the bundle, and users who were enrolled by the personal method with their own tensors in
+the place of its bank (`overlay`).
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from torch import Tensor
 from beholder.bank.layers import Tensors
 from beholder.errors import BeholderError
 from beholder.evaluation.metrics import decide
-from beholder.methods.personal import FittedPersonal
+from beholder.methods.personal import FittedBank, FittedPersonal
 from beholder.registry.bundle import Bundle, Predictions
+from beholder_serve.overlay import Overlay
 from beholder_serve.recent import Recent
 
 MEGABYTE = 2**20
@@ -84,9 +89,58 @@ class Scorer:
     def predict(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
         """What each row's user says of its text."""
         if self._bank is None:
-            found = self.bundle.predict(texts, users)
-            return Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
+            return self._overlaid(texts, users)
         return self._mixed(self._bank, texts, users)
+
+    def _overlaid(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+        """By the bundle, but those who were enrolled by what they were enrolled to."""
+        found = self._blank(len(texts))
+        personal = self.bundle.personal
+        own: dict[str, Tensors] = {}
+        if isinstance(personal, FittedBank):
+            own = {user: row for user in dict.fromkeys(users) if (row := self._enrolled_row(user)) is not None}
+        plain = [row for row, user in enumerate(users) if user not in own]
+        shared = [row for row, user in enumerate(users) if user in own and not own[user]]
+        alone = [row for row, user in enumerate(users) if own.get(user)]
+        for rows, answer in ((plain, self._by_bundle), (shared, self._by_global)):
+            if rows:
+                _fill(found, rows, answer([texts[row] for row in rows], [users[row] for row in rows]))
+        if alone and isinstance(personal, FittedBank):
+            theirs = personal.with_bank(Overlay(personal.model.shapes, {user: row for user, row in own.items() if row}))
+            scores = theirs.score([texts[row] for row in alone], [users[row] for row in alone])
+            decisions = decide(scores, personal.thresholds, self.bundle.task.kind)
+            routes = [self.arms["personal"]] * len(alone)
+            _fill(found, alone, Answers(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_)))
+        return found
+
+    def _by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+        """As the version has it; by the global model for users whose row cannot be read."""
+        try:
+            found = self.bundle.predict(texts, users)
+        except BeholderError:
+            names = list(dict.fromkeys(users))
+            if len(names) == 1 and names[0] not in self.bundle.on_personal:
+                raise
+            if len(names) == 1:
+                answers = self._by_global(texts, users)
+                return Answers(answers.scores, answers.decisions, answers.routes, np.ones(len(texts), dtype=np.bool_))
+            answers = self._blank(len(texts))
+            for name in names:
+                rows = [row for row, user in enumerate(users) if user == name]
+                _fill(answers, rows, self._by_bundle([texts[row] for row in rows], [name] * len(rows)))
+            return answers
+        return Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
+
+    def _blank(self, rows: int) -> Answers:
+        """To be filled."""
+        shape = rows, len(self.bundle.task.labels)
+        return Answers(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, np.zeros(rows, np.bool_))
+
+    def _by_global(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+        """By the global model, whoever asks."""
+        scores = self.bundle.shared.score(texts, users)
+        decisions = decide(scores, self.bundle.shared.thresholds, self.bundle.task.kind)
+        return Answers(scores, decisions, [self.arms["global"]] * len(texts), np.zeros(len(texts), dtype=np.bool_))
 
     def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
         names = list(dict.fromkeys(users))
@@ -125,6 +179,8 @@ class Scorer:
             own = self._enrolled_row(name)
             if own is not None:
                 rows[position] = own or None
+            elif name in self.bundle.on_personal and name not in bank.bank:
+                rows[position] = _nothing(bank)  # nothing of their own: the model that both stand on
             elif name in self.bundle.on_personal:
                 rows[position] = self._rows.get(name)
                 if rows[position] is None:
@@ -208,5 +264,10 @@ def _row_bytes(row: Tensors) -> int:
 
 def _stacked(rows: Sequence[Tensors | None], bank: FittedPersonal) -> Tensors:
     """Rows side by side: name -> [users, ...]; zeros, the global model, for those without."""
-    nothing = {name: torch.zeros(1, *shape, device=bank.device) for name, shape in bank.model.shapes.items()}
+    nothing = _nothing(bank)
     return {name: torch.cat([(row or nothing)[name] for row in rows]) for name in nothing}
+
+
+def _nothing(bank: FittedPersonal) -> Tensors:
+    """Tensors of somebody who does not differ from the shared model: name -> [1, ...]."""
+    return {name: torch.zeros(1, *shape, device=bank.device) for name, shape in bank.model.shapes.items()}

@@ -52,7 +52,7 @@ class Users:
         slots: int64 [rows], the user of each training row; -1 for none.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
     slots: NDArray[np.int64]
 
 
@@ -131,7 +131,7 @@ def fine_tune(
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             if users is not None and of_users is not None:
-                _step_users(users, of_users, batch, rates.get_last_lr()[0])
+                _step_users(users, of_users, batch, float(rates.get_last_lr()[0]))
             rates.step()
             step += 1
             progress(step, steps, f"epoch {epoch}/{schedule.epochs}")

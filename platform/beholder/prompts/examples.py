@@ -28,9 +28,9 @@ class Examples:
 
     def __init__(self, train: Annotations, choose: Choose, shots: int, own: bool, seed: int) -> None:
         self.train, self.choose, self.shots, self.own = train, choose, shots, own
-        whole = ~np.isnan(train.labels).any(axis=1)
+        whole = np.asarray(np.isfinite(train.labels).all(axis=1))
         if train.task.kind == "multiclass":
-            whole |= (train.labels >= 0.5).any(axis=1)
+            whole = whole | (train.labels >= 0.5).any(axis=1)
         self.left_out = int((~whole).sum())
         self._order = np.random.default_rng(seed).permutation(len(train))
         self._order = self._order[whole[self._order]]
