@@ -276,6 +276,39 @@ def split(annotations: Annotations, config: AnySplit) -> Split:
     return Split(parts, digest.hexdigest(), _leaked(annotations, parts), people)
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Who is held out by a split by people.
+
+    Attributes:
+        people: how many are held out.
+        tested: how many of them have test rows.
+        with_k: k -> how many of those tested have k judgements to adapt on, for each k of `split.adapt`.
+    """
+
+    people: int
+    tested: int
+    with_k: dict[int, int]
+
+    def line(self) -> str:
+        """For people."""
+        steps = ", ".join(f"{count:,} for {k}" for k, count in self.with_k.items() if k)
+        enough = f"; enough judgements to adapt on: {steps}" if steps else ""
+        return f"people: {self.people:,} are held out, {self.tested:,} of them tested{enough}"
+
+
+def held_out_people(annotations: Annotations, made: Split) -> HeldOut:
+    """Count the people a split by people holds out."""
+    assert made.people is not None
+    enrol = annotations.user_ids[made.parts.get("enrol", np.zeros(0, dtype=np.int64))]
+    names, counts = np.unique(enrol.astype(str), return_counts=True)
+    has = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    tested = set(annotations.user_ids[made["test"]].tolist())
+    held_out = [user for user in annotations.users if made.people.holds_out(user)]
+    with_k = {k: sum(has.get(user, 0) >= k for user in tested) for k in made.people.adapt}
+    return HeldOut(len(held_out), len(tested), with_k)
+
+
 def _check_measurable(annotations: Annotations, parts: dict[str, Rows], config: ByPeople) -> None:
     """Refuse a split by people on which nothing could be measured."""
     tested = set(annotations.user_ids[parts["test"]])

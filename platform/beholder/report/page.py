@@ -92,6 +92,8 @@ def _figures(
         "cost": figures.cost(results),
         "calibration-reference": figures.reliability_curve(results, reference),
     }
+    if results.newcomers:
+        drawn["newcomers"] = figures.adaptation_curve(results.newcomers)
     if chosen is None:
         return drawn
     names, counts = np.unique(train.user_ids.astype(str), return_counts=True)
