@@ -172,7 +172,7 @@ def adaptation_curve(newcomers: Newcomers) -> Figure:
         axes.annotate(newcomers.reference, (0, level), xytext=(0, 3), textcoords="offset points", fontsize=8)
     axes.set_xticks(range(len(steps)), [f"{step}" for step in steps])
     axes.set_xlabel("judgements of the new person that were adapted on, at most")
-    axes.set_ylabel("log-loss per label, nats (lower is better)")
+    axes.set_ylabel("log-loss per label, nats")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.grid(axis="x", visible=False)
     axes.set_title("What a newcomer gains from their first judgements", loc="left")
