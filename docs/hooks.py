@@ -91,7 +91,7 @@ def configuration() -> str:
     from beholder.methods.forgetting import Forgetting
     from beholder.methods.spaces import SearchSettings
     from beholder.sources import SOURCES, source_class
-    from beholder.splits import ByColumn, ByNewUsers, ByPaper, ByText
+    from beholder.splits import SPLITS
 
     pages = [
         _section("The file", Experiment),
@@ -107,7 +107,7 @@ def configuration() -> str:
     pages.append(_section("`forgetting:`", Forgetting))
     pages.append(_section("`search:` of a method", SearchSettings))
     seen |= {Endpoint, Forgetting, SearchSettings}
-    for model, name in ((ByText, "text"), (ByColumn, "column"), (ByPaper, "paper"), (ByNewUsers, "new-users")):
+    for name, model in SPLITS.items():
         pages.append(_section(f"`split: {{by: {name}}}`", model))
     inner: list[type[BaseModel]] = []
     for heading, registry, of in (("source", SOURCES, source_class), ("method", METHODS, config_class)):

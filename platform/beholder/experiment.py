@@ -22,7 +22,7 @@ from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.methods.forgetting import Forgetting
 from beholder.methods.spaces import SearchSettings, Space, apply, space_of
 from beholder.sources import SOURCES, SourceConfig, source_class
-from beholder.splits import SPLITS, ByColumn, ByNewUsers, ByPaper, ByText, SplitConfig
+from beholder.splits import SPLITS, ByText, SplitConfig
 
 ROUTED = "routed"
 """What results call the pair of arms that is served, each user by their route, as if it were an arm."""
@@ -263,8 +263,7 @@ def make_experiment(written: dict[str, Any], where: str = "experiment") -> Exper
     if "source" in written:
         built["source"] = build(source_class(written["source"]["name"]), written["source"], f"{where}: source")
     if written.get("split") is not None:
-        kind = {"text": ByText, "column": ByColumn, "paper": ByPaper, "new-users": ByNewUsers}[written["split"]["by"]]
-        built["split"] = build(kind, written["split"], f"{where}: split")
+        built["split"] = build(SPLITS[written["split"]["by"]], written["split"], f"{where}: split")
     if isinstance(written.get("base"), dict):
         built["base"] = build(Endpoint, written["base"], f"{where}: base")
     elif not isinstance(written.get("base", ""), str):

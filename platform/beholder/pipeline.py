@@ -43,7 +43,7 @@ from beholder.registry.bundle import Bundle
 from beholder.report.page import write_reports
 from beholder.routing import Routing, find_routing
 from beholder.sources import Loaded, load
-from beholder.splits import Split, split
+from beholder.splits import ByPeople, Split, held_out_people, split
 from beholder.tracking import client, page_of, tracking_uri
 
 
@@ -124,10 +124,11 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
             raise type(error)(f"methods.{arm.name}: {error}") from error
     inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
     curves = [point for points in experiment.curves.values() for point in points.values()]
-    jobs = _jobs([*arms, *curves], inputs)
+    jobs = _jobs([*arms, *curves], inputs, parts.people)
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
-    notes = (f"data: {loaded.origin}", *([slow] if slow else []))
+    people = [held_out_people(annotations, parts).line()] if parts.people else []
+    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people)
     return Prepared(loaded, annotations, parts, jobs, measured, notes)
 
 
@@ -216,14 +217,16 @@ def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], report
     return folder
 
 
-def _jobs(arms: list[Arm], inputs: list[str]) -> list[ArmJob]:
+def _jobs(arms: list[Arm], inputs: list[str], people: ByPeople | None) -> list[ArmJob]:
     """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
     jobs: dict[str, ArmJob] = {}
+    measured = people.model_dump(mode="json") if people else None
+    inputs = [*inputs, json.dumps(measured)] if measured else inputs
     for arm in sorted(arms, key=lambda arm: arm.after is not None):
         config = arm.config.model_dump(mode="json")
         on = [jobs[arm.after].key] if arm.after else []
         key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
-        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of)
+        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]
 
 
@@ -292,7 +295,8 @@ def _fit(
 
 def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
     """Choose what is served, and write what the pair of arms says as if it were an arm."""
-    learned = [prepared.part(name) for name in ("train", "enrol") if name in prepared.split.parts]
+    enrolled = ["enrol"] if "enrol" in prepared.split.parts and not prepared.split.people else []
+    learned = [prepared.part(name) for name in ("train", *enrolled)]
     users, rows = np.unique(np.concatenate([part.user_ids.astype(str) for part in learned]), return_counts=True)
     known = dict(zip(users.tolist(), rows.tolist(), strict=True))
     routing = find_routing(experiment.arms, known, folder)
@@ -307,6 +311,7 @@ def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing 
 def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:
     settings = experiment.evaluate
     names = [arm.name for arm in experiment.arms]
+    people = experiment.split if isinstance(experiment.split, ByPeople) else None
     if routing and routing.routed:
         names.append(ROUTED)
     write_json(
@@ -316,6 +321,7 @@ def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, fac
             "draws": settings.bootstrap,
             "seed": settings.seed,
             "arms": names,
+            **({"newcomers": {"arms": names[: len(experiment.arms)], "texts": people.texts}} if people else {}),
             "curves": {
                 name: {
                     "start": next(iter(points.values())).after,
@@ -369,6 +375,7 @@ def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str
             "hash": prepared.split.hash,
             "leaked": prepared.split.leaked,
             "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
+            **({"people": asdict(held_out_people(annotations, prepared.split))} if prepared.split.people else {}),
         },
     }
 

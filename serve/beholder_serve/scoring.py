@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.bank.layers import Tensors
+from beholder.bank.overlay import Overlay
 from beholder.errors import BeholderError
-from beholder.evaluation.metrics import decide
 from beholder.methods.personal import FittedBank, FittedPersonal
 from beholder.registry.bundle import Bundle, Predictions
-from beholder_serve.overlay import Overlay
 from beholder_serve.recent import Recent
 
 MEGABYTE = 2**20
@@ -108,7 +107,7 @@ class Scorer:
         if alone and isinstance(personal, FittedBank):
             theirs = personal.with_bank(Overlay(personal.model.shapes, {user: row for user, row in own.items() if row}))
             scores = theirs.score([texts[row] for row in alone], [users[row] for row in alone])
-            decisions = decide(scores, personal.thresholds, self.bundle.task.kind)
+            decisions = self.bundle.decide(scores, personal)
             routes = [self.arms["personal"]] * len(alone)
             _fill(found, alone, Answers(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_)))
         return found
@@ -139,7 +138,7 @@ class Scorer:
     def _by_global(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
         """By the global model, whoever asks."""
         scores = self.bundle.shared.score(texts, users)
-        decisions = decide(scores, self.bundle.shared.thresholds, self.bundle.task.kind)
+        decisions = self.bundle.decide(scores, self.bundle.shared)
         return Answers(scores, decisions, [self.arms["global"]] * len(texts), np.zeros(len(texts), dtype=np.bool_))
 
     def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
@@ -153,8 +152,8 @@ class Scorer:
         mine = own[user]
         decisions = np.where(
             mine[:, None],
-            decide(scores, bank.thresholds, self.bundle.task.kind),
-            decide(scores, self.bundle.shared.thresholds, self.bundle.task.kind),
+            self.bundle.decide(scores, bank),
+            self.bundle.decide(scores, self.bundle.shared),
         )
         arms = self.arms
         return Answers(scores, decisions, [arms["personal"] if each else arms["global"] for each in mine], unread[user])
@@ -179,8 +178,6 @@ class Scorer:
             own = self._enrolled_row(name)
             if own is not None:
                 rows[position] = own or None
-            elif name in self.bundle.on_personal and name not in bank.bank:
-                rows[position] = _nothing(bank)  # nothing of their own: the model that both stand on
             elif name in self.bundle.on_personal:
                 rows[position] = self._rows.get(name)
                 if rows[position] is None:
@@ -231,7 +228,7 @@ class Scorer:
             try:
                 said = bank.score_all([text], plain)[0]
                 routes = [self.arms["personal"]] * len(plain)
-                decisions = decide(said, bank.thresholds, self.bundle.task.kind)
+                decisions = self.bundle.decide(said, bank)
                 _fill(
                     found, [place[user] for user in plain], Answers(said, decisions, routes, np.zeros(len(plain), "?"))
                 )

@@ -14,6 +14,7 @@ from house import MODEL, settings
 from worlds import home_with_a_run
 
 from beholder.annotations import Annotations, Task
+from beholder.bank.overlay import Overlay
 from beholder.bank.shards import INDEX, Bank, write_index, write_shard
 from beholder.enrolment import tensors_of, train_user
 from beholder.evaluation.metrics import decide
@@ -23,7 +24,6 @@ from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routes import USERS, Choice
 from beholder_serve.core import Core, Followed
-from beholder_serve.overlay import Overlay
 from beholder_serve.scoring import Scorer
 
 CLS = {"max_tokens": 32, "epochs": 1}

@@ -21,7 +21,7 @@ from beholder.methods.arm import to_learn
 from beholder.methods.controls import shuffle_users
 from beholder.sources import load, source_class
 from beholder.sources.several import join
-from beholder.splits import ByNewUsers, ByText, split
+from beholder.splits import ByNewUsers, ByPeople, ByText, split
 
 WORDS = ("you are kind", "go away", "Go  away", "well done", "no", "fine by me")
 
@@ -78,7 +78,14 @@ def test_labels_with_a_dot_in_one_name_only_are_no_tasks():
     assert tasks_of(("a.x", "b.y.z", "a.w")) == {"a": [0, 2], "b": [1]}
 
 
-@pytest.mark.parametrize("config", [ByText(), ByNewUsers(by="new-users", fractions=(0.5, 0.2, 0.3), new_users=0.3)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ByText(),
+        ByNewUsers(by="new-users", fractions=(0.5, 0.2, 0.3), new_users=0.3),
+        ByPeople(by="people", people=0.4),
+    ],
+)
 def test_a_text_in_two_sources_falls_into_one_part(config):
     joined = join({"one": crowd(rows=300, users=8), "two": crowd(rows=300, users=8, seed=1)})
     parts = split(joined, config)

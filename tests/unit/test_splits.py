@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from beholder.annotations import Annotations, Task, normalise
 from beholder.errors import SplitError
-from beholder.splits import PARTS, ByColumn, ByNewUsers, ByPaper, ByText, split
+from beholder.splits import CELLS, PARTS, ByColumn, ByNewUsers, ByPaper, ByPeople, ByText, split
 
 
 def annotations(texts, users, **context) -> Annotations:
@@ -128,3 +128,131 @@ def test_new_users_are_unseen_in_training_and_bring_rows_to_enrol():
     assert len(made["enrol"]) == 5 * len(users["test"])
     texts = {name: set(rows.texts[made[name]]) for name in made.parts}
     assert not texts["test"] & (texts["train"] | texts["enrol"])
+
+
+def people(**settings) -> ByPeople:
+    return ByPeople(by="people", **settings)
+
+
+def test_splits_of_other_kinds_keep_their_hashes():
+    rows = crowd(texts=400, users=10)
+    assert split(rows, ByText()).hash[:16] == "9d78cdf229fd862e"
+    assert split(rows, ByNewUsers(by="new-users", enrol=5)).hash[:16] == "de24acc01be18118"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    share=st.floats(0.2, 0.6),
+    aside=st.sampled_from([0.0, 0.1, 0.4]),
+    texts=st.sampled_from(["unseen", "seen"]),
+)
+def test_a_split_by_people_keeps_people_and_texts_apart_and_drops_no_row(seed, share, aside, texts):
+    rows = crowd(texts=120, users=25, seed=seed)
+    written = [(text, text.upper(), f"{text} ")[row % 3] for row, text in enumerate(rows.texts)]
+    rows = annotations(written, list(rows.user_ids))
+    config = people(seed=seed, people=share, seen_texts=aside, texts=texts)
+    made = split(rows, config)
+    assert sorted(np.concatenate(list(made.parts.values()))) == list(range(len(rows)))
+    who = {name: set(rows.user_ids[part]) for name, part in made.parts.items()}
+    what = {name: {normalise(text) for text in rows.texts[part]} for name, part in made.parts.items()}
+    new = who["test"] | who["enrol"] | who.get("seen_texts", set()) | who.get("unseen_texts", set())
+    assert not new & (who["train"] | who["valid"] | who.get("seen_people", set()) | who.get("seen_both", set()))
+    assert not what["test"] & (what["valid"] | what["enrol"]) and not what["train"] & what["valid"]
+    for name in ("seen_texts", "seen_both"):
+        assert what.get(name, set()) <= what["train"]
+    for name in ("seen_people", "unseen_texts"):
+        assert not what.get(name, set()) & (what["train"] | what["valid"] | what["enrol"])
+    assert what["test"] <= what["train"] if texts == "seen" else not what["test"] & what["train"]
+    assert made.leaked == (1 if texts == "seen" else 0)
+    assert aside > 0 or not {"seen_texts", "seen_both"} & set(made.parts)
+
+
+def test_a_split_by_people_is_the_same_again_in_any_order_of_rows_and_another_under_another_seed():
+    rows = crowd(texts=200, users=30)
+    backwards = rows.select(np.arange(len(rows))[::-1])
+    made = split(rows, people())
+    assert made.hash == split(backwards, people()).hash != split(rows, people(seed=1)).hash
+    assert set(made.parts) == {*PARTS, "enrol", "seen_people", "seen_texts", "seen_both"}
+    assert set(made.parts) - {*PARTS, "enrol"} <= set(CELLS)
+
+
+def test_people_and_their_texts_stay_where_they_are_when_the_data_grow():
+    small = crowd(texts=100, users=30)
+    more = crowd(texts=300, users=60, seed=1)
+    texts, users = [*small.texts, *more.texts], [*small.user_ids, *more.user_ids]
+    large = annotations(texts, users)
+    before, after = people().assign(small), people().assign(large)[: len(small)]
+    assert (before == after)[np.isin(before, ["test", "seen_people", "valid"])].all()
+    new = np.asarray([people().holds_out(user) for user in small.user_ids])
+    assert set(after[new]) <= {"test", "enrol", "seen_texts"}
+    assert set(after[~new]) <= {"train", "valid", "seen_people", "seen_both"}
+
+
+@given(st.permutations(range(60)), st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_a_persons_judgements_is_their_own(order, seed):
+    rows = crowd(texts=40, users=6).select(range(60))
+    mixed = rows.select(order)
+    turns, again = people(seed=seed).turns(rows), people(seed=seed).turns(mixed)
+    assert (turns[list(order)] == again).all()
+    for user in rows.users:
+        own = rows.user_ids == user
+        assert sorted(turns[own]) == list(range(own.sum()))
+        alone = rows.select(np.flatnonzero(own))
+        assert (people(seed=seed).turns(alone) == turns[own]).all()
+
+
+def test_the_order_depends_on_the_seed():
+    rows = crowd(texts=40, users=6)
+    assert (people(seed=0).turns(rows) != people(seed=1).turns(rows)).any()
+
+
+@pytest.mark.parametrize("adapt", [(), (1, 2), (0, 2, 2), (0, 5, 1), (-1, 0)])
+def test_numbers_to_adapt_on_rise_from_zero(adapt):
+    with pytest.raises(ValidationError, match="rising numbers from 0"):
+        people(adapt=adapt)
+
+
+@pytest.mark.parametrize(
+    ("texts", "users", "config", "message"),
+    [
+        (50, 1, {}, r"there are 1 people, fewer than 3.*Split by text"),
+        (50, 2, {}, r"there are 2 people, fewer than 3"),
+        (50, 4, {"people": 0.001}, r"0 of 4 people are held out with people: 0.001 and seed: 42.*split.seed"),
+        (50, 4, {"people": 0.999}, r"4 of 4 people are held out"),
+        (50, 9, {"fractions": (0.98, 0.01, 0.01), "seed": 3}, r"no rows are left for (valid|test)"),
+    ],
+)
+def test_what_cannot_be_split_by_people_is_refused_in_one_line(texts, users, config, message):
+    pairs = [(t, u) for t in range(texts) for u in range(users)]
+    rows = annotations([f"text {t}" for t, _ in pairs], [f"u{u}" for _, u in pairs])
+    with pytest.raises(SplitError, match=message) as refused:
+        split(rows, people(**config))
+    assert "\n" not in str(refused.value)
+
+
+def test_people_who_leave_nothing_to_measure_are_refused():
+    """Held-out people who judged tested texts only, and one alone who judged any."""
+    config = people(fractions=(0.4, 0.2, 0.4))
+    texts = [f"text {t}" for t in range(60)]
+    tested = [
+        text
+        for text, part in zip(
+            texts, ByText(fractions=config.fractions).assign(annotations(texts, ["u"] * 60)), strict=True
+        )
+        if part == "test"
+    ]
+    users = [f"u{u}" for u in range(40)]
+    new = [user for user in users if config.holds_out(user)]
+    trained = [(text, user) for text in texts for user in users if user not in new]
+
+    def made(pairs):
+        return split(annotations(*zip(*[*trained, *pairs], strict=True)), config)
+
+    only_tested = [(text, user) for text in tested for user in new]
+    with pytest.raises(SplitError, match=rf"none of the {len(new)} people tested has a judgement to adapt on"):
+        made(only_tested)
+    with pytest.raises(SplitError, match=r"only 1 of the people held out has test rows"):
+        made([(text, user) for text in texts for user in new if user == new[0] or text not in tested])
+    assert len(made([*only_tested, *[(text, new[0]) for text in texts if text not in tested]])["enrol"]) > 0

@@ -165,10 +165,68 @@ def forgetting_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def newcomer_table(results: dict[str, Any]) -> Table:
+    """Methods x judgements of new people: log-loss, what it is below the global model's and below k = 0, macro-F1."""
+    title = (
+        f"newcomers: {results['rows']:,} test judgements by {results['users']:,} people nothing was fitted on, after k "
+        "of their own;\nlog-loss per label in nats, and how far below (intervals: 95 %)"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("method", overflow="fold")
+    table.add_column("k", justify="right", no_wrap=True)
+    table.add_column("loss", justify="right", no_wrap=True)
+    table.add_column(f"below {results['reference']}", justify="right", no_wrap=True)
+    table.add_column("below k = 0", justify="right", no_wrap=True)
+    table.add_column("F1", justify="right", no_wrap=True)
+    for name, curve in results["newcomers"].items():
+        for place, point in enumerate(curve):
+            table.add_row(
+                "" if place else name,
+                f"{point['k']}",
+                f"{point['log_loss']:.3f}",
+                _nats(point["gain_over_global"]),
+                _nats(point["gain_over_zero"]),
+                "-" if point["macro_f1"] is None else f"{100 * point['macro_f1']:.1f}",
+            )
+    return table
+
+
+def _nats(gain: dict[str, Any] | None) -> str:
+    """A difference with its interval, short: +.034 +.010..+.058."""
+    if gain is None:
+        return ""
+    value, low, high = (
+        "" if each is None else f"{each:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
+        for each in (gain["value"], gain["low"], gain["high"])
+    )
+    return f"{value} {low}..{high}" if low else value
+
+
+def seen_table(results: dict[str, Any]) -> Table:
+    """Methods x (people seen in training or new, texts seen or unseen): log-loss."""
+    cells = results["seen_unseen"]
+    heads = [
+        f"{cell['people']} people, {cell['texts']} texts ({cell['methods'][results['reference']][0]['rows']:,})"
+        for cell in cells
+    ]
+    title = "log-loss per label of judgements not learned from; new people before -> after the most judgements"
+    table = Table("method", *heads, title=title, title_justify="left")
+    for name in results["newcomers"]:
+        table.add_row(
+            name, *(" -> ".join(f"{each['log_loss']:.3f}" for each in cell["methods"][name]) for cell in cells)
+        )
+    return table
+
+
 def print_gains(results: dict[str, Any]) -> None:
-    """The table of gains and the verdict; where there are several tasks a table of each; what was forgotten."""
+    """The table of gains and the verdict; newcomers; where there are several tasks a table of each; forgetting."""
     console.print(gain_table(results))
     console.print(results["verdict"]["sentence"], markup=False)
+    if "newcomers" in results:
+        most = max(point["k"] for curve in results["newcomers"].values() for point in curve)
+        console.print(f"(Of new people, after at most {most} judgements of each.)", markup=False)
+        console.print(newcomer_table(results))
+        console.print(seen_table(results))
     if "per_task" in results["methods"][results["reference"]]:
         console.print(task_table(results))
     if "forgetting" in results:

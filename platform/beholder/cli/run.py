@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,15 +99,18 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
     """
     from beholder import pipeline
     from beholder.experiment import load_experiment
+    from beholder.splits import held_out_people
 
     settings = load_experiment(experiment, overrides or ())
     prepared = pipeline.prepare(settings)
+    people = held_out_people(prepared.annotations, prepared.split) if prepared.split.people else None
     facts = {
         "experiment": settings.name,
         "arms": [job.name for job in prepared.jobs],
         "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
         "users": len(prepared.annotations.users),
         "split_hash": prepared.split.hash,
+        **({"people": asdict(people)} if people else {}),
         "origin": prepared.loaded.origin,
     }
     if as_json:
@@ -115,6 +119,8 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
     console.print(f"{experiment}: valid. {prepared.loaded.origin}", markup=False)
     sizes = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
     console.print(f"{facts['users']:,} users; rows: {sizes}; methods: {', '.join(facts['arms'])}", markup=False)
+    if people:
+        console.print(people.line(), markup=False)
 
 
 def report_command(

@@ -20,6 +20,7 @@ import ray
 
 from beholder.annotations import Annotations
 from beholder.cluster.shared import SharedRun
+from beholder.evaluation.scores_file import newcomers_file
 from beholder.methods.arm import ArmJob, as_seen, run_arm, to_learn
 from beholder.methods.blocks import BankFitting, working_folder
 from beholder.methods.forgetting import MeasureJob, measure
@@ -226,7 +227,8 @@ def work(
         progress = _nothing if quiet else _Throttled(board, task)
         run_arm(arm, parts, run_folder, replace(context(progress, _nothing if team.rank else say), team=team))
         if not team.rank:
-            shared.keep(f"scores/{arm.name}.parquet", f"methods/{arm.name}")
+            newcomers = relative(shared, newcomers_file(run_folder, arm.name))
+            shared.keep(f"scores/{arm.name}.parquet", newcomers, f"methods/{arm.name}")
             ray.get(board.finished.remote(task))
 
     for name in together:

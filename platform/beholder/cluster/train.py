@@ -250,7 +250,7 @@ def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, to
 
 
 def read_parts(run_folder: Path) -> dict[str, Annotations]:
-    """The annotations of a run by part: `train`, `valid`, `test` (and `enrol`)."""
+    """The annotations of a run by part; see `splits.Split`."""
     import numpy as np
 
     annotations = Annotations.read_parquet(run_folder / "annotations.parquet")

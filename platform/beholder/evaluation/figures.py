@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.evaluation.metrics import Floats, expected_calibration_error, reliability
+from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.results import ArmScores, Results
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ DOTS = 2_000
 def write_figures(folder: Path, of_users: Path, results: Results) -> list[Path]:
     """Draw every figure of a run into two folders: PNGs, each written whole.
 
-    In `folder` `gain.png` for all methods; for each arm but the reference `gain-per-label-ARM.png`; for each arm
-    `reliability-ARM.png`. In `of_users`, as users are named there, `gain-per-user-ARM.png`.
+    In `folder` `gain.png` for all methods, `newcomers.png` under a split by people; for each arm but the reference
+    `gain-per-label-ARM.png`; for each arm `reliability-ARM.png`. In `of_users`, as users are named there,
+    `gain-per-user-ARM.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     of_users.mkdir(parents=True, exist_ok=True)
     written = [_save(folder / "gain.png", gain_per_method(results))]
+    if results.newcomers:
+        written.append(_save(folder / "newcomers.png", adaptation_curve(results.newcomers)))
     for arm in results.arms:
         if arm.name != results.reference:
             written.append(_save(folder / f"gain-per-label-{arm.name}.png", gain_per_label(results, arm)))
@@ -136,6 +140,42 @@ def learning_curve(results: Results, arm: str, best: float | None = None) -> Fig
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.grid(axis="x", visible=False)
     axes.set_title(f"{arm}: what more judgements of a user are worth", loc="left")
+    return figure
+
+
+def adaptation_curve(newcomers: Newcomers) -> Figure:
+    """Log-loss of people nothing was fitted on, against how many of their judgements were adapted on.
+
+    Bars are the interval of the difference to the global model, drawn around each arm's log-loss: an arm is better than
+    the global model where its bar lies below the line.
+    """
+    figure, axes = canvas(height=4.4)
+    level = newcomers.curves[newcomers.reference][0].log_loss.value
+    axes.axhline(level, color="black", linewidth=1.5, linestyle="--")
+    colours = iter([BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"] * len(newcomers.curves))
+    adapted = {name: curve for name, curve in newcomers.curves.items() if len(curve) > 1}
+    steps = sorted({point.k for curve in adapted.values() for point in curve if point.k is not None} | {0})
+    for place, (name, curve) in enumerate(adapted.items()):
+        colour = GREY if name in newcomers.controls else next(colours)
+        shift = 0.08 * (place - (len(adapted) - 1) / 2)
+        x = np.asarray([steps.index(point.k or 0) for point in curve]) + shift
+        y = np.asarray([point.log_loss.value for point in curve])
+        over = [point.over_global for point in curve]
+        low = np.asarray([level - gain.high if gain else level for gain in over])
+        high = np.asarray([level - gain.low if gain else level for gain in over])
+        bars = [y - low, high - y]
+        axes.errorbar(x, y, bars, color=colour, linewidth=2, elinewidth=1.2, capsize=3, marker="o", label=name)
+    if adapted:
+        axes.plot([], [], color="black", linewidth=1.5, linestyle="--", label=newcomers.reference)
+        axes.legend(frameon=False, fontsize=8)
+    else:
+        axes.annotate(newcomers.reference, (0, level), xytext=(0, 3), textcoords="offset points", fontsize=8)
+    axes.set_xticks(range(len(steps)), [f"{step}" for step in steps])
+    axes.set_xlabel("judgements of the new person that were adapted on, at most")
+    axes.set_ylabel("log-loss per label, nats")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", visible=False)
+    axes.set_title("What a newcomer gains from their first judgements", loc="left")
     return figure
 
 

@@ -96,6 +96,22 @@ def macro_f1(decisions: Decisions, labels: Floats) -> float:
     return float(macro(f1_per_label(decisions, labels)))
 
 
+def log_losses(scores: Floats, labels: Floats, kind: Kind) -> tuple[Floats, Floats]:
+    """Log-loss of each row in nats, and over how many it is: two float64 [rows].
+
+    `multilabel`: the sum over the labels that were asked, and their number. `multiclass`: minus the logarithm of the
+    given class's share of the scores, and 1. Scores are kept from 0 and 1 by 1e-6.
+    """
+    likely = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    asked = ~np.isnan(labels)
+    given = np.nan_to_num(labels.astype(np.float64))
+    if kind == "multiclass":
+        likely = likely / likely.sum(axis=1, keepdims=True)
+        return np.asarray(-(given * np.log(likely)).sum(axis=1)), np.asarray(asked.any(axis=1), dtype=np.float64)
+    losses = -(given * np.log(likely) + (1 - given) * np.log1p(-likely))
+    return np.asarray(np.where(asked, losses, 0.0).sum(axis=1)), np.asarray(asked.sum(axis=1), dtype=np.float64)
+
+
 def subset_accuracy(decisions: Decisions, labels: Floats) -> float:
     """Share of rows on which every label that was asked is decided rightly."""
     wrong = (decisions != (labels >= 0.5)) & ~np.isnan(labels)

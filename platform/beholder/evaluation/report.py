@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from beholder.errors import DataError, unknown
+from beholder.evaluation.newcomers import measure_newcomers
 from beholder.evaluation.results import Curve, Results, evaluate
-from beholder.evaluation.scores_file import ScoresFile, read_scores
+from beholder.evaluation.scores_file import ScoresFile, newcomers_file, read_newcomers, read_scores
 
 REMEDY = "Run the experiment again."
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is evaluated: its arms in their order, learning curves, the reference, and the bootstrap."""
+    """How a run is evaluated: its arms in their order, learning curves, the reference, and the bootstrap.
+
+    `newcomers`: the arms that were measured on newcomers; none but under a split by people. `texts`: of such a split.
+    """
 
     reference: str
     draws: int
@@ -26,6 +30,8 @@ class Settings:
     level: float
     arms: list[str]
     curves: dict[str, Curve]
+    newcomers: list[str]
+    texts: str
 
 
 def read_results(run_folder: Path) -> dict[str, Any]:
@@ -47,7 +53,7 @@ def recompute(run_folder: Path) -> Results:
     """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, the draws and their seed.
 
     `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
-    learning curves, `level` that of the intervals (0.95).
+    learning curves, `newcomers` those measured on newcomers, `level` that of the intervals (0.95).
 
     Raises:
         DataError: a file is missing or damaged, or the arms were scored on different rows.
@@ -61,7 +67,7 @@ def recompute(run_folder: Path) -> Results:
             raise DataError(
                 f"{run_folder}/scores: {other.arm.name} was scored on other rows than {first.arm.name}. {REMEDY}"
             )
-    return evaluate(
+    found = evaluate(
         [each.arm for each in files],
         first.valid,
         first.test,
@@ -73,6 +79,13 @@ def recompute(run_folder: Path) -> Results:
         level=settings.level,
         curves=settings.curves,
     )
+    if not settings.newcomers:
+        return found
+    scores = [read_newcomers(newcomers_file(run_folder, name)) for name in settings.newcomers]
+    measured = measure_newcomers(
+        scores, settings.reference, settings.texts, draws=settings.draws, seed=settings.seed, level=settings.level
+    )
+    return replace(found, newcomers=measured)
 
 
 def settings_of(run_folder: Path) -> Settings:
@@ -94,6 +107,8 @@ def settings_of(run_folder: Path) -> Settings:
                 arm: Curve(str(curve["start"]), {int(rows): str(name) for rows, name in curve["arms"].items()})
                 for arm, curve in written.get("curves", {}).items()
             },
+            [str(name) for name in written.get("newcomers", {}).get("arms", [])],
+            str(written.get("newcomers", {}).get("texts", "unseen")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: no readable settings ({type(error).__name__}: {error}). {REMEDY}") from error

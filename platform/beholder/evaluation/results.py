@@ -24,6 +24,7 @@ from beholder.evaluation.metrics import (
     per_user,
     subset_accuracy,
 )
+from beholder.evaluation.newcomers import Newcomers
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Results:
     draws: int
     level: float
     curves: dict[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
+    newcomers: Newcomers | None = None
+    """Of a split by people. The test scores are then those after the most judgements of each person."""
 
     @property
     def reference_arm(self) -> ArmScores:
@@ -147,6 +150,7 @@ class Results:
                 "level": self.level,
                 "methods": {arm.name: self._arm(arm) for arm in self.arms},
                 "curves": {arm: [point.to_json() for point in points] for arm, points in self.curves.items()},
+                **(self.newcomers.to_json() if self.newcomers else {}),
             }
         )
 

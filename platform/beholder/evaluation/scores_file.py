@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from beholder.annotations import Annotations
 from beholder.errors import DataError
 from beholder.evaluation.metrics import Kind
+from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Rows
 from beholder.files import whole
 
 FORMAT = 1
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
+STEPS = ("k", "given")
+"""Further columns of the scores of newcomers."""
 _KEY = b"beholder_scores"
 _SEAL = b"beholder_scores_sha256"
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,6 @@ class ScoresFile:
 
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
     """Write validation and test rows with their scores; the file appears whole or not at all."""
-    count = len(valid.task.labels)
     described: dict[str, Any] = {
         "format": FORMAT,
         "arm": arm.name,
@@ -51,21 +55,52 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
         "labels": list(valid.task.labels),
         "kind": valid.task.kind,
     }
+    columns = {
+        "part": ["valid"] * len(valid) + ["test"] * len(test),
+        "text_id": [*valid.text_ids, *test.text_ids],
+        "user_id": [*valid.user_ids, *test.user_ids],
+        "labels": _lists(np.concatenate([valid.labels, test.labels])),
+        "scores": _lists(np.concatenate([arm.valid_scores, arm.test_scores])),
+    }
+    _write(file, described, columns)
 
-    def lists(values: NDArray[np.float32]) -> pa.Array:
-        flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, count)
 
-    settings = json.dumps(described).encode()
-    table = pa.table(
-        {
-            "part": ["valid"] * len(valid) + ["test"] * len(test),
-            "text_id": [*valid.text_ids, *test.text_ids],
-            "user_id": [*valid.user_ids, *test.user_ids],
-            "labels": lists(np.concatenate([valid.labels, test.labels])),
-            "scores": lists(np.concatenate([arm.valid_scores, arm.test_scores])),
-        }
-    )
+def newcomers_file(run_folder: Path, arm: str) -> Path:
+    """Where a run with a split by people keeps what an arm predicts of newcomers, at every k."""
+    return run_folder / "scores" / f"{arm}~newcomers.parquet"
+
+
+def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, ...]) -> None:
+    """Write scores at every k; the file appears whole or not at all."""
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "arm": scores.arm,
+        "method": scores.method,
+        "control_of": scores.control_of,
+        "seconds": 0.0,
+        "thresholds": [float(value) for value in scores.thresholds],
+        "labels": list(label_names),
+        "kind": scores.kind,
+    }
+    columns = {
+        "part": scores.part.tolist(),
+        "text_id": scores.text_ids.tolist(),
+        "user_id": scores.user_ids.tolist(),
+        "labels": _lists(scores.labels),
+        "scores": _lists(scores.scores),
+        "k": pa.array(scores.k, pa.int64()),
+        "given": pa.array(scores.given, pa.int64()),
+    }
+    _write(file, described, columns)
+
+
+def _lists(values: NDArray[np.float32]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _write(file: Path, described: dict[str, Any], columns: dict[str, Any]) -> None:
+    settings, table = json.dumps(described).encode(), pa.table(columns)
     table = table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)})
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
@@ -79,6 +114,15 @@ def read_scores(file: Path) -> ScoresFile:
     Raises:
         DataError: missing, damaged (a checksum covers rows and settings), without a column, or of a newer version.
     """
+    return _read(file, COLUMNS, _scores_file)
+
+
+def read_newcomers(file: Path) -> NewcomerScores:
+    """Read what `write_newcomers` wrote. See `read_scores` for the errors."""
+    return _read(file, (*COLUMNS, *STEPS), _newcomer_scores)
+
+
+def _read(file: Path, columns: tuple[str, ...], build: Callable[[pa.Table, dict[str, Any]], Found]) -> Found:
     remedy = "Run the experiment again with --fresh."
     try:
         table = pq.read_table(file)
@@ -89,7 +133,7 @@ def read_scores(file: Path) -> ScoresFile:
         metadata = table.schema.metadata or {}
         described, seal = json.loads(metadata[_KEY]), metadata[_SEAL]
         newer = described["format"] > FORMAT
-        absent = [column for column in COLUMNS if column not in table.column_names]
+        absent = [column for column in columns if column not in table.column_names]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: not a scores file of beholder. {remedy}") from error
     if newer:
@@ -98,7 +142,7 @@ def read_scores(file: Path) -> ScoresFile:
         raise DataError(f"{file}: column {absent[0]!r} is missing. {remedy}")
     try:
         intact = seal == _seal(metadata[_KEY], table)
-        found = _scores_file(table, described)
+        found = build(table, described)
     except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{file}: damaged ({type(error).__name__}: {error}). {remedy}") from error
     if not intact:
@@ -123,8 +167,10 @@ def without_user(file: Path, user: str) -> None:
 def _seal(settings: bytes, table: pa.Table) -> bytes:
     """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
     digest = hashlib.sha256(settings)
-    for column in COLUMNS:
-        if column in ("labels", "scores"):
+    for column in (*COLUMNS, *(name for name in STEPS if name in table.column_names)):
+        if column in STEPS:
+            digest.update(table[column].to_numpy().astype(np.int64).tobytes())
+        elif column in ("labels", "scores"):
             digest.update(table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False).tobytes())
         else:
             digest.update("\0".join(table[column].to_pylist()).encode())
@@ -133,14 +179,8 @@ def _seal(settings: bytes, table: pa.Table) -> bytes:
 
 def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
     names = tuple(described["labels"])
-    part = np.asarray(table["part"].to_pylist(), dtype=object)
-
-    def matrix(column: str) -> NDArray[np.float32]:
-        flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.astype(np.float32, copy=False).reshape(len(part), len(names))
-
-    labels, scores = matrix("labels"), matrix("scores")
-    ids = {column: np.asarray(table[column].to_pylist(), dtype=object) for column in ("text_id", "user_id")}
+    part, labels, scores = _strings(table, "part"), _matrix(table, "labels"), _matrix(table, "scores")
+    ids = {column: _strings(table, column) for column in ("text_id", "user_id")}
     rows = {
         name: Rows(labels[part == name], ids["text_id"][part == name], ids["user_id"][part == name])
         for name in ("valid", "test")
@@ -155,3 +195,31 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
         control_of=described["control_of"],
     )
     return ScoresFile(arm, names, described["kind"], rows["valid"], rows["test"])
+
+
+def _newcomer_scores(table: pa.Table, described: dict[str, Any]) -> NewcomerScores:
+    return NewcomerScores(
+        arm=described["arm"],
+        method=described["method"],
+        control_of=described["control_of"],
+        thresholds=np.asarray(described["thresholds"], dtype=np.float32),
+        kind=described["kind"],
+        part=_strings(table, "part"),
+        k=table["k"].to_numpy().astype(np.int64),
+        given=table["given"].to_numpy().astype(np.int64),
+        text_ids=_strings(table, "text_id"),
+        user_ids=_strings(table, "user_id"),
+        labels=_matrix(table, "labels"),
+        scores=_matrix(table, "scores"),
+    )
+
+
+def _strings(table: pa.Table, column: str) -> NDArray[np.object_]:
+    return np.asarray([*table[column].to_pylist(), None], dtype=object)[:-1]
+
+
+def _matrix(table: pa.Table, column: str) -> NDArray[np.float32]:
+    """float32 [rows, labels]"""
+    chunks = table[column].combine_chunks()
+    flat = chunks.flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32, copy=False).reshape(len(table), chunks.type.list_size)

@@ -15,10 +15,12 @@ import numpy as np
 from beholder.annotations import Annotations
 from beholder.errors import MethodError
 from beholder.evaluation.results import ArmScores
-from beholder.evaluation.scores_file import write_scores
+from beholder.evaluation.scores_file import newcomers_file, write_newcomers, write_scores
+from beholder.methods.adaptation import score_newcomers
 from beholder.methods.controls import shuffle_users
 from beholder.methods.method import Context, MethodConfig, Training, config_class, save_fitted
 from beholder.methods.peak import PeakMemory
+from beholder.splits import ByPeople
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ArmJob:
         after: the arm whose fitted method this one starts from.
         key: hash of all inputs; a finished arm with the same key need not be run again.
         curve_of: the arm whose learning curve this one is a point of; of such a one only the scores are kept.
+        people: the settings of a split by people, dumped: the arm is then measured on newcomers as well.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ArmJob:
     key: str
     after: str | None = None
     curve_of: str | None = None
+    people: dict[str, Any] | None = None
 
     @property
     def settings(self) -> MethodConfig:
@@ -76,8 +80,10 @@ def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annota
 def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, context: Context) -> None:
     """Fit, save, score validation and test rows, write the scores.
 
-    Writes `scores/NAME.parquet` and then `methods/NAME/` under `run_folder`; each appears whole or not at all. Of those
-    who fit together (`context.team`), the first does so.
+    Writes `scores/NAME.parquet`, under a split by people `scores/NAME~newcomers.parquet`, and then `methods/NAME/`
+    under `run_folder`; each appears whole or not at all. Of those who fit together (`context.team`), the first does so.
+
+    Under a split by people the test scores are those after the most judgements of each person that `split.adapt` names.
     """
     started, peak = time.perf_counter(), PeakMemory()
     config = job.settings
@@ -87,10 +93,14 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         return
     fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
     before: Any = getattr(fitted, "before_refit", None) or fitted  # who has learned from validation rows knows them
-    scores = {
-        part: method.score(list(seen[part].texts), list(seen[part].user_ids))
-        for part, method in (("valid", before), ("test", fitted))
-    }
+    scores = {"valid": before.score(list(seen["valid"].texts), list(seen["valid"].user_ids))}
+    newcomers = None
+    if job.people is None:
+        scores["test"] = fitted.score(list(seen["test"].texts), list(seen["test"].user_ids))
+    else:
+        people = ByPeople.model_validate(job.people)
+        newcomers = score_newcomers(job.name, job.control_of, config, fitted, seen, parts, people)
+        scores["test"] = newcomers.at("test", newcomers.steps("test")[-1]).scores
     seconds = time.perf_counter() - started + fitted.training.elsewhere
     folder = run_folder / "methods" / job.name
     temporary = folder.with_name(f".{job.name}.{os.getpid()}")
@@ -108,6 +118,8 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         control_of=job.control_of,
     )
     write_scores(run_folder / "scores" / f"{job.name}.parquet", arm, parts["valid"], parts["test"])
+    if newcomers and job.curve_of is None:
+        write_newcomers(newcomers_file(run_folder, job.name), newcomers, fitted.task.labels)
     done = {
         "key": job.key,
         "seconds": seconds,

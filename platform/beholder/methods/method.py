@@ -200,7 +200,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "user-prior": MethodEntry(
         "beholder.methods.priors:UserPriorConfig",
-        "beholder.methods.priors:FittedPrior",
+        "beholder.methods.priors:FittedUserPrior",
         "how often each user gives each label, shrunk to everybody's; no text",
     ),
     "query": MethodEntry(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from beholder.annotations import Annotations, Task
+from beholder.errors import MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.files import whole
 from beholder.methods.method import BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
@@ -41,17 +42,12 @@ class UserPriorConfig(MethodConfig):
     personal: ClassVar[bool] = True
     bases: ClassVar[tuple[BaseKind, ...]] = ()
 
-    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedPrior:
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedUserPrior:
         """Count per user."""
         overall = _frequencies(train.labels)
-        names, user = train.by_user
-        asked = np.zeros((len(names), len(overall)))
-        positives = np.zeros_like(asked)
-        np.add.at(asked, user, ~np.isnan(train.labels))
-        np.add.at(positives, user, np.nan_to_num(train.labels))
-        rates = (positives + self.strength * overall) / np.maximum(asked + self.strength, 1e-9)
-        by_user = {name: rates[u].astype(np.float32) for u, name in enumerate(names)}
-        return _with_thresholds(FittedPrior(self.method, train.task, overall, by_user), valid)
+        by_user = _rates(train, overall, self.strength)
+        fitted = FittedUserPrior(self.method, train.task, overall, by_user, strength=self.strength)
+        return _with_thresholds(fitted, valid)
 
 
 @dataclass
@@ -99,11 +95,56 @@ class FittedPrior:
     @classmethod
     def load(
         cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: str, device: str
-    ) -> FittedPrior:
+    ) -> Self:
         """Read `save`'s file."""
         written = json.loads((folder / "frequencies.json").read_text())
         by_user = {user: np.asarray(rates, dtype=np.float32) for user, rates in written["by_user"].items()}
         return cls(method, task, np.asarray(written["overall"], dtype=np.float32), by_user, thresholds)
+
+
+@dataclass
+class FittedUserPrior(FittedPrior):
+    """The same, with what is needed to take in further users; `strength` is None in files of earlier versions."""
+
+    strength: float | None = None
+
+    def adapt(self, rows: Annotations) -> FittedUserPrior:
+        """The same frequencies, with those of the users of `rows` counted from these rows alone.
+
+        Raises:
+            MethodError: it was saved by a version that kept no strength.
+        """
+        if self.strength is None:
+            raise MethodError(f"{self.method}: saved by an earlier version, without its strength. Fit it again.")
+        return replace(self, by_user=self.by_user | _rates(rows, self.overall, self.strength))
+
+    def save(self, folder: Path) -> None:
+        """The same file, with the strength."""
+        super().save(folder)
+        file = folder / "frequencies.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "strength": self.strength}))
+
+    @classmethod
+    def load(
+        cls, folder: Path, method: str, task: Task, thresholds: NDArray[np.float32], base: str, device: str
+    ) -> Self:
+        """Read `save`'s file."""
+        loaded = super().load(folder, method, task, thresholds, base, device)
+        return replace(loaded, strength=json.loads((folder / "frequencies.json").read_text()).get("strength"))
+
+
+AnyPrior = TypeVar("AnyPrior", bound=FittedPrior)
+
+
+def _rates(rows: Annotations, overall: NDArray[np.float32], strength: float) -> dict[str, NDArray[np.float32]]:
+    """The frequencies of each user of these rows, shrunk toward everybody's."""
+    names, user = rows.by_user
+    asked = np.zeros((len(names), len(overall)))
+    positives = np.zeros_like(asked)
+    np.add.at(asked, user, ~np.isnan(rows.labels))
+    np.add.at(positives, user, np.nan_to_num(rows.labels))
+    rates = (positives + strength * overall) / np.maximum(asked + strength, 1e-9)
+    return {name: rates[u].astype(np.float32) for u, name in enumerate(names)}
 
 
 def _frequencies(labels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -111,7 +152,7 @@ def _frequencies(labels: NDArray[np.float32]) -> NDArray[np.float32]:
     return (np.nansum(labels, axis=0) / asked).astype(np.float32)
 
 
-def _with_thresholds(fitted: FittedPrior, valid: Annotations) -> FittedPrior:
+def _with_thresholds(fitted: AnyPrior, valid: Annotations) -> AnyPrior:
     scores = fitted.score(list(valid.texts), list(valid.user_ids))
     fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
     return fitted

@@ -31,6 +31,7 @@ from beholder.methods.prompted import Prompted, answer_space, erase_prompter, re
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.tokens import Segments
+from beholder.splits import CELLS
 
 Decode = Literal["likelihood", "constrained"]
 
@@ -64,7 +65,7 @@ class QueryConfig(MethodConfig):
             return []
         prompter = Prompter(parts["train"].task, self.prompt, parts["train"], self.personal, context.seed)
         hosted = FittedHosted(self.method, prompter, context.base, self.max_tokens)
-        rows = (parts["valid"], parts["test"])
+        rows = [parts[part] for part in ("valid", "test", *CELLS) if part in parts]
         return [prompt for part in rows for prompt in hosted.prompts(list(part.texts), list(part.user_ids))[0]]
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:

@@ -92,6 +92,8 @@ def _figures(
         "cost": figures.cost(results),
         "calibration-reference": figures.reliability_curve(results, reference),
     }
+    if results.newcomers:
+        drawn["newcomers"] = figures.adaptation_curve(results.newcomers)
     if chosen is None:
         return drawn
     names, counts = np.unique(train.user_ids.astype(str), return_counts=True)
@@ -100,18 +102,20 @@ def _figures(
     distance = user_figures.distance_from_model(reference, results.valid, users)
     drawn |= {
         "labels": figures.gain_per_label(results, chosen),
-        "rows": user_figures.gain_against(
+        "calibration": figures.reliability_curve(results, chosen),
+    }
+    if np.isfinite(given).any():  # not of people nothing was fitted on
+        drawn["rows"] = user_figures.gain_against(
             results, chosen, given, "training judgements of the user", what="judgements given", logarithmic=True
-        ),
-        "distance": user_figures.gain_against(
+        )
+    if np.isfinite(distance).any():
+        drawn["distance"] = user_figures.gain_against(
             results,
             chosen,
             distance,
             f"distance from {reference.name}: mean of |judgement - score|, validation",
             what="distance from the crowd",
-        ),
-        "calibration": figures.reliability_curve(results, chosen),
-    }
+        )
     if chosen.name in results.curves:
         drawn["curve"] = figures.learning_curve(results, chosen.name, ceiling and ceiling.points)
     return drawn

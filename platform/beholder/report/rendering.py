@@ -71,12 +71,21 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters |= {"nats": _nats, "signed_nats": _signed_nats}
     made.filters |= {"points": _points, "percent": _percent, "count": lambda value: f"{value:,}", "size": _size}
     return made
 
 
 def _points(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}"
+
+
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _signed_nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}"
 
 
 def _percent(value: float | None) -> str:
