@@ -1,4 +1,4 @@
-"""BABE/MBIC: one label, and what workers stated about themselves as groups."""
+"""BABE/MBIC: two classes, and what workers stated about themselves as groups."""
 
 import re
 
@@ -36,13 +36,14 @@ def columns_of(annotations, user):
     return {name: values.pop() for name, values in found.items()}
 
 
-def test_one_label_and_the_traits_as_context(tmp_path):
+def test_two_classes_and_the_traits_as_context(tmp_path):
     annotations = load(babe(tmp_path)).annotations
-    assert annotations.task.labels == ("biased",) and annotations.task.kind == "multilabel"
+    assert annotations.task.labels == ("not biased", "biased") and annotations.task.kind == "multiclass"
     assert list(zip(annotations.text_ids, annotations.user_ids, strict=True)) == [
         ("b0", "w1"), ("b1", "w1"), ("b2", "w1"), ("b0", "w2"), ("b1", "w3"),
     ]  # fmt: skip
-    assert annotations.labels[:, 0].tolist() == [1, 0, 1, 0, 0]  # of a repeat, the first judgement
+    assert (annotations.labels.sum(axis=1) == 1).all()
+    assert annotations.labels[:, 1].tolist() == [1, 0, 1, 0, 0]  # of a repeat, the first judgement
     assert columns_of(annotations, "w1") == {
         "gender": "Male", "education": "Some college", "age": "29", "age_group": "18-29",
         "political_ideology": "-7", "ideology_group": "left",

@@ -21,6 +21,9 @@ from beholder.sources.traits import UNKNOWN, Trait, one_answer_each
 
 TRAITS = ("age", "gender", "education", "political_ideology")
 COLUMNS = ("text_id", "text", "annotator_id", "biased", *TRAITS)
+CLASSES = ("not biased", "biased")
+"""Both count in macro-F1: three in five judgements are `biased`, so that F1 of that label alone rewards saying it always.
+"""
 AGE_STARTS, AGE_NAMES = (18, 30, 45, 60), ("18-29", "30-44", "45-59", "60+")
 OLDEST = 120
 SCALE_END, CENTRE_END = 10, 4
@@ -28,7 +31,7 @@ SCALE_END, CENTRE_END = 10, 4
 
 
 class Babe(SourceSettings):
-    """Settings of `babe`: one label, `biased`. Where a worker judged a text twice, the first judgement is kept.
+    """Settings of `babe`: two classes, `not biased` and `biased`. Where a worker judged a text twice, the first judgement is kept.
 
     Context columns describe the worker: `gender`, `education`, `age` and `political_ideology` as they were answered,
     and two columns for groups. `age_group` is 18-29, 30-44, 45-59 or 60+. `ideology_group` cuts the scale from -10
@@ -61,11 +64,11 @@ def load(config: Babe, on_bad_rows: BadRows = "refuse") -> Loaded:
     kept = np.isin(sound, rows)
     draft = Draft(
         raw,
-        Task(("biased",)),
+        Task(CLASSES, "multiclass"),
         rows,
         text=raw.strings("text")[rows],
         user_id=users[kept],
-        labels=biased[rows][:, None].astype(np.float32),
+        labels=np.stack([biased[rows] == number for number in range(2)], axis=1).astype(np.float32),
         text_id=raw.strings("text_id")[rows],
         context={name: values[kept] for name, values in _context(traits).items()},
         column_of={"user_id": "annotator_id"},
