@@ -295,8 +295,7 @@ def _fit(
 
 def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
     """Choose what is served, and write what the pair of arms says as if it were an arm."""
-    enrolled = ["enrol"] if "enrol" in prepared.split.parts and not prepared.split.people else []
-    learned = [prepared.part(name) for name in ("train", *enrolled)]
+    learned = [prepared.part(name) for name in prepared.split.served]
     users, rows = np.unique(np.concatenate([part.user_ids.astype(str) for part in learned]), return_counts=True)
     known = dict(zip(users.tolist(), rows.tolist(), strict=True))
     routing = find_routing(experiment.arms, known, folder)
@@ -371,12 +370,7 @@ def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str
             "refused_rows": prepared.loaded.refused,
             "fingerprint": annotations.fingerprint,
         },
-        "split": {
-            "hash": prepared.split.hash,
-            "leaked": prepared.split.leaked,
-            "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
-            **({"people": asdict(held_out_people(annotations, prepared.split))} if prepared.split.people else {}),
-        },
+        "split": prepared.split.facts(annotations),
     }
 
 

@@ -8,8 +8,8 @@ in training. A split is recorded by its hash, and two results are comparable onl
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,17 @@ class Split:
 
     def __getitem__(self, part: str) -> Rows:
         return self.parts[part]
+
+    @property
+    def served(self) -> list[str]:
+        """Parts whose users a published model may know. Adapting under a split by people is for measuring only."""
+        return ["train", "enrol"] if "enrol" in self.parts and self.people is None else ["train"]
+
+    def facts(self, annotations: Annotations) -> dict[str, Any]:
+        """What results say of it: `hash`, `leaked`, `rows` of each part; `people` of a split by people."""
+        people = {"people": asdict(held_out_people(annotations, self))} if self.people else {}
+        rows = {name: len(rows) for name, rows in self.parts.items()}
+        return {"hash": self.hash, "leaked": self.leaked, "rows": rows, **people}
 
 
 class _SplitConfig(BaseModel):
