@@ -120,11 +120,12 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     for arm in arms:
         try:
             arm.config.check(base, train.task)
+            arm.config.check_rows(train)
         except BeholderError as error:
             raise type(error)(f"methods.{arm.name}: {error}") from error
     inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
     curves = [point for points in experiment.curves.values() for point in points.values()]
-    jobs = _jobs([*arms, *curves], inputs, parts.people)
+    jobs = _jobs([*arms, *curves], inputs, parts.people, annotations)
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
     people = [held_out_people(annotations, parts).line()] if parts.people else []
@@ -217,7 +218,7 @@ def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], report
     return folder
 
 
-def _jobs(arms: list[Arm], inputs: list[str], people: ByPeople | None) -> list[ArmJob]:
+def _jobs(arms: list[Arm], inputs: list[str], people: ByPeople | None, annotations: Annotations) -> list[ArmJob]:
     """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
     jobs: dict[str, ArmJob] = {}
     measured = people.model_dump(mode="json") if people else None
@@ -225,6 +226,7 @@ def _jobs(arms: list[Arm], inputs: list[str], people: ByPeople | None) -> list[A
     for arm in sorted(arms, key=lambda arm: arm.after is not None):
         config = arm.config.model_dump(mode="json")
         on = [jobs[arm.after].key] if arm.after else []
+        on += [repr(annotations.column(column)) for column in arm.config.traits]  # no part of the fingerprint
         key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
         jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]

@@ -17,6 +17,7 @@ from beholder.bank.estimate import FIXED, LEAST_USERS, PriorSettings, estimate_p
 from beholder.bank.fit import BankTraining, Examples, fit_bank
 from beholder.bank.layers import Shapes
 from beholder.bank.prior import Prior, isotropic
+from beholder.bank.traits import Traits, coded
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Standard deviations, in logits, of what is a user's own beyond bias and factors."""
@@ -38,10 +39,12 @@ class Population:
     Attributes:
         names: of each.
         examples: see `Part`.
+        traits: of each; empty where none are asked for.
     """
 
     names: Sequence[str]
     examples: Part
+    traits: Sequence[Traits] = ()
 
 
 def learn_prior(
@@ -59,9 +62,9 @@ def learn_prior(
 ) -> Prior:
     """Learn priors of several ranks, and keep the one under which people's validation rows are likeliest.
 
-    Candidates: the isotropic prior, mean and biases without factors, and both with `settings.rank` factors; each at the
-    `STRENGTHS`, and after each epoch. Where there are too few validation rows, nothing is chosen: the richest prior at
-    `UNCHOSEN`, after all epochs.
+    Candidates: the isotropic prior, mean and biases without factors, and both with `settings.rank` factors, the latter
+    two with and without `settings.traits`; each at the `STRENGTHS`, and after each epoch. Where there are too few
+    validation rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all epochs.
 
     Args:
         shapes: of one user's tensors.
@@ -81,13 +84,23 @@ def learn_prior(
     units = unit_of(flat, train, seed, device)
     candidates = [("isotropic", flat)]
     ranks = [settings.rank] if quick else sorted({0, settings.rank})
-    for done, rank in enumerate(ranks):
+    described = learned_from.traits if coded(learned_from.traits, settings.traits) else ()
+    kinds = [(rank, traits) for traits in [()] + [described] * bool(described) for rank in ranks]
+    for done, (rank, traits) in enumerate(kinds):
         learned = estimate_prior(
-            shapes, train, rank, settings, epochs=training.epochs, seed=seed, device=device, rows_per_step=rows_per_step
+            shapes,
+            train,
+            rank,
+            settings,
+            epochs=training.epochs,
+            seed=seed,
+            device=device,
+            rows_per_step=rows_per_step,
+            traits=traits,
         )
-        progress(done + 1, 2 * len(ranks) + 2)
+        progress(done + 1, 2 * len(kinds) + 2)
         if learned.facts["people"] >= LEAST_USERS and (learned.rank or rank == 0 or quick):
-            candidates.append((f"learned, rank {learned.rank}", learned))
+            candidates.append((f"learned, rank {learned.rank}{', traits' * bool(traits)}", learned))
     _, valid = chosen_on.examples(range(len(chosen_on.names)))
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
     if int(valid.rows.sum()) < LEAST_ROWS:
@@ -99,7 +112,7 @@ def learn_prior(
     best: tuple[float, Prior] | None = None
     for done, (name, prior) in enumerate(candidates):
         losses = _pooled(prior, units, strengths, chosen_on, training, seed, device)  # [strengths, epochs]
-        progress(len(ranks) + done + 1, len(ranks) + len(candidates))
+        progress(len(kinds) + done + 1, len(kinds) + len(candidates))
         for strength, course in zip(strengths, losses, strict=True):
             epoch = int(course.argmin())
             loss = float(course[epoch])
@@ -133,7 +146,8 @@ def _pooled(
     for number, strength in enumerate(strengths):
         own = replace(prior, spread=with_spread(prior, units, strength))
         train, valid = people.examples(range(len(people.names)))
-        fit = fit_bank(own, people.names, train, training, seed=seed, device=device, held_out=valid)
+        around = own.means_of(people.traits)
+        fit = fit_bank(own, people.names, train, training, seed=seed, device=device, held_out=valid, around=around)
         assert fit.losses is not None
         found[number] = fit.losses.sum(axis=1) / valid.asked.sum()
     return np.where(np.isfinite(found), found, np.inf)  # a fit that diverged is never the best

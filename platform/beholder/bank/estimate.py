@@ -17,7 +17,7 @@ the gradients of single judgements at the shared model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from beholder.bank.fit import Batch, Examples
 from beholder.bank.layers import Shapes, Tensors
 from beholder.bank.optimizer import UserAdam
 from beholder.bank.prior import FACTORS, Prior, isotropic, step_scale
+from beholder.bank.traits import TraitEstimate, Traits
 
 LEAST_USERS = 4
 """From fewer people no prior is learned, only the isotropic one is."""
@@ -57,6 +58,8 @@ class PriorSettings(BaseModel):
         users: people the prior is learned from, at most, drawn seeded; more only cost time.
         steps: of the learning.
         penalty: of the squared norms of mean and basis: the inverse variance of the Gaussian that holds them.
+        traits: context columns with one value for each person (`gender`, `age_group`). Users are expected where people
+            with these values are, as far as groups differ beyond chance; kept where validation rows are likelier so.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +69,7 @@ class PriorSettings(BaseModel):
     users: int = Field(default=2_000, ge=1)
     steps: int = Field(default=150, ge=1)
     penalty: float = Field(default=10.0, gt=0)
+    traits: tuple[str, ...] = ()
 
 
 def estimate_prior(
@@ -78,9 +82,10 @@ def estimate_prior(
     seed: int,
     device: str = "cpu",
     rows_per_step: int = 16_384,
+    traits: Sequence[Traits] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:
-    """Learn mean, basis and the spread of biases.
+    """Learn mean, basis and the spread of biases, and what traits shift.
 
     Args:
         shapes: of one user's tensors.
@@ -91,6 +96,7 @@ def estimate_prior(
         seed: of draws and order.
         device: where.
         rows_per_step: judgements read in one step, at most about.
+        traits: of each user; none by default, and then nothing is learned of `settings.traits`.
         progress: called with (steps done, steps).
 
     Returns:
@@ -102,7 +108,8 @@ def estimate_prior(
         return flat
     units = unit_of(flat, train, seed, device)
     rank = min(rank, people // USERS_A_FACTOR)
-    model = _Model(flat.to(device), units, rank, len(train.rows), seed)
+    described = [each if count else {} for each, count in zip(traits, train.rows, strict=True)] if traits else []
+    model = _Model(flat.to(device), units, rank, len(train.rows), seed, described, settings.traits)
     optimizer = torch.optim.Adam(model.groups(0.2, 0.05), betas=(0.9, 0.99))
     own = UserAdam(model.local, clip=math.inf, betas=(0.9, 0.99))
     rng = np.random.default_rng([seed, 1])
@@ -112,7 +119,7 @@ def estimate_prior(
         batch, users, weight = _draw(train.rows, rng, rows_per_step)
         here = torch.from_numpy(users).to(device)
         local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in model.local.items()}
-        tensors, divergence = model.draw(local, noise)
+        tensors, divergence = model.draw(local, noise, here)
         share = people / len(users)  # of all users in this step's
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
         per_row = torch.from_numpy(weight).float().to(device)
@@ -131,6 +138,7 @@ def estimate_prior(
         optimizer.zero_grad()
         rates = torch.full((len(users),), 0.05 * decay, device=device)
         own.step(here, {n: t.grad if t.grad is not None else torch.zeros_like(t) for n, t in local.items()}, rates)
+        model.update_traits(learn_variances=2 * step >= settings.steps)
         progress(step + 1, settings.steps)
     return model.prior(flat)
 
@@ -168,7 +176,16 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
 class _Model:
     """What is learned: of all users mean, basis and spread in units; of each the means and deviations of q."""
 
-    def __init__(self, flat: Prior, units: dict[str, float], rank: int, users: int, seed: int) -> None:
+    def __init__(
+        self,
+        flat: Prior,
+        units: dict[str, float],
+        rank: int,
+        users: int,
+        seed: int,
+        people: Sequence[Traits],
+        columns: Sequence[str],
+    ) -> None:
         device = next(iter(flat.mean.values())).device
         generator = torch.Generator().manual_seed(seed + 1)
         self.start, self.units, self.rank = flat.mean, units, rank
@@ -187,6 +204,7 @@ class _Model:
         if rank:
             self.local |= {FACTORS: torch.zeros(users, rank), f"{FACTORS}.log": torch.zeros(users, rank)}
         self.local = {name: tensor.to(device) for name, tensor in self.local.items()}
+        self.traits = TraitEstimate(people, columns, rank, math.prod(labels), str(device))
 
     @property
     def held(self) -> list[Tensor]:
@@ -208,8 +226,27 @@ class _Model:
                 made.append({"params": [tensor], "lr": own, "initial": own})
         return made
 
-    def draw(self, local: Tensors, noise: torch.Generator) -> tuple[Tensors, Tensor]:
-        """Tensors of some users, drawn from their q: name -> [users, *shape]; and each one's divergence [users]."""
+    def update_traits(self, learn_variances: bool) -> None:
+        """What traits shift, given where users are now."""
+        if self.traits:
+            names = [FACTORS, "bias"] if self.rank else ["bias"]
+            middle = torch.cat([self.local[name] for name in names], dim=1)
+            variance = torch.cat([(2 * self.local[f"{name}.log"]).exp() for name in names], dim=1)
+            spread = torch.cat([torch.ones(self.rank, device=middle.device), self.spread.detach().exp()])
+            self.traits.update(middle, variance, spread, learn_variances)
+
+    def _off(self, middle: Tensor, users: Tensor, factors: bool) -> Tensor:
+        """Squared distance from where users are expected, its uncertainty included."""
+        if not self.traits:
+            return middle.square()
+        some = slice(0, self.rank) if factors else slice(self.rank, None)
+        return (middle - self.traits.centre[users, some]).square() + self.traits.uncertainty[users, some]
+
+    def draw(self, local: Tensors, noise: torch.Generator, users: Tensor) -> tuple[Tensors, Tensor]:
+        """Tensors of some users, drawn from their q: name -> [users, *shape]; and each one's divergence [users].
+
+        users: int64, their positions.
+        """
         device = self.spread.device
 
         def drawn(name: str) -> Tensor:
@@ -218,13 +255,14 @@ class _Model:
 
         bias = drawn("bias")
         middle, log = local["bias"], local["bias.log"]
-        ratio = (middle.square() + (2 * log).exp()) / (2 * self.spread).exp()
+        ratio = (self._off(middle, users, False) + (2 * log).exp()) / (2 * self.spread).exp()
         divergence = (0.5 * (ratio - 1) - log + self.spread).flatten(1).sum(dim=1)
         factors = None
         if self.rank:
             factors = drawn(FACTORS)
             middle, log = local[FACTORS], local[f"{FACTORS}.log"]
-            divergence = divergence + (0.5 * (middle.square() + (2 * log).exp() - 1) - log).sum(dim=1)
+            square = self._off(middle, users, True) + (2 * log).exp()
+            divergence = divergence + (0.5 * (square - 1) - log).sum(dim=1)
         tensors: Tensors = {}
         for name, mean in self.mean.items():
             change = mean.expand(len(bias), *mean.shape)
@@ -240,7 +278,7 @@ class _Model:
         mean = {n: (self.start[n] + self.units[n] * t).detach().cpu().clone() for n, t in self.mean.items()}
         basis = {name: (self.units[name] * tensor).detach().cpu().clone() for name, tensor in self.basis.items()}
         spread = {BIAS: self.spread.detach().exp().cpu().clone()}
-        return Prior(mean, basis, spread, flat.epochs, flat.facts)
+        return Prior(mean, basis, spread, flat.epochs, flat.facts, self.traits.effects(self.units[BIAS]))
 
 
 def _draw(

@@ -95,7 +95,7 @@ class BankFit:
     """Users' estimates.
 
     Attributes:
-        tensors: name -> [users, ...]; the prior's mean, bit for bit, for users without rows.
+        tensors: name -> [users, ...]; the mean of their group, or the prior's, bit for bit, for users without rows.
         coordinates: what they were composed of (`Prior.coordinates`).
         losses: float64 [epochs, users], each user's summed loss on their held-out rows after each epoch, where such
             rows were given.
@@ -116,6 +116,7 @@ def fit_bank(
     device: str = "cpu",
     held_out: Examples | None = None,
     spread: Mapping[str, Tensor] | None = None,
+    around: Tensors | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BankFit:
     """Estimate every user's tensors.
@@ -130,9 +131,11 @@ def fit_bank(
         device: where.
         held_out: rows to measure on after each epoch. They have no say in what is estimated.
         spread: see `Prior.compose`.
+        around: name -> [users, *shape], where each user is expected and pulled to; the prior's mean by default.
         progress: called with (epochs done, epochs).
     """
     prior, count = prior.to(device), len(users)
+    around = around and {name: tensor.to(device) for name, tensor in around.items()}
     coordinates = {name: torch.zeros(count, *shape, device=device) for name, shape in prior.coordinates.items()}
     optimizer = UserAdam(coordinates, settings.clip, eps=EPS)
     schedule = _Schedule(users, train.rows, settings, seed)
@@ -144,16 +147,17 @@ def fit_bank(
             here = torch.from_numpy(moving).to(device)
             local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in coordinates.items()}
             own = None if spread is None else {name: tensor.index_select(0, here) for name, tensor in spread.items()}
-            _backward(train, batch, prior.compose(local, own))
+            middle = around and {name: tensor.index_select(0, here) for name, tensor in around.items()}
+            _backward(train, batch, prior.compose(local, own, middle))
             weight = torch.from_numpy(1 / np.maximum(asked[moving], 1)).float().to(device)
             gradients = {name: _with_prior(tensor, weight) for name, tensor in local.items()}
             rate = torch.from_numpy(schedule.rates(moving)).float().to(device)
             optimizer.step(here, gradients, rate, {n: step_scale(n, tuple(t.shape[1:])) for n, t in local.items()})
         if held_out is not None and pieces is not None:
-            rows = row_losses(held_out, pieces, prior.compose(coordinates, spread))
+            rows = row_losses(held_out, pieces, prior.compose(coordinates, spread, around))
             losses[epoch] = np.bincount(np.repeat(np.arange(count), held_out.rows), rows, count)
         progress(epoch + 1, prior.epochs)
-    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, spread).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, spread, around).items()}
     return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 

@@ -24,10 +24,23 @@ class Overlay(Bank):
         mean: name -> [*shape], of users without any. Where it is left out, such users are refused.
     """
 
-    def __init__(self, shapes: Shapes, own: Mapping[str, Tensors], mean: Tensors | None = None) -> None:
-        """Hold tensors, user -> name -> [1, ...]; nothing is read from disk."""
+    def __init__(
+        self,
+        shapes: Shapes,
+        own: Mapping[str, Tensors],
+        mean: Tensors | None = None,
+        grouped: Mapping[str, Tensors] | None = None,
+    ) -> None:
+        """Hold tensors; nothing is read from disk.
+
+        Args:
+            shapes, mean: see the attributes.
+            own: user -> name -> [1, ...].
+            grouped: user -> name -> [*shape], of users without any whose group has a mean of its own.
+        """
         self.shapes, self.mean = shapes, mean or {}
         self._own = dict(own)
+        self._grouped = dict(grouped or {})
 
     def __contains__(self, user: str) -> bool:
         return user in self._own
@@ -46,7 +59,12 @@ class Overlay(Bank):
         if not self.mean and any(user not in self._own for user in users):
             raise BankError("a user is not among those whose tensors are here. Score them by the bundle.")
         nobody = {name: mean[None] for name, mean in self.mean.items()}
-        rows = [self._own.get(user, nobody) for user in users]
+        grouped = {
+            user: {name: mean[None] for name, mean in self._grouped[user].items()}
+            for user in users
+            if user in self._grouped
+        }
+        rows = [self._own.get(user) or grouped.get(user, nobody) for user in users]
         return {name: torch.cat([row[name] for row in rows]).to(device) for name in self.shapes}
 
     def parts(self, users: Sequence[str], device: str = "cpu") -> Iterator[tuple[NDArray[np.int64], Tensors]]:

@@ -6,7 +6,8 @@ A user's tensors are
 
 A linear Gaussian factor model over users (Tipping & Bishop 1999): `basis` holds the directions in which people differ
 together, `spread` what is left to each person alone. Given the prior, a user is a maximum a posteriori estimate of
-(z_u, e_u) from their own rows and nobody else's (`fit`). `estimate` learns a prior, `choose` picks its strength.
+(z_u, e_u) from their own rows and nobody else's (`fit`). `estimate` learns a prior, `choose` picks its strength. Where
+people's traits are known (`traits`), z_u and the biases are expected at those of their group instead of zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ import torch
 from torch import Tensor
 
 from beholder.bank.layers import Shapes, Tensors, start
+from beholder.bank.traits import Effects, Traits, shift_of
 from beholder.errors import BankError
 from beholder.files import sha256_of, whole
 
-FORMAT = 1
+FORMAT = 2
+"""1: without traits, and still written so where there are none."""
 FILES = ("prior.safetensors", "prior.json")
 FACTORS = "z"
 """Under this name a user's factors stand among their coordinates."""
+BIAS = "head.bias"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Prior:
             mean and the factors have them are left out.
         epochs: passes over a user's rows after which the estimate stops.
         facts: how it was learned: people, rows, what was tried and chosen. Plain values, no ids.
+        traits: column -> what its values shift; see `traits`.
     """
 
     mean: Tensors
@@ -50,6 +55,7 @@ class Prior:
     spread: Tensors
     epochs: int
     facts: Mapping[str, Any] = field(default_factory=dict)
+    traits: Mapping[str, Effects] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -69,14 +75,19 @@ class Prior:
         for name, tensor in sorted(_flat(self).items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if self.traits:
+            digest.update(json.dumps(_values(self), sort_keys=True).encode())
         return digest.hexdigest()
 
-    def compose(self, coordinates: Tensors, wider: Mapping[str, Tensor] | None = None) -> Tensors:
-        """Users' tensors from their coordinates; at zero they are the mean, bit for bit.
+    def compose(
+        self, coordinates: Tensors, wider: Mapping[str, Tensor] | None = None, around: Tensors | None = None
+    ) -> Tensors:
+        """Users' tensors from their coordinates; at zero they are the mean, or `around`, bit for bit.
 
         Args:
             coordinates: see there, users along the first dimension: name -> [users, ...].
             wider: name -> spread of each user [users, 1, ...] where users do not share one (`choose`).
+            around: name -> [users, *shape], the means of their groups; see `means_of`.
 
         Returns:
             name -> [users, *shape]
@@ -84,7 +95,7 @@ class Prior:
         users = len(next(iter(coordinates.values())))
         made: Tensors = {}
         for name, mean in self.mean.items():
-            tensor = mean.expand(users, *mean.shape)
+            tensor = mean.expand(users, *mean.shape) if around is None else around[name]
             if name in self.basis:
                 tensor = tensor + torch.tensordot(coordinates[FACTORS], self.basis[name], 1)
             if name in coordinates:
@@ -92,6 +103,37 @@ class Prior:
                 tensor = tensor + spread * coordinates[name]
             made[name] = tensor
         return made
+
+    def mean_of(self, traits: Traits) -> Tensors:
+        """What somebody with these traits and no rows has: the mean of their group, name -> [*shape].
+
+        The prior's mean, bit for bit, for people of whom nothing is known that shifts it.
+        """
+        shift = shift_of(self.traits, traits)
+        if shift is None:
+            return dict(self.mean)
+        shift = shift.to(self.mean[BIAS].device)
+        made = dict(self.mean)
+        for name, basis in self.basis.items():
+            made[name] = made[name] + torch.tensordot(shift[: self.rank], basis, 1)
+        made[BIAS] = made[BIAS] + shift[self.rank :].view(made[BIAS].shape)
+        return made
+
+    def means_of(self, people: Sequence[Traits]) -> Tensors | None:
+        """The same of several people: name -> [users, *shape]; None where all of them have the prior's mean.
+
+        Each group is composed once and alone, so that a group's mean is the same bits in any company.
+        """
+        keys = [tuple(each.get(column) for column in self.traits) for each in people]
+        groups = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        means = [
+            self.mean_of({column: value for column, value in zip(self.traits, key, strict=True) if value is not None})
+            for key in groups
+        ]
+        if all(each[BIAS] is self.mean[BIAS] for each in means):
+            return None
+        of = torch.tensor([groups[key] for key in keys], device=self.mean[BIAS].device)
+        return {name: torch.stack([each[name] for each in means])[of] for name in self.mean}
 
     def nobody(self, users: int) -> Tensors:
         """Tensors of people who have no rows: the mean, name -> [users, *shape]."""
@@ -113,7 +155,7 @@ def isotropic(shapes: Shapes, seed: int, epochs: int, **facts: Any) -> Prior:
     shapes: of one user's tensors. `down` projections are drawn as LoRA draws them, one draw for all users.
     """
     mean = {name: tensor[0] for name, tensor in start(shapes, 1, seed, "cpu").items()}
-    return Prior(mean, {}, {"head.bias": torch.ones(shapes["head.bias"])}, epochs, facts)
+    return Prior(mean, {}, {BIAS: torch.ones(shapes[BIAS])}, epochs, facts)
 
 
 def isotropic_as_before(shapes: Shapes, settings: Mapping[str, Any]) -> Prior:
@@ -129,7 +171,7 @@ def step_scale(name: str, shape: tuple[int, ...]) -> float:
     Adam moves every number by the step size whatever its gradient; a logit sums over a weight's inputs, or over all of
     a low-rank change.
     """
-    if name in (FACTORS, "head.bias"):
+    if name in (FACTORS, BIAS):
         return 1.0
     return math.prod(shape[1:] if name == "head.weight" else shape) ** -0.5
 
@@ -141,12 +183,14 @@ def save_prior(prior: Prior, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in _flat(prior).items()}
     with whole(folder / FILES[0]) as temporary:
         save_file(tensors, str(temporary))
+    traits = {"traits": _values(prior)} if prior.traits else {}
     described = {
-        "format": FORMAT,
+        "format": FORMAT if traits else 1,
         "model": "theta = mean + basis z + spread e; z, e standard normal",
         "rank": prior.rank,
         "epochs": prior.epochs,
         **prior.facts,
+        **traits,
         "sha256": sha256_of(folder / FILES[0]),
     }
     with whole(folder / FILES[1]) as temporary:
@@ -182,11 +226,22 @@ def load_prior(folder: Path, shapes: Shapes) -> Prior:
     )
     if {name: tuple(tensor.shape) for name, tensor in mean.items()} != shapes:
         raise BankError(f"{folder / FILES[0]}: a prior of other tensors than this bank's. {remedy}")
-    known = ("format", "model", "rank", "epochs", "sha256")
+    known = ("format", "model", "rank", "epochs", "traits", "sha256")
     facts = {key: value for key, value in described.items() if key not in known}
-    return Prior(mean, basis, spread, epochs, facts)
+    traits: dict[str, Effects] = {}
+    for column, values in described.get("traits", {}).items():
+        shifts = flat.get(f"trait:{column}")
+        if shifts is None or len(shifts) != len(values):
+            raise BankError(f"{folder / FILES[1]}: trait {column!r} has other values than its tensor. {remedy}")
+        traits[column] = Effects(tuple(values), shifts)
+    return Prior(mean, basis, spread, epochs, facts, traits)
+
+
+def _values(prior: Prior) -> dict[str, list[str]]:
+    return {column: list(effect.values) for column, effect in prior.traits.items()}
 
 
 def _flat(prior: Prior) -> Tensors:
-    groups = {"mean": prior.mean, "basis": prior.basis, "spread": prior.spread}
+    shifts = {column: effect.shifts for column, effect in prior.traits.items()}
+    groups = {"mean": prior.mean, "basis": prior.basis, "spread": prior.spread, "trait": shifts}
     return {f"{group}:{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}

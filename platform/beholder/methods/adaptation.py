@@ -8,12 +8,28 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from beholder.annotations import Annotations, text_key
+from beholder.bank.traits import Traits
 from beholder.evaluation.newcomers import NewcomerScores
 from beholder.methods.method import Fitted, MethodConfig
+from beholder.methods.traits import traits_of
 from beholder.splits import CELLS, ByPeople
 
 NEW = ("test", "seen_texts", "unseen_texts")
 """Parts of a split by people that hold judgements of people nothing was fitted on."""
+
+
+@runtime_checkable
+class Grouping(Protocol):
+    """A fitted method whose first guess of somebody depends on their traits."""
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Context columns that it reads; none where it learned nothing of them."""
+        ...
+
+    def adapt(self, rows: Annotations, seed: int = 42, traits: Mapping[str, Traits] | None = None) -> Fitted:
+        """See `Adaptable`; people without rows start where others with their traits are."""
+        ...
 
 
 @runtime_checkable
@@ -36,7 +52,8 @@ def score_newcomers(
 ) -> NewcomerScores:
     """Score every row that a split by people measures on: new people at every k, people seen in training once.
 
-    A method that cannot be adapted has scores at k = 0 only.
+    A method that cannot be adapted has scores at k = 0 only. One that knows what traits shift is given those of new
+    people at every k, so that at k = 0 a person is the mean of their group.
 
     Args:
         name, control_of, config: the arm's.
@@ -49,8 +66,9 @@ def score_newcomers(
     measured = [part for part in ("test", *CELLS) if part in parts]
     has = _rows_by_user(parts["enrol"]) if "enrol" in parts else {}
     found: dict[str, list[Any]] = {"part": [], "k": [], "given": [], "scores": [], "rows": []}
+    traits = _traits_of_new(fitted, seen)
     for k in steps:
-        method = _adapted(config, fitted, seen, people, k)
+        method = _adapted(config, fitted, seen, people, k, traits)
         for part in measured:
             if k and part not in NEW:
                 continue
@@ -59,7 +77,8 @@ def score_newcomers(
             found["part"] += [part] * len(rows)
             found["k"] += [k] * len(rows)
             found["given"] += given
-            found["scores"].append(method.score(list(shown.texts), list(shown.user_ids)))
+            using = method if part in NEW else fitted
+            found["scores"].append(using.score(list(shown.texts), list(shown.user_ids)))
             found["rows"].append(rows)
     return NewcomerScores(
         arm=name,
@@ -77,15 +96,32 @@ def score_newcomers(
     )
 
 
-def _adapted(config: MethodConfig, fitted: Fitted, seen: Mapping[str, Annotations], people: ByPeople, k: int) -> Fitted:
-    """The method after the first k judgements of every new person, as it was fitted at 0."""
-    if not k or not isinstance(fitted, Adaptable) or "enrol" not in seen:
+def _traits_of_new(fitted: Fitted, seen: Mapping[str, Annotations]) -> dict[str, Traits]:
+    """Traits of new people, where the method uses any."""
+    if not isinstance(fitted, Grouping) or not fitted.traits:
+        return {}
+    return traits_of([seen[part] for part in ("enrol", *NEW) if part in seen], fitted.traits)
+
+
+def _adapted(
+    config: MethodConfig,
+    fitted: Fitted,
+    seen: Mapping[str, Annotations],
+    people: ByPeople,
+    k: int,
+    traits: Mapping[str, Traits],
+) -> Fitted:
+    """The method after the first k judgements of every new person; at 0 as it was fitted, or from traits alone."""
+    by_traits = bool(traits) and isinstance(fitted, Grouping)
+    if not isinstance(fitted, Adaptable) or "enrol" not in seen or not (k or by_traits):
         return fitted
     enrol = seen["enrol"]
     tasks = getattr(config, "tasks", None)
     if tasks is not None:  # the arm learns from some tasks only, of newcomers as of everybody
         enrol = enrol.select(np.unique(np.concatenate([enrol.rows_of_tasks[task] for task in tasks])))
     first = enrol.select(np.flatnonzero(people.turns(enrol) < k))
+    if by_traits:
+        return fitted.adapt(first, traits=traits)
     return fitted.adapt(first) if len(first) else fitted
 
 

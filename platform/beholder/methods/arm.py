@@ -55,7 +55,7 @@ def as_seen(config: MethodConfig, parts: dict[str, Annotations], seed: int) -> d
     """The rows of each part as this arm sees them: under other users where it is a shuffled control."""
     if not getattr(config, "shuffle_users", False):
         return parts
-    return {part: shuffle_users(rows, seed + i) for i, (part, rows) in enumerate(sorted(parts.items()))}
+    return {part: shuffle_users(rows, seed + i, config.traits) for i, (part, rows) in enumerate(sorted(parts.items()))}
 
 
 def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annotations, Annotations]:

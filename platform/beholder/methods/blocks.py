@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +30,11 @@ from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, load_prior, save_prior
 from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
+from beholder.bank.traits import Traits, in_words, shift_of
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
+from beholder.methods.traits import merged, require_columns, traits_of
 
 _SECONDS = b"beholder_seconds"
 STEP_ROWS = 16_384
@@ -126,6 +128,7 @@ class BankFitting:
         valid: Annotations,
         context: Context,
         prior: Prior | None = None,
+        traits: Mapping[str, Traits] | None = None,
     ) -> None:
         """Prepare; nothing is trained yet.
 
@@ -135,6 +138,10 @@ class BankFitting:
             train, valid: rows to learn from, and to choose by.
             context: its run folder takes what is worked with.
             prior: one that was learned before, as for users who come later; by default it is learned from these rows.
+            traits: of users, beside those that stand in context columns of `train`.
+
+        Raises:
+            MethodError: a trait is no context column, or has several values for one person.
         """
         if context.run_folder is None:
             raise MethodError("a bank is fitted in a folder: give the context a run_folder.")
@@ -149,6 +156,19 @@ class BankFitting:
         self.blocks = blocks(users, tokens, settings.block_users)
         inputs = [ground.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
         inputs.append(prior and prior.checksum)
+        if prior is None:
+            require_columns(train, settings.prior.traits)
+        columns = settings.prior.traits if prior is None else tuple(prior.traits)
+        self.traits = merged(traits or {}, traits_of([train], columns))
+        if columns:
+            inputs.append([sorted(each.items()) for each in self._traits_of(users)])
+        if prior is not None and columns:
+            unknown = sum(shift_of(prior.traits, each) is None for each in self._traits_of(users))
+            if unknown:
+                context.say(
+                    f"traits: {unknown:,} of {len(users):,} people have no known {' or '.join(columns)}; "
+                    "they are expected where people in general are."
+                )
         self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
         work = working_folder(context.run_folder)
         self.seconds = 0.0
@@ -188,10 +208,13 @@ class BankFitting:
         rows = self._rows["train"].count(names)
         first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
         chooses = names[: max(first, LEAST_CHOOSING)]
+        columns = self.settings.prior.traits
+        for line in in_words(self._traits_of(names), columns):
+            self.context.say(line)
         prior = learn_prior(
             self.model.shapes,
-            Population(names, lambda some: self._both(names, some)),
-            Population(chooses, lambda some: self._both(chooses, some)),
+            Population(names, lambda some: self._both(names, some), self._traits_of(names)),
+            Population(chooses, lambda some: self._both(chooses, some), self._traits_of(chooses)),
             self.settings.prior,
             self.settings,
             seed=self.context.seed,
@@ -203,6 +226,9 @@ class BankFitting:
         seconds = time.perf_counter() - started
         self.context.say(f"prior: {_in_words(prior)} ({seconds:.0f} s)")
         return replace(prior, facts={**prior.facts, "seconds": round(seconds, 2)})
+
+    def _traits_of(self, users: Sequence[str]) -> list[Traits]:
+        return [self.traits.get(user, {}) for user in users]
 
     def _both(self, names: Sequence[str], some: Sequence[int]) -> tuple[Examples, Examples]:
         users = [names[each] for each in some]
@@ -237,6 +263,7 @@ class BankFitting:
             return
         started = time.perf_counter()
         prior, valid = self.prior, self._examples("valid", users)
+        around = prior.means_of(self._traits_of(users))
 
         def estimates(part: str, first: int, of: int) -> BankFit:
             return fit_bank(
@@ -246,6 +273,7 @@ class BankFitting:
                 self.settings,
                 seed=self.context.seed,
                 device=self.context.device,
+                around=around,
                 progress=lambda done, total: progress(
                     len(users) * (first * total + done) // (of * total), len(users), "", "users"
                 ),

@@ -166,6 +166,18 @@ class MethodConfig(BaseModel):
             name = base.model if isinstance(base, Endpoint) else base.name
             raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Context columns it reads as traits of people."""
+        return ()
+
+    def check_rows(self, train: Annotations) -> None:
+        """Refuse before anything is fitted what these training rows cannot give.
+
+        Raises:
+            BeholderError: see the method's settings.
+        """
+
     def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
         """What an endpoint would be asked to fit, and to score the validation and test rows. Nothing is asked."""
         return []

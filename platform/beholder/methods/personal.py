@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,6 +28,7 @@ from beholder.bank.model import BankModel, BankShape
 from beholder.bank.overlay import Overlay
 from beholder.bank.prior import FILES, Prior, isotropic_as_before, load_prior, save_prior
 from beholder.bank.shards import Bank, erase, shard_file, shards_of
+from beholder.bank.traits import Traits
 from beholder.bases.tokens import length_cut
 from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
@@ -47,6 +48,7 @@ from beholder.methods.method import (
     score_every_pair,
 )
 from beholder.methods.objective import probabilities
+from beholder.methods.traits import require_columns, traits_of
 
 ROWS = 1_024
 """(text, user) rows scored at once by the heads alone."""
@@ -82,6 +84,20 @@ class PersonalConfig(MethodConfig):
         fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere, parameters=each)
         return fitted
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Context columns it reads as traits of people."""
+        return self.bank.prior.traits
+
+    def check_rows(self, train: Annotations) -> None:
+        """Refuse traits that the training rows do not have, or have several of for one person.
+
+        Raises:
+            MethodError: names the column.
+        """
+        require_columns(train, self.traits)
+        traits_of([train], self.traits)
+
     def begin(self, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
         """The fit, cut into blocks that any process can train.
 
@@ -96,7 +112,13 @@ class PersonalConfig(MethodConfig):
         return self.begin_on(shared, train, valid, context)
 
     def begin_on(
-        self, shared: Any, train: Annotations, valid: Annotations, context: Context, prior: Prior | None = None
+        self,
+        shared: Any,
+        train: Annotations,
+        valid: Annotations,
+        context: Context,
+        prior: Prior | None = None,
+        traits: Mapping[str, Traits] | None = None,
     ) -> BankFitting:
         """The same on a fitted method that is loaded already, and given a prior where one was learned before.
 
@@ -107,7 +129,7 @@ class PersonalConfig(MethodConfig):
                 f"note: bank.{', bank.'.join(self.bank.without_effect)} had a meaning before priors were learned, and "
                 "have none now. Remove them; bank.prior and bank.step_size have the new settings."
             )
-        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context, prior)
+        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context, prior, traits)
 
     def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
         return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_, self.method), self.bank, train, valid)
@@ -183,21 +205,34 @@ class FittedBank:
         fitted.thresholds = self.thresholds
         return fitted
 
-    def adapt(self, rows: Annotations, seed: int = 42) -> Self:
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Traits that shift where somebody starts; see `bank.traits`."""
+        return tuple(self.prior.traits)
+
+    def adapt(self, rows: Annotations, seed: int = 42, traits: Mapping[str, Traits] | None = None) -> Self:
         """The same with users estimated from these rows alone, given the prior; everybody else is the prior's mean.
 
         What somebody gains from their first judgements is measured with it: the prior is not touched.
+
+        Args:
+            rows: judgements, perhaps none; traits are read from their context columns, where they have these.
+            seed: of the order of rows.
+            traits: of people, with or without rows. Those without are the mean of their group.
         """
         nobody = rows.select([])
+        grouped = {user: self.prior.mean_of(each) for user, each in (traits or {}).items()}
+        if not len(rows):
+            return self.with_bank(Overlay(self.model.shapes, {}, self.prior.mean, grouped))
         with tempfile.TemporaryDirectory(prefix="beholder-") as folder:
             context = Context(self.base, seed, self.device, run_folder=Path(folder))
-            fitting = self.config.begin_on(self.shared, rows, nobody, context, self.prior)
+            fitting = self.config.begin_on(self.shared, rows, nobody, context, self.prior, traits)
             for number in range(len(fitting.blocks)):
                 fitting.train(number)
             found = fitting.finish()[0] if fitting.blocks else None
             tensors = found.take(rows.users) if found else {}
         own = {user: {n: t[at : at + 1] for n, t in tensors.items()} for at, user in enumerate(rows.users)}
-        return self.with_bank(Overlay(self.model.shapes, own, self.prior.mean))
+        return self.with_bank(Overlay(self.model.shapes, own, self.prior.mean, grouped))
 
     @property
     def base(self) -> str:
