@@ -20,7 +20,7 @@ from beholder.bank.judgements import Judgements
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import run_once
 from beholder.bank.prior import Prior, load_prior, save_prior
-from beholder.bank.traits import Effects, in_words
+from beholder.bank.traits import Effects, trait_lines
 from beholder.bases import load_base
 from beholder.bases.classifier import Classifier
 from beholder.bases.tokens import encode
@@ -127,7 +127,7 @@ def test_groups_that_do_not_differ_are_shrunk_to_nothing():
 
 
 def test_few_people_say_less_of_their_group_than_many():
-    few, many = (np.mean([difference(People(n, 0.3, seed=s).prior())[0] for s in range(4)]) for n in (6, 60))
+    few, many = (np.mean([difference(People(n, 0.3, seed=s).prior())[0] for s in range(6)]) for n in (6, 80))
     assert 0 <= few < many <= 0.45
 
 
@@ -306,7 +306,7 @@ def test_two_tables_that_disagree_about_a_person_are_refused():
     ids=["all known", "some missing", "one person", "all differ", "none known"],
 )
 def test_what_a_trait_comes_to_is_said_in_one_line(people, line):
-    (said,) = in_words(people, ["g"])
+    (said,) = trait_lines(people, ["g"])
     assert said.startswith(line)
 
 

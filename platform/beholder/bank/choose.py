@@ -151,3 +151,15 @@ def _pooled(
         assert fit.losses is not None
         found[number] = fit.losses.sum(axis=1) / valid.asked.sum()
     return np.where(np.isfinite(found), found, np.inf)  # a fit that diverged is never the best
+
+
+def in_words(prior: Prior) -> str:
+    """What was learned and chosen, in a line."""
+    facts = prior.facts
+    people, rows = facts.get("people", 0), facts.get("rows", 0)
+    if facts.get("kind") == "isotropic" or "kind" not in facts:
+        few = f"; fewer than {LEAST_USERS} people" if people < LEAST_USERS else ""
+        return f"isotropic around the shared model, {people:,} people{few}"
+    chosen = f"strength {facts['strength']:g}, {prior.epochs} epochs"
+    by = f"chosen on {facts['chosen_on']:,} validation rows" if facts.get("chosen_on") else "not chosen: no rows for it"
+    return f"{facts['kind']}, from {rows:,} judgements of {people:,} people; {chosen}, {by}"

@@ -74,7 +74,7 @@ def coded(people: Sequence[Traits], columns: Sequence[str]) -> dict[str, tuple[t
     return found
 
 
-def in_words(people: Sequence[Traits], columns: Sequence[str]) -> list[str]:
+def trait_lines(people: Sequence[Traits], columns: Sequence[str]) -> list[str]:
     """One line for each trait that is given: its groups, and how many people are in none."""
     used = coded(people, columns)
     lines = []
@@ -97,6 +97,17 @@ def in_words(people: Sequence[Traits], columns: Sequence[str]) -> list[str]:
         rest = f"; {' and '.join(without)} of {len(people):,} people are not shifted" if without else ""
         lines.append(f"trait {column}: {len(values)} groups{rest}.")
     return lines
+
+
+def strangers(effects: Mapping[str, Effects], people: Sequence[Traits]) -> str:
+    """One line where nothing is known of some people that shifts them; empty where there are none, or no effects."""
+    count = sum(shift_of(effects, each) is None for each in people)
+    if not effects or not count:
+        return ""
+    return (
+        f"traits: {count:,} of {len(people):,} people have no known {' or '.join(effects)}; "
+        "they are expected where people in general are."
+    )
 
 
 class TraitEstimate:

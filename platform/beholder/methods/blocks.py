@@ -22,18 +22,19 @@ from pydantic import Field
 
 from beholder import __version__
 from beholder.annotations import Annotations
-from beholder.bank.choose import Population, learn_prior
-from beholder.bank.estimate import LEAST_USERS, PriorSettings
+from beholder.bank.choose import Population, in_words, learn_prior
+from beholder.bank.estimate import PriorSettings
 from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank, held_out_batches, row_losses
 from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, load_prior, save_prior
 from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
-from beholder.bank.traits import Traits, in_words, shift_of
+from beholder.bank.traits import Traits, strangers, trait_lines
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
+from beholder.methods.rows import Rows
 from beholder.methods.traits import merged, require_columns, traits_of
 
 _SECONDS = b"beholder_seconds"
@@ -162,13 +163,8 @@ class BankFitting:
         self.traits = merged(traits or {}, traits_of([train], columns))
         if columns:
             inputs.append([sorted(each.items()) for each in self._traits_of(users)])
-        if prior is not None and columns:
-            unknown = sum(shift_of(prior.traits, each) is None for each in self._traits_of(users))
-            if unknown:
-                context.say(
-                    f"traits: {unknown:,} of {len(users):,} people have no known {' or '.join(columns)}; "
-                    "they are expected where people in general are."
-                )
+        if prior is not None and (line := strangers(prior.traits, self._traits_of(users))):
+            context.say(line)
         self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
         work = working_folder(context.run_folder)
         self.seconds = 0.0
@@ -209,7 +205,7 @@ class BankFitting:
         first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
         chooses = names[: max(first, LEAST_CHOOSING)]
         columns = self.settings.prior.traits
-        for line in in_words(self._traits_of(names), columns):
+        for line in trait_lines(self._traits_of(names), columns):
             self.context.say(line)
         prior = learn_prior(
             self.model.shapes,
@@ -224,7 +220,7 @@ class BankFitting:
             progress=lambda done, total: self.context.progress(done, total, "prior", "steps"),
         )
         seconds = time.perf_counter() - started
-        self.context.say(f"prior: {_in_words(prior)} ({seconds:.0f} s)")
+        self.context.say(f"prior: {in_words(prior)} ({seconds:.0f} s)")
         return replace(prior, facts={**prior.facts, "seconds": round(seconds, 2)})
 
     def _traits_of(self, users: Sequence[str]) -> list[Traits]:
@@ -376,68 +372,6 @@ class BankFitting:
             return []
         shards = [shard_file(self.folder, digest) for digest in dict.fromkeys(digests)]
         return [*shards, *held, self.block_file(number)]
-
-
-class Rows:
-    """Rows of annotations, found by user."""
-
-    def __init__(self, names: Sequence[str], user: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """Hold rows by user.
-
-        Args:
-            names: users.
-            user: int64 [rows], the position of each one's user.
-            rows: int64 [rows], positions among the annotations.
-        """
-        order = np.argsort(user, kind="stable")
-        self._names, self._sorted, self._order = list(names), user[order], rows[order]
-        self._place = {name: place for place, name in enumerate(names)}
-
-    @classmethod
-    def of(cls, annotations: Annotations, seed: int, most: int | None) -> Rows:
-        """All rows of each user, or so many, drawn seeded."""
-        names, user = annotations.by_user
-        rows = np.arange(len(user))
-        if most is not None:
-            drawn = np.random.default_rng(seed).permutation(len(user))
-            drawn = drawn[np.argsort(user[drawn], kind="stable")]  # user by user, in a drawn order within each
-            place = np.arange(len(drawn)) - np.searchsorted(user[drawn], user[drawn])
-            rows = np.sort(drawn[place < most])
-        return cls(names, user[rows], rows)
-
-    def joined(self, others: Rows, after: int) -> Rows:
-        """These and others, which are of annotations that stand after `after` of the first."""
-        names = [*self._names, *(name for name in others._names if name not in self._place)]
-        place = {name: position for position, name in enumerate(names)}
-        moved = np.asarray([place[name] for name in others._names], dtype=np.int64)[others._sorted]
-        return Rows(names, np.concatenate([self._sorted, moved]), np.concatenate([self._order, others._order + after]))
-
-    def count(self, users: Sequence[str]) -> NDArray[np.int64]:
-        """How many rows each of these users has: int64 [users]."""
-        first, last = self._ends(users)
-        return last - first
-
-    def find(self, users: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(position among `users` of each row, the rows), user by user."""
-        first, last = self._ends(users)
-        rows = [self._order[start:end] for start, end in zip(first, last, strict=True)]
-        return np.repeat(np.arange(len(users)), last - first), np.concatenate([np.empty(0, dtype=np.int64), *rows])
-
-    def _ends(self, users: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        places = [self._place.get(user, -1) for user in users]  # -1: without a row in this part
-        first, last = (np.searchsorted(self._sorted, places, side=side) for side in ("left", "right"))
-        return first, last
-
-
-def _in_words(prior: Prior) -> str:
-    facts = prior.facts
-    people, rows = facts.get("people", 0), facts.get("rows", 0)
-    if facts.get("kind") == "isotropic" or "kind" not in facts:
-        few = f"; fewer than {LEAST_USERS} people" if people < LEAST_USERS else ""
-        return f"isotropic around the shared model, {people:,} people{few}"
-    chosen = f"strength {facts['strength']:g}, {prior.epochs} epochs"
-    by = f"chosen on {facts['chosen_on']:,} validation rows" if facts.get("chosen_on") else "not chosen: no rows for it"
-    return f"{facts['kind']}, from {rows:,} judgements of {people:,} people; {chosen}, {by}"
 
 
 def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[str]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 from beholder.annotations import Annotations, Task
 from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
-from beholder.bank.overlay import Overlay
 from beholder.bank.prior import FILES, Prior, isotropic_as_before, load_prior, save_prior
 from beholder.bank.shards import Bank, erase, shard_file, shards_of
 from beholder.bank.traits import Traits
@@ -47,6 +45,7 @@ from beholder.methods.method import (
     save_fitted,
     score_every_pair,
 )
+from beholder.methods.newcomers import bank_of_newcomers
 from beholder.methods.objective import probabilities
 from beholder.methods.traits import require_columns, traits_of
 
@@ -90,13 +89,8 @@ class PersonalConfig(MethodConfig):
         return self.bank.prior.traits
 
     def check_rows(self, train: Annotations) -> None:
-        """Refuse traits that the training rows do not have, or have several of for one person.
-
-        Raises:
-            MethodError: names the column.
-        """
-        require_columns(train, self.traits)
-        traits_of([train], self.traits)
+        """Refuse traits that these rows do not have, or that have several values for one person."""
+        traits_of([require_columns(train, self.traits)], self.traits)
 
     def begin(self, train: Annotations, valid: Annotations, context: Context) -> BankFitting:
         """The fit, cut into blocks that any process can train.
@@ -213,26 +207,10 @@ class FittedBank:
     def adapt(self, rows: Annotations, seed: int = 42, traits: Mapping[str, Traits] | None = None) -> Self:
         """The same with users estimated from these rows alone, given the prior; everybody else is the prior's mean.
 
-        What somebody gains from their first judgements is measured with it: the prior is not touched.
-
-        Args:
-            rows: judgements, perhaps none; traits are read from their context columns, where they have these.
-            seed: of the order of rows.
-            traits: of people, with or without rows. Those without are the mean of their group.
+        What somebody gains from their first judgements is measured with it: the prior is not touched. Traits are read
+        from the rows' context columns where they have these, beside `traits`; with them alone, group means are used.
         """
-        nobody = rows.select([])
-        grouped = {user: self.prior.mean_of(each) for user, each in (traits or {}).items()}
-        if not len(rows):
-            return self.with_bank(Overlay(self.model.shapes, {}, self.prior.mean, grouped))
-        with tempfile.TemporaryDirectory(prefix="beholder-") as folder:
-            context = Context(self.base, seed, self.device, run_folder=Path(folder))
-            fitting = self.config.begin_on(self.shared, rows, nobody, context, self.prior, traits)
-            for number in range(len(fitting.blocks)):
-                fitting.train(number)
-            found = fitting.finish()[0] if fitting.blocks else None
-            tensors = found.take(rows.users) if found else {}
-        own = {user: {n: t[at : at + 1] for n, t in tensors.items()} for at, user in enumerate(rows.users)}
-        return self.with_bank(Overlay(self.model.shapes, own, self.prior.mean, grouped))
+        return self.with_bank(bank_of_newcomers(self, rows, seed, traits or {}))
 
     @property
     def base(self) -> str:

@@ -39,8 +39,8 @@ def traits_of(tables: Sequence[Annotations], columns: Sequence[str]) -> dict[str
     return {user: traits for user, traits in found.items()}
 
 
-def require_columns(rows: Annotations, columns: Sequence[str]) -> None:
-    """Refuse traits that are no context columns.
+def require_columns(rows: Annotations, columns: Sequence[str]) -> Annotations:
+    """The same rows; refuse traits that are no context columns.
 
     Raises:
         MethodError: names the first such column, and those there are.
@@ -51,10 +51,11 @@ def require_columns(rows: Annotations, columns: Sequence[str]) -> None:
             if not there:
                 raise MethodError(f"{SETTING}: no column {column!r}: this data has no context columns. Remove it.")
             raise MethodError(f"{SETTING}: {unknown('context column', column, there)}")
+    return rows
 
 
 def merged(*several: Mapping[str, Traits]) -> dict[str, Traits]:
-    """Traits from several places, later ones first in line, value by value."""
+    """Traits from several places, value by value; the later place wins."""
     users = dict.fromkeys(user for each in several for user in each)
     return {user: {column: value for each in several for column, value in each.get(user, {}).items()} for user in users}
 
