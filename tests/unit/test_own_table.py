@@ -149,8 +149,10 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
         "user-prior",
         "cls",
         "cls+",
-        *both("cls-e"),
-        *both("cls-u"),
+        "cls-e",
+        "cls-e~shuffled-users",
+        "cls-u",
+        "cls-u~shuffled-users",
     ]
 
 
