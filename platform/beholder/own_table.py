@@ -52,7 +52,7 @@ methods:
   cls-u: # an adapter for each user, given what is learned of users in general
     from: cls
     controls: [shuffled-users] # the same with users permuted: its gain has to vanish
-{curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # the model for everybody, told who reads; takes twice as long
+{curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # told who reads; takes twice as long
 evaluate: {{reference: cls, bootstrap: 1000}}
 register: {{name: {name}}}
 """

@@ -37,12 +37,11 @@ LEAST_USERS = 4
 USERS_A_FACTOR = 4
 """People for each factor, at least."""
 ROWS_A_USER = 16
-"""Of one user in one step, where not all rows of all users can be read at once: an equal share, and at least so many."""
+"""Of one user in one step, at least; where all rows of all users cannot be read at once, each has an equal share."""
 UNIT_ROWS = 256
 """Judgements that units are measured on."""
 MOST_OF_LAYERS = 2.0
-"""Largest unit of changes within layers. Where a model hardly responds to them, a larger one would not make it do so in a
-straight line, and magnify rounding."""
+"""Largest unit of changes within layers. Where a model hardly responds to them, a larger one would magnify rounding."""
 FIXED = ".down"
 """Tensors that are everybody's alike: mean only (LoRA-FA, Zhang et al. 2023, keeps them as drawn)."""
 BIAS = "head.bias"
