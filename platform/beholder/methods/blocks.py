@@ -29,7 +29,17 @@ from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, load_prior, save_prior
-from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
+from beholder.bank.shards import (
+    INDEX,
+    SHARD_USERS,
+    Bank,
+    completed,
+    read_shard,
+    shard_file,
+    shards_of,
+    write_index,
+    write_shard,
+)
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
@@ -155,6 +165,7 @@ class BankFitting:
         self.folder = work / f"bank-{self.key[:16]}"
         self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
         self.prior_folder = work / f"prior-{self.key[:16]}"
+        self._given = prior is not None
         if prior is not None:
             self.prior = prior
         try:
@@ -181,9 +192,7 @@ class BankFitting:
 
     def _learn_prior(self) -> Prior:
         started = time.perf_counter()
-        users = sorted(user for block in self.blocks for user in block)
-        drawn = np.random.default_rng([self.context.seed, 3]).permutation(len(users))[: self.settings.prior.users]
-        names = [users[each] for each in sorted(drawn.tolist())]
+        names = self._drawn
         positions = max(1.0, float(self.outputs.lengths.mean())) if len(self.outputs.lengths) else 1.0
         rows = self._rows["train"].count(names)
         first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
@@ -203,6 +212,20 @@ class BankFitting:
         seconds = time.perf_counter() - started
         self.context.say(f"prior: {_in_words(prior)} ({seconds:.0f} s)")
         return replace(prior, facts={**prior.facts, "seconds": round(seconds, 2)})
+
+    @cached_property
+    def _drawn(self) -> list[str]:
+        """The people the prior is learned from, sorted; nobody where it was given."""
+        if self._given:
+            return []
+        users = sorted(user for block in self.blocks for user in block)
+        drawn = np.random.default_rng([self.context.seed, 3]).permutation(len(users))[: self.settings.prior.users]
+        return [users[each] for each in sorted(drawn.tolist())]
+
+    def _prior_rows(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of each of these users that the prior is learned from: int64 [users]."""
+        drawn = frozenset(self._drawn)
+        return np.where([user in drawn for user in users], self._rows["train"].count(users), 0)
 
     def _both(self, names: Sequence[str], some: Sequence[int]) -> tuple[Examples, Examples]:
         users = [names[each] for each in some]
@@ -285,7 +308,7 @@ class BankFitting:
         return bank, before
 
     def _bank(self, folder: Path, parts: list[pa.Table]) -> Bank:
-        write_index(folder, pa.concat_tables(parts), self.model.shapes)
+        write_index(folder, pa.concat_tables([completed(part) for part in parts]), self.model.shapes)
         return Bank(folder, self.prior.mean)
 
     def _mean_losses(self, valid: Examples, tensors: Tensors) -> NDArray[np.float64]:
@@ -324,6 +347,7 @@ class BankFitting:
             "loss": pa.array(losses[0], from_pandas=True),
             "shared_loss": pa.array(losses[1], from_pandas=True),
             "status": ["own" if each else "shared" for each in own],
+            "prior_rows": self._prior_rows(users),
         }
         return pa.table(columns, schema=INDEX)
 
