@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.method import erase_saved
+from beholder.methods.method import erase_saved, no_progress
 from beholder.methods.training import Schedule, Users, fine_tune
 
 BASE = "tiny-bert"
@@ -61,6 +61,43 @@ def test_a_user_absent_from_a_batch_does_not_move():
     )
     assert moved == batches and len(moved) == 16
     assert any(len(batch) < 3 for batch in batches) and {user for batch in batches for user in batch} == {0, 1, 2, 3}
+
+
+def test_a_user_of_every_batch_takes_the_steps_of_adam():
+    """Of one user alone, nothing is left to be lazy about: torch's own Adam with the same rates moves them alike."""
+    network, other, slots = Told(), Told(), np.zeros(6, dtype=np.int64)
+    for parameter in (*network.head.parameters(), *other.head.parameters()):
+        parameter.requires_grad_(False)
+    steps: list[np.ndarray] = []
+
+    def loss(model, mine):
+        said = model.head(model.users(torch.from_numpy(slots[mine])))[:, 0]
+        return functional.binary_cross_entropy_with_logits(said, torch.from_numpy(mine % 2.0).float())
+
+    def losses(batch, mine):
+        steps.append(mine)
+        yield loss(network, mine), len(mine)
+
+    schedule = Schedule(epochs=3, patience=3, batch_size=2, learning_rate=0.1, warmup=0.0, clip=1e9)
+    score = iter((0.1, 0.2, 0.3))
+    fine_tune(
+        network,
+        np.ones(6, dtype=np.int64),
+        np.arange(6),
+        losses,
+        schedule,
+        lambda: next(score),
+        seed=0,
+        progress=no_progress,
+        users=Users(network.users.weight, slots),
+    )
+    adam = torch.optim.Adam([other.users.weight], lr=0.1, eps=1e-6)
+    for step, mine in enumerate(steps):
+        adam.param_groups[0]["lr"] = 0.1 if step == 0 else 0.05 * (1 + np.cos(np.pi * (step - 1) / (len(steps) - 1)))
+        adam.zero_grad()
+        loss(other, mine).backward()
+        adam.step()
+    torch.testing.assert_close(network.users.weight, other.users.weight, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,9 @@ ROWS_A_USER = 64
 """Of one user in one step, at most."""
 UNIT_ROWS = 256
 """Judgements that units are measured on."""
+MOST_OF_LAYERS = 2.0
+"""Largest unit of changes within layers. Where a model hardly responds to them, a larger one would not make it do so in a
+straight line, and magnify rounding."""
 FIXED = ".down"
 """Tensors that are everybody's alike: mean only (LoRA-FA, Zhang et al. 2023, keeps them as drawn)."""
 BIAS = "head.bias"
@@ -153,12 +156,13 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
         each: float(np.mean([square for name, square in squares.items() if group[name] == each]))
         for each in group.values()
     }
-    return {
+    units = {
         name: math.sqrt(squares[BIAS] / means[group[name]])
         if means[group[name]] > 0 and not name.endswith(FIXED)
         else float(flat.mean[name].square().mean().sqrt())
         for name in squares
     }  # `down` moves no logit before `up` does: its unit is the size of its numbers
+    return {name: min(unit, MOST_OF_LAYERS) if name.endswith(".up") else unit for name, unit in units.items()}
 
 
 class _Model:

@@ -28,6 +28,10 @@ Batch = NDArray[np.int64]
 """Row positions [users, rows], -1 = none."""
 
 
+EPS = 1e-4
+"""Gradients below this are rounding noise to Adam, which would otherwise take steps of full size along them."""
+
+
 class BankTraining(BaseModel):
     """How a user's tensors are estimated, given the prior.
 
@@ -130,7 +134,7 @@ def fit_bank(
     """
     prior, count = prior.to(device), len(users)
     coordinates = {name: torch.zeros(count, *shape, device=device) for name, shape in prior.coordinates.items()}
-    optimizer = UserAdam(coordinates, settings.clip)
+    optimizer = UserAdam(coordinates, settings.clip, eps=EPS)
     schedule = _Schedule(users, train.rows, settings, seed)
     pieces = None if held_out is None else held_out_batches(held_out.rows)
     losses = np.zeros((prior.epochs, count))

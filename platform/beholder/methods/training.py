@@ -111,7 +111,7 @@ def fine_tune(
         [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=schedule.learning_rate,
     )
-    of_users = None if users is None else UserAdam({"users": users.weight}, clip=math.inf, eps=1e-8)
+    of_users = None if users is None else UserAdam({"users": users.weight}, clip=math.inf)
     steps = math.ceil((int(text.max()) + 1) / schedule.batch_size) * schedule.epochs
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
 
@@ -123,7 +123,8 @@ def fine_tune(
         started, total = time.perf_counter(), 0.0
         batches = training_batches(lengths, text, schedule.batch_size, rng)
         for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters:  # users' vectors, which are not the optimizer's, among them
+                parameter.grad = None
             for value, read in losses(batch, batch[team.share(lengths[batch])]):
                 value.backward()
                 tokens, total = tokens + read, total + float(value.detach())
