@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from house import MODEL, content, said, settings
+from inside import listening, server
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
@@ -22,6 +23,7 @@ from beholder.registry import registry, upkeep
 from beholder.registry.bundle import Bundle
 from beholder.registry.store import Store
 from beholder.registry.stored import unfolded
+from beholder_serve.client import Client
 
 BANK = {"block_users": 4, "epochs": 8, "prior": {"steps": 20, "rank": 2, "strength": 1.0}}
 """A small bank: its prior is learned four times here."""
@@ -173,3 +175,15 @@ def test_without_the_run_it_is_refused_and_the_erasure_stands(erased, outcome, t
     found = said("refresh", MODEL, "--retrain-prior")
     assert found["prior"]["people"] == 4 and found["users"] == 4 and found["kept"] == 1
     assert CliRunner().invoke(app, ["refresh", MODEL, "--retrain-prior", "--feedback"]).exit_code == 2
+
+
+def test_the_api_states_the_share_in_the_served_model(erased, outcome):
+    own = {}
+    for version in registry.versions(MODEL):
+        index = registry.open_version(version).personal.bank.index.to_pylist()
+        own[version.number] = {row["user_id"]: row["prior_rows"] for row in index}
+    user = next(each for each, rows in own[1].items() if rows)
+    with listening(server(MODEL)[0]) as url, Client(url) as client:
+        found = client.erase(user).priors
+    assert {share.version: share.rows for share in found} == {number: rows[user] for number, rows in own.items()}
+    assert {share.of_people for share in found} == {6, 5, 4}
