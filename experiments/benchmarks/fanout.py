@@ -73,7 +73,7 @@ def compare(arguments: argparse.Namespace) -> dict:
     sample = [users[place] for place in np.linspace(0, len(users) - 1, min(arguments.sample, len(users))).astype(int)]
     seconds_peft, scores = peft_one_by_one(arguments, shared, train, test, sample)
     with tempfile.TemporaryDirectory() as folder:
-        seconds_bank, _, fitted = the_bank(arguments, shared, train, Path(folder))
+        seconds_bank, _, seconds_prior, fitted = the_bank(arguments, shared, train, Path(folder))
         theirs = np.isin(test.user_ids, sample)
         mine = test.select(np.flatnonzero(theirs))
         f1_bank = f1(fitted(list(mine.texts), list(mine.user_ids)), mine)
@@ -92,6 +92,7 @@ def compare(arguments: argparse.Namespace) -> dict:
         "seconds_per_user_peft": round(per_peft, 4),
         "peft_sample": len(sample),
         "seconds_per_user_bank": round(per_bank, 4),
+        "seconds_prior": seconds_prior,
         "f1_peft": round(100 * f1(scores, mine), 2),
         "f1_bank": round(100 * f1_bank, 2),
         "f1_shared": round(100 * f1(shared.score(list(mine.texts), list(mine.user_ids)), mine), 2),
@@ -100,7 +101,8 @@ def compare(arguments: argparse.Namespace) -> dict:
 
 
 def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noqa: ANN001, ANN201
-    """(seconds in all, of them in the trunk, a function that scores) of all users together."""
+    """(seconds in all, of them in the trunk, and in the prior, a function that scores) of all users together."""
+    from beholder.bank.estimate import PriorSettings
     from beholder.methods import Context
     from beholder.methods.blocks import BankFitting, BankSettings
     from beholder.methods.ground import ClassifierGround
@@ -112,9 +114,8 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
         alpha=2 * RANK,
         head="full",
         epochs=arguments.epochs,
-        learning_rate=LEARNING_RATE,
         batch_size=BATCH,
-        pull=0.0,
+        prior=PriorSettings(strength=1.0),  # nothing to choose: there are no validation rows
     )
     nobody = train.select([])  # without validation rows everybody keeps the last epoch, as on the other side
     started = time.perf_counter()
@@ -129,9 +130,15 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     trunk = time.perf_counter() - started
     for number in range(len(fitting.blocks)):
         fitting.train(number)
-    bank = fitting.finish()
+    bank, _ = fitting.finish()
     seconds = time.perf_counter() - started
-    return seconds, trunk, FittedPersonal("cls-u", shared, "cls", fitting.model, bank).score
+    prior = fitting.prior
+    return (
+        seconds,
+        trunk,
+        prior.facts["seconds"],
+        FittedPersonal("cls-u", shared, "cls", fitting.model, bank, prior).score,
+    )
 
 
 def peft_one_by_one(arguments: argparse.Namespace, shared, train, test, sample: list[str]):  # noqa: ANN001, ANN201
@@ -235,12 +242,13 @@ def bank_alone(arguments: argparse.Namespace) -> dict:
     train = Annotations.read_parquet(Path(arguments.alone))
     shared = shared_model(arguments.base, train.select(range(min(2_000, len(train)))), arguments.device)
     with tempfile.TemporaryDirectory() as folder:
-        seconds, trunk, _ = the_bank(arguments, shared, train, Path(folder))
+        seconds, trunk, prior, _ = the_bank(arguments, shared, train, Path(folder))
     users = len(train.users)
     return {
         "users": users,
         "seconds_per_user": round(seconds / users, 5),
         "without_trunk": round((seconds - trunk) / users, 5),
+        "seconds_prior": prior,
         "peak_mb": peak_mb(arguments.device),
     }
 

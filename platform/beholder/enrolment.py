@@ -39,8 +39,8 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
 
     All their judgements are learned from. How much less they lose by it than by the global model is measured on the
     same judgements by cross-fitting: each is scored by an estimate from the other folds, which are trained as more
-    users. The mean difference of log-loss is shrunk toward the population's (`routes`). What they gave in the run that made the
-    bundle is learned from again, where that run is kept here.
+    users. The mean difference of log-loss is shrunk toward the population's (`routes`). What they gave in the run that
+    made the bundle is learned from again, where that run is kept here.
 
     Args:
         bundle: opened; its personal method trains adapters.

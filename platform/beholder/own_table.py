@@ -28,6 +28,12 @@ ROWS = 20_000
 JUDGEMENT = "judgement"
 """What the label of a wide table is called: its columns are named after people."""
 BASE = "minilm-l6"
+EPOCHS = ((3_000, 8), (10_000, 5))
+"""Epochs of the model for everybody by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
+take more epochs to the same number of steps; training stops before, where validation no longer improves."""
+CURVE = (5, 10, 20, 50, 100)
+"""Judgements of each user at which a learning curve is measured: those below what half of the people gave for training.
+"""
 TEMPLATE = """\
 # {title}
 #
@@ -40,13 +46,13 @@ split: {split}
 methods:
   prior: {{}} # how often each label is given; never sees the text
   user-prior: {{}} # the same for each user
-  cls: {{epochs: 3}} # one model for everybody
-  cls-u: # an adapter for each user on top of it
+  cls: {cls} # one model for everybody
+  cls+: {{from: cls}} # a small network on top of it, which is told of no user: a cls that was trained as long
+  cls-e: {{from: cls, controls: [shuffled-users]}} # the same with an embedding for each user, the field's standard arm
+  cls-u: # an adapter for each user, given what is learned of users in general
     from: cls
     controls: [shuffled-users] # the same with users permuted: its gain has to vanish
-    curve: [5, 10, 20, 50, 100] # what is gained from so many judgements of each user
-    bank: {{head: full, learning_rate: 0.002, pull: 100}}
-  # cls-p: {{extends: cls, controls: [shuffled-users]}} # the model for everybody, told who reads; takes twice as long
+{curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # told who reads; takes twice as long
 evaluate: {{reference: cls, bootstrap: 1000}}
 register: {{name: {name}}}
 """
@@ -148,10 +154,25 @@ def write(made: Draft, file: Path) -> list[Path]:
         split=split,
         limits=limits,
         base=BASE,
+        cls=_cls(made.facts),
+        curve=_curve(made.facts),
     )
     with whole(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return written
+
+
+def _cls(facts: dict[str, Any]) -> str:
+    """Settings of the model for everybody, from the shape of the data: see `EPOCHS`."""
+    texts = min(facts["texts"], ROWS)
+    epochs = next((epochs for limit, epochs in EPOCHS if texts < limit), 3)
+    return f"{{epochs: {epochs}}}"
+
+
+def _curve(facts: dict[str, Any]) -> str:
+    """The line of the learning curve, see `CURVE`; none where people gave too few judgements for one."""
+    some = [rows for rows in CURVE if rows <= 0.8 * facts["rows_per_user"]["median"]]
+    return f"    curve: {some} # what is gained from so many judgements of each user\n" if some else ""
 
 
 def _load(settings: dict[str, Any], long: pa.Table | None) -> tuple[Annotations, int]:

@@ -86,7 +86,7 @@ def test_becoming_a_reader_and_going_again(page, server):
     expect(page.locator(".choice input").first).to_be_checked()  # what was said is remembered
     page.click("#skip")
     page.click("#train")
-    expect(page.locator("#outcome")).to_contain_text("judgements kept aside", timeout=60_000)
+    expect(page.locator("#outcome")).to_contain_text("was held against a model", timeout=60_000)
     expect(page.locator("#labels .dot.me")).to_have_count(4)
     expect(page.locator("#labels .me-name").first).to_have_text("you")
     expect(page.locator("#labels figure").first.locator(".dot")).to_have_count(len(server[1]) + 1)
@@ -155,7 +155,7 @@ def test_what_strangers_write_is_only_text(page):
         expect(page.locator("#progress-words")).to_contain_text(f"Text {number + 1} of 20")
         page.click("#next")
     page.click("#train")
-    expect(page.locator("#outcome")).to_contain_text("kept aside", timeout=60_000)
+    expect(page.locator("#outcome")).to_contain_text("was held against a model", timeout=60_000)
     page.locator(".dot.me").first.focus()
     expect(page.locator("#tip")).to_contain_text("<b>bold</b>")
     assert "taken" not in page.title() and page.locator("#main img, #main b").count() == 0

@@ -56,9 +56,7 @@ def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
 
 def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path, monkeypatch):
     source = {"users": 60, "rows_per_user": 240, "distinct_texts": 400, "effect": 2.0, "noise": 0.02}
-    results, rows, part = evaluated(
-        tmp_path, monkeypatch, source, {"epochs": 2}, {"learning_rate": 0.01, "pull": 10}, "minilm-l6", 100, (5, 20)
-    )
+    results, rows, part = evaluated(tmp_path, monkeypatch, source, {"epochs": 2}, {}, "minilm-l6", 100, (5, 20))
     ceiling = best_achievable(results, rows, part)
     assert ceiling is not None and ceiling.readers > ceiling.crowd + 0.05
     points = [point.gain.points for point in results.curves["cls-u"]]
@@ -84,9 +82,7 @@ def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_pat
     claims = []
     for seed in range(20):
         source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
-        results, *_ = evaluated(
-            tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {"learning_rate": 0.02}, "tiny-bert", 200
-        )
+        results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {}, "tiny-bert", 200)
         said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
         assert said.pays or said.sentence.startswith("Personalisation does not pay here")
         claims.append(said.pays)

@@ -21,7 +21,7 @@ from beholder.files import sha256_of
 
 def experiment(workers, users: int = 8, epochs: int = 8):
     """So many blocks of two users each, of about a second."""
-    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "patience": epochs, "caution": 0.0}
+    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "prior": {"rank": 2, "steps": 10}}
     return make_experiment(
         {
             "name": "faults",

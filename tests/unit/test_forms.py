@@ -19,7 +19,7 @@ from beholder.methods import Context, config_class, load_fitted, save_fitted
 
 LORA = {"rank": 2, "targets": "all-linear"}
 TRAINED = {"epochs": 1, "batch_size": 16, "lora": LORA}
-BANK = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "caution": 0.0}
+BANK = {"epochs": 2, "batch_size": 4, "prior": {"rank": 2, "steps": 5}}
 CASES = [
     ("cls", {**TRAINED, "max_tokens": 32}),
     ("cls-p", {**TRAINED, "max_tokens": 32, "user_token": "added"}),

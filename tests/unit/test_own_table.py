@@ -144,7 +144,16 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
     prepared = pipeline.prepare(experiment)
     assert experiment.limits.rows or len(prepared.annotations) == said["rows"]
     assert not list(tmp_path.glob("*.refused.csv"))
-    assert [arm.name for arm in experiment.arms] == ["prior", "user-prior", "cls", "cls-u", "cls-u~shuffled-users"]
+    assert [arm.name for arm in experiment.arms] == [
+        "prior",
+        "user-prior",
+        "cls",
+        "cls+",
+        "cls-e",
+        "cls-e~shuffled-users",
+        "cls-u",
+        "cls-u~shuffled-users",
+    ]
 
 
 @pytest.mark.parametrize(

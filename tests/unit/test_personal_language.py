@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,6 +19,7 @@ from beholder.annotations import Annotations, Task
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.layers import start
 from beholder.bank.model import BankShape
+from beholder.bank.prior import isotropic
 from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import Context, config_class, load_fitted, save_fitted
@@ -34,7 +36,7 @@ CASES = [
     ("t5", {"head": "full"}),
 ]
 NAMES = [f"{architecture}-{shape.get('top_layers', 0)}" for architecture, shape in CASES]
-BANK = {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "pull": 0.0, "caution": 0.0}
+BANK = {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 5}}
 FEW = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -85,13 +87,16 @@ def test_a_user_is_trained_alike_alone_and_in_any_company(architecture, shape, t
     rows = crowd()
     here = ground(architecture, shape, rows)
     outputs = here.outputs(100, tmp_path / "trunk")
-    training = BankTraining(**BANK)
+    training = BankTraining(epochs=3, batch_size=4)
+    flat = isotropic(here.model.shapes, 1, training.epochs)
+    spread = {name: torch.tensor(0.3) for name in flat.mean if not name.endswith(".down")}
+    prior = replace(flat, spread=spread)
 
     def fit(users):
         mine = [np.flatnonzero(rows.user_ids == user) for user in users]
         user = np.repeat(np.arange(len(users)), [len(each) for each in mine])
         examples = here.examples(outputs, "train", np.concatenate(mine), len(users), user)
-        return fit_bank(here.model.shapes, users, examples, examples, training, seed=1).tensors
+        return fit_bank(prior, users, examples, training, seed=1).tensors
 
     alone = fit(["u1"])
     assert max(float(tensor.abs().max()) for tensor in alone.values()) > 1e-3
@@ -141,7 +146,7 @@ def test_it_learns_who_reads_where_one_model_for_all_cannot(tmp_path):
     shared = config_class("lm")(max_tokens=300, epochs=1).fit(rows, rows, context)
     (tmp_path / "methods" / "lm").mkdir(parents=True)
     save_fitted(shared, tmp_path / "methods" / "lm")
-    fitted = config_class("lm-u")(bank={**BANK, "epochs": 20}).fit(rows, rows, context)
+    fitted = config_class("lm-u")(bank={**BANK, "epochs": 60, "step_size": 0.3}).fit(rows, rows, context)
     f1 = [
         macro_f1(decide(each.score(list(rows.texts), list(rows.user_ids)), each.thresholds, "multilabel"), rows.labels)
         for each in (shared, fitted)

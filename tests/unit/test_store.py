@@ -34,7 +34,7 @@ def fitted(tmp_path_factory):
         plain.task, text=list(plain.texts), user_id=[NAMES[user] for user in plain.user_ids], labels=plain.labels
     )
     context = Context(base="tiny-bert", seed=1, run_folder=folder)
-    bank = {"epochs": 3, "batch_size": 4, "learning_rate": 2e-2, "caution": 0.0}
+    bank = {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 5}}
     arms = {
         "cls": config_class("cls")(**SMALL),
         "cls-p": config_class("cls-p")(**SMALL, user_token="added"),

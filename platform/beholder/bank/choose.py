@@ -1,7 +1,7 @@
 """Choosing a prior's rank and strength, and how long users are trained: on the validation rows of all users together.
 
-Every setting is tried as if its users were more users of one bank, so that all settings of a prior are one fit. What is
-compared is the log-loss of all validation rows, a proper score; no choice is ever made on one person's few rows.
+What is compared is the log-loss of all validation rows, a proper score; no choice is ever made on one person's few
+rows.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def learn_prior(
     quick: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:
-    """Learn priors of several ranks, and keep the one under which people's validation rows are likeliest.
+    """Learn a prior, and keep what of it makes people's validation rows likeliest.
 
-    Candidates: the isotropic prior, mean and biases without factors, and both with `settings.rank` factors; each at the
-    `STRENGTHS`, and after each epoch. Where there are too few validation rows, nothing is chosen: the richest prior at
-    `UNCHOSEN`, after all epochs.
+    Candidates: the isotropic prior; the learned one without its factors; the learned one. They are compared at the
+    middle one of the `STRENGTHS`, then the best of them at the others, each after every epoch. Where there are too few
+    validation rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all epochs.
 
     Args:
         shapes: of one user's tensors.
@@ -71,44 +71,60 @@ def learn_prior(
         seed: of every draw.
         device: where.
         rows_per_step: see `estimate_prior`.
-        quick: try fewer: the isotropic and the richest prior at two strengths.
-        progress: called with (candidates done, candidates).
+        quick: try fewer: the isotropic and the richest prior, at fewer strengths.
+        progress: called with (fits done, fits).
     """
     train, _ = learned_from.examples(range(len(learned_from.names)))
     flat = isotropic(shapes, seed, training.epochs, people=int((train.rows > 0).sum()), rows=int(train.rows.sum()))
     if not train.rows.any():
         return flat
     units = unit_of(flat, train, seed, device)
-    candidates = [("isotropic", flat)]
-    ranks = [settings.rank] if quick else sorted({0, settings.rank})
-    for done, rank in enumerate(ranks):
-        learned = estimate_prior(
-            shapes, train, rank, settings, epochs=training.epochs, seed=seed, device=device, rows_per_step=rows_per_step
-        )
-        progress(done + 1, 2 * len(ranks) + 2)
-        if learned.facts["people"] >= LEAST_USERS and (learned.rank or rank == 0 or quick):
-            candidates.append((f"learned, rank {learned.rank}", learned))
-    _, valid = chosen_on.examples(range(len(chosen_on.names)))
+    learned = estimate_prior(
+        shapes,
+        train,
+        settings.rank,
+        settings,
+        epochs=training.epochs,
+        seed=seed,
+        device=device,
+        rows_per_step=rows_per_step,
+    )
+    candidates = {"isotropic": flat}
+    if flat.facts["people"] >= LEAST_USERS:
+        if learned.rank and not quick:
+            candidates["learned, rank 0"] = replace(learned, basis={})
+        candidates[f"learned, rank {learned.rank}"] = learned
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
+    fits = len(candidates) + len(strengths)
+    progress(1, fits)
+    _, valid = chosen_on.examples(range(len(chosen_on.names)))
     if int(valid.rows.sum()) < LEAST_ROWS:
-        name, prior = candidates[-1]
+        kind, prior = list(candidates.items())[-1]
         strength = strengths[0] if len(strengths) == 1 else UNCHOSEN
-        facts = {**prior.facts, "kind": name, "strength": strength, "chosen_on": 0}
+        facts = {**prior.facts, "kind": kind, "strength": strength, "chosen_on": 0}
         return replace(prior, spread=with_spread(prior, units, strength), facts=facts)
     tried: list[dict[str, Any]] = []
-    best: tuple[float, Prior] | None = None
-    for done, (name, prior) in enumerate(candidates):
-        losses = _pooled(prior, units, strengths, chosen_on, training, seed, device)  # [strengths, epochs]
-        progress(len(ranks) + done + 1, len(ranks) + len(candidates))
-        for strength, course in zip(strengths, losses, strict=True):
-            epoch = int(course.argmin())
-            loss = float(course[epoch])
-            tried.append({"kind": name, "strength": strength, "epochs": epoch + 1, "log_loss": round(loss, 5)})
-            if best is None or loss < best[0]:
-                facts = {**prior.facts, "kind": name, "strength": strength}
-                best = loss, replace(prior, spread=with_spread(prior, units, strength), epochs=epoch + 1, facts=facts)
-    assert best is not None
-    return replace(best[1], facts={**best[1].facts, "chosen_on": int(valid.rows.sum()), "tried": tried})
+
+    def trial(kind: str, strength: float) -> float:
+        """The best log-loss of a setting over epochs."""
+        own = replace(candidates[kind], spread=with_spread(candidates[kind], units, strength))
+        course = _pooled(own, chosen_on, training, seed, device)
+        epoch = int(course.argmin())
+        tried.append({"kind": kind, "strength": strength, "epochs": epoch + 1, "log_loss": float(course[epoch])})
+        progress(1 + len(tried), fits)
+        return float(course[epoch])
+
+    middle = strengths[len(strengths) // 2]
+    best = min(candidates, key=lambda kind: trial(kind, middle))
+    for strength in strengths:
+        if strength != middle:
+            trial(best, strength)
+    chosen = min(tried, key=lambda each: each["log_loss"])
+    prior = candidates[chosen["kind"]]
+    facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}
+    facts |= {"chosen_on": int(valid.rows.sum()), "tried": tried}
+    spread = with_spread(prior, units, chosen["strength"])
+    return replace(prior, spread=spread, epochs=chosen["epochs"], facts=facts)
 
 
 def _strengths(shapes: Shapes, settings: PriorSettings, some: Sequence[float]) -> list[float]:
@@ -119,21 +135,10 @@ def _strengths(shapes: Shapes, settings: PriorSettings, some: Sequence[float]) -
     return list(some) if own else [0.0]
 
 
-def _pooled(
-    prior: Prior,
-    units: dict[str, float],
-    strengths: Sequence[float],
-    people: Population,
-    training: BankTraining,
-    seed: int,
-    device: str,
-) -> NDArray[np.float64]:
-    """Mean log-loss over all validation rows, by strength and epoch: float64 [strengths, epochs]."""
-    found = np.empty((len(strengths), prior.epochs))
-    for number, strength in enumerate(strengths):
-        own = replace(prior, spread=with_spread(prior, units, strength))
-        train, valid = people.examples(range(len(people.names)))
-        fit = fit_bank(own, people.names, train, training, seed=seed, device=device, held_out=valid)
-        assert fit.losses is not None
-        found[number] = fit.losses.sum(axis=1) / valid.asked.sum()
-    return np.where(np.isfinite(found), found, np.inf)  # a fit that diverged is never the best
+def _pooled(prior: Prior, people: Population, training: BankTraining, seed: int, device: str) -> NDArray[np.float64]:
+    """Mean log-loss over all validation rows after each epoch: float64 [epochs]; infinite where a fit diverged."""
+    train, valid = people.examples(range(len(people.names)))
+    fit = fit_bank(prior, people.names, train, training, seed=seed, device=device, held_out=valid)
+    assert fit.losses is not None
+    course = fit.losses.sum(axis=1) / valid.asked.sum()
+    return np.where(np.isfinite(course), course, np.inf)

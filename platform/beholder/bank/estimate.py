@@ -35,13 +35,12 @@ LEAST_USERS = 4
 """From fewer people no prior is learned, only the isotropic one is."""
 USERS_A_FACTOR = 4
 """People for each factor, at least."""
-ROWS_A_USER = 64
-"""Of one user in one step, at most."""
+ROWS_A_USER = 16
+"""Of one user in one step, at least; where all rows of all users cannot be read at once, each has an equal share."""
 UNIT_ROWS = 256
 """Judgements that units are measured on."""
 MOST_OF_LAYERS = 2.0
-"""Largest unit of changes within layers. Where a model hardly responds to them, a larger one would not make it do so in a
-straight line, and magnify rounding."""
+"""Largest unit of changes within layers. Where a model hardly responds to them, a larger one would magnify rounding."""
 FIXED = ".down"
 """Tensors that are everybody's alike: mean only (LoRA-FA, Zhang et al. 2023, keeps them as drawn)."""
 BIAS = "head.bias"
@@ -248,7 +247,8 @@ def _draw(
 ) -> tuple[Batch, NDArray[np.int64], NDArray[np.float64]]:
     """Rows of a step [users, rows], whose they are, and of how many rows of its user each stands."""
     first = np.cumsum(rows) - rows
-    taken = np.minimum(rows, min(ROWS_A_USER, budget))
+    share = max(ROWS_A_USER, budget // max(1, int((rows > 0).sum())))
+    taken = np.minimum(rows, min(share, budget))
     order = rng.permutation(np.flatnonzero(rows > 0))
     chosen = order[: max(1, int(np.searchsorted(np.cumsum(taken[order]), budget, side="right")))]
     users = np.sort(chosen)

@@ -47,7 +47,7 @@ from beholder.methods.rows_of_users import Rows, blocks
 _SECONDS = b"beholder_seconds"
 STEP_ROWS = 16_384
 """States that are read in one step of learning a prior: judgements, where one state stands for a text."""
-CHOICE_ROWS = 20_000
+CHOICE_ROWS = 12_000
 """States of the training rows of those people on whom a prior is chosen, about."""
 LEAST_CHOOSING = 16
 """People on whom a prior is chosen, at least, where there are so many."""

@@ -22,8 +22,7 @@ from beholder.sources.traits import UNKNOWN, Trait, one_answer_each
 TRAITS = ("age", "gender", "education", "political_ideology")
 COLUMNS = ("text_id", "text", "annotator_id", "biased", *TRAITS)
 CLASSES = ("not biased", "biased")
-"""Both count in macro-F1: three in five judgements are `biased`, so that F1 of that label alone rewards saying it always.
-"""
+"""Both count in macro-F1: three in five judgements are `biased`, so that its F1 alone would reward saying it always."""
 AGE_STARTS, AGE_NAMES = (18, 30, 45, 60), ("18-29", "30-44", "45-59", "60+")
 OLDEST = 120
 SCALE_END, CENTRE_END = 10, 4
@@ -31,11 +30,12 @@ SCALE_END, CENTRE_END = 10, 4
 
 
 class Babe(SourceSettings):
-    """Settings of `babe`: two classes, `not biased` and `biased`. Where a worker judged a text twice, the first judgement is kept.
+    """Settings of `babe`: two classes, `not biased` and `biased`.
 
-    Context columns describe the worker: `gender`, `education`, `age` and `political_ideology` as they were answered,
-    and two columns for groups. `age_group` is 18-29, 30-44, 45-59 or 60+. `ideology_group` cuts the scale from -10
-    (left) to 10 (right) into equal thirds: left to -4, centre from -3 to 3, right from 4.
+    Where a worker judged a text twice, the first judgement is kept. Context columns describe the worker: `gender`,
+    `education`, `age` and `political_ideology` as they were answered, and two columns for groups. `age_group` is 18-29,
+    30-44, 45-59 or 60+. `ideology_group` cuts the scale from -10 (left) to 10 (right) into equal thirds: left to -4,
+    centre from -3 to 3, right from 4.
 
     A group, a gender or an education is `unknown` where the answer is missing, is no number, or lies outside 18 to 120
     years or the scale. Some workers answered these questions several times, and differently. Each worker has one value

@@ -101,9 +101,7 @@ def load(config: Simulated, on_bad_rows: BadRows = "refuse") -> Loaded:
         DataError: the texts were not found or are too few, or a label is unknown.
     """
     rng = np.random.default_rng(config.seed)
-    file = config.path or locate("goemotions_texts")
-    real = config.texts == "goemotions" or (config.texts == "auto" and file is not None)
-    texts = _goemotions(config, rng) if real else _templates(config, rng)
+    texts = texts_of(config, rng)
     topics = int(texts.topic.max()) + 1
     bias = rng.normal(size=(config.users, len(config.labels)))  # [users, labels]
     weight = rng.normal(size=(config.users, len(config.labels), topics))  # [users, labels, topics]
@@ -137,6 +135,17 @@ def load(config: Simulated, on_bad_rows: BadRows = "refuse") -> Loaded:
         f"effect {config.effect:g}, noise {config.noise:g}, seed {config.seed}"
     )
     return Loaded(annotations, origin)
+
+
+def texts_of(config: Simulated, rng: np.random.Generator) -> Texts:
+    """What readers judge. With a generator of the settings' seed it is what `load` draws.
+
+    Raises:
+        DataError: see `load`.
+    """
+    file = config.path or locate("goemotions_texts")
+    real = config.texts == "goemotions" or (config.texts == "auto" and file is not None)
+    return _goemotions(config, rng) if real else _templates(config, rng)
 
 
 def _lists(values: NDArray[np.float64]) -> pa.Array:
