@@ -1,8 +1,12 @@
-"""Refreshing a registered model: users with new judgements get adapters trained anew, all else stays as it is."""
+"""Refreshing a registered model: users with new judgements get adapters trained anew, all else stays as it is.
+
+`retrain` does the same for everybody, under a prior that is learned again.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +62,10 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     champion = registry.find(model)
     store = registry.store_of(champion)
     manifest = store.manifest(registry.bundle_of(champion))
-    if manifest["methods"].get("personal", {}).get("method") not in ("cls-u", "lm-u"):
-        raise RegistryError(f"{model} v{champion.number} gives nobody an adapter, so there is none to refresh.")
+    require_bank(champion, manifest)
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
     new = _told(file, model, task)
-    parts, left = _parts(new, manifest, reporter)
+    parts, left = with_earlier(new, manifest, reporter)
     if not len(parts["train"]):
         where = file or "what users told"
         raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
@@ -78,32 +81,18 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
         fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context, old.prior)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
-        before = _scores(old, parts["valid"])
+        before = scores_of(old, parts["valid"])
         trained, measured_on = fitting.finish()
         rewritten = update(folder / "personal" / "bank", trained)
         new = load_fitted(folder / "personal", base)
-        after = _scores(old.with_bank(measured_on), parts["valid"])  # before these rows were learned from
-        shared = _scores(load_fitted(folder / "global", base), parts["valid"])
+        after = scores_of(old.with_bank(measured_on), parts["valid"])  # before these rows were learned from
+        shared = scores_of(load_fitted(folder / "global", base), parts["valid"])
         _write_routes(folder / USERS_FILE, manifest, parts, shared, after)
         measured = {"old": _macro_f1(before, old, parts["valid"]), "new": _macro_f1(after, new, parts["valid"])}
         users = len(parts["train"].users)
         changed = {"refreshed": {"from": champion.number, "users": users, "valid_macro_f1": measured}}
-        with store.writing("publishing"):
-            files = stored.files_of(folder, manifest, store)
-            kept = stored.new_id()
-            store.write_manifest(kept, {**manifest, **changed, "files": files})
-    version = registry.make_version(
-        model,
-        kept,
-        store,
-        champion.run_id,
-        {
-            **{name: value for name, value in champion.tags.items() if name in KEPT},
-            registry.REFRESHED: str(champion.number),
-            **{f"{registry.REFRESHED}.{name}": f"{value:.6f}" for name, value in measured.items() if value is not None},
-        },
-        _version_page(model, champion.number, users, len(parts["train"]), measured),
-    )
+        page = _version_page(model, champion.number, users, len(parts["train"]), measured)
+        version = publish_candidate(champion, manifest, {**manifest, **changed}, folder, measured, page)
     return {
         **version.to_json(),
         "refreshed_from": champion.number,
@@ -113,6 +102,57 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
         "shards_rewritten": rewritten,
         "valid_macro_f1": measured,
     }
+
+
+def require_bank(champion: registry.Version, manifest: dict[str, Any]) -> None:
+    """Refuse a version that has no adapters.
+
+    Raises:
+        RegistryError: it has none.
+    """
+    if manifest["methods"].get("personal", {}).get("method") not in ("cls-u", "lm-u"):
+        raise RegistryError(
+            f"{champion.model} v{champion.number} gives nobody an adapter, so there is none to refresh."
+        )
+
+
+def publish_candidate(
+    champion: registry.Version,
+    was: dict[str, Any],
+    becomes: dict[str, Any],
+    folder: Path,
+    measured: Mapping[str, float | None],
+    page: str,
+) -> registry.Version:
+    """Publish what a champion's bundle became as a candidate.
+
+    Args:
+        champion: the version it comes from.
+        was: the champion's manifest, as it was opened.
+        becomes: the new one; `files` are taken from the folder.
+        folder: the bundle, see `stored.unfolded`, some files of it written again.
+        measured: validation macro-F1 on the same rows, of the champion (`old`) and of the candidate (`new`).
+        page: of the version.
+
+    Raises:
+        RegistryError: the champion's bundle changed since it was opened, or it cannot be published.
+    """
+    store = registry.store_of(champion)
+    with store.writing("publishing"):
+        if store.manifest(registry.bundle_of(champion)) != was:
+            raise RegistryError(
+                f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the result "
+                "was not published. Run the command again."
+            )
+        files = stored.files_of(folder, was, store)
+        kept = stored.new_id()
+        store.write_manifest(kept, {**becomes, "files": files})
+    tags = {
+        **{name: value for name, value in champion.tags.items() if name in KEPT},
+        registry.REFRESHED: str(champion.number),
+        **{f"{registry.REFRESHED}.{name}": f"{value:.6f}" for name, value in measured.items() if value is not None},
+    }
+    return registry.make_version(champion.model, kept, store, champion.run_id, tags, page)
 
 
 def _told(file: Path | None, model: str, task: Task) -> Annotations:
@@ -138,7 +178,7 @@ def _version_page(model: str, old: int, users: int, rows: int, measured: dict[st
     )
 
 
-def _parts(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
+def with_earlier(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
     """Rows to learn from and to choose by, earlier ones of the same users among them; and how many rows were left."""
     said = manifest["split"]
     split = ByText(fractions=said["fractions"], seed=said["seed"]) if said["by"] == "text" else ByText()
@@ -186,7 +226,8 @@ def joined(one: Annotations, other: Annotations) -> Annotations:
     )
 
 
-def _scores(fitted: Fitted, rows: Annotations) -> NDArray[np.float32]:
+def scores_of(fitted: Fitted, rows: Annotations) -> NDArray[np.float32]:
+    """Scores of rows, of which there may be none: float32 [rows, labels]."""
     return (
         fitted.score(list(rows.texts), list(rows.user_ids)) if len(rows) else np.zeros((0, len(rows.task.labels)), "f4")
     )

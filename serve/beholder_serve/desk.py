@@ -94,7 +94,12 @@ class Desk:
         record = await self._run(erase_everywhere, user)
         await self._engine.look()
         keys = ("judgements", "bundles", "runs", "fingerprint", "salt")
-        return {"erased": True, **{key: record[key] for key in keys}}
+        priors = [
+            {key: share[key] for key in ("version", "rows", "of_rows", "of_people")}
+            for share in record["priors"]
+            if share["model"] == self.model
+        ]
+        return {"erased": True, **{key: record[key] for key in keys}, "priors": priors}
 
 
 def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:

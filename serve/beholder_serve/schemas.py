@@ -172,13 +172,23 @@ class UserResponse(BaseModel):
     judgements: int = Field(description="kept here, for training and refreshing")
 
 
+class PriorShare(BaseModel):
+    """What a version's prior was learned from of an erased user: it remains until the prior is learned again."""
+
+    version: int
+    rows: int | None = Field(description="judgements of theirs; null: not recorded")
+    of_rows: int = Field(description="judgements it was learned from")
+    of_people: int
+
+
 class ErasedResponse(BaseModel):
-    """A count and a salted hash; nothing says who."""
+    """Counts and a salted hash; no ids."""
 
     erased: bool
     judgements: int
     bundles: int
     runs: int
+    priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
     fingerprint: str
     salt: str
 

@@ -53,6 +53,12 @@ def mlflow_says(outcome, number: str) -> np.ndarray:
     return found[[name for name in found.columns if name.startswith("score.")]].to_numpy()
 
 
+def shards_of_users(files: dict, users: list[str]) -> set[str]:
+    """The shards that hold tensors of some users, by a manifest's files."""
+    index = pd.read_parquet(Store().checked(files["personal/bank/index.parquet"]["sha256"]))
+    return set(index[index["user_id"].isin(users)]["shard"])
+
+
 def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path):
     everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
     users = everybody.users[:2]
@@ -72,6 +78,11 @@ def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path)
     one, other = (np.asarray(each.predict(*ask).scores) for each in (before, after))
     routes = {row["route"] for user in users for row in said("registry", "history", MODEL, "--user", user)}
     assert np.abs(one - other).max() > 0 or routes == {"global"}
+    files = [Store().manifest(registry.bundle_of(registry.find(MODEL, which)))["files"] for which in ("1", "candidate")]
+    assert all(files[1][name] == entry for name, entry in files[0].items() if name.startswith("personal/prior."))
+    assert {name for name in files[0] if "shard-" in name and name not in files[1]} <= {
+        f"personal/bank/shard-{digest}.safetensors" for digest in shards_of_users(files[0], users)
+    }
     new = set(Store().objects()) - shards
     assert len(new) <= found["shards_rewritten"] + 3  # the index, what describes the bank, and the routes
 

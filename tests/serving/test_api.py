@@ -110,6 +110,7 @@ def test_a_reader_comes_judges_is_trained_and_goes(ask, outcome):
     assert answer["predictions"][0]["route"] == enrolled["route"]
     erased = ask("DELETE", path).json()
     assert erased["judgements"] == len(told) and me not in json.dumps(erased)
+    assert erased["priors"] == []  # a newcomer: no prior was learned from what they told
     assert ask("GET", path).json()["known"] is False
 
 

@@ -23,6 +23,7 @@ LAYERS = (
         "dry_run",
         "erasure",
         "refresh",
+        "retrain",
         "enrolment",
         "runs",
         "report",

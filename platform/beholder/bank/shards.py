@@ -2,7 +2,7 @@
 
 ```
 bank.json               format, shapes of one user's tensors, checksum of the index
-index.parquet           one row a user: user_id, shard, row, and what their training came to (see COLUMNS)
+index.parquet           one row a user: user_id, shard, row, and what their training came to (see INDEX)
 shard-SHA256.safetensors  name -> [users of this shard, ...]; who they are stands in the index alone
 ```
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,17 @@ INDEX = pa.schema(
         ("loss", pa.float64()),  # mean loss on the user's validation rows, before these were learned from
         ("shared_loss", pa.float64()),  # ... and of the shared model; null for users without validation rows
         ("status", pa.string()),  # "own", or "shared": without anything of their own
+        ("prior_rows", pa.int64()),  # rows of theirs that the prior was learned from; null: not recorded
     ]
 )
+
+
+def completed(index: pa.Table) -> pa.Table:
+    """An index with all columns of `INDEX`: `prior_rows` is null in one that was written before it was recorded."""
+    for place, field in enumerate(INDEX):
+        if field.name == "prior_rows" and field.name not in index.column_names:
+            index = index.add_column(place, field, pa.nulls(len(index), field.type))
+    return index
 
 
 def write_shard(folder: Path, tensors: Tensors) -> str:
@@ -104,7 +113,7 @@ def read_shard(file: Path, digest: str) -> Tensors:
 def write_index(folder: Path, index: pa.Table, shapes: Shapes) -> None:
     """Write `index.parquet` and, last, `bank.json`: with it the bank is whole."""
     with whole(folder / "index.parquet") as temporary:
-        pq.write_table(index.cast(INDEX), temporary, compression="zstd")
+        pq.write_table(completed(index).cast(INDEX), temporary, compression="zstd")
     described = {
         "format": FORMAT,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
@@ -152,10 +161,16 @@ def _renamed(index: pa.Table, digests: Mapping[str, str]) -> pa.Table:
     return index.set_column(index.column_names.index("shard"), "shard", pa.array(moved, pa.string()))
 
 
-def update(folder: Path, fresh: Bank) -> int:
+def update(folder: Path, fresh: Bank, users: Collection[str] | None = None) -> int:
     """Put the users of another bank of the same shapes into a bank on disk, in the place of what it had of them.
 
-    Whoever has a place in a shard keeps it; newcomers get shards of their own. All others' shards stay as they are.
+    Users with a place in a shard keep it; newcomers get shards of their own. All others' shards stay as they are.
+    `prior_rows` of users who were in it stay, too: a refresh learns no prior (see `record_prior_rows`).
+
+    Args:
+        folder: of the bank on disk.
+        fresh: the other bank.
+        users: only these of its users; None: all of them.
 
     Returns:
         How many shards were written anew.
@@ -166,39 +181,46 @@ def update(folder: Path, fresh: Bank) -> int:
     bank = Bank(folder)
     if bank.shapes != fresh.shapes:
         raise BankError(f"{folder}: its users' tensors have other shapes than the new ones. Run the experiment again.")
-    theirs = {row["user_id"]: row for row in fresh.index.to_pylist()}
+    theirs = {row["user_id"]: row for row in fresh.index.to_pylist() if users is None or row["user_id"] in users}
     there = pc.field("user_id").isin(list(theirs))
-    places = {
-        row["user_id"]: (row["shard"], row["row"])
-        for row in bank.index.filter(there).to_pylist()
-        if row["shard"] is not None
-    }
+    had = bank.index.filter(there).to_pylist()
+    places = {row["user_id"]: (row["shard"], row["row"]) for row in had if row["shard"] is not None}
+    for row in had:
+        theirs[row["user_id"]]["prior_rows"] = row["prior_rows"]
     touched: dict[str, list[str]] = {}
     for user, (digest, _) in places.items():
         touched.setdefault(digest, []).append(user)
     moved: dict[str, str] = {}
-    for digest, users in touched.items():
+    for digest, some in touched.items():
         shard = {name: tensor.clone() for name, tensor in read_shard(bank.shard_file(digest), digest).items()}
-        rows = [places[user][1] for user in users]
-        for name, tensor in fresh.take(users).items():  # zeros for those whom the shared model serves now
+        rows = [places[user][1] for user in some]
+        for name, tensor in fresh.take(some).items():  # the prior's mean for those whom the shared model serves now
             shard[name][rows] = tensor
         moved[digest] = write_shard(folder, shard)
-        for user, row in zip(users, rows, strict=True):
+        for user, row in zip(some, rows, strict=True):
             own = theirs[user]["status"] == "own"
             theirs[user] |= {"shard": moved[digest] if own else None, "row": row if own else None}
-    newcomers = [user for user in fresh.users if user not in places]
+    newcomers = [user for user in fresh.users if user in theirs and user not in places]
     made = 0
     for first in range(0, len(newcomers), SHARD_USERS):
-        users = newcomers[first : first + SHARD_USERS]
-        digest = write_shard(folder, fresh.take(users))
+        some = newcomers[first : first + SHARD_USERS]
+        digest = write_shard(folder, fresh.take(some))
         made += 1
-        for row, user in enumerate(users):
+        for row, user in enumerate(some):
             theirs[user] |= {"shard": digest, "row": row}
     others = _renamed(bank.index.filter(~there), moved)
     write_index(folder, pa.concat_tables([others, pa.Table.from_pylist(list(theirs.values()), INDEX)]), bank.shapes)
     for digest in set(moved) - set(moved.values()):
         bank.shard_file(digest).unlink()
     return len(moved) + made
+
+
+def record_prior_rows(folder: Path, rows: Mapping[str, int]) -> None:
+    """Record what a new prior was learned from: so many rows of each of these users, none of anybody else."""
+    bank = Bank(folder)
+    place = INDEX.get_field_index("prior_rows")
+    counted = pa.array([rows.get(user, 0) for user in bank.index["user_id"].to_pylist()], pa.int64())
+    write_index(folder, bank.index.set_column(place, INDEX.field(place), counted), bank.shapes)
 
 
 class Bank:
@@ -229,7 +251,7 @@ class Bank:
             if sha256_of(folder / "index.parquet") != described["index_sha256"]:
                 raise BankError(f"{folder / 'index.parquet'}: altered since it was written. Fit the bank again.")
             self.shapes: Shapes = {name: tuple(shape) for name, shape in described["shapes"].items()}
-            self.index = pq.read_table(folder / "index.parquet")
+            self.index = completed(pq.read_table(folder / "index.parquet"))
             self.mean: Tensors = mean or {name: torch.zeros(shape) for name, shape in self.shapes.items()}
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise BankError(f"{folder}: no readable bank ({type(error).__name__}). Fit it again.") from error

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, print_json
+from beholder.cli.console import RunReporter, console, print_json
+from beholder.cli.refresh import print_retrained
 
 app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
@@ -239,19 +240,58 @@ def gc(as_json: AsJson = False) -> None:
 
 
 @app.command("erase")
-def erase(user: Annotated[str, typer.Option(help="Who.")], as_json: AsJson = False) -> None:
+def erase(
+    user: Annotated[str, typer.Option(help="User id.")],
+    retrain_prior: Annotated[
+        bool,
+        typer.Option(
+            "--retrain-prior",
+            help="Where a champion's prior was learned from their judgements, learn it again from everybody else's and "
+            "publish a candidate (beholder refresh MODEL --retrain-prior).",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Take a person out of every version of every model, of MLflow's artifacts, and of the runs kept here.
 
-    Their judgements in your own files are yours to remove: a run on those files would learn from them again.
+    Their share in what was learned of people in general, the prior, remains until it is learned again: how large it is
+    is printed for each version. The global model was trained on their judgements, too; only a new run without them
+    changes that. Their judgements in your own files are yours to remove: a run on those files would learn from them
+    again.
     """
-    from beholder.erasure import erase_everywhere
+    from beholder.erasure import erase_everywhere, retrain_priors
+    from beholder.errors import RegistryError
 
     found = erase_everywhere(user)
+    retrained: list[dict[str, Any]] = []
+    if retrain_prior:
+        with RunReporter(quiet=as_json).live() as reporter:
+            retrained = retrain_priors(reporter)
+    refused = [f"erased, but {each['error']}" for each in retrained if "error" in each]
     if as_json:
-        print_json(found)
-        return
+        print_json({**found, **({"retrained": retrained} if retrain_prior else {})})
+    else:
+        _print_erased(found, retrained, retrain_prior)
+    for first in refused[:1]:
+        raise RegistryError(first + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
+
+
+def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], retrain_prior: bool) -> None:
     console.print(
         f"erased from {found['bundles']:,} bundles and {found['runs']:,} runs; {found['objects']:,} files deleted. "
         f"On record as {found['fingerprint'][:16]} (salted hash)",
         markup=False,
     )
+    for each in found["priors"]:
+        of = f"{each['of_rows']:,} judgements of {each['of_people']:,} people that it was learned from"
+        share = "an unknown part" if each["rows"] is None else f"{each['rows']:,}"
+        percent = "" if each["rows"] is None else f" ({100 * each['rows'] / each['of_rows']:.1f} %)"
+        console.print(
+            f"{each['model']} v{each['version']}: the prior still holds {share} of the {of}{percent}", markup=False
+        )
+    if found["priors"] and not retrain_prior:
+        for model in dict.fromkeys(each["model"] for each in found["priors"]):
+            console.print(f"to remove that from {model}: beholder refresh {model} --retrain-prior", markup=False)
+    for each in retrained:
+        if "error" not in each:
+            print_retrained(each)

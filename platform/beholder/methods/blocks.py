@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -29,12 +28,22 @@ from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, load_prior, save_prior
-from beholder.bank.shards import INDEX, SHARD_USERS, Bank, read_shard, shard_file, shards_of, write_index, write_shard
+from beholder.bank.shards import (
+    INDEX,
+    SHARD_USERS,
+    Bank,
+    completed,
+    read_shard,
+    shard_file,
+    shards_of,
+    write_index,
+    write_shard,
+)
 from beholder.bank.traits import Traits, strangers, trait_lines
 from beholder.errors import BankError, MethodError
 from beholder.files import whole
 from beholder.methods.method import Context, Progress
-from beholder.methods.rows import Rows
+from beholder.methods.rows import Rows, blocks
 from beholder.methods.traits import merged, require_columns, traits_of
 
 _SECONDS = b"beholder_seconds"
@@ -171,6 +180,7 @@ class BankFitting:
         self.folder = work / f"bank-{self.key[:16]}"
         self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
         self.prior_folder = work / f"prior-{self.key[:16]}"
+        self._given = prior is not None
         if prior is not None:
             self.prior = prior
         try:
@@ -197,9 +207,7 @@ class BankFitting:
 
     def _learn_prior(self) -> Prior:
         started = time.perf_counter()
-        users = sorted(user for block in self.blocks for user in block)
-        drawn = np.random.default_rng([self.context.seed, 3]).permutation(len(users))[: self.settings.prior.users]
-        names = [users[each] for each in sorted(drawn.tolist())]
+        names = self._drawn
         positions = max(1.0, float(self.outputs.lengths.mean())) if len(self.outputs.lengths) else 1.0
         rows = self._rows["train"].count(names)
         first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
@@ -225,6 +233,20 @@ class BankFitting:
 
     def _traits_of(self, users: Sequence[str]) -> list[Traits]:
         return [self.traits.get(user, {}) for user in users]
+
+    @cached_property
+    def _drawn(self) -> list[str]:
+        """The people the prior is learned from, sorted; nobody where it was given."""
+        if self._given:
+            return []
+        users = sorted(user for block in self.blocks for user in block)
+        drawn = np.random.default_rng([self.context.seed, 3]).permutation(len(users))[: self.settings.prior.users]
+        return [users[each] for each in sorted(drawn.tolist())]
+
+    def _prior_rows(self, users: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of each of these users that the prior is learned from: int64 [users]."""
+        drawn = frozenset(self._drawn)
+        return np.where([user in drawn for user in users], self._rows["train"].count(users), 0)
 
     def _both(self, names: Sequence[str], some: Sequence[int]) -> tuple[Examples, Examples]:
         users = [names[each] for each in some]
@@ -309,7 +331,7 @@ class BankFitting:
         return bank, before
 
     def _bank(self, folder: Path, parts: list[pa.Table]) -> Bank:
-        write_index(folder, pa.concat_tables(parts), self.model.shapes)
+        write_index(folder, pa.concat_tables([completed(part) for part in parts]), self.model.shapes)
         return Bank(folder, self.prior.mean)
 
     def _mean_losses(self, valid: Examples, tensors: Tensors) -> NDArray[np.float64]:
@@ -348,6 +370,7 @@ class BankFitting:
             "loss": pa.array(losses[0], from_pandas=True),
             "shared_loss": pa.array(losses[1], from_pandas=True),
             "status": ["own" if each else "shared" for each in own],
+            "prior_rows": self._prior_rows(users),
         }
         return pa.table(columns, schema=INDEX)
 
@@ -372,25 +395,6 @@ class BankFitting:
             return []
         shards = [shard_file(self.folder, digest) for digest in dict.fromkeys(digests)]
         return [*shards, *held, self.block_file(number)]
-
-
-def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[str]]:
-    """Users in blocks of at most `size`, balanced by tokens, each sorted: the same users give the same blocks.
-
-    Args:
-        users: names, each once.
-        tokens: int64 [users], how much there is of each.
-        size: users in a block.
-    """
-    count = -(-len(users) // size)
-    made: list[list[str]] = [[] for _ in range(count)]
-    loads = [(0, number) for number in range(count)]  # (tokens, block), a heap of blocks with room
-    for place in np.lexsort((np.asarray(users), -tokens)):
-        load, number = heapq.heappop(loads)
-        made[number].append(users[place])
-        if len(made[number]) < size:
-            heapq.heappush(loads, (load + int(tokens[place]), number))
-    return [sorted(block) for block in made]
 
 
 def working_folder(run_folder: Path) -> Path:

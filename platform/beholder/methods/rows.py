@@ -1,7 +1,8 @@
-"""Rows of annotations, found by user."""
+"""Rows of annotations found by user, and users cut into blocks."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,3 +60,22 @@ class Rows:
         places = [self._place.get(user, -1) for user in users]  # -1: without a row in this part
         first, last = (np.searchsorted(self._sorted, places, side=side) for side in ("left", "right"))
         return first, last
+
+
+def blocks(users: list[str], tokens: NDArray[np.int64], size: int) -> list[list[str]]:
+    """Users in blocks of at most `size`, balanced by tokens, each sorted: the same users give the same blocks.
+
+    Args:
+        users: names, each once.
+        tokens: int64 [users], how much there is of each.
+        size: users in a block.
+    """
+    count = -(-len(users) // size)
+    made: list[list[str]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]  # (tokens, block), a heap of blocks with room
+    for place in np.lexsort((np.asarray(users), -tokens)):
+        load, number = heapq.heappop(loads)
+        made[number].append(users[place])
+        if len(made[number]) < size:
+            heapq.heappush(loads, (load + int(tokens[place]), number))
+    return [sorted(block) for block in made]

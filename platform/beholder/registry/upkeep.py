@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from beholder.errors import RegistryError
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
+from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
 from beholder.registry.store import Store
 from beholder.registry.stored import files_of, unfolded
 
@@ -77,37 +79,46 @@ class Erased:
         objects: deleted, those among them that held something of theirs.
         fingerprint: a salted hash of the id, for the record.
         salt: of the hash; new every time.
+        shares: bundle -> what its prior still holds of them, where it holds anything or that is not recorded.
     """
 
     bundles: int
     objects: int
     fingerprint: str
     salt: str
+    shares: Mapping[str, Share]
 
 
 def erase(user: str, store: Store) -> Erased:
     """Take a person out of every bundle of a store, and read everything back to see that they are gone.
 
     Bundles keep their ids, and everybody else's bytes. Each is replaced by one rename, and old bytes are deleted when
-    no bundle names them; an erasure that died half-way is finished by doing it again.
+    no bundle names them; an erasure that died half-way is finished by doing it again. What a bundle's prior was learned
+    from stays in it: how much that is of erased people is counted in its manifest (`remainder`).
 
     Raises:
         RegistryError: a bundle is damaged, or cannot be written; the others stay as they are.
     """
     with store.writing("erasing"):
         changed = 0
+        shares: dict[str, Share] = {}
         for bundle in store.bundles():
             manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
             with unfolded(manifest, store, shards=True) as folder:
+                share = share_of(folder / "personal", user)
                 if _erase_in(folder, manifest, user):
-                    store.write_manifest(bundle, {**manifest, "files": files_of(folder, manifest, store)})
+                    counted = manifest
+                    if share is not None:
+                        shares[bundle] = share
+                        counted = {**manifest, STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)}
+                    store.write_manifest(bundle, {**counted, "files": files_of(folder, manifest, store)})
                     changed += 1
         deleted = _collect(store)
         left = [bundle for bundle in store.bundles() if _is_in(store.manifest(bundle), store, user)]
         if left:
             raise RegistryError(f"store {store.uri}: bundle {left[0]} still names this user. Erase again.")
     salt = secrets.token_hex(16)
-    return Erased(changed, deleted, hashlib.sha256(f"{salt} {user}".encode()).hexdigest(), salt)
+    return Erased(changed, deleted, hashlib.sha256(f"{salt} {user}".encode()).hexdigest(), salt, shares)
 
 
 def _named(manifest: dict[str, Any]) -> set[str]:

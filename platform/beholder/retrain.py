@@ -1,0 +1,296 @@
+"""Learning a registered model's prior again, as after an erasure: from the people who are still there.
+
+The prior is learned from the rows of the champion's run, everybody is estimated given it, routes and thresholds are
+chosen on the validation rows, and what comes out is a candidate. The global model stays as it is: it was trained on
+the rows of the same people, and only a new run of the experiment removes somebody from it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations
+from beholder.bank.prior import Prior, save_prior
+from beholder.bank.shards import Bank, record_prior_rows, update
+from beholder.bases.endpoint import base_of
+from beholder.cluster.shared import run_of
+from beholder.errors import RegistryError
+from beholder.evaluation.metrics import Kind, decide, fit_thresholds, macro_f1
+from beholder.evaluation.scores_file import read_scores
+from beholder.experiment import ROUTED, make_experiment
+from beholder.feedback import Feedback
+from beholder.files import whole
+from beholder.home import home
+from beholder.methods import Context, load_fitted
+from beholder.methods.arm import to_learn
+from beholder.methods.personal import FittedBank
+from beholder.pipeline import Reporter, Silent
+from beholder.refresh import publish_candidate, require_bank, scores_of, with_earlier
+from beholder.registry import registry, stored
+from beholder.registry.bundle import USERS_FILE
+from beholder.registry.remainder import STILL_HOLDS
+from beholder.registry.routes import USERS, Population, reroute, route, row_losses
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """People estimated given a prior.
+
+    Attributes:
+        train, valid: the rows.
+        prior: given, or learned from `train`.
+        bank: the people.
+        before: the people before they learned from `valid`.
+    """
+
+    train: Annotations
+    valid: Annotations
+    prior: Prior
+    bank: Bank
+    before: Bank
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows each person was estimated from."""
+        return _rows_by_user(self.bank)
+
+
+def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Learn the champion's prior again and estimate everybody given it; publish a candidate.
+
+    People who came after the run are estimated from what they told the served model. Those of whom fewer rows are here
+    than they were estimated from, as of a refresh with a table, keep their tensors, which stand on the old prior.
+
+    Args:
+        model: a registered model that gives users adapters.
+        reporter: told what happens.
+
+    Returns:
+        Everything `beholder refresh --retrain-prior --json` prints. `prior`: `people` and `rows` it was learned from;
+        `kept`: people whose tensors stay. `valid_macro_f1`: on the run's validation rows, as the run measured it
+        (`old`) and of the candidate (`new`), both before these rows were learned from; None where not known.
+
+    Raises:
+        BeholderError: the champion's run is not here, or there is nobody to learn from; nothing was published.
+    """
+    reporter = reporter or Silent()
+    champion = registry.find(model)
+    store = registry.store_of(champion)
+    manifest = store.manifest(registry.bundle_of(champion))
+    require_bank(champion, manifest)
+    run = _run_of(champion, manifest)
+    train, valid = _learned_from(run, manifest["methods"]["personal"]["arm"])
+    if not len(train):
+        raise RegistryError(f"{model} v{champion.number}: its run {run.name} has no training row left to learn from.")
+    base = base_of(manifest["base"]["name"])
+    with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
+        old = load_fitted(folder / "personal", base)
+        assert isinstance(old, FittedBank)
+        seed = int(manifest["seed"])
+        everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, scratch, "run"))
+        told = Feedback().annotations(model, old.task)
+        later = None
+        if told is not None:
+            parts, _ = with_earlier(told, manifest, reporter)
+            if len(parts["train"]):
+                context = _context(base, seed, reporter, scratch, "feedback")
+                later = _estimate(old, parts["train"], parts["valid"], everybody.prior, context)
+        from_feedback = _as_many_rows(old.bank, later) if later else set[str]()
+        from_run = _as_many_rows(old.bank, everybody) - from_feedback
+        rewritten = update(folder / "personal" / "bank", everybody.bank, from_run)
+        if later:
+            rewritten += update(folder / "personal" / "bank", later.bank, from_feedback)
+        index = everybody.bank.index
+        record_prior_rows(
+            folder / "personal" / "bank",
+            dict(zip(index["user_id"].to_pylist(), index["prior_rows"].to_pylist(), strict=True)),
+        )
+        save_prior(everybody.prior, folder / "personal")
+        kept = len(set(old.bank.users) - from_run - from_feedback)
+        new = load_fitted(folder / "personal", base)
+        assert isinstance(new, FittedBank)
+        shared = load_fitted(folder / "global", base)
+
+        own, others = scores_of(new.with_bank(everybody.before), valid), scores_of(shared, valid)
+        known, population = _train_rows(everybody), Population(**manifest["routes"]["population"])
+        if len(valid):
+            _, population = route(known, valid.user_ids.tolist(), _losses(others, valid), _losses(own, valid))
+        tables = [_routes(known, from_run, valid, others, own, population)]
+        if later:
+            theirs = scores_of(shared, later.valid), scores_of(new.with_bank(later.before), later.valid)
+            tables.append(_routes(_train_rows(later), from_feedback, later.valid, *theirs, population))
+        users = _write_routes(folder / USERS_FILE, tables)
+        thresholds, measured = _decisions(users, valid, others, own, manifest.get("thresholds"), run)
+        counts = [each.as_py() for each in users["route"]]
+        prior = {key: everybody.prior.facts.get(key) for key in ("people", "rows")}
+        becomes = {
+            **{key: value for key, value in manifest.items() if key != STILL_HOLDS},
+            "thresholds": thresholds,
+            "routes": {
+                **manifest["routes"],
+                "population": population.to_json(),
+                "users": {"on_personal": counts.count("personal"), "on_global": counts.count("global")},
+            },
+            "prior_retrained": {"from": champion.number, **prior, "kept": kept, "valid_macro_f1": measured},
+        }
+        estimated = len(from_run | from_feedback)
+        page = _page(model, champion.number, estimated, kept, prior, measured)
+        version = publish_candidate(champion, manifest, becomes, folder, measured, page)
+    return {
+        **version.to_json(),
+        "refreshed_from": champion.number,
+        "prior": prior,
+        "users": estimated,
+        "kept": kept,
+        "shards_rewritten": rewritten,
+        "valid_macro_f1": measured,
+    }
+
+
+def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Path:
+    """The folder of the run a version comes from, with the files that are read here.
+
+    Raises:
+        RegistryError: it is not here.
+    """
+    folder = home() / "runs" / str(manifest["run"])
+    run_of(folder).fetch("annotations.parquet", "experiment.json", f"scores/{ROUTED}.parquet")
+    if not (folder / "annotations.parquet").is_file() or not (folder / "experiment.json").is_file():
+        raise RegistryError(
+            f"{champion.model} v{champion.number}: its run {folder.name} is not in {folder.parent}, so there are no "
+            "judgements to learn the prior from. Run this where the run is kept, or run the experiment again."
+        )
+    return folder
+
+
+def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
+    """The training and validation rows that an arm of a run learned from."""
+    rows = Annotations.read_parquet(run / "annotations.parquet")
+    part = np.asarray(rows.column("part"), dtype=object)
+    seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
+    written = json.loads((run / "experiment.json").read_text())
+    del written["digest"]
+    arms = {each.name: each.config for each in make_experiment(written).arms}
+    if arm not in arms:
+        raise RegistryError(f"{run / 'experiment.json'}: has no method {arm}. Run the experiment again.")
+    return to_learn(arms[arm], seen)
+
+
+def _context(base: Any, seed: int, reporter: Reporter, scratch: str, name: str) -> Context:
+    folder = Path(scratch) / name
+    folder.mkdir()
+
+    def progress(done: int, total: int, note: str, unit: str = "steps") -> None:
+        reporter.step("refresh", done, total, note, unit)
+
+    return Context(base, seed, progress=progress, say=reporter.say, run_folder=folder)
+
+
+def _estimate(
+    fitted: FittedBank, train: Annotations, valid: Annotations, prior: Prior | None, context: Context
+) -> Estimated:
+    """Estimate the users of some rows; where no prior is given, it is learned from these rows first."""
+    fitting = fitted.config.begin_on(fitted.shared, train, valid, context, prior)
+    for number in range(len(fitting.blocks)):
+        fitting.train(number)
+    return Estimated(train, valid, fitting.prior, *fitting.finish())
+
+
+def _rows_by_user(bank: Bank) -> dict[str, int]:
+    index = bank.index
+    rows = pc.add(index["train_rows"], index["valid_rows"])  # type: ignore[attr-defined]
+    return dict(zip(index["user_id"].to_pylist(), rows.to_pylist(), strict=True))
+
+
+def _as_many_rows(old: Bank, new: Estimated) -> set[str]:
+    """People who were estimated from at least as many rows as before."""
+    before = _rows_by_user(old)
+    return {user for user, rows in new.rows.items() if rows >= before.get(user, 0)}
+
+
+def _train_rows(estimated: Estimated) -> dict[str, int]:
+    users, rows = np.unique(estimated.train.user_ids.astype(str), return_counts=True)
+    return dict(zip(users.tolist(), rows.tolist(), strict=True))
+
+
+def _losses(scores: NDArray[np.float32], rows: Annotations) -> NDArray[np.float64]:
+    return row_losses(scores, rows.labels, rows.task.kind)
+
+
+def _routes(
+    train_rows: Mapping[str, int],
+    users: Collection[str],
+    valid: Annotations,
+    shared: NDArray[np.float32],
+    personal: NDArray[np.float32],
+    population: Population,
+) -> pa.Table:
+    """Routes of some people: a table like `USERS`."""
+    known = {user: rows for user, rows in train_rows.items() if user in users}
+    return reroute(known, valid.user_ids.tolist(), _losses(shared, valid), _losses(personal, valid), population)
+
+
+def _write_routes(file: Path, tables: Sequence[pa.Table]) -> pa.Table:
+    """Put routes in the place of those the same people had; returns everybody's."""
+    fresh = pa.concat_tables(tables)
+    others = pq.read_table(file).filter(~pc.field("user_id").isin(fresh["user_id"].to_pylist()))
+    users = pa.concat_tables([others.cast(USERS), fresh])
+    with whole(file) as temporary:
+        pq.write_table(users, temporary, compression="zstd")
+    return users
+
+
+def _decisions(
+    users: pa.Table,
+    valid: Annotations,
+    shared: NDArray[np.float32],
+    personal: NDArray[np.float32],
+    thresholds: list[float] | None,
+    run: Path,
+) -> tuple[list[float] | None, dict[str, float | None]]:
+    """One threshold a label, on the validation rows as they are routed; and macro-F1 there, the run's beside it."""
+    if not len(valid):
+        return thresholds, {"old": None, "new": None}
+    own = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+    scores = np.where(np.asarray([user in own for user in valid.user_ids])[:, None], personal, shared)
+    chosen = fit_thresholds(scores, valid.labels, valid.task.kind)
+    measured = {"old": None, "new": _macro_f1(scores, chosen, valid.labels, valid.task.kind)}
+    file = run / "scores" / f"{ROUTED}.parquet"
+    if file.is_file():
+        arm, rows = (found := read_scores(file)).arm, found.valid
+        if rows.text_ids.tolist() == list(valid.text_ids) and rows.user_ids.tolist() == valid.user_ids.tolist():
+            measured["old"] = _macro_f1(arm.valid_scores, arm.thresholds, rows.labels, found.kind)
+    return [float(each) for each in chosen], measured
+
+
+def _macro_f1(
+    scores: NDArray[np.float32], thresholds: NDArray[np.float32], labels: NDArray[np.float32], kind: Kind
+) -> float | None:
+    value = float(macro_f1(decide(scores, thresholds, kind), labels))
+    return value if np.isfinite(value) else None
+
+
+def _page(
+    model: str, old: int, users: int, kept: int, prior: Mapping[str, Any], measured: Mapping[str, float | None]
+) -> str:
+    better = "There is no validation score to compare with."
+    if None not in measured.values():
+        before, after = (100 * (measured[name] or 0.0) for name in ("old", "new"))
+        better = f"Macro-F1 on the run's validation rows: {after:.1f}, {before:.1f} before."
+    stay = f" {kept:,} people keep the adapters they had, because their judgements are not kept here." if kept else ""
+    return (
+        f"# {model} v{old}, with a new prior\n\nThe prior was learned again from {prior['rows']:,} judgements of "
+        f"{prior['people']:,} people, and {users:,} people were estimated given it.{stay} {better}\n\n"
+        f"The global model is v{old}'s, whose page has the gains on test; this version was not measured there."
+    )
