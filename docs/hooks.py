@@ -29,6 +29,8 @@ PAGES = {  # what READMEs link to -> the page that holds it
     "platform/README.md": "how-to/own-method.md",
     "platform/README.md#bundles": "reference/formats.md#bundles",
     "docs/how-to/own-table.md": "how-to/own-table.md",
+    "docs/how-to/newcomers.md": "how-to/newcomers.md",
+    "docs/concepts.md": "concepts.md",
     "#a-hosted-model": "how-to/hosted.md",
     "#an-adapter-per-user": "how-to/adapters.md",
     "#every-arm-of-the-paper": "how-to/prompting.md",

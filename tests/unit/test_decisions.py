@@ -114,7 +114,7 @@ def trained(method: str, labels, folder: Path) -> np.ndarray:
         if not shared.is_dir():
             shared.mkdir(parents=True)
             save_fitted(config.fit(held, held, context), shared)
-        bank = {"epochs": 9, "learning_rate": 0.05, "pull": 0.0, "caution": 0.0, "batch_size": 1}
+        bank = {"epochs": 40, "step_size": 0.3, "batch_size": 1, "prior": {"strength": 2.0}}
         config = config_class("lm-u")(bank=bank)
     elif method == "lm-p":
         config = config_class("lm-p")(**more)

@@ -19,6 +19,7 @@ from beholder.annotations import Annotations, Task
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.layers import start
 from beholder.bank.model import BankShape
+from beholder.bank.overlay import Overlay
 from beholder.bank.prior import isotropic
 from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
@@ -68,7 +69,8 @@ def test_it_fits_scores_saves_and_loads(architecture, shape, kind, tmp_path):
     assert scores.dtype == np.float32 and scores.shape == (21, 3)
     assert scores.min() >= 0 and scores.max() <= 1
     shared = load_fitted(tmp_path / "methods" / "lm", base).score(texts, users)
-    np.testing.assert_allclose(scores[-1], shared[-1], atol=1e-5)  # a stranger gets the model for everybody
+    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.mean))
+    np.testing.assert_allclose(scores[-1], nobody.score(texts[-1:], users[-1:])[0], atol=1e-5)  # the prior's mean
     assert np.abs(scores - shared).max() > 1e-3
     everybody = fitted.score_all(texts[:4], ["u1", "nobody", "u0"])
     for place, user in enumerate(["u1", "nobody", "u0"]):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task, normalise, tasks_of
+from beholder.bank.overlay import Overlay
 from beholder.errors import BeholderError, DataError, ExperimentError, MethodError
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
@@ -243,10 +244,11 @@ def test_what_is_a_users_own_changes_nothing_they_were_not_asked(tmp_path):
     shared = config_class("cls")(**CLS).fit(joined, joined, context)
     (tmp_path / "methods" / "cls").mkdir(parents=True)
     save_fitted(shared, tmp_path / "methods" / "cls")
-    bank = {"epochs": 5, "caution": 0.0, "learning_rate": 0.05, "pull": 1.0}
+    bank = {"epochs": 20, "step_size": 0.3, "prior": {"rank": 0, "steps": 10, "strength": 1.0}}
     fitted = config_class("cls-u")(bank=bank).fit(joined, joined, context)
     texts, users = list(joined.texts), list(joined.user_ids)
-    before, after = shared.score(texts, users), fitted.score(texts, users)
+    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.mean))
+    before, after = nobody.score(texts, users), fitted.score(texts, users)
     asked = np.zeros(before.shape, dtype=bool)
     for task, columns in tasks_of(joined.task.labels).items():
         asked[np.ix_(joined.rows_of_tasks[task], columns)] = True

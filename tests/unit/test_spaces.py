@@ -50,12 +50,12 @@ def test_every_point_of_a_methods_own_space_is_a_setting_of_it(method):
 
 @given(own=st.floats(1e-6, 1e3), low=st.floats(1e-5, 1), factor=st.floats(1.1, 1e3))
 def test_an_arms_own_setting_is_always_in_its_space(own, low, factor):
-    config = config_class("cls-u").model_validate({"bank": {"learning_rate": own}})
-    ranged = space_of("cls-u", config, {"bank.learning_rate": {"low": low, "high": low * factor, "log": True}})
-    dimension = ranged.dimensions["bank.learning_rate"]
+    config = config_class("cls-u").model_validate({"bank": {"step_size": own}})
+    ranged = space_of("cls-u", config, {"bank.step_size": {"low": low, "high": low * factor, "log": True}})
+    dimension = ranged.dimensions["bank.step_size"]
     assert isinstance(dimension, Numbers)
     assert dimension.low <= own <= dimension.high and dimension.low <= low and dimension.high >= low * factor
-    chosen = space_of("cls-u", config, {"bank.learning_rate": [low]}).dimensions["bank.learning_rate"]
+    chosen = space_of("cls-u", config, {"bank.step_size": [low]}).dimensions["bank.step_size"]
     assert isinstance(chosen, Choices) and set(chosen.values) == {low, own}
 
 
@@ -91,18 +91,33 @@ def test_how_an_endpoint_decodes_is_not_searched():
         ({"cls-u": {"space": {"bank.rnak": [2]}}}, r"search.cls-u.space.bank: unknown key 'rnak'. Did you mean 'rank'"),
         ({"cls-u": {"space": {"bnak.rank": [2]}}}, r"search.cls-u.space: unknown key 'bnak'. Did you mean 'bank'\?"),
         ({"cls-u": {"space": {"bank.head": ["ful"]}}}, r"search.cls-u.space.bank.head: .*got 'ful'"),
-        ({"cls-u": {"space": {"bank.pull": []}}}, r"search.cls-u.space.bank.pull: the list of choices is empty"),
-        ({"cls-u": {"space": {"bank.pull": 3}}}, r"search.cls-u.space.bank.pull: expected a list of choices or"),
         (
-            {"cls-u": {"space": {"bank.pull": {"low": 1, "high": 2, "logs": True}}}},
-            r"search.cls-u.space.bank.pull: unknown key 'logs'. Did you mean 'log'\?",
+            {"cls-u": {"space": {"bank.prior.penalty": []}}},
+            r"space.bank.prior.penalty: the list of choices is empty",
         ),
-        ({"cls-u": {"space": {"bank.pull": {"low": 2, "high": 1}}}}, r"bank.pull: low: 2 must be under high: 1"),
-        ({"cls-u": {"space": {"bank.pull": {"low": 0, "high": 1, "log": True}}}}, r"with log, low: 0 must be over 0"),
-        ({"cls-u": {"space": {"bank.pull": {"low": -3, "high": 1}}}}, r"space.bank.pull: .*equal to 0, got -3"),
         (
-            {"cls-u": {"space": {"bank.pull": {"low": 1, "high": 20, "step": 2}}}},
-            r"bank.pull: the arm's own 10 is not low: 1 and a number of steps of 2. Change",
+            {"cls-u": {"space": {"bank.prior.penalty": 3}}},
+            r"space.bank.prior.penalty: expected a list of choices or",
+        ),
+        (
+            {"cls-u": {"space": {"bank.prior.penalty": {"low": 1, "high": 2, "logs": True}}}},
+            r"space.bank.prior.penalty: unknown key 'logs'. Did you mean 'log'\?",
+        ),
+        (
+            {"cls-u": {"space": {"bank.prior.penalty": {"low": 2, "high": 1}}}},
+            r"bank.prior.penalty: low: 2 must be under high: 1",
+        ),
+        (
+            {"cls-u": {"space": {"bank.prior.penalty": {"low": 0, "high": 1, "log": True}}}},
+            r"log, low: 0 must be over 0",
+        ),
+        (
+            {"cls-u": {"space": {"bank.prior.penalty": {"low": -3, "high": 1}}}},
+            r"penalty: .*greater than 0, got -3",
+        ),
+        (
+            {"cls-u": {"space": {"bank.prior.penalty": {"low": 1, "high": 20, "step": 2}}}},
+            r"bank.prior.penalty: the arm's own 10 is not low: 1 and a number of steps of 2. Change",
         ),
         ({"cls-u": {"space": {"bank.head": {"low": 1, "high": 2}}}}, r"bank.head: "),
         (

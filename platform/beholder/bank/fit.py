@@ -190,6 +190,14 @@ def row_losses(rows: Examples, batches: list[tuple[Batch, NDArray[np.int64]]], t
     return found
 
 
+def mean_losses(rows: Examples, tensors: Tensors) -> NDArray[np.float64]:
+    """Each user's mean loss over what they were asked: float64 [users]; NaN for users without rows."""
+    found = row_losses(rows, held_out_batches(rows.rows), tensors)
+    total = np.bincount(np.repeat(np.arange(len(rows.rows)), rows.rows), found, len(rows.rows))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(rows.rows > 0, total / rows.asked, np.nan)
+
+
 def held_out_batches(rows: NDArray[np.int64], size: int = 64) -> list[tuple[Batch, NDArray[np.int64]]]:
     """All rows in batches of at most `size` a user, each with the users it is of."""
     first = np.cumsum(rows) - rows

@@ -23,7 +23,7 @@ from beholder import __version__
 from beholder.annotations import Annotations
 from beholder.bank.choose import Population, in_words, learn_prior
 from beholder.bank.estimate import PriorSettings
-from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank, held_out_batches, row_losses
+from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank, mean_losses
 from beholder.bank.layers import Tensors
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
@@ -299,7 +299,7 @@ class BankFitting:
 
         again = self.settings.refit and bool(valid.rows.any())
         before = estimates("train", 0, 1 + again)
-        losses = [self._mean_losses(valid, tensors) for tensors in (before.tensors, self._zeros(len(users)))]
+        losses = [mean_losses(valid, tensors) for tensors in (before.tensors, self._zeros(len(users)))]
         rows = self._rows["train"].count(users), self._rows["valid"].count(users)
         if again:
             part = self._part(users, rows, before, losses)
@@ -333,13 +333,6 @@ class BankFitting:
     def _bank(self, folder: Path, parts: list[pa.Table]) -> Bank:
         write_index(folder, pa.concat_tables([completed(part) for part in parts]), self.model.shapes)
         return Bank(folder, self.prior.mean)
-
-    def _mean_losses(self, valid: Examples, tensors: Tensors) -> NDArray[np.float64]:
-        """Each user's mean loss on their validation rows: float64 [users]; NaN for users without any."""
-        rows = row_losses(valid, held_out_batches(valid.rows), tensors)
-        total = np.bincount(np.repeat(np.arange(len(valid.rows)), valid.rows), rows, len(valid.rows))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(valid.rows > 0, total / valid.asked, np.nan)
 
     def _zeros(self, users: int) -> Tensors:
         """Tensors with which everybody is the shared model."""
