@@ -39,7 +39,8 @@ class UserEffects:
             device: where the network is.
         """
         users, self._user = train.by_user
-        self._member, self._kind, self._device = member, train.task.kind, device
+        self._member, self._device = member, device
+        self._kind: Kind = train.task.kind
         self._asked = ~np.isnan(train.labels)
         self._given = np.nan_to_num(train.labels)
         self._order = np.argsort(member, kind="stable")
@@ -70,6 +71,7 @@ class UserEffects:
         self._logits.zero_()
         offset = self.offset.astype(np.float64)
         count = np.maximum(self._per_user(self._asked.astype(np.float64)), 0)  # [users, labels]
+        curve = np.ones_like(offset)
         for _ in range(ROUNDS):
             for _ in range(ITERATIONS):
                 likely = _probability(logits + offset[self._user], self._kind)
@@ -85,7 +87,7 @@ class UserEffects:
     def _per_user(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums over each user's rows: float64 [rows, labels] -> [users, labels]."""
         users = len(self.offset)
-        return np.stack([np.bincount(self._user, column, users) for column in values.T], axis=1)
+        return np.stack([np.bincount(self._user, column, users).astype(np.float64) for column in values.T], axis=1)
 
 
 def _probability(logits: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
