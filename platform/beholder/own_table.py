@@ -240,8 +240,8 @@ def _words(facts: dict[str, Any], annotations: Annotations) -> list[str]:
         )
     if rows["median"] < 10:
         words.append(
-            f"Half of the people gave {rows['median']:.0f} judgements or fewer: most of them will be served by the "
-            "model for everybody."
+            f"Half of the people gave {rows['median']:.0f} judgements or fewer: most of what is known of them is what "
+            "the prior knows of people in general."
         )
     if facts["users"] < 5:
         words.append(f"With {facts['users']} people an interval says little of people at large.")

@@ -56,7 +56,7 @@ def learn_prior(
     *,
     seed: int,
     device: str = "cpu",
-    rows_per_step: int = 16_384,
+    rows_per_step: int = 8_192,
     quick: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:

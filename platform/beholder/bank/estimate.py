@@ -66,7 +66,7 @@ class PriorSettings(BaseModel):
     rank: int = Field(default=8, ge=0)
     strength: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     users: int = Field(default=2_000, ge=1)
-    steps: int = Field(default=150, ge=1)
+    steps: int = Field(default=100, ge=1)
     penalty: float = Field(default=10.0, gt=0)
     traits: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ def estimate_prior(
     epochs: int,
     seed: int,
     device: str = "cpu",
-    rows_per_step: int = 16_384,
+    rows_per_step: int = 8_192,
     traits: Sequence[Traits] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:

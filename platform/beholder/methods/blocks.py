@@ -47,7 +47,7 @@ from beholder.methods.rows import Rows, blocks
 from beholder.methods.traits import merged, require_columns, traits_of
 
 _SECONDS = b"beholder_seconds"
-STEP_ROWS = 16_384
+STEP_ROWS = 8_192
 """States that are read in one step of learning a prior: judgements, where one state stands for a text."""
 CHOICE_ROWS = 12_000
 """States of the training rows of those people on whom a prior is chosen, about."""
