@@ -113,7 +113,10 @@ def test_an_erased_person_is_in_no_server(here):
     ask = list(outcome.test.texts[others]), list(outcome.test.user_ids[others])
     expected = {number: registry.open_version(registry.find(MODEL, number)).predict(*ask).scores for number in "12"}
     weights = registry.open_version(registry.find(MODEL)).personal.bank.take([user])  # type: ignore[union-attr]
-    needles = [user.encode(), *(row.numpy().tobytes() for row in weights.values() if row.any())]
+    needles = [
+        user.encode(),
+        *(row.numpy().tobytes() for name, row in weights.items() if row.any() and not name.endswith(".down")),
+    ]
     assert len(needles) > 2
     found = said("registry", "erase", "--user", user)
     assert found["bundles"] == 2 and found["runs"] == 1

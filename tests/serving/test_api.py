@@ -102,7 +102,7 @@ def test_a_reader_comes_judges_is_trained_and_goes(ask, outcome):
     assert early.status_code == 409 and "too few" in early.json()["detail"] and early.json()["request_id"]
     ask("PUT", f"{path}/annotations", json={"judgements": told})
     enrolled = ask("POST", f"{path}/enrol").json()
-    assert enrolled["train_rows"] + enrolled["valid_rows"] == len(told)
+    assert enrolled["train_rows"] == enrolled["valid_rows"] == len(told)  # all are learned from, and cross-fitted
     assert enrolled["helped"] == (enrolled["route"] == "cls-u") and enrolled["message"]
     known = ask("GET", path).json()
     assert known["user_id"] == me and known["enrolled"] and known["judgements"] == len(told)

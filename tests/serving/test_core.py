@@ -170,9 +170,13 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     assert sorted(kept.texts) == sorted(rows.texts)
     bundle = registry.open_version(registry.find(MODEL))
     enrolment = train_user(bundle, kept)
-    assert enrolment.facts["route"] == "personal" and enrolment.facts["valid_rows"] == 5
+    assert enrolment.facts["route"] == "personal" and enrolment.facts["valid_rows"] == 20  # all, by cross-fitting
     again = train_user(bundle, kept)
     assert again.tensors == enrolment.tensors  # to the same bits
+    few = [
+        train_user(bundle, kept.select(range(count))) for count in (5, 6, 7)
+    ]  # all of them count, none is kept aside
+    assert all(each.facts["route"] == "personal" and each.tensors for each in few)
     asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
     before = core.predict([asked])[0]
     assert {row["route"] for row in before["predictions"]} == {"cls"}
