@@ -28,6 +28,8 @@ Batch = NDArray[np.int64]
 """Row positions [users, rows], -1 = none."""
 
 
+STEPS = 32
+"""Steps of an epoch, at most: who gave thousands of judgements takes larger batches instead."""
 EPS = 1e-4
 """Gradients below this are rounding noise to Adam, which would otherwise take steps of full size along them."""
 
@@ -37,7 +39,7 @@ class BankTraining(BaseModel):
 
     Args:
         epochs: at most; how many are best is chosen on the validation rows of all users together.
-        batch_size: of the user's rows, per step.
+        batch_size: of the user's rows, per step; a 32nd of the rows of users who have more than 32 such batches.
         step_size: at the user's first step, in standard deviations of the prior; falls to zero over the user's steps
             (half a cosine).
         clip: norm of the user's gradient.
@@ -214,7 +216,8 @@ class _Schedule:
 
     def __init__(self, users: Sequence[str], rows: NDArray[np.int64], settings: BankTraining, seed: int) -> None:
         self._rows, self._first = rows, np.cumsum(rows) - rows
-        self._size, self._settings = settings.batch_size, settings
+        self._settings = settings
+        self._size = np.maximum(settings.batch_size, -(-rows // STEPS))  # [users]
         self._per_epoch = -(-rows // self._size)
         self._taken = np.zeros(len(users), dtype=np.int64)
         self._random = [np.random.default_rng(_user_seed(seed, user)) for user in users]
@@ -224,11 +227,9 @@ class _Schedule:
         order = [self._first[user] + random.permutation(self._rows[user]) for user, random in enumerate(self._random)]
         for step in range(int(self._per_epoch.max(initial=0))):
             moving = np.flatnonzero(self._per_epoch > step)
-            first = step * self._size
-            longest = min(self._size, int(self._rows[moving].max()) - first)
-            batch = np.full((len(moving), longest), -1, dtype=np.int64)
-            for place, user in enumerate(moving):
-                mine = order[user][first : first + self._size]
+            rows = [order[user][step * self._size[user] : (step + 1) * self._size[user]] for user in moving]
+            batch = np.full((len(moving), max(map(len, rows))), -1, dtype=np.int64)
+            for place, mine in enumerate(rows):
                 batch[place, : len(mine)] = mine
             yield batch, moving
             self._taken[moving] += 1
