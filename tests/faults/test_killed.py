@@ -17,7 +17,7 @@ from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 20, prior: {rank: 2, steps: 10}}}"
+BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 10, prior: {rank: 2, steps: 10}}}"
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",

@@ -70,7 +70,13 @@ def ray_once():
 def finished_run() -> dict:
     """`small`, of readers so different that their own adapters win."""
     settings = small(source={**small()["source"], "effect": 4.0, "noise": 0.0})
-    settings["methods"]["cls-u"]["bank"] = {"top_layers": 1, "prior": {"rank": 2, "steps": 10}, "block_users": 4}
+    settings["methods"]["cls-u"]["bank"] = {
+        "top_layers": 1,
+        "epochs": 10,
+        "step_size": 0.3,
+        "prior": {"rank": 2, "steps": 10},
+        "block_users": 4,
+    }
     return settings
 
 

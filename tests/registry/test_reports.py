@@ -24,7 +24,7 @@ CURVE = [5, 20]
 def reported(tmp_path_factory):
     """A home with one run whose report has everything, and what the run found."""
     folder = tmp_path_factory.mktemp("reported")
-    bank = {"prior": {"rank": 2, "steps": 10}, "block_users": 8}
+    bank = {"epochs": 10, "step_size": 0.3, "prior": {"rank": 2, "steps": 10}, "block_users": 8}
     methods = {
         "user-prior": {},
         "cls": {"epochs": 1, "max_tokens": 48},

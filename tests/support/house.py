@@ -32,7 +32,16 @@ def settings(users: int = 6, **more) -> dict:
         "base": "tiny-bert",
         "methods": {
             "cls": {"epochs": 1, "max_tokens": 48},
-            "cls-u": {"from": "cls", "bank": {"top_layers": 1, "prior": {"rank": 2, "steps": 10}, "block_users": 4}},
+            "cls-u": {
+                "from": "cls",
+                "bank": {
+                    "top_layers": 1,
+                    "epochs": 10,
+                    "step_size": 0.3,
+                    "prior": {"rank": 2, "steps": 10},
+                    "block_users": 4,
+                },
+            },
         },
         "evaluate": {"reference": "cls", "bootstrap": 20},
         "register": {"name": MODEL},
