@@ -17,7 +17,7 @@ from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 10, prior: {rank: 2, steps: 10}}}"
+BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 3, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",
@@ -48,7 +48,7 @@ class Heard:
 
 
 def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(home, tmp_path, monkeypatch):
-    sets = (*SETS, methods(long_epochs=15))
+    sets = (*SETS, methods(long_epochs=30))
     flags = [part for each in sets for part in ("--set", each)]
     command = [sys.executable, "-m", "beholder.cli.main", "run", str(EXPERIMENT), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
