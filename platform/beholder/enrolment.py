@@ -53,8 +53,12 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
     """
     (user,) = rows.users
     fitted = bundle.personal
-    if not isinstance(fitted, FittedBank):
+    if fitted is None:
         raise MethodError("this version has no personal models: on validation, no personal method was better.")
+    if not isinstance(fitted, FittedBank):
+        raise MethodError(
+            f"this version's personal method is {fitted.method}, which cannot add users. Use cls-u or lm-u."
+        )
     if len(rows) < LEAST:
         raise MethodError(f"{len(rows)} judgements are too few to learn from. Give at least {LEAST}.")
     old = earlier(bundle.manifest, rows)
@@ -97,12 +101,12 @@ def tensors_of(enrolment: Enrolment) -> Tensors:
 
 
 def _reading_as(fitted: FittedBank, user: str, copies: Sequence[str]) -> FittedBank:
-    """The method, whose shared model reads copies of a user as that user, where it is told who reads (`cls-p`)."""
+    """The method; where the shared model reads the user's id (`cls-p`), copies of a user are read under that id."""
     shared = fitted.shared
     if not shared.knows(user):
         return fitted
     if not isinstance(shared, FittedClassifier):
-        raise MethodError("the shared model is told who reads, and knows this user already. Use beholder refresh.")
+        raise MethodError("the shared model reads user ids and was trained on this user already. Use beholder refresh.")
     twin = copy.copy(shared)
     twin.users = {**shared.users, **dict.fromkeys(copies, shared.users[user])}
     return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior)

@@ -47,7 +47,7 @@ methods:
   prior: {{}} # how often each label is given; never sees the text
   user-prior: {{}} # the same for each user
   cls: {cls} # one model for everybody
-  cls+: {{from: cls}} # a small network on top of it, which is told of no user: a cls that was trained as long
+  cls+: {{from: cls}} # a small network on its features, without users: a cls that was trained as long
   cls-e: {{from: cls, controls: [shuffled-users]}} # the same with an embedding for each user, the field's standard arm
   cls-u: # an adapter for each user, given what is learned of users in general
     from: cls

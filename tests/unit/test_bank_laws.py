@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from beholder.bank.choose import Population, learn_prior
+from beholder.bank.choose import Judges, learn_prior
 from beholder.bank.estimate import PriorSettings, estimate_prior, unit_of, with_spread
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.judgements import Judgements
@@ -373,20 +373,15 @@ def test_held_out_rows_have_no_say_and_their_losses_are_those_of_the_estimate():
 
 
 @pytest.mark.parametrize(("architecture", "shape"), CASES)
-def test_a_prior_is_learned_alike_whatever_the_order_and_survives_its_files(architecture, shape, tmp_path):
+def test_a_prior_is_learned_to_the_same_bits_again_and_survives_its_files(architecture, shape, tmp_path):
     here = world(architecture, shape)
     people = [f"p{number}" for number in range(8)]
-
-    def examples(some):
-        names = [people[each] for each in some]
-        return here.judgements(names), here.judgements(names, held_out=True)
-
-    everybody = Population(people, examples)
+    train, valid = here.judgements(people), here.judgements(people, held_out=True)
     learned = [
         learn_prior(
             here.model.shapes,
-            everybody,
-            everybody,
+            train,
+            Judges(people, train, valid),
             PriorSettings(rank=2, steps=10),
             BankTraining(epochs=3),
             seed=4,
@@ -396,7 +391,7 @@ def test_a_prior_is_learned_alike_whatever_the_order_and_survives_its_files(arch
     ]
     assert learned[0].checksum == learned[1].checksum
     facts = learned[0].facts
-    assert facts["people"] == 8 and facts["chosen_on"] == int(examples(range(8))[1].rows.sum())
+    assert facts["people"] == 8 and facts["chosen_on"] == int(valid.rows.sum())
     best = min(facts["tried"], key=lambda each: each["log_loss"])
     assert (facts["kind"], facts["strength"], learned[0].epochs) == (best["kind"], best["strength"], best["epochs"])
     save_prior(learned[0], tmp_path)

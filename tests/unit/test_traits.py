@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task
-from beholder.bank.choose import Population, learn_prior
+from beholder.bank.choose import Judges, learn_prior
 from beholder.bank.estimate import PriorSettings, estimate_prior
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.judgements import Judgements
@@ -209,14 +209,15 @@ def test_somebody_without_rows_is_the_mean_of_their_group_bit_for_bit(head):
 
 def test_traits_are_kept_where_validation_rows_are_likelier_and_survive_their_files(tmp_path):
     people = People(48, 1.5, rows=10)
-
-    def examples(some):
-        return people.judgements(some, last=3), people.judgements(some, first=3)
-
+    train, valid = people.judgements(range(48), last=3), people.judgements(range(48), first=3)
     names = [f"person{number}" for number in range(48)]
-    everybody = Population(names, examples, people.traits)
     asked = PriorSettings(rank=0, traits=("group",))
-    chosen = learn_prior(people.model.shapes, everybody, everybody, asked, BankTraining(epochs=10), seed=4)
+
+    def learned(traits):
+        chosen_on = Judges(names, train, valid, traits)
+        return learn_prior(people.model.shapes, train, chosen_on, asked, BankTraining(epochs=10), seed=4, traits=traits)
+
+    chosen = learned(people.traits)
     tried = {each["kind"]: each["log_loss"] for each in chosen.facts["tried"]}
     assert set(tried) == {"isotropic", "learned, rank 0", "learned, rank 0, traits"}
     assert chosen.facts["kind"] == "learned, rank 0, traits" == min(tried, key=lambda kind: tried[kind])
@@ -235,9 +236,7 @@ def test_traits_are_kept_where_validation_rows_are_likelier_and_survive_their_fi
     save_prior(replace(chosen, traits={}), tmp_path)
     assert json.loads((tmp_path / "prior.json").read_text())["format"] == 1
 
-    people.traits = [people.traits[each] for each in np.random.default_rng(0).permutation(48)]
-    everybody = Population(names, examples, people.traits)
-    shuffled = learn_prior(people.model.shapes, everybody, everybody, asked, BankTraining(epochs=10), seed=4)
+    shuffled = learned([people.traits[each] for each in np.random.default_rng(0).permutation(48)])
     tried = {each["kind"]: each["log_loss"] for each in shuffled.facts["tried"]}
     assert tried["learned, rank 0, traits"] > tried["learned, rank 0"] - 0.01  # ... and they explain nothing here
 

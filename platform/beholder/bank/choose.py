@@ -28,34 +28,33 @@ UNCHOSEN = 0.25
 LEAST_ROWS = 20
 """Validation rows, of all users together, without which nothing is chosen."""
 
-Part = Callable[[Sequence[int]], tuple[Examples, Examples]]
-"""Users by position, some of them several times -> their rows to learn from, and to choose by."""
-
 
 @dataclass(frozen=True)
-class Population:
-    """The people a prior is learned from and chosen on.
+class Judges:
+    """People on whom a prior is chosen.
 
     Attributes:
         names: of each.
-        examples: see `Part`.
-        traits: of each; empty where none are asked for.
+        train, valid: their rows to learn from, and to choose by.
+        traits: of each; empty where no traits are used.
     """
 
     names: Sequence[str]
-    examples: Part
+    train: Examples
+    valid: Examples
     traits: Sequence[Traits] = ()
 
 
 def learn_prior(
     shapes: Shapes,
-    learned_from: Population,
-    chosen_on: Population,
+    train: Examples,
+    chosen_on: Judges,
     settings: PriorSettings,
     training: BankTraining,
     *,
     seed: int,
     device: str = "cpu",
+    traits: Sequence[Traits] = (),
     rows_per_step: int = 8_192,
     quick: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -69,23 +68,22 @@ def learn_prior(
 
     Args:
         shapes: of one user's tensors.
-        learned_from: people whose training rows the prior is learned from.
+        train: the rows of all users the prior is learned from.
         chosen_on: people whose training rows are fitted and whose validation rows choose.
         settings, training: see there.
         seed: of every draw.
         device: where.
+        traits: of each user of `train`; empty where no traits are used.
         rows_per_step: see `estimate_prior`.
         quick: try fewer: the isotropic and the richest prior, at fewer strengths.
         progress: called with (fits done, fits).
     """
-    train, _ = learned_from.examples(range(len(learned_from.names)))
     flat = isotropic(shapes, seed, training.epochs, people=int((train.rows > 0).sum()), rows=int(train.rows.sum()))
     if not train.rows.any():
         return flat
     units = unit_of(flat, train, seed, device)
     candidates = {"isotropic": flat}
-    described = learned_from.traits if coded(learned_from.traits, settings.traits) else ()
-    for traits in ((), described) if described else ((),):
+    for known in ((), traits) if coded(traits, settings.traits) else ((),):
         learned = estimate_prior(
             shapes,
             train,
@@ -95,18 +93,19 @@ def learn_prior(
             seed=seed,
             device=device,
             rows_per_step=rows_per_step,
-            traits=traits,
+            traits=known,
+            units=units,
         )
         if flat.facts["people"] >= LEAST_USERS:
-            known = ", traits" if learned.traits else ""
+            suffix = ", traits" if learned.traits else ""
             if learned.rank and not quick:
-                candidates[f"learned, rank 0{known}"] = learned.without_factors()
-            candidates[f"learned, rank {learned.rank}{known}"] = learned
+                candidates[f"learned, rank 0{suffix}"] = learned.without_factors()
+            candidates[f"learned, rank {learned.rank}{suffix}"] = learned
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
     fits = len(candidates) + len(strengths)
     progress(1, fits)
-    _, valid = chosen_on.examples(range(len(chosen_on.names)))
-    if int(valid.rows.sum()) < LEAST_ROWS:
+    choosing = int(chosen_on.valid.rows.sum())
+    if choosing < LEAST_ROWS:
         kind, prior = list(candidates.items())[-1]
         strength = strengths[0] if len(strengths) == 1 else UNCHOSEN
         facts = {**prior.facts, "kind": kind, "strength": strength, "chosen_on": 0}
@@ -130,7 +129,7 @@ def learn_prior(
     chosen = min(tried, key=lambda each: each["log_loss"])
     prior = candidates[chosen["kind"]]
     facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}
-    facts |= {"chosen_on": int(valid.rows.sum()), "tried": tried}
+    facts |= {"chosen_on": choosing, "tried": tried}
     spread = with_spread(prior, units, chosen["strength"])
     return replace(prior, spread=spread, epochs=chosen["epochs"], facts=facts)
 
@@ -143,13 +142,20 @@ def _strengths(shapes: Shapes, settings: PriorSettings, some: Sequence[float]) -
     return list(some) if own else [0.0]
 
 
-def _pooled(prior: Prior, people: Population, training: BankTraining, seed: int, device: str) -> NDArray[np.float64]:
+def _pooled(prior: Prior, people: Judges, training: BankTraining, seed: int, device: str) -> NDArray[np.float64]:
     """Mean log-loss over all validation rows after each epoch: float64 [epochs]; infinite where a fit diverged."""
-    train, valid = people.examples(range(len(people.names)))
-    around = prior.means_of(people.traits)
-    fit = fit_bank(prior, people.names, train, training, seed=seed, device=device, held_out=valid, around=around)
+    fit = fit_bank(
+        prior,
+        people.names,
+        people.train,
+        training,
+        seed=seed,
+        device=device,
+        held_out=people.valid,
+        around=prior.means_of(people.traits),
+    )
     assert fit.losses is not None
-    course = fit.losses.sum(axis=1) / valid.asked.sum()
+    course = fit.losses.sum(axis=1) / people.valid.asked.sum()
     return np.where(np.isfinite(course), course, np.inf)
 
 

@@ -17,7 +17,7 @@ the gradients of single judgements at the shared model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ class PriorSettings(BaseModel):
     rank: int = Field(default=8, ge=0)
     strength: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     users: int = Field(default=2_000, ge=1)
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=150, ge=1)
     penalty: float = Field(default=10.0, gt=0)
     traits: tuple[str, ...] = ()
 
@@ -82,6 +82,7 @@ def estimate_prior(
     device: str = "cpu",
     rows_per_step: int = 8_192,
     traits: Sequence[Traits] = (),
+    units: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:
     """Learn mean, basis and the spread of biases, and what traits shift.
@@ -91,11 +92,12 @@ def estimate_prior(
         train: the rows of all users it is learned from.
         rank: factors, at most.
         settings: see there.
-        epochs: what the prior says of its estimates; see `Prior`.
+        epochs: passes over a user's rows that the prior asks for; see `Prior`.
         seed: of draws and order.
         device: where.
         rows_per_step: judgements read in one step, at most about.
         traits: of each user; none by default, and then nothing is learned of `settings.traits`.
+        units: see `unit_of`; measured here where they are left out.
         progress: called with (steps done, steps).
 
     Returns:
@@ -105,7 +107,7 @@ def estimate_prior(
     flat = isotropic(shapes, seed, epochs, people=people, rows=int(train.rows.sum()))
     if people < LEAST_USERS:
         return flat
-    units = unit_of(flat, train, seed, device)
+    units = units or unit_of(flat, train, seed, device)
     rank = min(rank, people // USERS_A_FACTOR)
     described = [each if count else {} for each, count in zip(traits, train.rows, strict=True)] if traits else []
     model = _Model(flat.to(device), units, rank, len(train.rows), seed, described, settings.traits)
@@ -128,9 +130,9 @@ def estimate_prior(
         outputs = [tensors[name] for name in moved] + [divergence.sum()]
         torch.autograd.backward(outputs, [leaves[name].grad for name in moved] + [torch.ones((), device=device)])
         for parameter in model.shared:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
-        for parameter in model.held:
-            parameter.grad += settings.penalty * parameter.detach()  # type: ignore[operator]
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
+            pull = 0.0 if parameter is model.spread else settings.penalty
+            parameter.grad = gradient + pull * parameter.detach()
         for group in optimizer.param_groups:
             group["lr"] = group["initial"] * decay
         optimizer.step()
@@ -178,7 +180,7 @@ class _Model:
     def __init__(
         self,
         flat: Prior,
-        units: dict[str, float],
+        units: Mapping[str, float],
         rank: int,
         users: int,
         seed: int,
@@ -206,14 +208,9 @@ class _Model:
         self.traits = TraitEstimate(people, columns, rank, math.prod(labels), str(device))
 
     @property
-    def held(self) -> list[Tensor]:
-        """What the penalty is on."""
-        return [*self.mean.values(), *self.basis.values()]
-
-    @property
     def shared(self) -> list[Tensor]:
-        """All that is learned of everybody."""
-        return [*self.held, self.spread]
+        """All that is learned of everybody; the penalty is on all of it but the spread."""
+        return [*self.mean.values(), *self.basis.values(), self.spread]
 
     def groups(self, rate: float, bias_rate: float) -> list[dict[str, object]]:
         """Parameters with their rates, for the optimizer."""
@@ -298,7 +295,7 @@ def _draw(
     return batch, users, rows[users] / taken[users]
 
 
-def with_spread(prior: Prior, units: dict[str, float], strength: float) -> dict[str, Tensor]:
+def with_spread(prior: Prior, units: Mapping[str, float], strength: float) -> dict[str, Tensor]:
     """Spread of all that is a user's own, for a strength in logits: that of biases, and equal numbers besides."""
     own = {
         name: torch.tensor(strength * units[name])

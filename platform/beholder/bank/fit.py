@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,7 +117,6 @@ def fit_bank(
     seed: int,
     device: str = "cpu",
     held_out: Examples | None = None,
-    spread: Mapping[str, Tensor] | None = None,
     around: Tensors | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BankFit:
@@ -125,14 +124,12 @@ def fit_bank(
 
     Args:
         prior: of users in general; its `epochs` are run, on the schedule of the settings' epochs.
-        users: names; with the seed they decide the order of each user's rows. A name may come several times, as when
-            settings are compared on the same users.
+        users: names; with the seed they decide the order of each user's rows.
         train: rows to learn from.
         settings: see there.
         seed: of order.
         device: where.
         held_out: rows to measure on after each epoch. They have no say in what is estimated.
-        spread: see `Prior.compose`.
         around: name -> [users, *shape], where each user is expected and pulled to; the prior's mean by default.
         progress: called with (epochs done, epochs).
     """
@@ -148,18 +145,17 @@ def fit_bank(
         for batch, moving in schedule.epoch():
             here = torch.from_numpy(moving).to(device)
             local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in coordinates.items()}
-            own = None if spread is None else {name: tensor.index_select(0, here) for name, tensor in spread.items()}
             middle = around and {name: tensor.index_select(0, here) for name, tensor in around.items()}
-            _backward(train, batch, prior.compose(local, own, middle))
+            _backward(train, batch, prior.compose(local, middle))
             weight = torch.from_numpy(1 / np.maximum(asked[moving], 1)).float().to(device)
             gradients = {name: _with_prior(tensor, weight) for name, tensor in local.items()}
             rate = torch.from_numpy(schedule.rates(moving)).float().to(device)
             optimizer.step(here, gradients, rate, {n: step_scale(n, tuple(t.shape[1:])) for n, t in local.items()})
         if held_out is not None and pieces is not None:
-            rows = row_losses(held_out, pieces, prior.compose(coordinates, spread, around))
+            rows = row_losses(held_out, pieces, prior.compose(coordinates, around))
             losses[epoch] = np.bincount(np.repeat(np.arange(count), held_out.rows), rows, count)
         progress(epoch + 1, prior.epochs)
-    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, spread, around).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, around).items()}
     return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 

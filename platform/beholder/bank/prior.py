@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from beholder.bank.layers import Shapes, Tensors, start
 from beholder.bank.traits import Effects, Traits, shift_of
@@ -79,14 +78,11 @@ class Prior:
             digest.update(json.dumps(_values(self), sort_keys=True).encode())
         return digest.hexdigest()
 
-    def compose(
-        self, coordinates: Tensors, wider: Mapping[str, Tensor] | None = None, around: Tensors | None = None
-    ) -> Tensors:
+    def compose(self, coordinates: Tensors, around: Tensors | None = None) -> Tensors:
         """Users' tensors from their coordinates; at zero they are the mean, or `around`, bit for bit.
 
         Args:
             coordinates: see there, users along the first dimension: name -> [users, ...].
-            wider: name -> spread of each user [users, 1, ...] where users do not share one (`choose`).
             around: name -> [users, *shape], the means of their groups; see `means_of`.
 
         Returns:
@@ -99,8 +95,7 @@ class Prior:
             if name in self.basis:
                 tensor = tensor + torch.tensordot(coordinates[FACTORS], self.basis[name], 1)
             if name in coordinates:
-                spread = (wider or {}).get(name, self.spread[name])
-                tensor = tensor + spread * coordinates[name]
+                tensor = tensor + self.spread[name] * coordinates[name]
             made[name] = tensor
         return made
 

@@ -216,7 +216,7 @@ def update(folder: Path, fresh: Bank, users: Collection[str] | None = None) -> i
 
 
 def record_prior_rows(folder: Path, rows: Mapping[str, int]) -> None:
-    """Record what a new prior was learned from: so many rows of each of these users, none of anybody else."""
+    """Record how many rows of each user a new prior was learned from; 0 for users who are not named."""
     bank = Bank(folder)
     place = INDEX.get_field_index("prior_rows")
     counted = pa.array([rows.get(user, 0) for user in bank.index["user_id"].to_pylist()], pa.int64())

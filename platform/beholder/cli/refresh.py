@@ -58,12 +58,7 @@ def refresh_command(
     if as_json:
         print_json(found)
         return
-    scores = found["valid_macro_f1"]
-    measured = (
-        "no validation rows to compare on"
-        if scores["old"] is None or scores["new"] is None
-        else f"their validation macro-F1 {100 * scores['old']:.1f} -> {100 * scores['new']:.1f}"
-    )
+    measured = _compared(found["valid_macro_f1"], "their validation macro-F1", "no validation rows to compare on")
     console.print(
         f"{model} v{found['version']} (candidate): {found['users']:,} users trained anew, "
         f"{found['shards_rewritten']:,} shards rewritten; {measured}",
@@ -72,14 +67,16 @@ def refresh_command(
     console.print(f"to serve it: beholder registry promote {model} {found['version']}", markup=False)
 
 
+def _compared(scores: dict[str, float | None], metric: str, otherwise: str) -> str:
+    """A metric of the champion and of the candidate, in words."""
+    old, new = scores["old"], scores["new"]
+    return otherwise if old is None or new is None else f"{metric} {100 * old:.1f} -> {100 * new:.1f}"
+
+
 def print_retrained(found: dict[str, Any]) -> None:
     """What came of learning a prior again."""
-    model, number, prior, scores = found["model"], found["version"], found["prior"], found["valid_macro_f1"]
-    measured = (
-        "not compared with the champion"
-        if scores["old"] is None or scores["new"] is None
-        else f"validation macro-F1 {100 * scores['old']:.1f} -> {100 * scores['new']:.1f}"
-    )
+    model, number, prior = found["model"], found["version"], found["prior"]
+    measured = _compared(found["valid_macro_f1"], "validation macro-F1", "not compared with the champion")
     console.print(
         f"{model} v{number} (candidate): prior learned again from {prior['rows']:,} judgements of {prior['people']:,} "
         f"people, {found['users']:,} users estimated given it; {measured}",

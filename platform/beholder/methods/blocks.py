@@ -21,7 +21,7 @@ from pydantic import Field
 
 from beholder import __version__
 from beholder.annotations import Annotations
-from beholder.bank.choose import Population, in_words, learn_prior
+from beholder.bank.choose import Judges, in_words, learn_prior
 from beholder.bank.estimate import PriorSettings
 from beholder.bank.fit import BankFit, BankTraining, Examples, fit_bank, mean_losses
 from beholder.bank.layers import Tensors
@@ -52,7 +52,7 @@ STEP_ROWS = 8_192
 CHOICE_ROWS = 12_000
 """States of the training rows of those people on whom a prior is chosen, about."""
 LEAST_CHOOSING = 16
-"""People on whom a prior is chosen, at least, where there are so many."""
+"""Smallest number of people on whom a prior is chosen, or all people where there are fewer."""
 
 
 class BankSettings(BankShape, BankTraining):
@@ -217,12 +217,18 @@ class BankFitting:
             self.context.say(line)
         prior = learn_prior(
             self.model.shapes,
-            Population(names, lambda some: self._both(names, some), self._traits_of(names)),
-            Population(chooses, lambda some: self._both(chooses, some), self._traits_of(chooses)),
+            self._examples("train", names),
+            Judges(
+                chooses,
+                self._examples("train", chooses),
+                self._examples("valid", chooses),
+                self._traits_of(chooses),
+            ),
             self.settings.prior,
             self.settings,
             seed=self.context.seed,
             device=self.context.device,
+            traits=self._traits_of(names),
             rows_per_step=max(64, int(STEP_ROWS / positions)),
             quick=bool(self.model.shape.top_layers),
             progress=lambda done, total: self.context.progress(done, total, "prior", "steps"),
@@ -247,10 +253,6 @@ class BankFitting:
         """Rows of each of these users that the prior is learned from: int64 [users]."""
         drawn = frozenset(self._drawn)
         return np.where([user in drawn for user in users], self._rows["train"].count(users), 0)
-
-    def _both(self, names: Sequence[str], some: Sequence[int]) -> tuple[Examples, Examples]:
-        users = [names[each] for each in some]
-        return self._examples("train", users), self._examples("valid", users)
 
     def done(self, number: int) -> bool:
         """Whether a block was trained before, and its shard is as it was written.
@@ -313,20 +315,18 @@ class BankFitting:
 
     def finish(self) -> tuple[Bank, Bank]:
         """The bank over all blocks, which must be done; and what it was before it learned from validation rows."""
-        parts = [pq.read_table(self.block_file(number)) for number in range(len(self.blocks))]
-        held = [file for number in range(len(self.blocks)) if (file := self.held_file(number)).is_file()]
+        files = [self.block_file(number) for number in range(len(self.blocks))]
+        held = [self.held_file(number) for number in range(len(self.blocks))]
+        parts = [pq.read_table(file) for file in files]
         self.seconds = sum(float((part.schema.metadata or {})[_SECONDS]) for part in parts)
         self.seconds += float(self.prior.facts.get("seconds", 0.0))
         bank = self._bank(self.folder, [part.replace_schema_metadata(None) for part in parts])
-        if not held:
+        if not any(file.is_file() for file in held):
             return bank, bank
         (self.folder / "before").mkdir(exist_ok=True)
-        kept = {file.name.removeprefix("held-") for file in held}
-        others = [self.block_file(n) for n in range(len(self.blocks)) if self.held_file(n).name[5:] not in kept]
-        before = self._bank(
-            self.folder / "before",
-            [pq.read_table(file).replace_schema_metadata(None) for file in [*held, *others]],
-        )
+        earlier = [was if was.is_file() else file for was, file in zip(held, files, strict=True)]
+        parts = [pq.read_table(file).replace_schema_metadata(None) for file in earlier]
+        before = self._bank(self.folder / "before", parts)
         before.shard_file = bank.shard_file
         return bank, before
 

@@ -41,7 +41,7 @@ class ClassifyConfig(MethodConfig):
 
     `batch_size` counts distinct texts, each with all its judgements. `lora: null` trains every weight (a plain
     fine-tune). `tasks`: of a source with several, learn from the rows of these only. `user_effects`: keep each user's
-    tendencies out of the model while it is trained (`user_effects`); it is told of no user either way.
+    tendencies out of the model while it is trained (`user_effects`); it predicts without users either way.
     """
 
     method: Literal["cls"] = "cls"

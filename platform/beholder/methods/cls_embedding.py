@@ -2,7 +2,7 @@
 
 `cls-e` is what the field compares personalised methods with: HuBi-Medium (Kocoń et al. 2021), annotator embeddings
 (Deng et al. 2023). Its features are frozen, so that all users together train in seconds. `cls+` is the same network on
-the same features, which is told of no user: a `cls` that was trained as long, to hold personal methods against.
+the same features without user input: a `cls` that was trained as long, the reference for personal methods.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NetworkConfig(MethodConfig):
         tasks: of a source with several, learn from the rows of these only.
         hidden: width of the hidden layer.
         dropout: of the features and of the hidden layer.
-        epochs, patience: at most so many; as many without a lower validation log-loss before stopping. The best epoch
+        epochs: maximum. patience: epochs without a lower validation log-loss before training stops. The best epoch
             is kept.
         batch_size: judgements per step.
         learning_rate, weight_decay: of AdamW.

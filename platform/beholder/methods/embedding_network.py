@@ -145,7 +145,7 @@ class JointTraining:
     """How a network is trained.
 
     Attributes:
-        epochs, patience: at most so many; as many without a lower validation log-loss before stopping.
+        epochs: maximum. patience: epochs without a lower validation log-loss before training stops.
         batch_size: judgements per step.
         learning_rate: constant, of Adam.
         weight_decay: of the network (decoupled, as in AdamW).

@@ -28,7 +28,7 @@ class Rows:
 
     @classmethod
     def of(cls, annotations: Annotations, seed: int, most: int | None) -> Rows:
-        """All rows of each user, or so many, drawn seeded."""
+        """All rows of each user, or at most `most` of them, sampled with the seed."""
         names, user = annotations.by_user
         rows = np.arange(len(user))
         if most is not None:

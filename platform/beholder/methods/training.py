@@ -157,7 +157,7 @@ def fine_tune(
 
 @torch.no_grad()
 def _step_users(users: Users, optimizer: UserAdam, batch: NDArray[np.int64], rate: float) -> None:
-    """Move the vectors of the users in a batch, whoever of the team read their rows, and nobody else's."""
+    """Update the vectors of the users in a batch, on all workers alike; other users' vectors do not move."""
     gradient = users.weight.grad
     assert gradient is not None  # of the whole batch: `Team.add_gradients` has put it together
     slots = np.unique(users.slots[batch])
