@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/enrolment.py RUN_FOLDER --json
 
-RUN_FOLDER is that of a finished run whose bundle serves users adapters (`$BEHOLDER_HOME/runs/NAME-HASH`). A person nobody
-knows judges texts of the run's test part; they are enrolled again and again, and seconds are those of `train_user` alone:
-trunk, estimates on all judgements and on all but each fold, route.
+RUN_FOLDER is that of a finished run whose bundle serves users adapters (`$BEHOLDER_HOME/runs/NAME-HASH`). An unknown
+user judges texts of the run's test part and is enrolled repeatedly. Seconds are those of `train_user` alone: trunk,
+estimates on all judgements and on all but each fold, route.
 """
 
 from __future__ import annotations
