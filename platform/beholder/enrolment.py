@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
@@ -23,7 +24,7 @@ from beholder.errors import MethodError
 from beholder.feedback import Enrolment
 from beholder.methods import Context, Fitted
 from beholder.methods.classify import FittedClassifier
-from beholder.methods.personal import FittedBank
+from beholder.methods.personal import FittedBank, FittedPersonal
 from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
 from beholder.registry.routes import Population, reroute, row_losses
@@ -82,8 +83,16 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
             fitting.train(number)
         bank = fitting.finish()[0]
         tensors = bank.take([user])
-        held = as_them.with_bank(bank).score(list(rows.texts), [copies[1 + number] for number in fold])
-    shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
+        if isinstance(as_them, FittedPersonal) and fitted.shared is bundle.shared:  # the trunk has read all inputs
+            read = fitting.outputs
+            index = fitting.ground.index["train"][: len(rows)]
+            states = [torch.from_numpy(read.values[read.starts[each] : read.starts[each + 1]]) for each in index]
+            held = as_them.say(states, bank.take(copies[1:]), fold)
+            nothing = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+            shared = as_them.say(states, nothing, np.zeros_like(fold))
+        else:
+            held = as_them.with_bank(bank).score(list(rows.texts), [copies[1 + number] for number in fold])
+            shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
     losses = [row_losses(scores, rows.labels, rows.task.kind) for scores in (shared, held)]
     population = Population(**bundle.manifest["routes"]["population"])
     (facts,) = reroute({user: len(rows)}, rows.user_ids.tolist(), losses[0], losses[1], population).to_pylist()

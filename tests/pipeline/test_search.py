@@ -25,7 +25,10 @@ def small(**more) -> dict:
         "name": "small",
         "source": {"name": "simulated", "texts": "templates", "users": 6, "rows_per_user": 60, "distinct_texts": 90},
         "base": "tiny-bert",
-        "methods": {"cls": {"epochs": 1, "max_tokens": 48}, "cls-u": {"from": "cls", "bank": {"epochs": 3}}},
+        "methods": {
+            "cls": {"epochs": 1, "max_tokens": 48},
+            "cls-u": {"from": "cls", "bank": {"epochs": 3, "prior": {"steps": 10}}},
+        },
         "evaluate": {"reference": "cls", "bootstrap": 50},
         "cluster": {"workers": 0},  # what trials start from is fitted without a Ray Train job
         **more,
@@ -51,7 +54,7 @@ def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp
         [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while len(list(home.glob("searches/*/trials/*.json"))) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)

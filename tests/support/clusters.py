@@ -20,12 +20,15 @@ from beholder.files import sha256_of
 
 
 def experiment(workers, users: int = 8, epochs: int = 8):
-    """So many blocks of two users each, of about a second."""
-    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "prior": {"rank": 2, "steps": 10}}
+    """So many blocks of two users each, of about a second: with next to no validation rows, no epoch is left out."""
+    few = 12 / (60 * users)
+    prior = {"rank": 2, "steps": 10, "strength": 0.25}
+    bank = {"block_users": 2, "top_layers": 1, "epochs": epochs, "prior": prior, "refit": False}
     return make_experiment(
         {
             "name": "faults",
             "source": {"name": "simulated", "texts": "templates", "users": users, "rows_per_user": 60},
+            "split": {"by": "text", "fractions": [0.8, few, 0.2 - few]},
             "base": "tiny-bert",
             "methods": {"prior": {}, "cls": {"epochs": 1}, "cls-u": {"from": "cls", "bank": bank}},
             "evaluate": {"reference": "cls", "bootstrap": 20},
@@ -68,7 +71,7 @@ class Watched(threading.Thread):
                 self.written.setdefault(file.name, set()).add(file.stat().st_mtime_ns)
         return len(self.written)
 
-    def until(self, ready: Callable[[], bool], seconds: float = 180) -> None:
+    def until(self, ready: Callable[[], bool], seconds: float = 400) -> None:
         """Look again and again until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():
