@@ -406,6 +406,32 @@ def test_a_prior_is_learned_to_the_same_bits_again_and_survives_its_files(archit
         load_prior(tmp_path, here.model.shapes)
 
 
+@pytest.mark.parametrize("head", ["bias", "gate", "full"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_users_who_differ_in_factors_alone_are_read_as_everybody_is(head, rank):
+    here = World("bert", SHAPES[head])
+    rows = here.judgements(["ann", "bob", "cleo"])
+    batch = np.asarray([[0, 1, 2], [int(rows.rows[0]), -1, -1], [int(rows.rows[:2].sum()), len(rows.user) - 1, -1]])
+    torch.manual_seed(3)
+    moved = {name: torch.randn(1 + rank, *shape, requires_grad=True) for name, shape in here.model.shapes.items()}
+    factors, bias = torch.randn(3, rank, requires_grad=True), torch.randn(3, LABELS, requires_grad=True)
+    parts = [*moved.values(), bias, *([factors] if rank else [])]
+
+    tensors = {name: each[0] + torch.tensordot(factors, each[1:], 1) for name, each in moved.items()}
+    tensors["head.bias"] = tensors["head.bias"] + bias
+    ((expected, place, _),) = rows.losses(tensors, batch)
+    linear = rows.factor_losses(moved, factors if rank else None, bias, batch)
+    assert linear is not None
+    loss, whose = linear
+    assert torch.equal(whose, place)
+    torch.testing.assert_close(loss, expected)
+    weight = torch.rand(len(loss))
+    found, wanted = (torch.autograd.grad((each * weight).sum(), parts) for each in (loss, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert World("bert", SHAPES["one layer"]).judgements(["ann"]).factor_losses({}, None, bias, batch) is None
+
+
 def test_what_cannot_be_split_or_adapted_is_refused_with_what_there_is():
     with pytest.raises(BankError, match="Give 0"):
         World("bert", BankShape(top_layers=3))

@@ -172,6 +172,12 @@ class AnswerRows:
         """The same of each user's rows of a batch: float32 [users]."""
         return (self._counts[batch] * (batch >= 0)).sum(axis=1).astype(np.float32)
 
+    def factor_losses(
+        self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor] | None:
+        """See `fit.Examples`: not done; a prompt is read at many positions."""
+        return None
+
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
         """Answer tokens of each row that decide what was asked: int64 [rows]."""

@@ -61,10 +61,11 @@ def learn_prior(
 ) -> Prior:
     """Learn a prior, and keep what of it makes people's validation rows likeliest.
 
-    Candidates: the isotropic prior; the learned one without its factors; the learned one; and the learned ones with
-    `settings.traits`. They are compared at the middle one of the `STRENGTHS`, then the best of them at the others, each
-    after every epoch. Where there are too few validation rows, nothing is chosen: the richest prior at `UNCHOSEN`,
-    after all epochs.
+    Candidates: the isotropic prior; the learned one, whose factors shrink to nothing where people do not differ in
+    any; and the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of
+    them is tried at larger strengths as long as that helps, and if the first did not, at smaller ones; each after every
+    epoch. Where there are too few validation rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all
+    epochs.
 
     Args:
         shapes: of one user's tensors.
@@ -75,7 +76,7 @@ def learn_prior(
         device: where.
         traits: of each user of `train`; empty where no traits are used.
         rows_per_step: see `estimate_prior`.
-        quick: try fewer: the isotropic and the richest prior, at fewer strengths.
+        quick: try fewer strengths.
         progress: called with (fits done, fits).
     """
     flat = isotropic(shapes, seed, training.epochs, people=int((train.rows > 0).sum()), rows=int(train.rows.sum()))
@@ -98,8 +99,6 @@ def learn_prior(
         )
         if flat.facts["people"] >= LEAST_USERS:
             suffix = ", traits" if learned.traits else ""
-            if learned.rank and not quick:
-                candidates[f"learned, rank 0{suffix}"] = learned.without_factors()
             candidates[f"learned, rank {learned.rank}{suffix}"] = learned
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
     fits = len(candidates) + len(strengths)
@@ -121,11 +120,17 @@ def learn_prior(
         progress(1 + len(tried), fits)
         return float(course[epoch])
 
-    middle = strengths[len(strengths) // 2]
-    best = min(candidates, key=lambda kind: trial(kind, middle))
-    for strength in strengths:
-        if strength != middle:
-            trial(best, strength)
+    middle = len(strengths) // 2
+    best = min(candidates, key=lambda kind: trial(kind, strengths[middle]))
+    reached = least = min(each["log_loss"] for each in tried)
+    for further in (strengths[middle + 1 :], strengths[:middle][::-1]):
+        for strength in further:
+            found = trial(best, strength)
+            if found >= reached:
+                break
+            reached = found
+        if reached < least:
+            break
     chosen = min(tried, key=lambda each: each["log_loss"])
     prior = candidates[chosen["kind"]]
     facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}

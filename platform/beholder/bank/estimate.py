@@ -113,22 +113,17 @@ def estimate_prior(
     model = _Model(flat.to(device), units, rank, len(train.rows), seed, described, settings.traits)
     optimizer = torch.optim.Adam(model.groups(0.2, 0.05), betas=(0.9, 0.99))
     own = UserAdam(model.local, clip=math.inf, betas=(0.9, 0.99))
-    rng = np.random.default_rng([seed, 1])
+    draws = _Draws(train.rows, np.random.default_rng([seed, 1]), rows_per_step)
     noise = torch.Generator().manual_seed(seed)
     for step in range(settings.steps):
         decay = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        batch, users, weight = _draw(train.rows, rng, rows_per_step)
+        batch, users, weight = draws.step()
         here = torch.from_numpy(users).to(device)
         local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in model.local.items()}
-        tensors, divergence = model.draw(local, noise, here)
+        bias, factors, divergence = model.draw(local, noise, here)
+        divergence.sum().backward(retain_graph=True)
+        _backward(model, train, batch, bias, factors, torch.from_numpy(weight).float().to(device))
         share = people / len(users)  # of all users in this step's
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
-        per_row = torch.from_numpy(weight).float().to(device)
-        for loss, place, _ in train.losses(leaves, batch):
-            (loss * per_row[place]).sum().backward()
-        moved = [name for name, tensor in tensors.items() if leaves[name].grad is not None and tensor.requires_grad]
-        outputs = [tensors[name] for name in moved] + [divergence.sum()]
-        torch.autograd.backward(outputs, [leaves[name].grad for name in moved] + [torch.ones((), device=device)])
         for parameter in model.shared:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * share
             pull = 0.0 if parameter is model.spread else settings.penalty
@@ -142,6 +137,23 @@ def estimate_prior(
         model.update_traits(learn_variances=2 * step >= settings.steps)
         progress(step + 1, settings.steps)
     return model.prior(flat)
+
+
+def _backward(
+    model: _Model, train: Examples, batch: Batch, bias: Tensor, factors: Tensor | None, weight: Tensor
+) -> None:
+    """Gradients of the weighted sum of losses. weight: [users], of each one's rows."""
+    linear = train.factor_losses(model.directions(), factors, bias * model.units[BIAS], batch)
+    if linear is not None:
+        loss, place = linear
+        (loss * weight[place]).sum().backward()
+        return
+    tensors = model.compose(bias, factors)
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    for loss, place, _ in train.losses(leaves, batch):  # piece by piece, so that memory is bounded by a piece
+        (loss * weight[place]).sum().backward()
+    moved = [name for name, tensor in tensors.items() if leaves[name].grad is not None and tensor.requires_grad]
+    torch.autograd.backward([tensors[name] for name in moved], [leaves[name].grad for name in moved])
 
 
 def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
@@ -238,8 +250,9 @@ class _Model:
         some = slice(0, self.rank) if factors else slice(self.rank, None)
         return (middle - self.traits.centre[users, some]).square() + self.traits.uncertainty[users, some]
 
-    def draw(self, local: Tensors, noise: torch.Generator, users: Tensor) -> tuple[Tensors, Tensor]:
-        """Tensors of some users, drawn from their q: name -> [users, *shape]; and each one's divergence [users].
+    def draw(self, local: Tensors, noise: torch.Generator, users: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Of some users, drawn from their q: biases [users, labels], factors [users, rank] where there are any; and
+        each one's divergence [users].
 
         users: int64, their positions.
         """
@@ -259,6 +272,10 @@ class _Model:
             middle, log = local[FACTORS], local[f"{FACTORS}.log"]
             square = self._off(middle, users, True) + (2 * log).exp()
             divergence = divergence + (0.5 * (square - 1) - log).sum(dim=1)
+        return bias, factors, divergence
+
+    def compose(self, bias: Tensor, factors: Tensor | None) -> Tensors:
+        """Tensors of these users: name -> [users, *shape]."""
         tensors: Tensors = {}
         for name, mean in self.mean.items():
             change = mean.expand(len(bias), *mean.shape)
@@ -267,7 +284,18 @@ class _Model:
             if name == BIAS:
                 change = change + bias
             tensors[name] = self.start[name] + self.units[name] * change
-        return tensors, divergence
+        return tensors
+
+    def directions(self) -> Tensors:
+        """The mean and, after it, what each factor moves: name -> [1 + rank, *shape]."""
+        found: Tensors = {}
+        for name, mean in self.mean.items():
+            centre = (self.start[name] + self.units[name] * mean)[None]
+            moved = (
+                self.units[name] * self.basis[name] if name in self.basis else centre.new_zeros(self.rank, *mean.shape)
+            )
+            found[name] = torch.cat([centre, moved])
+        return found
 
     def prior(self, flat: Prior) -> Prior:
         """What was learned, in the tensors' own numbers."""
@@ -277,22 +305,32 @@ class _Model:
         return Prior(mean, basis, spread, flat.epochs, flat.facts, self.traits.effects(self.units[BIAS]))
 
 
-def _draw(
-    rows: NDArray[np.int64], rng: np.random.Generator, budget: int
-) -> tuple[Batch, NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of a step [users, rows], whose they are, and of how many rows of its user each stands."""
-    first = np.cumsum(rows) - rows
-    share = max(ROWS_A_USER, budget // max(1, int((rows > 0).sum())))
-    taken = np.minimum(rows, min(share, budget))
-    order = rng.permutation(np.flatnonzero(rows > 0))
-    chosen = order[: max(1, int(np.searchsorted(np.cumsum(taken[order]), budget, side="right")))]
-    users = np.sort(chosen)
-    batch = np.full((len(users), int(taken[users].max())), -1, dtype=np.int64)
-    for place, user in enumerate(users):
-        count = int(taken[user])
-        mine = np.arange(count) if count == rows[user] else rng.choice(rows[user], count, replace=False)
-        batch[place, :count] = first[user] + mine
-    return batch, users, rows[users] / taken[users]
+class _Draws:
+    """Which rows are read in which step.
+
+    Where all rows do not fit one step, each user has an equal share of it, and walks through their rows in an order
+    that was drawn once.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], rng: np.random.Generator, budget: int) -> None:
+        """rows: int64 [users], how many each has; budget: rows in a step, at most about."""
+        self._rows, self._first, self._rng, self._budget = rows, np.cumsum(rows) - rows, rng, budget
+        share = max(ROWS_A_USER, budget // max(1, int((rows > 0).sum())))
+        self._taken = np.minimum(rows, min(share, budget))
+        user = np.repeat(np.arange(len(rows)), rows)
+        self._order = np.lexsort((rng.random(len(user)), user))  # every user's rows, shuffled
+        self._at = np.zeros(len(rows), dtype=np.int64)  # where each user's next share starts
+
+    def step(self) -> tuple[Batch, NDArray[np.int64], NDArray[np.float64]]:
+        """Rows [users, rows], whose they are, and of how many rows of its user each stands."""
+        some = self._rng.permutation(np.flatnonzero(self._rows > 0))
+        fit = np.searchsorted(np.cumsum(self._taken[some]), self._budget, side="right")
+        users = np.sort(some[: max(1, int(fit))])
+        taken, place = self._taken[users], np.arange(int(self._taken[users].max()))
+        turn = (self._at[users][:, None] + place) % self._rows[users][:, None]
+        batch = np.where(place < taken[:, None], self._order[self._first[users][:, None] + turn], -1)
+        self._at[users] += taken
+        return batch, users, self._rows[users] / taken
 
 
 def with_spread(prior: Prior, units: Mapping[str, float], strength: float) -> dict[str, Tensor]:

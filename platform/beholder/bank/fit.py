@@ -91,6 +91,23 @@ class Examples(Protocol):
         """How many terms each user's summed loss has: [users]."""
         ...
 
+    def factor_losses(
+        self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor] | None:
+        """The losses of rows whose users differ in factors and biases alone, with each input read once for all users.
+
+        Args:
+            directions: the mean and, after it, what each factor moves: name -> [1 + rank, *shape].
+            factors: [users, rank] of the batch's users, None at rank 0.
+            bias: [users, labels], their own.
+            batch: see there.
+
+        Returns:
+            The loss of each row [some] and its place in the batch's first dimension [some]; None where logits are not
+            linear in the tensors, or this is not done, so that `losses` has to be asked.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class BankFit:

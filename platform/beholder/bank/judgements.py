@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.bank.fit import Batch
-from beholder.bank.layers import Tensors
+from beholder.bank.layers import Tensors, everybodys_change
 from beholder.bank.model import BankModel
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bases.tokens import length_cut
@@ -74,6 +74,24 @@ class Judgements:
             row, user = flat[mine], torch.from_numpy(place[mine]).to(self.device)
             logits = self.model.logits(*self.outputs.batch(self.input[row], self.device), tensors, user)
             yield self._of(logits, row), user, row
+
+    def factor_losses(
+        self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor] | None:
+        """See `fit.Examples`: the head is linear, so that the mean and each factor are one reader of every text."""
+        if self.model.shape.top_layers:
+            return None
+        head = self.model.network.head
+        place, column = np.nonzero(batch >= 0)
+        flat = batch[place, column]
+        inputs, index = np.unique(self.input[flat], return_inverse=True)
+        user, text = (torch.from_numpy(each).to(self.device) for each in (place, index))
+        features = torch.from_numpy(self.outputs.values[inputs]).to(self.device).to(head.weight.dtype)
+        said = everybodys_change(features, head, directions)  # [texts, 1 + rank, labels]
+        logits = (head(features) + said[:, 0])[text] + bias.to(said.dtype)[user]
+        if factors is not None:
+            logits = logits + torch.einsum("rkl,rk->rl", said[:, 1:][text], factors.to(said.dtype)[user])
+        return self._of(logits, flat), user
 
     def _of(self, logits: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Losses of rows, from their logits [some, labels]."""

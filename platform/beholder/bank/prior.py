@@ -130,11 +130,6 @@ class Prior:
         of = torch.tensor([groups[key] for key in keys], device=self.mean[BIAS].device)
         return {name: torch.stack([each[name] for each in means])[of] for name in self.mean}
 
-    def without_factors(self) -> Prior:
-        """The same where users differ in no factor, and no trait shifts one."""
-        biases = {name: Effects(each.values, each.shifts[:, self.rank :]) for name, each in self.traits.items()}
-        return replace(self, basis={}, traits=biases)
-
     def nobody(self, users: int) -> Tensors:
         """Tensors of people who have no rows: the mean, name -> [users, *shape]."""
         return {name: mean.expand(users, *mean.shape).clone() for name, mean in self.mean.items()}
