@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.cluster_interval import clustered_mean
+from beholder.evaluation.metrics import Floats, decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 from beholder.experiment import ROUTED, Arm
@@ -63,7 +64,8 @@ class Routing:
 def find_routing(arms: Sequence[Arm], known: Mapping[str, int], folder: Path) -> Routing | None:
     """Choose the best global arm, the best personal one, and who gets which; None where no arm serves everybody.
 
-    The personal arm is served only where the pair is better on validation than the global arm alone.
+    The personal arm is the best one, or one that people can be enrolled in later, where validation cannot tell it from
+    the best. It is served only where the pair is better on validation than the global arm alone.
 
     Args:
         arms: of the experiment.
@@ -79,13 +81,39 @@ def find_routing(arms: Sequence[Arm], known: Mapping[str, int], folder: Path) ->
     choice = choose([Candidate(name, personal[name], _valid(file.arm, file)) for name, file in files.items()])
     if choice is None or choice.personal_arm is None:
         return choice and Routing(choice)
-    shared, own = files[choice.global_arm], files[choice.personal_arm]
-    losses = [row_losses(each.arm.valid_scores, each.valid.labels, each.kind) for each in (shared, own)]
-    users, population = route(known, shared.valid.user_ids.tolist(), *losses)
-    routed = _routed(shared, own, users)
-    if _valid(routed, shared) <= _valid(shared.arm, shared):
-        return Routing(Choice(choice.global_arm, None))
-    return Routing(choice, users, population, routed)
+    shared = files[choice.global_arm]
+    growing = {arm.name: files[arm.name] for arm in arms if arm.name in files and arm.config.in_blocks}
+    for name in dict.fromkeys([_open_to_newcomers(choice.personal_arm, files, growing), choice.personal_arm]):
+        own = files[name]
+        users, population = route(known, shared.valid.user_ids.tolist(), _losses(shared), _losses(own))
+        routed = _routed(shared, own, users)
+        if _valid(routed, shared) > _valid(shared.arm, shared):
+            return Routing(Choice(choice.global_arm, name), users, population, routed)
+    return Routing(Choice(choice.global_arm, None))
+
+
+def _open_to_newcomers(best: str, files: Mapping[str, ScoresFile], growing: Mapping[str, ScoresFile]) -> str:
+    """Of personal arms that validation cannot tell apart, one that people can be added to after training.
+
+    Args:
+        best: the personal arm with the best macro-F1.
+        files: of all arms.
+        growing: of those that people can be enrolled in; the best of them takes the place of `best`, unless its
+            log-loss is surely larger: the 95 % interval of the paired difference lies above zero.
+    """
+    if best in growing or not growing:
+        return best
+    other = max(growing, key=lambda name: _valid(growing[name].arm, growing[name]))
+    difference = _losses(growing[other]) - _losses(files[best])
+    asked = ~np.isnan(difference)
+    rows = files[best].valid
+    more = clustered_mean(difference[asked], np.ones(asked.sum()), rows.user_ids[asked], rows.text_ids[asked])
+    return best if more.above_zero else other
+
+
+def _losses(file: ScoresFile) -> Floats:
+    """Log-loss of each validation row."""
+    return row_losses(file.arm.valid_scores, file.valid.labels, file.kind)
 
 
 def _valid(arm: ArmScores, file: ScoresFile) -> float:
