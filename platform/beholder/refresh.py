@@ -202,9 +202,10 @@ def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations
     file = folder / "annotations.parquet"
     if not file.is_file():
         return None
-    kept = Annotations.read_parquet(file)
-    users, again = set(new.users), set(_judgements(new))
-    mine = np.asarray([user in users and (text, user) not in again for text, user in _judgements(kept)])
+    kept, users = Annotations.read_parquet(file), set(new.users)
+    kept = kept.select(np.flatnonzero([user in users for user in kept.user_ids]))
+    again = set(_judgements(new))
+    mine = np.asarray([each not in again for each in _judgements(kept)], dtype=bool)
     parts = np.asarray(kept.column("part"), dtype=object)
     return {name: kept.select(np.flatnonzero(mine & (parts == name))) for name in PARTS}
 

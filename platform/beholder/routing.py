@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beholder.evaluation.cluster_interval import clustered_mean
-from beholder.evaluation.metrics import Floats, decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 from beholder.experiment import ROUTED, Arm
@@ -111,7 +111,7 @@ def _open_to_newcomers(best: str, files: Mapping[str, ScoresFile], growing: Mapp
     return best if more.above_zero else other
 
 
-def _losses(file: ScoresFile) -> Floats:
+def _losses(file: ScoresFile) -> NDArray[np.float64]:
     """Log-loss of each validation row."""
     return row_losses(file.arm.valid_scores, file.valid.labels, file.kind)
 

@@ -117,7 +117,7 @@ def test_how_an_endpoint_decodes_is_not_searched():
         ),
         (
             {"cls-u": {"space": {"bank.prior.penalty": {"low": 1, "high": 20, "step": 2}}}},
-            r"bank.prior.penalty: the arm's own 10 is not low: 1 and a number of steps of 2. Change",
+            r"bank.prior.penalty: the arm's own 30 is not low: 1 and a number of steps of 2. Change",
         ),
         ({"cls-u": {"space": {"bank.head": {"low": 1, "high": 2}}}}, r"bank.head: "),
         (

@@ -67,7 +67,7 @@ class PriorSettings(BaseModel):
     strength: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     users: int = Field(default=2_000, ge=1)
     steps: int = Field(default=150, ge=1)
-    penalty: float = Field(default=10.0, gt=0)
+    penalty: float = Field(default=30.0, gt=0)
     traits: tuple[str, ...] = ()
 
 

@@ -29,7 +29,7 @@ class ClassifierGround:
         self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
         self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """Of the classifier."""
         return self.shared.checksum

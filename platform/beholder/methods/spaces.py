@@ -153,7 +153,7 @@ _BANK: dict[str, Any] = {
     "bank.targets": ["auto", "all-linear"],
     "bank.head": ["bias", "gate", "full"],
     "bank.prior.rank": [0, 4, 8, 16],
-    "bank.prior.penalty": {"low": 1, "high": 100, "log": True},
+    "bank.prior.penalty": {"low": 3, "high": 300, "log": True},
     "bank.step_size": {"low": 0.03, "high": 0.3, "log": True},
     "bank.epochs": [10, 30],
 }
@@ -194,7 +194,7 @@ PRIORS: dict[str, list[Settings]] = {
     "cls-e": [{"user_decay": 10.0}, {"dropout": 0.2, "dim": 25}],
     "cls-u": [
         {"bank.head": "full", "bank.prior.rank": 4},
-        {"bank.head": "full", "bank.prior.rank": 16, "bank.prior.penalty": 30.0},
+        {"bank.head": "full", "bank.prior.rank": 16, "bank.prior.penalty": 100.0},
         {"bank.head": "bias", "bank.prior.rank": 0},
     ],
     "lm": [
