@@ -206,9 +206,9 @@ class BankFitting:
                 return learned
 
     def _learn_prior(self) -> Prior:
-        started = time.perf_counter()
         names = self._drawn
         positions = max(1.0, float(self.outputs.lengths.mean())) if len(self.outputs.lengths) else 1.0
+        started = time.perf_counter()
         rows = self._rows["train"].count(names)
         first = int(np.searchsorted(np.cumsum(rows), CHOICE_ROWS / positions, side="right"))
         chooses = names[: max(first, LEAST_CHOOSING)]
@@ -319,7 +319,6 @@ class BankFitting:
         held = [self.held_file(number) for number in range(len(self.blocks))]
         parts = [pq.read_table(file) for file in files]
         self.seconds = sum(float((part.schema.metadata or {})[_SECONDS]) for part in parts)
-        self.seconds += float(self.prior.facts.get("seconds", 0.0))
         bank = self._bank(self.folder, [part.replace_schema_metadata(None) for part in parts])
         if not any(file.is_file() for file in held):
             return bank, bank
