@@ -84,9 +84,7 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
         bank = fitting.finish()[0]
         tensors = bank.take([user])
         if isinstance(as_them, FittedPersonal) and fitted.shared is bundle.shared:  # the trunk has read all inputs
-            read = fitting.outputs
-            index = fitting.ground.index["train"][: len(rows)]
-            states = [torch.from_numpy(read.values[read.starts[each] : read.starts[each + 1]]) for each in index]
+            states = fitting.outputs.states(fitting.ground.index["train"][: len(rows)])
             held = as_them.say(states, bank.take(copies[1:]), fold)
             nothing = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
             shared = as_them.say(states, nothing, np.zeros_like(fold))

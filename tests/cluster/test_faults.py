@@ -28,7 +28,6 @@ def cluster():
     made.shutdown()
 
 
-@pytest.mark.timeout(1_500)
 def test_nodes_come_and_go_and_a_worker_is_killed(cluster, home, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "RESIZE_S", 1.0)
     first = cluster.add_node(num_cpus=1)

@@ -80,10 +80,9 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
 
 def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_path, monkeypatch):
     claims = []
-    bank = {"epochs": 10, "step_size": 0.3, "prior": {"rank": 2, "steps": 20}}
     for seed in range(20):
         source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
-        results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, bank, "tiny-bert", 200)
+        results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {}, "tiny-bert", 200)
         said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
         assert said.pays or said.sentence.startswith("Personalisation does not pay here")
         claims.append(said.pays)

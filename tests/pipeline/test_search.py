@@ -54,7 +54,7 @@ def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp
         [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 120
         while len(list(home.glob("searches/*/trials/*.json"))) < 2:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)

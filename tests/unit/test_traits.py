@@ -107,6 +107,11 @@ def test_what_groups_share_is_recovered_whether_biases_or_factors_hold_it(head, 
     drawn = (people.bias[people.group == 1].mean(axis=0) - people.bias[people.group == 0].mean(axis=0)) / 2
     np.testing.assert_allclose(difference(prior), drawn, atol=0.25)
     assert difference(prior)[0] > 0.7 and difference(prior)[2] < -0.25
+    effects = prior.traits["group"]
+    biases = replace(prior, basis={}, traits={"group": Effects(effects.values, effects.shifts[:, prior.rank :])})
+    shift = biases.mean_of({"group": "b"})["head.bias"] - prior.mean["head.bias"]
+    expected = effects.shifts[effects.values.index("b"), prior.rank :]
+    torch.testing.assert_close(shift, expected, atol=1e-6, rtol=0)
     for site in ("s0", "s1", "s2"):
         assert np.abs(prior.mean_of({"site": site})["head.bias"] - prior.mean["head.bias"]).max() < 0.15
     plain = estimate_prior(people.model.shapes, people.judgements(range(120)), rank, PriorSettings(), epochs=5, seed=0)

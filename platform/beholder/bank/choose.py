@@ -1,4 +1,4 @@
-"""Choosing a prior's rank and strength, and how long users are trained: on the validation rows of all users together.
+"""Choosing a prior and its strength, and how long users are trained: on the validation rows of all users together.
 
 What is compared is the log-loss of all validation rows, a proper score; no choice is ever made on one person's few
 rows.
@@ -61,11 +61,11 @@ def learn_prior(
 ) -> Prior:
     """Learn a prior, and keep what of it makes people's validation rows likeliest.
 
-    Candidates: the isotropic prior; the learned one, whose factors shrink to nothing where people do not differ in
+    Candidates: the isotropic prior; the learned one, whose factors shrink away where people do not differ in
     any; and the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of
-    them is tried at larger strengths as long as that helps, and if the first did not, at smaller ones; each after every
-    epoch. Where there are too few validation rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all
-    epochs.
+    them is tried at larger strengths as long as that helps, and if the first did not, at smaller ones: the loss is
+    taken to have one minimum in the strength. Each is looked at after every epoch. Where there are too few validation
+    rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all epochs.
 
     Args:
         shapes: of one user's tensors.
@@ -131,6 +131,7 @@ def learn_prior(
             reached = found
         if reached < least:
             break
+    progress(fits, fits)
     chosen = min(tried, key=lambda each: each["log_loss"])
     prior = candidates[chosen["kind"]]
     facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.bank.fit import Batch, Examples
+from beholder.bank.fit import Batch, Examples, backward
 from beholder.bank.layers import Shapes, Tensors
 from beholder.bank.optimizer import UserAdam
 from beholder.bank.prior import FACTORS, Prior, isotropic, step_scale
@@ -148,12 +148,7 @@ def _backward(
         loss, place = linear
         (loss * weight[place]).sum().backward()
         return
-    tensors = model.compose(bias, factors)
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
-    for loss, place, _ in train.losses(leaves, batch):  # piece by piece, so that memory is bounded by a piece
-        (loss * weight[place]).sum().backward()
-    moved = [name for name, tensor in tensors.items() if leaves[name].grad is not None and tensor.requires_grad]
-    torch.autograd.backward([tensors[name] for name in moved], [leaves[name].grad for name in moved])
+    backward(train, batch, model.compose(bias, factors), weight)
 
 
 def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:

@@ -163,7 +163,8 @@ def fit_bank(
             here = torch.from_numpy(moving).to(device)
             local = {name: tensor.index_select(0, here).requires_grad_() for name, tensor in coordinates.items()}
             middle = around and {name: tensor.index_select(0, here) for name, tensor in around.items()}
-            _backward(train, batch, prior.compose(local, middle))
+            share = torch.from_numpy(1 / np.maximum(train.terms(batch), 1)).to(device)  # [users]
+            backward(train, batch, prior.compose(local, middle), share)
             weight = torch.from_numpy(1 / np.maximum(asked[moving], 1)).float().to(device)
             gradients = {name: _with_prior(tensor, weight) for name, tensor in local.items()}
             rate = torch.from_numpy(schedule.rates(moving)).float().to(device)
@@ -176,13 +177,14 @@ def fit_bank(
     return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 
-def _backward(train: Examples, batch: Batch, tensors: Tensors) -> None:
-    """Gradients of the sum over users of each user's mean loss, into what the tensors were composed of."""
-    device = next(iter(tensors.values())).device
-    share = torch.from_numpy(1 / np.maximum(train.terms(batch), 1)).to(device)  # [users]
+def backward(train: Examples, batch: Batch, tensors: Tensors, weight: Tensor) -> None:
+    """Gradients of the weighted sum of losses, into what the tensors were composed of.
+
+    weight: [users], of each one's rows.
+    """
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     for loss, place, _ in train.losses(leaves, batch):  # piece by piece, so that memory is bounded by a piece
-        (loss * share[place]).sum().backward()
+        (loss * weight[place]).sum().backward()
     moved = [name for name, tensor in tensors.items() if tensor.requires_grad and leaves[name].grad is not None]
     torch.autograd.backward([tensors[name] for name in moved], [leaves[name].grad for name in moved])
 

@@ -41,6 +41,10 @@ class TrunkOutputs:
         """int64 [inputs]: positions of each input; 1 where the trunk is the whole model and its output pooled."""
         return np.diff(self.starts)
 
+    def states(self, inputs: NDArray[np.int64]) -> list[Tensor]:
+        """Hidden states of each input: [positions, width] each."""
+        return [torch.from_numpy(self.values[self.starts[each] : self.starts[each + 1]]) for each in inputs]
+
     def batch(self, inputs: NDArray[np.int64], device: str = "cpu") -> tuple[Tensor, Tensor]:
         """Hidden states [rows, positions, width], padded on the right with zeros, and mask int64 [rows, positions]."""
         lengths = self.lengths[inputs]

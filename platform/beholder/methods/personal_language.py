@@ -88,7 +88,7 @@ class LanguageGround:
         self._given = given
         self.inputs = [one_pack(prompted, *each) for each in zip(self._prompts, map(list, given), strict=True)]
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """Of the language model and its words."""
         return self.shared.checksum
