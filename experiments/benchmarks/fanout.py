@@ -103,6 +103,7 @@ def compare(arguments: argparse.Namespace) -> dict:
 def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noqa: ANN001, ANN201
     """(seconds in all, of them in the trunk, and in the prior, a function that scores) of all users together."""
     from beholder.bank.estimate import PriorSettings
+    from beholder.bank.model import BankModel
     from beholder.methods import Context
     from beholder.methods.blocks import BankFitting, BankSettings
     from beholder.methods.ground import ClassifierGround
@@ -121,7 +122,7 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     started = time.perf_counter()
     fitting = BankFitting(
         settings,
-        ClassifierGround(shared, settings, train, nobody),
+        ClassifierGround(shared, BankModel(shared.network, settings), train, nobody),
         train,
         nobody,
         Context("", device=arguments.device, run_folder=folder),
@@ -137,7 +138,7 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
         seconds,
         trunk,
         prior.facts["seconds"],
-        FittedPersonal("cls-u", shared, "cls", fitting.model, bank, prior).score,
+        FittedPersonal("cls-u", shared, "cls", fitting.model, bank, prior, settings).score,
     )
 
 

@@ -133,11 +133,15 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
     import pyarrow as pa
 
     from beholder.bank.layers import start
-    from beholder.bank.model import BankModel, BankShape
+    from beholder.bank.model import BankModel
+    from beholder.bank.prior import isotropic
     from beholder.bank.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
+    from beholder.methods.blocks import BankSettings
     from beholder.methods.personal import FittedPersonal
 
-    model = BankModel(shared.network, BankShape(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full"))
+    settings = BankSettings(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full")
+    model = BankModel(shared.network, settings)
+    prior = isotropic(model.shapes, 0, settings.epochs)
     generator = torch.Generator().manual_seed(0)
     parts = []
     for first in range(0, len(users), SHARD_USERS):
@@ -155,10 +159,11 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
             "loss": [None] * len(some),
             "shared_loss": [None] * len(some),
             "status": ["own"] * len(some),
+            "prior_rows": [0] * len(some),
         }
         parts.append(pa.table({name: list(values) for name, values in columns.items()}, schema=INDEX))
     write_index(folder, pa.concat_tables(parts), model.shapes)
-    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder))
+    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder, prior.mean), prior, settings)
 
 
 def bundle_of(users: int, folder: Path, top_layers: int) -> tuple[Path, Annotations]:

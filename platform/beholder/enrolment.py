@@ -8,9 +8,7 @@ takes it into a version.
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +20,9 @@ from beholder.annotations import Annotations, text_key
 from beholder.bank.layers import Tensors
 from beholder.errors import MethodError
 from beholder.feedback import Enrolment
-from beholder.methods import Context, Fitted
+from beholder.methods import Fitted
 from beholder.methods.classify import FittedClassifier
+from beholder.methods.newcomers import estimate_newcomers
 from beholder.methods.personal import FittedBank, FittedPersonal
 from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
@@ -35,7 +34,7 @@ FOLDS = 4
 """Parts of a user's judgements, each scored by an estimate from the others: what the route is chosen by."""
 
 
-def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -> Enrolment:
+def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
     """Estimate one user given a bundle's prior, and choose what serves them.
 
     All their judgements are learned from. How much less they lose by it than by the global model is measured on the
@@ -46,7 +45,6 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
     Args:
         bundle: opened; its personal method trains adapters.
         rows: judgements of one user.
-        scratch: a folder to work in; a temporary one where left out.
 
     Raises:
         MethodError: the bundle gives nobody an adapter; there are too few judgements; or there were others, which are
@@ -75,22 +73,20 @@ def train_user(bundle: Bundle, rows: Annotations, scratch: Path | None = None) -
     repeated = rows.select(np.concatenate(places)).replace_users(
         [name for name, some in zip(copies, places, strict=True) for _ in some]
     )
-    with tempfile.TemporaryDirectory(prefix="beholder-", dir=scratch) as folder:
-        context = Context(bundle.base, bundle.manifest["seed"], fitted.device, run_folder=Path(folder))
-        as_them = _reading_as(fitted, user, copies)
-        fitting = as_them.config.begin_on(as_them.shared, repeated, repeated.select([]), context, fitted.prior)
-        for number in range(len(fitting.blocks)):
-            fitting.train(number)
-        bank = fitting.finish()[0]
-        tensors = bank.take([user])
-        if isinstance(as_them, FittedPersonal) and fitted.shared is bundle.shared:  # the trunk has read all inputs
-            states = fitting.outputs.states(fitting.ground.index["train"][: len(rows)])
-            held = as_them.say(states, bank.take(copies[1:]), fold)
-            nothing = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-            shared = as_them.say(states, nothing, np.zeros_like(fold))
-        else:
-            held = as_them.with_bank(bank).score(list(rows.texts), [copies[1 + number] for number in fold])
-            shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
+    as_them = _reading_as(fitted, user, copies)
+    found = estimate_newcomers(as_them, repeated, bundle.manifest["seed"])
+    place = {name: at for at, name in enumerate(found.users)}
+    if isinstance(as_them, FittedPersonal) and fitted.shared is bundle.shared:  # the trunk has read all inputs
+        states = found.states(np.arange(len(rows)))
+        reader = np.asarray([place[copies[1 + number]] for number in fold])
+        held = as_them.say(states, found.tensors, reader)
+        nothing = {name: torch.zeros_like(tensor[:1]) for name, tensor in found.tensors.items()}
+        shared = as_them.say(states, nothing, np.zeros_like(fold))
+    else:
+        bank = found.overlay(as_them)
+        held = as_them.with_bank(bank).score(list(rows.texts), [copies[1 + number] for number in fold])
+        shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
+    tensors = {name: tensor[place[user]][None].clone() for name, tensor in found.tensors.items()}
     losses = [row_losses(scores, rows.labels, rows.task.kind) for scores in (shared, held)]
     population = Population(**bundle.manifest["routes"]["population"])
     (facts,) = reroute({user: len(rows)}, rows.user_ids.tolist(), losses[0], losses[1], population).to_pylist()
@@ -116,7 +112,7 @@ def _reading_as(fitted: FittedBank, user: str, copies: Sequence[str]) -> FittedB
         raise MethodError("the shared model reads user ids and was trained on this user already. Use beholder refresh.")
     twin = copy.copy(shared)
     twin.users = {**shared.users, **dict.fromkeys(copies, shared.users[user])}
-    return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior)
+    return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior, fitted.settings)
 
 
 def _right(scores: NDArray[np.float32], bundle: Bundle, method: Fitted, rows: Annotations) -> float:

@@ -19,7 +19,7 @@ from beholder.methods import Context, config_class, load_fitted, save_fitted
 from beholder.methods.answers import AnswerSpace, walk
 from beholder.methods.decisions import Decisions, target
 from beholder.methods.generate import _TrainingRows
-from beholder.methods.personal_language import LanguageGround
+from beholder.methods.personal_language import FittedPersonalLanguage, LanguageGround
 from beholder.methods.prompted import Prompted, answer_space
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import PromptSettings
@@ -140,7 +140,7 @@ def test_a_bank_learns_from_what_was_asked_alone(shape, tmp_path):
     shared = load_fitted(tmp_path / "lm", "tiny-llama")
     labels = np.asarray([[UNASKED, 0, 1], [1, UNASKED, UNASKED], [1, 0, 0], [UNASKED, 0, 1]], dtype=np.float32)
     rows = rows_of(labels, users=["u0", "u0", "u0", "u1"])
-    here = LanguageGround(shared, BankShape(**shape), rows, rows)
+    here = LanguageGround(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
     outputs = here.outputs(100, tmp_path / "trunk")
     user = np.asarray([0, 0, 0, 1])
     examples = here.examples(outputs, "train", np.arange(4), 2, user)

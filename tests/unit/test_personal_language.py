@@ -25,7 +25,7 @@ from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import Context, config_class, load_fitted, save_fitted
 from beholder.methods.blocks import working_folder
-from beholder.methods.personal_language import LanguageGround, one_pack
+from beholder.methods.personal_language import FittedPersonalLanguage, LanguageGround, one_pack
 
 CASES = [
     ("llama", {"head": "full"}),
@@ -54,7 +54,7 @@ def written(architecture: str, kind: str = "multilabel", method: str = "lm") -> 
 
 def ground(architecture, shape, rows):
     shared = load_fitted(written(architecture) / "methods" / "lm", f"tiny-{architecture}")
-    return LanguageGround(shared, BankShape(**shape), rows, rows)
+    return LanguageGround(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from crowd import crowd
 from test_personal import personal, start_from
 
@@ -16,7 +17,7 @@ from beholder.bank.prior import FILES
 from beholder.bank.shards import Bank, erase, record_prior_rows, update
 from beholder.errors import RegistryError
 from beholder.files import sha256_of
-from beholder.methods import save_fitted
+from beholder.methods import load_fitted, save_fitted
 from beholder.registry.remainder import Share, add, share_of
 
 QUICK = {"steps": 4, "rank": 1, "strength": 0.5}
@@ -135,3 +136,16 @@ def test_what_is_held_of_several_erased_people_adds_up():
     assert add(once, Share(2, 100, 9)) == {"people": 2, "rows": 20}
     unknown = add(once, Share(None, 100, 9))
     assert unknown == {"people": 2, "rows": None} and add(unknown, Share(2, 100, 9)) == {"people": 3, "rows": None}
+
+
+@pytest.mark.parametrize("shape", [{}, {"top_layers": 1, "rank": 2}], ids=["head", "layer"])
+def test_people_who_come_later_are_estimated_as_the_run_estimated_its_own(shape, tmp_path):
+    rows = crowd(rows=96, users=6)
+    given = {"epochs": 7, "batch_size": 3, "step_size": 0.4, "clip": 0.3, "refit": False, **shape}
+    folder, fitted = saved(tmp_path, rows, **given)
+    again = load_fitted(folder, "tiny-bert")
+    assert again.settings == fitted.settings and again.settings.model_dump().items() >= given.items()
+    some = fitted.bank.users[2]
+    later = again.adapt(rows.select(np.flatnonzero(rows.user_ids == some)), seed=1)
+    for name, tensor in later.bank.take([some]).items():
+        torch.testing.assert_close(tensor, fitted.bank.take([some])[name], atol=1e-5, rtol=0)

@@ -76,21 +76,20 @@ def run_once(
         memory_mb: outputs up to this size are held in memory; larger ones are memory-mapped.
         folder: one of its own for these very inputs of this very trunk, so that it is named after a hash of both. It
             appears whole or not at all, is made by one process while others wait, and is made again where its checksum
-            does not hold.
+            does not hold. None: nothing is kept; what memory does not hold is mapped over a file without a name.
 
     Raises:
-        BankError: larger than `memory_mb` and no folder given, or no room there.
+        BankError: no room for what is written.
     """
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     shape = (int(starts[-1]), width)
     size_mb = 4 * shape[0] * shape[1] / 2**20
     if folder is None:
         if size_mb > memory_mb:
-            raise BankError(
-                f"the trunk's outputs take {size_mb:,.0f} MB, over bank.trunk_memory_mb: {memory_mb}, and there is no "
-                "folder to put them in. Raise it, or lower bank.top_layers."
-            )
-        values = np.empty(shape, np.float32)
+            _require_room(Path(tempfile.gettempdir()), size_mb)
+            values = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)  # noqa: SIM115
+        else:
+            values = np.empty(shape, np.float32)
         _fill(values, starts, batches, lengths, run)
         return TrunkOutputs(values, starts)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +133,7 @@ def _read(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
 
 
 def _write(folder: Path, shape: tuple[int, int], size_mb: float, fill: Callable[[NDArray[np.float32]], None]) -> None:
-    if shutil.disk_usage(folder.parent).free < size_mb * 2**20 * 1.1:
-        raise BankError(
-            f"the trunk's outputs take {size_mb:,.0f} MB, and {folder.parent} has no room for them. "
-            "Free some, or lower bank.top_layers."
-        )
+    _require_room(folder.parent, size_mb)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".trunk-") as temporary:
         made = Path(temporary) / "trunk"
         made.mkdir()
@@ -150,3 +145,11 @@ def _write(folder: Path, shape: tuple[int, int], size_mb: float, fill: Callable[
         (made / "trunk.json").write_text(json.dumps(described) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(made, folder)
+
+
+def _require_room(folder: Path, size_mb: float) -> None:
+    if shutil.disk_usage(folder).free < size_mb * 2**20 * 1.1:
+        raise BankError(
+            f"the trunk's outputs take {size_mb:,.0f} MB, and {folder} has no room for them. "
+            "Free some, or lower bank.top_layers."
+        )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -79,12 +79,16 @@ class Ground(Protocol):
     """A fitted model that users are trained on top of, and the rows of a fit as it sees them.
 
     Attributes:
-        model: in two parts, with the shapes of what is a user's own.
+        shared: the fitted model.
+        model: the same in two parts, with the shapes of what is a user's own.
         checksum: of what was fitted.
         trunk_key: hash of all that the trunk's outputs depend on.
         tokens: int64 [inputs], tokens of each distinct input.
         index: `train`, `valid` and `both`, one after the other -> int64 [rows], the input of each row.
     """
+
+    @property
+    def shared(self) -> Any: ...
 
     @property
     def model(self) -> BankModel: ...
@@ -101,7 +105,7 @@ class Ground(Protocol):
     @property
     def index(self) -> dict[str, NDArray[np.int64]]: ...
 
-    def outputs(self, memory_mb: int, folder: Path) -> TrunkOutputs:
+    def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
         """What the trunk says of every input. See `outputs.run_once`."""
         ...
 

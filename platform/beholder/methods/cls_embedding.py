@@ -104,7 +104,7 @@ class NetworkConfig(MethodConfig):
     ) -> FittedNetwork:
         """The same on a `cls` that is loaded already."""
         assert context.run_folder is not None
-        ground = ClassifierGround(shared, BankShape(), train, valid)
+        ground = ClassifierGround(shared, BankModel(shared.network, BankShape()), train, valid)
         place = working_folder(context.run_folder) / f"trunk-{ground.trunk_key[:16]}"  # as of `cls-u` on the same rows
         outputs = ground.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from beholder.annotations import Annotations
 from beholder.bank.judgements import Judgements
-from beholder.bank.model import BankModel, BankShape
+from beholder.bank.model import BankModel
 from beholder.bank.outputs import TrunkOutputs, run_once
 from beholder.bases.tokens import length_cut
 from beholder.methods.classify import FittedClassifier
@@ -21,9 +21,11 @@ from beholder.methods.objective import row_losses
 class ClassifierGround:
     """A fitted `cls` or `cls-p` under a bank. See `blocks.Ground`."""
 
-    def __init__(self, shared: FittedClassifier, shape: BankShape, train: Annotations, valid: Annotations) -> None:
-        self.shared = shared
-        self.model = BankModel(shared.network, shape)
+    def __init__(
+        self, shared: FittedClassifier, model: BankModel, train: Annotations, valid: Annotations | None = None
+    ) -> None:
+        valid = train.select([]) if valid is None else valid
+        self.shared, self.model = shared, model
         self._labels = {"train": train.labels, "valid": valid.labels}
         self._labels["both"] = np.concatenate([train.labels, valid.labels])
         self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
@@ -49,7 +51,7 @@ class ClassifierGround:
             digest.update(self._inputs.slots.tobytes())
         return digest.hexdigest()
 
-    def outputs(self, memory_mb: int, folder: Path) -> TrunkOutputs:
+    def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
         """Hidden states of every text, or the pooled text where the head alone is a user's own."""
         lengths = (
             self._inputs.positions if self.model.shape.top_layers else np.ones(len(self._inputs.lengths), np.int64)

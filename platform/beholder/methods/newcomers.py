@@ -2,18 +2,88 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from beholder.annotations import Annotations
+from beholder.bank.fit import fit_bank
+from beholder.bank.layers import Tensors
+from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.overlay import Overlay
 from beholder.bank.traits import Traits
-from beholder.methods.method import Context
+from beholder.methods.traits import merged, traits_of
 
 if TYPE_CHECKING:
     from beholder.methods.personal import FittedBank
+
+
+@dataclass(frozen=True)
+class Newcomers:
+    """People, and what the trunk said of what they judged.
+
+    Attributes:
+        users: their ids.
+        tensors: name -> [users, *shape].
+        read, index: the trunk's outputs, and the input of each row: int64 [rows].
+    """
+
+    users: list[str]
+    tensors: Tensors
+    read: TrunkOutputs
+    index: NDArray[np.int64]
+
+    def states(self, rows: NDArray[np.int64]) -> list[Tensor]:
+        """What the trunk said of some rows: [positions, width] each."""
+        return self.read.states(self.index[rows])
+
+    def overlay(self, fitted: FittedBank, grouped: Mapping[str, Tensors] | None = None) -> Overlay:
+        """A bank of them, in which everybody else is the prior's mean, or that of their group where it is given."""
+        own = {user: {n: t[at : at + 1] for n, t in self.tensors.items()} for at, user in enumerate(self.users)}
+        return Overlay(fitted.model.shapes, own, fitted.prior.mean, grouped)
+
+
+def estimate_newcomers(
+    fitted: FittedBank, rows: Annotations, seed: int, traits: Mapping[str, Traits] | None = None
+) -> Newcomers:
+    """Estimate each user from these rows alone, given the prior and as the method was fitted; in memory.
+
+    Args:
+        fitted: the method.
+        rows: what they judged.
+        seed: of the order in which rows are learned from; the run's.
+        traits: of users, beside those in the rows' context columns.
+
+    Raises:
+        MethodError: a trait has several values for one person.
+    """
+    prior, settings = fitted.prior, fitted.settings
+    known = merged(traits or {}, traits_of([rows], tuple(prior.traits)))
+    users, user = rows.by_user
+    order = np.argsort(user, kind="stable")
+    ground = fitted.ground(fitted.shared, fitted.model, rows)
+    read = ground.outputs(settings.trunk_memory_mb, None)
+    parts: list[Tensors] = []
+    for first in range(0, len(users), settings.block_users):
+        some = list(users[first : first + settings.block_users])
+        mine = order[slice(*np.searchsorted(user[order], [first, first + len(some)]))]
+        fit = fit_bank(
+            prior,
+            some,
+            ground.examples(read, "train", mine, len(some), user[mine] - first),
+            settings,
+            seed=seed,
+            device=fitted.device,
+            around=prior.means_of([known.get(each, {}) for each in some]),
+        )
+        parts.append({name: tensor.cpu() for name, tensor in fit.tensors.items()})
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in fitted.model.shapes}
+    return Newcomers(list(users), tensors, read, ground.index["train"])
 
 
 def bank_of_newcomers(fitted: FittedBank, rows: Annotations, seed: int, traits: Mapping[str, Traits]) -> Overlay:
@@ -21,15 +91,7 @@ def bank_of_newcomers(fitted: FittedBank, rows: Annotations, seed: int, traits: 
 
     Everybody else is the prior's mean. See `FittedBank.adapt`.
     """
-    prior, shapes = fitted.prior, fitted.model.shapes
-    grouped = {user: prior.mean_of(each) for user, each in traits.items()}
+    grouped = {user: fitted.prior.mean_of(each) for user, each in traits.items()}
     if not len(rows):
-        return Overlay(shapes, {}, prior.mean, grouped)
-    with tempfile.TemporaryDirectory(prefix="beholder-") as folder:
-        context = Context(fitted.base, seed, fitted.device, run_folder=Path(folder))
-        fitting = fitted.config.begin_on(fitted.shared, rows, rows.select([]), context, prior, traits)
-        for number in range(len(fitting.blocks)):
-            fitting.train(number)
-        tensors = fitting.finish()[0].take(rows.users)
-    own = {user: {n: t[at : at + 1] for n, t in tensors.items()} for at, user in enumerate(rows.users)}
-    return Overlay(shapes, own, prior.mean, grouped)
+        return Overlay(fitted.model.shapes, {}, fitted.prior.mean, grouped)
+    return estimate_newcomers(fitted, rows, seed, traits).overlay(fitted, grouped)

@@ -74,7 +74,8 @@ class PersonalConfig(MethodConfig):
         for number in range(len(fitting.blocks)):
             fitting.train(number)
         bank, before = fitting.finish()
-        fitted = self._fitted(fitting.ground, bank, fitting.prior)
+        shared = fitting.ground.shared
+        fitted = self.fitted(self.method, shared, self.from_, fitting.model, bank, fitting.prior, self.bank)
         fitted.before_refit = earlier = fitted.with_bank(before)
         scores = earlier.score(list(valid.texts), list(valid.user_ids))
         fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
@@ -123,13 +124,14 @@ class PersonalConfig(MethodConfig):
                 f"note: bank.{', bank.'.join(self.bank.without_effect)} had a meaning before priors were learned, and "
                 "have none now. Remove them; bank.prior and bank.step_size have the new settings."
             )
-        return BankFitting(self.bank, self._ground(shared, train, valid), train, valid, context, prior, traits)
+        model = self.fitted.model_for(self.fitted.can_stand_on(shared, self.from_, self.method), self.bank)
+        ground = self.fitted.ground(shared, model, train, valid)
+        return BankFitting(self.bank, ground, train, valid, context, prior, traits)
 
-    def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
-        return ClassifierGround(FittedPersonal.can_stand_on(shared, self.from_, self.method), self.bank, train, valid)
-
-    def _fitted(self, ground: Any, bank: Bank, prior: Prior) -> FittedBank:
-        return FittedPersonal(self.method, ground.shared, self.from_, ground.model, bank, prior)
+    @property
+    def fitted(self) -> type[FittedBank]:
+        """What fitting it makes."""
+        return FittedPersonal
 
 
 class FittedBank:
@@ -137,18 +139,23 @@ class FittedBank:
 
     Attributes:
         prior: of users in general.
+        settings: it was fitted with; people who come later are estimated with the same.
         before_refit: the same with users as they were before they learned from the validation rows: what these rows
             are scored by. Known after fitting; None where it was loaded.
     """
 
     stands_on: ClassVar[tuple[type, str]]
     """What the shared model has to be, and which methods give it."""
+    ground: ClassVar[type]
+    """What makes rows of annotations into those of a bank; see `blocks.Ground`."""
 
-    def __init__(self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior) -> None:
+    def __init__(
+        self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior, settings: BankSettings
+    ) -> None:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
         self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
-        self.prior = prior
+        self.prior, self.settings = prior, settings
         self.before_refit: Self | None = None
         self.task: Task = shared.task
         self.device: str = shared.device
@@ -191,11 +198,11 @@ class FittedBank:
     @property
     def config(self) -> PersonalConfig:
         """The settings it was fitted with."""
-        return config_class(self.method).model_validate({"from": self.from_, "bank": self.model.shape.model_dump()})  # type: ignore[return-value]
+        return config_class(self.method).model_validate({"from": self.from_, "bank": self.settings})  # type: ignore[return-value]
 
     def with_bank(self, bank: Bank) -> Self:
         """The same model under other users."""
-        fitted = type(self)(self.method, self.shared, self.from_, self.model, bank, self.prior)
+        fitted = type(self)(self.method, self.shared, self.from_, self.model, bank, self.prior, self.settings)
         fitted.thresholds = self.thresholds
         return fitted
 
@@ -232,7 +239,7 @@ class FittedBank:
         for digest in shards_of(self.bank.index):
             link(self.bank.shard_file(digest), shard_file(written, digest))
         save_prior(self.prior, folder)
-        settings = {"from": self.from_, "bank": self.model.shape.model_dump(mode="json")}
+        settings = {"from": self.from_, "bank": self.settings.model_dump(mode="json")}
         (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     @staticmethod
@@ -252,17 +259,17 @@ class FittedBank:
             BankError: the bank's index is damaged. Shards are checked when they are first read.
         """
         try:
-            settings = json.loads((folder / "personal.json").read_text())
-            shape = BankSettings.model_validate(settings["bank"])
+            written = json.loads((folder / "personal.json").read_text())
+            settings = BankSettings.model_validate(written["bank"])
         except (OSError, ValueError, KeyError) as error:
             raise MethodError(f"{folder / 'personal.json'}: damaged ({type(error).__name__}). Fit it again.") from error
-        shared = cls.can_stand_on(load_fitted(folder / "from", base, device), settings["from"], method)
-        model = cls.model_for(shared, shape)
+        shared = cls.can_stand_on(load_fitted(folder / "from", base, device), written["from"], method)
+        model = cls.model_for(shared, settings)
         if (folder / FILES[1]).is_file():
             prior = load_prior(folder, model.shapes)
         else:  # written before priors were learned
-            prior = isotropic_as_before(model.shapes, settings["bank"])
-        fitted = cls(method, shared, settings["from"], model, Bank(folder / "bank", prior.mean), prior)
+            prior = isotropic_as_before(model.shapes, written["bank"])
+        fitted = cls(method, shared, written["from"], model, Bank(folder / "bank", prior.mean), prior, settings)
         fitted.thresholds = thresholds
         return fitted
 
@@ -271,6 +278,7 @@ class FittedPersonal(FittedBank):
     """A classifier and a bank on top of it. See `method.Fitted` for the attributes."""
 
     stands_on = (FittedClassifier, "cls or cls-p")
+    ground = ClassifierGround
 
     @property
     def base(self) -> str:

@@ -18,8 +18,6 @@ from beholder.annotations import Annotations
 from beholder.bank.answers import AnswerBankModel, AnswerRows
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs, run_once
-from beholder.bank.prior import Prior
-from beholder.bank.shards import Bank
 from beholder.bases.reading import Pack, packs
 from beholder.bases.tokens import length_cut
 from beholder.methods.answers import Tokens, walk
@@ -46,13 +44,10 @@ class PersonalLanguageConfig(PersonalConfig):
 
     bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
-    def _ground(self, shared: Any, train: Annotations, valid: Annotations) -> Any:
-        return LanguageGround(
-            FittedPersonalLanguage.can_stand_on(shared, self.from_, self.method), self.bank, train, valid
-        )
-
-    def _fitted(self, ground: Any, bank: Bank, prior: Prior) -> FittedBank:
-        return FittedPersonalLanguage(self.method, ground.shared, self.from_, ground.model, bank, prior)
+    @property
+    def fitted(self) -> type[FittedBank]:
+        """What fitting it makes."""
+        return FittedPersonalLanguage
 
 
 class LanguageGround:
@@ -62,10 +57,12 @@ class LanguageGround:
     not asked, the beginnings of answers that decide what was asked.
     """
 
-    def __init__(self, shared: FittedLanguage, shape: BankShape, train: Annotations, valid: Annotations) -> None:
-        self.shared = shared
+    def __init__(
+        self, shared: FittedLanguage, model: AnswerBankModel, train: Annotations, valid: Annotations | None = None
+    ) -> None:
+        valid = train.select([]) if valid is None else valid
+        self.shared, self.model = shared, model
         prompted = shared.prompted
-        self.model = AnswerBankModel(prompted.language, prompted.answer_head, shape)
         self._prompts, index = prompted.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
         self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
         given: list[dict[Tokens, int]] = [{} for _ in self._prompts]
@@ -106,7 +103,7 @@ class LanguageGround:
             digest.update(repr((prompt, pack.asked.token.tolist(), pack.asked.request.tolist())).encode())
         return digest.hexdigest()
 
-    def outputs(self, memory_mb: int, folder: Path) -> TrunkOutputs:
+    def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
         """States of every token of every input, or of those that predict one where the head alone is a user's own."""
         return run_once(
             self.model.positions(self.inputs),
@@ -163,6 +160,7 @@ class FittedPersonalLanguage(FittedBank):
     """A language model and a bank on top of it. See `method.Fitted` for the attributes."""
 
     stands_on = (FittedLanguage, "lm or lm-p")
+    ground = LanguageGround
 
     @property
     def base(self) -> str:
