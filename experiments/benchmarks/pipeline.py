@@ -115,7 +115,7 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
         for rows in training_batches(inputs.lengths, grouped.text, config.batch_size, np.random.default_rng(42))
     ]
     test = encode(base.tokenizer, test_texts, config.max_tokens)
-    test_batches = [test.batch(rows) for rows in length_cut(test.lengths)]
+    test_batches = [test.batch(rows) for rows in length_cut(test.lengths, 2_048)]
 
     for module in base.model.modules():  # as beholder does: the same work on both sides
         if isinstance(module, torch.nn.Dropout):

@@ -49,7 +49,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens:
     return Encoded(lists, lengths, int(tokenizer.pad_token_id))  # type: ignore[arg-type]
 
 
-def length_cut(lengths: NDArray[np.int64], token_budget: int = 8192) -> Iterator[NDArray[np.int64]]:
+def tokens_at_once(device: str) -> int:
+    """How many tokens, with padding, go through a network at once: what suits a CPU's caches, or fills a GPU."""
+    return 16_384 if torch.device(device).type == "cuda" else 2_048
+
+
+def length_cut(lengths: NDArray[np.int64], token_budget: int) -> Iterator[NDArray[np.int64]]:
     """Every row once, longest first, each batch at most `token_budget` tokens with its padding (or one row)."""
     order = np.argsort(-lengths, kind="stable")
     start = 0

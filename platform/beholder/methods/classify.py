@@ -20,7 +20,7 @@ from beholder.annotations import Annotations, Task
 from beholder.bases import Base, BaseFacts, load_base
 from beholder.bases.classifier import Classifier
 from beholder.bases.endpoint import Endpoint
-from beholder.bases.tokens import Encoded, encode, length_cut
+from beholder.bases.tokens import Encoded, encode, length_cut, tokens_at_once
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.files import whole
@@ -32,8 +32,6 @@ from beholder.methods.user_effects import UserEffects
 from beholder.prompts.wording import with_user
 
 UserToken = Literal["text", "added"]
-PIECE = {"cpu": 2_048, "cuda": 16_384}
-"""Tokens, with padding, that go through the network at once in training, by kind of device."""
 
 
 class ClassifyConfig(MethodConfig):
@@ -91,7 +89,7 @@ class ClassifyConfig(MethodConfig):
 
         def losses(batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
             terms = judgements(weights[torch.from_numpy(batch)], train.task.kind)
-            for piece in length_cut(inputs.lengths[mine], PIECE[torch.device(context.device).type]):
+            for piece in length_cut(inputs.lengths[mine], tokens_at_once(context.device)):
                 rows = mine[piece]
                 index = torch.from_numpy(rows)
                 logits = network(*of_users.batch(rows))
@@ -241,7 +239,7 @@ class FittedClassifier:
         was_training = self.network.training
         self.network.eval()
         with torch.inference_mode():
-            for rows in length_cut(inputs.lengths):
+            for rows in length_cut(inputs.lengths, tokens_at_once(self.device)):
                 logits = self.network(*inputs.batch(rows))
                 scores[rows] = probabilities(logits, self.task.kind).float().cpu().numpy()
         self.network.train(was_training)

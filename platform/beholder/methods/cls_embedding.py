@@ -21,7 +21,7 @@ from torch import Tensor
 
 from beholder.annotations import Annotations, Task
 from beholder.bank.model import BankModel, BankShape
-from beholder.bases.tokens import length_cut
+from beholder.bases.tokens import length_cut, tokens_at_once
 from beholder.errors import MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.files import whole
@@ -222,7 +222,7 @@ class FittedNetwork:
         """Features of the distinct texts [texts, width], each computed once, and each row's text: int64 [rows]."""
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         found = torch.empty(len(inputs.lengths), len(self.network.mean), device=self.device)
-        for some in length_cut(inputs.lengths):
+        for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
             found[torch.from_numpy(some).to(self.device)] = self._trunk.trunk(*inputs.batch(some))[0][:, 0].float()
         return found, torch.from_numpy(index).to(self.device)
 

@@ -13,7 +13,7 @@ from beholder.annotations import Annotations
 from beholder.bank.judgements import Judgements
 from beholder.bank.model import BankModel
 from beholder.bank.outputs import TrunkOutputs, run_once
-from beholder.bases.tokens import length_cut
+from beholder.bases.tokens import length_cut, tokens_at_once
 from beholder.methods.classify import FittedClassifier
 from beholder.methods.objective import row_losses
 
@@ -58,7 +58,7 @@ class ClassifierGround:
         )
         return run_once(
             lengths,
-            list(length_cut(self._inputs.lengths)),
+            list(length_cut(self._inputs.lengths, tokens_at_once(self.shared.device))),
             self.model.width,
             lambda rows: self.model.trunk(*self._inputs.batch(rows)),
             memory_mb=memory_mb,

@@ -27,7 +27,7 @@ from beholder.bank.model import BankModel, BankShape
 from beholder.bank.prior import FILES, Prior, isotropic_as_before, load_prior, save_prior
 from beholder.bank.shards import Bank, erase, shard_file, shards_of
 from beholder.bank.traits import Traits
-from beholder.bases.tokens import length_cut
+from beholder.bases.tokens import length_cut, tokens_at_once
 from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.files import link
@@ -302,7 +302,7 @@ class FittedPersonal(FittedBank):
         by_input = np.argsort(index, kind="stable")
         first = np.searchsorted(index[by_input], np.arange(len(inputs.lengths) + 1))
         with torch.inference_mode():
-            for some in length_cut(inputs.lengths):
+            for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
                 values, positions = self.model.trunk(*inputs.batch(some))
                 mask = torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]
                 rows = np.concatenate([by_input[first[each] : first[each + 1]] for each in some])
@@ -331,7 +331,7 @@ class FittedPersonal(FittedBank):
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         parts = list(self.bank.parts(users, self.device))
         with torch.inference_mode():
-            for some in length_cut(inputs.lengths):
+            for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
                 values, positions = self.model.trunk(*inputs.batch(some))
                 mask = (torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]).long().to(self.device)
                 rows = np.flatnonzero(np.isin(index, some))
@@ -347,7 +347,7 @@ class FittedPersonal(FittedBank):
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         found: list[Tensor] = [torch.empty(0)] * len(inputs.lengths)
         with torch.inference_mode():
-            for some in length_cut(inputs.lengths):
+            for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
                 values, positions = self.model.trunk(*inputs.batch(some))
                 for place, each in enumerate(some):
                     found[each] = values[place, : positions[place]].clone()
