@@ -22,8 +22,9 @@ from beholder.errors import MethodError
 from beholder.feedback import Enrolment
 from beholder.methods import Fitted
 from beholder.methods.classify import FittedClassifier
+from beholder.methods.fitted_bank import FittedBank
 from beholder.methods.newcomers import estimate_newcomers
-from beholder.methods.personal import FittedBank, FittedPersonal
+from beholder.methods.personal import FittedPersonal
 from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
 from beholder.registry.routes import Population, reroute, row_losses

@@ -26,7 +26,7 @@ from beholder.feedback import Feedback
 from beholder.files import whole
 from beholder.home import home
 from beholder.methods import Context, Fitted, load_fitted
-from beholder.methods.personal import FittedBank
+from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
 from beholder.registry import registry, stored
 from beholder.registry.bundle import USERS_FILE

@@ -34,7 +34,7 @@ from beholder.files import whole
 from beholder.home import home
 from beholder.methods import Context, load_fitted
 from beholder.methods.arm import to_learn
-from beholder.methods.personal import FittedBank
+from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
 from beholder.refresh import publish_candidate, require_bank, scores_of, with_earlier
 from beholder.registry import registry, stored

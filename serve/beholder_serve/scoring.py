@@ -22,7 +22,8 @@ from torch import Tensor
 from beholder.bank.layers import Tensors
 from beholder.bank.overlay import Overlay
 from beholder.errors import BeholderError
-from beholder.methods.personal import FittedBank, FittedPersonal
+from beholder.methods.fitted_bank import FittedBank
+from beholder.methods.personal import FittedPersonal
 from beholder.registry.bundle import Bundle, Predictions
 from beholder_serve.recent import Recent
 

@@ -19,7 +19,7 @@ from beholder.bank.shards import INDEX, Bank, write_index, write_shard
 from beholder.enrolment import tensors_of, train_user
 from beholder.evaluation.metrics import decide
 from beholder.methods import Context, config_class, save_fitted
-from beholder.methods.personal import FittedBank
+from beholder.methods.fitted_bank import FittedBank
 from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routes import USERS, Choice

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from beholder.bank.choose import Judges, learn_prior
 from beholder.bank.estimate import PriorSettings, estimate_prior, unit_of, with_spread
-from beholder.bank.fit import BankTraining, fit_bank
+from beholder.bank.fit import BankTraining, fit_bank, held_out_batches
+from beholder.bank.fit import row_losses as row_losses_of
 from beholder.bank.judgements import Judgements
 from beholder.bank.layers import start
 from beholder.bank.model import BankModel, BankShape
@@ -430,6 +431,24 @@ def test_users_who_differ_in_factors_alone_are_read_as_everybody_is(head, rank):
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert World("bert", SHAPES["one layer"]).judgements(["ann"]).factor_losses({}, None, bias, batch) is None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture):
+    """The same losses as through the layers, where users have nothing of their own in these."""
+    here = world(architecture, "all layers")
+    rows = here.judgements(["ann", "bob", "cleo"])
+    heads = rows.heads()
+    assert heads is not None and heads.heads() is None and here.model.shape.top_layers
+    tensors = here.moved(3)
+    of_heads = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    within = {name: tensor for name, tensor in start(here.model.shapes, 3, 0, "cpu").items() if name not in of_heads}
+    batches = held_out_batches(rows.rows)
+    expected = row_losses_of(rows, batches, {**within, **of_heads})
+    np.testing.assert_allclose(row_losses_of(heads, batches, of_heads), expected, atol=1e-5)
+    prior = here.prior
+    assert set(prior.basis) == set(of_heads) and set(prior.mean) == set(here.model.shapes)
+    assert all((prior.mean[name] == tensor[0]).all() for name, tensor in within.items() if name.endswith(".up"))
 
 
 def test_what_cannot_be_split_or_adapted_is_refused_with_what_there_is():

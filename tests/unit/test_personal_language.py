@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task
-from beholder.bank.fit import BankTraining, fit_bank
+from beholder.bank.fit import BankTraining, fit_bank, held_out_batches, row_losses
 from beholder.bank.layers import start
 from beholder.bank.model import BankShape
 from beholder.bank.overlay import Overlay
@@ -133,6 +133,24 @@ def test_trunk_and_tail_read_a_tree_as_the_whole_model_reads_each_answer_alone(a
         together = np.bincount(pack.asked.request, weights=said)
         alone = [loglikelihoods([(place, answer)])[0] for answer in answers]
         np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(("architecture", "shape"), CASES, ids=NAMES)
+def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture, shape):
+    rows = crowd()
+    here = ground(architecture, shape, rows)
+    users, user = rows.by_user
+    order = np.argsort(user, kind="stable")
+    examples = here.examples(here.outputs(100, None), "train", order, len(users), user[order])
+    heads = examples.heads()
+    assert (heads is None) == (not here.model.shape.top_layers)
+    if heads is None:
+        return
+    torch.manual_seed(4)
+    tensors = start(here.model.shapes, len(users), 0, "cpu")
+    tensors |= {name: torch.randn_like(tensor) for name, tensor in tensors.items() if name.startswith("head.")}
+    batches = held_out_batches(examples.rows)
+    np.testing.assert_allclose(row_losses(heads, batches, tensors), row_losses(examples, batches, tensors), atol=1e-4)
 
 
 def test_it_learns_who_reads_where_one_model_for_all_cannot(tmp_path):

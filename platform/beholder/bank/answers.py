@@ -7,7 +7,7 @@ users; with the head alone a user's own, only the states that predict answer tok
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beholder.bank.fit import Batch
-from beholder.bank.layers import Tensors, head_change
+from beholder.bank.layers import Tensors, head_change, start
 from beholder.bank.model import BankModel, BankShape
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bases.language import LanguageModel
@@ -82,19 +82,31 @@ class AnswerBankModel(BankModel):
             places: int64 [places] of each row, counted as `Asked.place` counts.
             tensors, user: see `BankModel.logits`.
         """
-        if self._tail is None:
-            hidden = self._at(values, places)
-        else:
-            self._reader.tensors, self._reader.user = tensors, user
-            called = trees_called(trees, self.network.model)  # type: ignore[arg-type]
-            depth = called["position_ids"]
-            hidden = self._tail(values[:, : depth.shape[1]], called["attention_mask"], depth)
-            hidden = self._at(
-                hidden,
-                [tree.predicts[mine] for tree, mine in zip(trees, places, strict=True)],  # type: ignore[union-attr]
-            )
-        features = hidden.to(self.network.head.weight.dtype)
+        features = self._states(values, trees, places, tensors, user).to(self.network.head.weight.dtype)
         return self.network.head(features) + head_change(features, self.network.head, tensors, user)
+
+    @torch.no_grad()
+    def last_states(self, values: Tensor, trees: Sequence[Pack]) -> Tensor:
+        """The shared model's states at all places of some inputs: [inputs, most places, width]."""
+        everywhere = [np.arange(places(tree)) for tree in trees]
+        nobody = start(self.shapes, 1, 0, str(values.device))
+        of_nobody = torch.zeros(len(trees), dtype=torch.int64, device=values.device)
+        return self._states(values, trees, everywhere, nobody, of_nobody)
+
+    def _states(
+        self, values: Tensor, trees: Sequence[Pack], places: Sequence[NDArray[np.int64]], tensors: Tensors, user: Tensor
+    ) -> Tensor:
+        """[rows, most places, width]"""
+        if self._tail is None:
+            return self._at(values, places)
+        self._reader.tensors, self._reader.user = tensors, user
+        called = trees_called(trees, self.network.model)  # type: ignore[arg-type]
+        depth = called["position_ids"]
+        hidden = self._tail(values[:, : depth.shape[1]], called["attention_mask"], depth)
+        return self._at(
+            hidden,
+            [tree.predicts[mine] for tree, mine in zip(trees, places, strict=True)],  # type: ignore[union-attr]
+        )
 
     def _at(self, hidden: Tensor, places: Sequence[NDArray[np.int64]]) -> Tensor:
         """The states at each row's places: [rows, positions, width] -> [rows, most places, width]."""
@@ -171,6 +183,21 @@ class AnswerRows:
     def terms(self, batch: Batch) -> NDArray[np.float32]:
         """The same of each user's rows of a batch: float32 [users]."""
         return (self._counts[batch] * (batch >= 0)).sum(axis=1).astype(np.float32)
+
+    def heads(self) -> AnswerRows | None:
+        """See `fit.Examples`: the states that predict answer tokens, as the shared model has them."""
+        if not self.model.shape.top_layers:
+            return None
+        shape = self.model.shape.model_copy(update={"top_layers": 0})
+        model = AnswerBankModel(self.model.language, self.model.network.head, shape)
+        starts = np.concatenate([[0], np.cumsum(model.positions(self.inputs))]).astype(np.int64)
+        values = np.empty((int(starts[-1]), self.model.width), np.float32)
+        for some in length_cut(self.outputs.lengths, self.model.piece):
+            states, _ = self.outputs.batch(some, self.device)
+            said = self.model.last_states(states, [self.inputs[each] for each in some]).float().cpu().numpy()
+            for place, each in enumerate(some):
+                values[starts[each] : starts[each + 1]] = said[place, : starts[each + 1] - starts[each]]
+        return replace(self, model=model, outputs=TrunkOutputs(values, starts))
 
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch

@@ -55,7 +55,6 @@ def learn_prior(
     seed: int,
     device: str = "cpu",
     traits: Sequence[Traits] = (),
-    rows_per_step: int = 8_192,
     quick: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:
@@ -75,7 +74,6 @@ def learn_prior(
         seed: of every draw.
         device: where.
         traits: of each user of `train`; empty where no traits are used.
-        rows_per_step: see `estimate_prior`.
         quick: try fewer strengths.
         progress: called with (fits done, fits).
     """
@@ -93,7 +91,6 @@ def learn_prior(
             epochs=training.epochs,
             seed=seed,
             device=device,
-            rows_per_step=rows_per_step,
             traits=known,
             units=units,
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ USERS_A_FACTOR = 4
 """People for each factor, at least."""
 ROWS_A_USER = 16
 """Of one user in one step, at least; where all rows of all users cannot be read at once, each has an equal share."""
+STEP_STATES = 8_192
+"""States read in one step, at most about: judgements, where one state stands for a text."""
 UNIT_ROWS = 256
 """Judgements that units are measured on."""
 MOST_OF_LAYERS = 2.0
@@ -80,12 +83,15 @@ def estimate_prior(
     epochs: int,
     seed: int,
     device: str = "cpu",
-    rows_per_step: int = 8_192,
     traits: Sequence[Traits] = (),
     units: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Prior:
     """Learn mean, basis and the spread of biases, and what traits shift.
+
+    Mean and basis are of heads. Where users have changes within layers, too, these are expected at none, and their
+    spread is chosen (`choose`): to learn a basis of them takes as many passes through the layers as all users' training
+    does, and in simulation users were predicted worse by it (`experiments/benchmarks/README.md`).
 
     Args:
         shapes: of one user's tensors.
@@ -95,7 +101,6 @@ def estimate_prior(
         epochs: passes over a user's rows that the prior asks for; see `Prior`.
         seed: of draws and order.
         device: where.
-        rows_per_step: judgements read in one step, at most about.
         traits: of each user; none by default, and then nothing is learned of `settings.traits`.
         units: see `unit_of`; measured here where they are left out.
         progress: called with (steps done, steps).
@@ -108,12 +113,29 @@ def estimate_prior(
     if people < LEAST_USERS:
         return flat
     units = units or unit_of(flat, train, seed, device)
+    heads = train.heads()
+    if heads is not None:
+        of_heads = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
+        learned = estimate_prior(
+            of_heads,
+            heads,
+            rank,
+            settings,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            traits=traits,
+            units=units,
+            progress=progress,
+        )
+        return replace(learned, mean={**flat.mean, **learned.mean})
     rank = min(rank, people // USERS_A_FACTOR)
     described = [each if count else {} for each, count in zip(traits, train.rows, strict=True)] if traits else []
     model = _Model(flat.to(device), units, rank, len(train.rows), seed, described, settings.traits)
     optimizer = torch.optim.Adam(model.groups(0.2, 0.05), betas=(0.9, 0.99))
     own = UserAdam(model.local, clip=math.inf, betas=(0.9, 0.99))
-    draws = _Draws(train.rows, np.random.default_rng([seed, 1]), rows_per_step)
+    positions = max(1.0, float(train.outputs.lengths.mean()))
+    draws = _Draws(train.rows, np.random.default_rng([seed, 1]), max(64, int(STEP_STATES / positions)))
     noise = torch.Generator().manual_seed(seed)
     for step in range(settings.steps):
         decay = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
@@ -152,7 +174,7 @@ def _backward(
 
 
 def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
-    """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
+    """The unit of each tensor that users differ in: a change of this norm moves logits as a bias of 1 does.
 
     From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and
     over the tensors of a group (all `up`, say: one that moves next to nothing must not get a unit without bounds): the
@@ -172,13 +194,12 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
         each: float(np.mean([square for name, square in squares.items() if group[name] == each]))
         for each in group.values()
     }
-    units = {
-        name: math.sqrt(squares[BIAS] / means[group[name]])
-        if means[group[name]] > 0 and not name.endswith(FIXED)
-        else float(flat.mean[name].square().mean().sqrt())
-        for name in squares
-    }  # `down` moves no logit before `up` does: its unit is the size of its numbers
-    return {name: min(unit, MOST_OF_LAYERS) if name.endswith(".up") else unit for name, unit in units.items()}
+    units = {name: math.sqrt(squares[BIAS] / max(means[group[name]], 1e-30)) for name in squares}
+    return {
+        name: min(unit, MOST_OF_LAYERS) if name.endswith(".up") else unit
+        for name, unit in units.items()
+        if not name.endswith(FIXED)
+    }
 
 
 class _Model:
@@ -201,8 +222,6 @@ class _Model:
         self.basis: Tensors = {}
         if rank:
             for name, tensor in sorted(flat.mean.items()):
-                if name.endswith(FIXED):
-                    continue
                 size = 0.3 * step_scale(name, tuple(tensor.shape)) if name != BIAS else 0.01
                 drawn = size * torch.randn(rank, *tensor.shape, generator=generator)
                 self.basis[name] = drawn.to(device).requires_grad_()

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from beholder.bank.layers import Tensors
 from beholder.bank.optimizer import UserAdam
+from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, step_scale
 
 Batch = NDArray[np.int64]
@@ -68,9 +69,13 @@ class Examples(Protocol):
     """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
 
     Attributes:
+        outputs: what the trunk says of each input.
         rows: int64 [users], how many each has.
         asked: float64 [users], how many terms the summed loss of all of them has.
     """
+
+    @property
+    def outputs(self) -> TrunkOutputs: ...
 
     @property
     def rows(self) -> NDArray[np.int64]: ...
@@ -89,6 +94,13 @@ class Examples(Protocol):
 
     def terms(self, batch: Batch) -> NDArray[np.float32]:
         """How many terms each user's summed loss has: [users]."""
+        ...
+
+    def heads(self) -> Examples | None:
+        """The same rows, of users who differ in their heads alone, read from the shared model's last states.
+
+        None where heads alone are a user's own anyway.
+        """
         ...
 
     def factor_losses(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -74,6 +74,17 @@ class Judgements:
             row, user = flat[mine], torch.from_numpy(place[mine]).to(self.device)
             logits = self.model.logits(*self.outputs.batch(self.input[row], self.device), tensors, user)
             yield self._of(logits, row), user, row
+
+    def heads(self) -> Judgements | None:
+        """See `fit.Examples`: pooled texts, as the shared model has them."""
+        if not self.model.shape.top_layers:
+            return None
+        model = BankModel(self.model.network, self.model.shape.model_copy(update={"top_layers": 0}))
+        texts = len(self.outputs.lengths)
+        values = np.empty((texts, self.model.width), np.float32)
+        for some in length_cut(self.outputs.lengths, self.model.piece):
+            values[some] = self.model.pooled(*self.outputs.batch(some, self.device)).cpu().numpy()
+        return replace(self, model=model, outputs=TrunkOutputs(values, np.arange(texts + 1)))
 
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.bank.layers import HeadForm, Reader, Shapes, Tensors, attach, everybodys_change, head_change, head_shapes
+from beholder.bank.layers import (
+    HeadForm,
+    Reader,
+    Shapes,
+    Tensors,
+    attach,
+    everybodys_change,
+    head_change,
+    head_shapes,
+    start,
+)
 from beholder.bank.trunk import Tail, Trunk
 from beholder.bases.classifier import Classifier
 from beholder.errors import BankError
@@ -113,6 +123,12 @@ class BankModel:
                     values[text].expand(len(some), -1, -1), mask[text].expand(len(some), -1), tensors, some
                 )
         return said
+
+    @torch.no_grad()
+    def pooled(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Pooled texts as the shared model has them: [rows, width]. See `logits` for the arguments."""
+        nobody = start(self.shapes, 1, 0, str(values.device))
+        return self._features(values, mask, nobody, torch.zeros(len(values), dtype=torch.int64, device=values.device))
 
     def _features(self, values: Tensor, mask: Tensor, tensors: Tensors, user: Tensor) -> Tensor:
         dtype = self.network.head.weight.dtype  # a base may compute in bfloat16; heads do not

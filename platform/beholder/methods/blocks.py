@@ -47,8 +47,6 @@ from beholder.methods.rows import Rows, blocks
 from beholder.methods.traits import merged, require_columns, traits_of
 
 _SECONDS = b"beholder_seconds"
-STEP_ROWS = 8_192
-"""States that are read in one step of learning a prior: judgements, where one state stands for a text."""
 CHOICE_ROWS = 12_000
 """States of the training rows of those people on whom a prior is chosen, about."""
 LEAST_CHOOSING = 16
@@ -233,7 +231,6 @@ class BankFitting:
             seed=self.context.seed,
             device=self.context.device,
             traits=self._traits_of(names),
-            rows_per_step=max(64, int(STEP_ROWS / positions)),
             quick=bool(self.model.shape.top_layers),
             progress=lambda done, total: self.context.progress(done, total, "prior", "steps"),
         )

@@ -20,7 +20,7 @@ from beholder.bank.traits import Traits
 from beholder.methods.traits import merged, traits_of
 
 if TYPE_CHECKING:
-    from beholder.methods.personal import FittedBank
+    from beholder.methods.fitted_bank import FittedBank
 
 
 @dataclass(frozen=True)

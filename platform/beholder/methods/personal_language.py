@@ -22,9 +22,10 @@ from beholder.bases.reading import Pack, packs
 from beholder.bases.tokens import length_cut
 from beholder.methods.answers import Tokens, walk
 from beholder.methods.decisions import Decisions, target
+from beholder.methods.fitted_bank import FittedBank
 from beholder.methods.generate import FittedLanguage
 from beholder.methods.method import WRITERS, BaseKind, Scores
-from beholder.methods.personal import FittedBank, PersonalConfig
+from beholder.methods.personal import PersonalConfig
 from beholder.methods.prompted import Prompted
 from beholder.prompts.tokens import Segments
 

@@ -35,7 +35,7 @@ from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
 from beholder.files import link, sha256_of
 from beholder.methods import Fitted, load_fitted
-from beholder.methods.personal import FittedBank
+from beholder.methods.fitted_bank import FittedBank
 from beholder.registry.routes import USERS, Choice
 
 FORMAT = 1
