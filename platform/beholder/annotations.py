@@ -209,6 +209,12 @@ class Annotations:
         values, index = self._encoded("text")
         return values, index.astype(np.int64)
 
+    @property
+    def text_keys(self) -> NDArray[np.object_]:
+        """str [rows]: equal for texts that are equal after normalising, whatever their ids; see `text_key`."""
+        texts, index = self.distinct_texts
+        return np.asarray([*map(text_key, texts), None], dtype=object)[:-1][index]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the task and all rows in order: equal fingerprints mean equal data."""

@@ -46,11 +46,16 @@ class Limits(_Section):
 
 
 class Evaluate(_Section):
-    """What gains are measured against, and with how many bootstrap draws."""
+    """What gains are measured against.
+
+    `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict says whether there can be more.
+    `bootstrap`, `seed`: of files written when intervals were drawn; accepted, and without effect.
+    """
 
     reference: str
-    bootstrap: int = Field(default=1000, ge=10)
-    seed: int = 0
+    worthwhile: float = Field(default=1.0, gt=0)
+    bootstrap: int | None = Field(default=None, ge=10, exclude=True)
+    seed: int | None = Field(default=None, exclude=True)
 
 
 class Register(_Section):

@@ -53,7 +53,7 @@ methods:
     from: cls
     controls: [shuffled-users] # the same with users permuted: its gain has to vanish
 {curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # told who reads; takes twice as long
-evaluate: {{reference: cls, bootstrap: 1000}}
+evaluate: {{reference: cls}}
 register: {{name: {name}}}
 """
 

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -319,8 +319,7 @@ def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, fac
         folder / "evaluation.json",
         {
             "reference": settings.reference,
-            "draws": settings.bootstrap,
-            "seed": settings.seed,
+            "worthwhile": settings.worthwhile,
             "arms": names,
             **({"newcomers": {"arms": names[: len(experiment.arms)], "texts": people.texts}} if people else {}),
             "curves": {
@@ -352,7 +351,7 @@ def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     said = verdict(found, personal)
     write_reports(folder, found, said, facts)
     forgotten = forgetting.summary(folder)
-    return {**found.to_json(), "verdict": asdict(said), **({"forgetting": forgotten} if forgotten else {})}
+    return {**found.to_json(), "verdict": said.to_json(), **({"forgetting": forgotten} if forgotten else {})}
 
 
 def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:

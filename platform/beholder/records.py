@@ -141,6 +141,9 @@ def track(
                     "gain_points": method["gain"]["points"],
                     "gain_low": method["gain"]["low"],
                     "gain_high": method["gain"]["high"],
+                    "gain_low_these_people": method["gain"]["texts_low"],
+                    "gain_high_these_people": method["gain"]["texts_high"],
+                    **({"gain_beyond_control": method["beyond_control"]["points"]} if method["beyond_control"] else {}),
                     "win_rate": win_rate(method),
                     "subset_accuracy": method["subset_accuracy"],
                     "ece": method["ece"],
@@ -244,16 +247,22 @@ def version_page(
 def gain_table(found: dict[str, Any]) -> str:
     """Methods, macro-F1 and gains as a Markdown table."""
     lines = [
-        "| method | macro-F1 | gain over " + found["reference"] + " (points) | 95 % interval |",
-        "| --- | --- | --- | --- |",
+        "| method | macro-F1 | gain over "
+        + found["reference"]
+        + " (points) | people at large, 95 % | these people, 95 % |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, method in found["methods"].items():
         gain = method["gain"]
-        points, interval = f"{gain['points']:+.1f}", f"{gain['low']:+.1f} to {gain['high']:+.1f}"
-        if name == found["reference"]:
-            points, interval = "reference", ""
-        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {points} | {interval} |")
-    return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users."
+        cells = ["reference", "", ""]
+        if name != found["reference"]:
+            ends = ((gain["low"], gain["high"]), (gain["texts_low"], gain["texts_high"]))
+            cells = [
+                f"{gain['points']:+.1f}",
+                *("unknown" if low is None else f"{low:+.1f} to {high:+.1f}" for low, high in ends),
+            ]
+        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users, {found['texts']:,} texts."
 
 
 def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.int64]:

@@ -132,7 +132,7 @@ def test_workers_share_through_an_object_store_and_another_machine_goes_on(tmp_p
 def quick():
     """Nothing to wait for."""
     settings = experiment(0).model_dump(mode="json", by_alias=True)
-    return make_experiment({**settings, "methods": {"prior": {}}, "evaluate": {"reference": "prior", "bootstrap": 20}})
+    return make_experiment({**settings, "methods": {"prior": {}}, "evaluate": {"reference": "prior"}})
 
 
 def test_mlflow_may_be_away_for_half_a_minute(tmp_path, monkeypatch):

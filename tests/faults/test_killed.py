@@ -21,7 +21,6 @@ BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 3, prior: {ran
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",
-    "evaluate.bootstrap=50",
     "cluster.workers=2",
 )
 

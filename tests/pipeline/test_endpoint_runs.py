@@ -78,7 +78,7 @@ def test_a_run_outlives_its_endpoints_troubles_and_asks_for_nothing_twice(server
         "split": {"by": "text", "fractions": [0.6, 0.2, 0.2]},
         "base": {**base, "retries": 0, "concurrency": 1},
         "methods": {"prior": {}, "query": {}, "query-p": {"prompt": {"shots": 2}, "controls": ["shuffled-users"]}},
-        "evaluate": {"reference": "query", "bootstrap": 20},
+        "evaluate": {"reference": "query"},
         "register": {"name": "hosted"},
     }
     file = tmp_path / "hosted.yaml"

@@ -36,7 +36,7 @@ def written(**more) -> dict:
         "split": {"by": "people", "adapt": STEPS},
         "base": "tiny-bert",
         "methods": {"prior": {}, "user-prior": {}},
-        "evaluate": {"reference": "prior", "bootstrap": 50},
+        "evaluate": {"reference": "prior"},
         "cluster": {"workers": 0},
         **more,
     }

@@ -20,7 +20,6 @@ SHORT = (
     "split={by: text}",
     "methods.cls.epochs=1",
     "cluster.workers=0",
-    "evaluate.bootstrap=20",
 )
 
 

@@ -71,7 +71,7 @@ def place(tmp_path_factory):
             rows = pipeline.run(make_experiment(settings())).test
             readers = sorted(set(rows.user_ids.tolist()))
             table_of(rows, readers[:3], folder / "new.parquet")
-            again = {"evaluate": {"reference": "cls", "bootstrap": 21}}  # as good, so it may be promoted
+            again = {"evaluate": {"reference": "cls", "worthwhile": 2}}  # as good, so it may be promoted
             pipeline.run(make_experiment(settings(**again)))
             label = rows.task.labels[0]
             judged = [(f"{text} indeed", {label: bool(number % 2)}) for number, text in enumerate(rows.texts[:8])]
@@ -109,7 +109,7 @@ def as_here(command: str, readers: list[str], token: str) -> list[str]:
     ]
     sets = []
     if words[0] in ("run", "search") and "--dry-run" not in words:
-        sets += [TO_SEARCH if words[0] == "search" else METHODS, "evaluate.bootstrap=50", "cluster.workers=0"]
+        sets += [TO_SEARCH if words[0] == "search" else METHODS, "cluster.workers=0"]
         sets += [] if "base=" in command else ["base=tiny-bert"]
         sets += [] if "limits.rows" in command else ["limits.rows=400"]
     if words[0] == "search":

@@ -29,7 +29,7 @@ def small(**more) -> dict:
             "cls": {"epochs": 1, "max_tokens": 48},
             "cls-u": {"from": "cls", "bank": {"epochs": 3, "prior": {"steps": 10}}},
         },
-        "evaluate": {"reference": "cls", "bootstrap": 50},
+        "evaluate": {"reference": "cls"},
         "cluster": {"workers": 0},  # what trials start from is fitted without a Ray Train job
         **more,
     }

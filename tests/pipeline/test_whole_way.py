@@ -41,7 +41,7 @@ def small(**more) -> dict:
             "cls-p": {"extends": "cls", "controls": ["shuffled-users"]},
             "cls-u": {"from": "cls", "bank": {"epochs": 3, "block_users": 4}, "controls": ["shuffled-users"]},
         },
-        "evaluate": {"reference": "cls", "bootstrap": 50},
+        "evaluate": {"reference": "cls"},
         "register": {"name": "small-model"},
         **more,
     }
@@ -203,7 +203,7 @@ def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(finish
     bundle = finished.run_folder / "bundle"
     assert registry.publish("contest", bundle, run_id, champion.tags, "").number == 1
     registry.promote("contest", 1)
-    worse = {"methods": {"prior": {}}, "evaluate": {"reference": "prior", "bootstrap": 20}}
+    worse = {"methods": {"prior": {}}, "evaluate": {"reference": "prior"}}
     heard = Heard()
     second = pipeline.run(make_experiment({**finished_run(), **worse, "register": {"name": "contest"}}), heard)
     assert second.results["registered"]["aliases"] == ["candidate"]
@@ -302,7 +302,7 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
     from beholder.experiment import load_experiment
     from beholder.sources import locate
 
-    short = ["methods.cls.epochs=1", "methods.cls-u.bank.epochs=2", "evaluate.bootstrap=50", "base=tiny-bert"]
+    short = ["methods.cls.epochs=1", "methods.cls-u.bank.epochs=2", "base=tiny-bert"]
     short += [] if name == "simulated" else ["cluster.workers=0"]  # others show that Ray Train does the same
     experiment = load_experiment(EXPERIMENTS / f"{name}.yaml", [*more, *short])
     tasks = getattr(experiment.source, "sources", {})

@@ -43,7 +43,7 @@ def settings(users: int = 6, **more) -> dict:
                 },
             },
         },
-        "evaluate": {"reference": "cls", "bootstrap": 20},
+        "evaluate": {"reference": "cls"},
         "register": {"name": MODEL},
         "cluster": {"workers": 0},
         **more,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,8 @@ def scored(name: str, rows: Annotations, right: float, seed: int, **more) -> Arm
     return ArmScores(name, name, np.full(2, 0.5, np.float32), scores, scores, 1.0, **more)
 
 
-def results_of(arms, rows, reference="cls", draws=300, **more):
-    return evaluate(arms, Rows.of(rows), Rows.of(rows), LABELS, "multilabel", reference, draws=draws, **more)
+def results_of(arms, rows, reference="cls", **more):
+    return evaluate(arms, Rows.of(rows), Rows.of(rows), LABELS, "multilabel", reference, **more)
 
 
 def run_folder(folder: Path, name: str, rows: Annotations, arms, **facts) -> Path:
@@ -69,10 +70,30 @@ def test_personalisation_pays_if_its_interval_and_not_its_controls_lies_above_ze
     assert "better for" in said.sentence and "of 30 people" in said.sentence
     gaining = scored("cls-u~shuffled-users", rows, 0.7, 3, control_of="cls-u")
     said = verdict(results_of([cls, own, gaining], rows), {"cls-u", "cls-u~shuffled-users"})
-    assert not said.pays and "not about who reads" in said.sentence
+    assert not said.pays and said.answer == "cannot tell yet"  # 30 people: up to 2 points may be about who reads
+    said = verdict(results_of([cls, own, gaining], rows, worthwhile=6), {"cls-u", "cls-u~shuffled-users"})
+    assert said.answer == "no gain worth having" and "not about who reads" in said.sentence
     said = verdict(results_of([scored("cls", rows, 0.7, 1), scored("cls-u", rows, 0.2, 2)], rows), {"cls-u"})
-    assert not said.pays and "it costs" in said.sentence
-    assert not verdict(results_of([cls], rows), set()).pays
+    assert said.answer == "no gain worth having" and "it costs" in said.sentence
+    assert verdict(results_of([cls], rows), set()).answer == "nothing personal"
+
+
+def test_what_cannot_be_told_yet_says_how_much_more_it_takes_and_so_much_shows_it():
+    """The power calculation, held against populations of the size that it asks for."""
+
+    def results(seed, users, better=0.05):
+        rows = population(seed, users=users, each=20)
+        return results_of([scored("cls", rows, 0.4, 100 + seed), scored("cls-u", rows, 0.4 + better, 900 + seed)], rows)
+
+    small = [results(seed, 10) for seed in range(30)]
+    truth = float(np.mean([results(seed, 400).gains["cls-u"].points for seed in range(20)]))
+    assert truth > 1
+    said = [verdict(replace(each, worthwhile=truth), {"cls-u"}) for each in small]
+    undecided = [each.more for each in said if each.answer == "cannot tell yet"]
+    assert len(undecided) > 10 and all(each is not None and each >= 1 for each in undecided)
+    asked = int(10 * float(np.median(undecided)))
+    seen = np.mean([results(seed, asked).gains["cls-u"].above_zero for seed in range(100)])
+    assert 0.65 <= seen <= 0.95
 
 
 def test_the_arm_a_verdict_is_of_is_chosen_on_validation_not_on_test():
@@ -90,7 +111,7 @@ def test_without_a_difference_the_verdict_does_not_claim_one():
     for seed in range(40):
         rows = population(seed, users=20, each=15)
         arms = [scored("cls", rows, 0.4, 100 + seed), scored("cls-u", rows, 0.4, 200 + seed)]
-        claims += verdict(results_of(arms, rows, draws=200), {"cls-u"}).pays
+        claims += verdict(results_of(arms, rows), {"cls-u"}).pays
     assert claims <= 2
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task
 from beholder.errors import DataError
+from beholder.evaluation.cluster_interval import Clusters
 from beholder.evaluation.figures import write_figures
-from beholder.evaluation.gains import gains, row_weights, user_gains
+from beholder.evaluation.gains import gains, user_gains
 from beholder.evaluation.metrics import f1_per_label, fit_thresholds, macro_f1
 from beholder.evaluation.report import recompute
 from beholder.evaluation.results import ArmScores, Rows, evaluate
@@ -45,7 +46,7 @@ def population(seed, texts=60, users=15, per_user=40, help_=0.0):
 
 def test_points_relative_and_headroom_are_the_papers():
     decisions, gold, texts, users = population(0, help_=1.0)
-    found = gains(decisions, "reference", gold, texts, users, draws=50)["mine"]
+    found = gains(decisions, "reference", gold, texts, users)["mine"]
     base, mine = macro_f1(decisions["reference"], gold), macro_f1(decisions["mine"], gold)
     assert found.points == pytest.approx(100 * (mine - base))
     assert found.relative == pytest.approx((mine - base) / base)
@@ -55,65 +56,66 @@ def test_points_relative_and_headroom_are_the_papers():
 
 def test_a_method_gains_nothing_over_itself():
     decisions, gold, texts, users = population(1)
-    found = gains({"a": decisions["mine"], "b": decisions["mine"]}, "a", gold, texts, users, draws=50)
+    found = gains({"a": decisions["mine"], "b": decisions["mine"]}, "a", gold, texts, users)
     for none in found.values():
         assert (none.points, none.low, none.high) == (0, 0, 0)
+        assert (none.texts_low, none.texts_high) == (0, 0)
         assert all((each.points, each.low, each.high) == (0, 0, 0) for each in none.per_label)
 
 
-def test_draws_are_paired_seeded_and_the_same_however_many_methods_are_compared():
+def test_methods_are_compared_alike_however_many_there_are():
     decisions, gold, texts, users = population(2, help_=0.5)
     more = {**decisions, "other": ~decisions["mine"]}
-    alone = over(decisions["mine"], decisions["reference"], gold, texts, users, draws=80, seed=5)
-    among = gains(more, "reference", gold, texts, users, draws=80, seed=5)["mine"]
-    assert alone == among
-    assert alone.low != gains(decisions, "reference", gold, texts, users, draws=80, seed=6)["mine"].low
+    assert (
+        over(decisions["mine"], decisions["reference"], gold, texts, users)
+        == gains(more, "reference", gold, texts, users)["mine"]
+    )
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000))
-def test_neither_the_order_of_rows_nor_their_number_of_copies_matters(seed):
+def test_the_order_of_rows_and_the_names_of_people_and_texts_do_not_matter(seed):
     decisions, gold, texts, users = population(seed, texts=12, users=5, per_user=8, help_=0.5)
-    expected = gains(decisions, "reference", gold, texts, users, draws=40)
+    expected = gains(decisions, "reference", gold, texts, users)["mine"].to_json()
     order = np.random.default_rng(seed).permutation(len(gold))
-    for rows in (order, np.concatenate([order, order])):
-        moved = {name: each[rows] for name, each in decisions.items()}
-        found = gains(moved, "reference", gold[rows], texts[rows], users[rows], draws=40)
-        assert repr(found) == repr(expected)  # NaN and all
+    moved = {name: each[order] for name, each in decisions.items()}
+    named = np.asarray([f"other {each}" for each in users], object)
+    found = gains(moved, "reference", gold[order], texts[order], named[order])["mine"].to_json()
+    assert {name: pytest.approx(value, nan_ok=True) for name, value in expected.items()} == found
 
 
 def test_what_was_not_asked_or_is_never_given_does_not_count():
     decisions, gold, texts, users = population(5, help_=1.0)
     gold[np.random.default_rng(0).random(gold.shape) < 0.3] = np.nan
     flipped = {name: np.where(np.isnan(gold), ~each, each) for name, each in decisions.items()}
-    expected = gains(decisions, "reference", gold, texts, users, draws=40)["mine"]
-    assert gains(flipped, "reference", gold, texts, users, draws=40)["mine"] == expected
+    expected = gains(decisions, "reference", gold, texts, users)["mine"]
+    assert gains(flipped, "reference", gold, texts, users)["mine"] == expected
     never = {name: np.column_stack([each, ~each[:, 0]]) for name, each in decisions.items()}
-    found = gains(never, "reference", np.column_stack([gold, np.zeros(len(gold))]), texts, users, draws=40)["mine"]
+    found = gains(never, "reference", np.column_stack([gold, np.zeros(len(gold))]), texts, users)["mine"]
     assert (found.points, found.low, found.high) == (expected.points, expected.low, expected.high)
     assert np.isnan([found.per_label[2].points, found.per_label[2].low, found.per_label[2].high]).all()
 
 
 def test_gains_per_label_are_those_labels_own():
     decisions, gold, texts, users = population(6, help_=1.0)
-    found = gains(decisions, "reference", gold, texts, users, draws=60, seed=3)["mine"]
+    found = gains(decisions, "reference", gold, texts, users)["mine"]
     expected = 100 * (f1_per_label(decisions["mine"], gold) - f1_per_label(decisions["reference"], gold))
     np.testing.assert_allclose([each.points for each in found.per_label], expected)
     for label, each in enumerate(found.per_label):
         column = {name: said[:, [label]] for name, said in decisions.items()}
-        alone = gains(column, "reference", gold[:, [label]], texts, users, draws=60, seed=3)["mine"]
+        alone = gains(column, "reference", gold[:, [label]], texts, users)["mine"]
         assert (each.low, each.high) == pytest.approx((alone.low, alone.high))
 
 
 def test_an_interval_lies_on_either_side_of_zero():
     decisions, gold, texts, users = population(3, help_=2.5)
-    better = over(decisions["mine"], decisions["reference"], gold, texts, users, draws=200)
-    worse = over(decisions["reference"], decisions["mine"], gold, texts, users, draws=200)
-    same = over(decisions["mine"], decisions["mine"], gold, texts, users, draws=20)
+    better = over(decisions["mine"], decisions["reference"], gold, texts, users)
+    worse = over(decisions["reference"], decisions["mine"], gold, texts, users)
+    same = over(decisions["mine"], decisions["mine"], gold, texts, users)
     assert better.above_zero and better.low > 0
     assert worse.high < 0 and not worse.above_zero
     assert same.low == same.high == 0 and not same.above_zero
-    assert worse.to_json().keys() == {"points", "relative", "headroom", "low", "high", "p"}
+    assert worse.to_json().keys() == {"points", "low", "high", "texts_low", "texts_high", "relative", "headroom", "p"}
     with pytest.raises(DataError, match=r"unknown method 'mime'\. Did you mean 'mine'"):
         gains(decisions, "mime", gold, texts, users)
 
@@ -121,41 +123,101 @@ def test_an_interval_lies_on_either_side_of_zero():
 def test_a_perfect_reference_leaves_no_headroom_and_a_useless_one_no_relative_gain():
     _, gold, texts, users = population(0)
     perfect, useless = gold >= 0.5, gold < 0.5
-    assert over(useless, perfect, gold, texts, users, draws=5).headroom is None
-    assert over(perfect, useless, gold, texts, users, draws=5).relative is None
+    assert over(useless, perfect, gold, texts, users).headroom is None
+    assert over(perfect, useless, gold, texts, users).relative is None
 
 
-def test_the_interval_covers_the_true_gain():
-    """Nominal 95 %: at least 90 % of simulated populations, whose true gain is that of one large population."""
-    truth_decisions, truth_gold, *_ = population(10_000, texts=3000, users=1500, per_user=60, help_=0.4)
-    truth = 100 * (macro_f1(truth_decisions["mine"], truth_gold) - macro_f1(truth_decisions["reference"], truth_gold))
-    assert truth > 2
-    covered, width = [], []
-    for seed in range(120):
-        decisions, gold, texts, users = population(seed, help_=0.4)
-        found = over(decisions["mine"], decisions["reference"], gold, texts, users, draws=200, seed=seed)
-        covered.append(found.low <= truth <= found.high)
-        width.append(found.high - found.low)
-    assert np.mean(covered) >= 0.90
-    assert np.median(width) < 20
+def crossed(rng, people=30, texts=80, variances=(0.5, 0.3, 0.4, 1.0), half_of_one=False):
+    """Values of rows with effects of person, text, both and chance; how often people and texts come differs much."""
+    weight = rng.dirichlet(np.ones(people))
+    user = rng.choice(people, 900, p=weight)
+    text = rng.choice(texts, 900, p=rng.dirichlet(np.ones(texts)))
+    if half_of_one:
+        text[rng.random(900) < 0.5] = 0
+    both = user * texts + text
+    effects = [
+        rng.normal(0, np.sqrt(v), n) for v, n in zip(variances, (people, texts, people * texts, 900), strict=True)
+    ]
+    value = effects[0][user] + effects[1][text] + effects[2][both] + effects[3]
+    return value, user.astype(str).astype(object), text.astype(str).astype(object)
+
+
+@pytest.mark.parametrize("half_of_one", [False, True])
+def test_variances_of_people_texts_both_and_chance_are_recovered(half_of_one):
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        value, user, text = crossed(rng, half_of_one=half_of_one)
+        influence = (value - value.mean()) / len(value)
+        found.append(Clusters(user, text).components(influence))
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - [0.5, 0.3, 0.4, 1.0]) < 4 * error + 0.01).all()
+
+
+def share_of_truths_held(texts: int, users: int, per_user: int, times: int, help_: float) -> tuple[float, float]:
+    """How often the interval for people at large holds the truth, and lies above it."""
+    truth = true_gain(help_)
+    held = above = 0
+    for seed in range(times):
+        decisions, gold, *names = population(seed, texts, users, per_user, help_)
+        found = over(decisions["mine"], decisions["reference"], gold, *names)
+        held += found.low <= truth <= found.high
+        above += found.low > truth
+    return held / times, above / times
+
+
+def true_gain(help_: float) -> float:
+    """Of all people and texts that `population` draws from, by quadrature over the normal their effects add up to."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+
+    def macro(extra, spread):
+        right = (weights / (1 + np.exp(-(1.0 + extra + spread * nodes)))).sum() / weights.sum()
+        return np.mean([2 * rate * right / (2 * rate * right + 1 - right) for rate in (0.4, 0.25)])
+
+    return 100 * (macro(help_, np.sqrt(0.7**2 * 2 + 0.3**2 * 2)) - macro(0.0, np.sqrt(0.7**2 * 2)))
+
+
+@pytest.mark.parametrize(("texts", "users", "per_user"), [(60, 6, 40), (60, 15, 40), (200, 120, 12)])
+def test_nominal_95_percent_intervals_hold_the_true_gain_as_often(texts, users, per_user):
+    held, above = share_of_truths_held(texts, users, per_user, 400, help_=0.4)
+    assert 0.92 <= held <= 0.98
+    assert above <= 0.045
+
+
+def test_where_all_gain_alike_the_interval_is_narrower_than_one_that_counts_chance_three_times():
+    """Of people at large the truth lies as far away as the spread of many populations says, and not three times so."""
+    points, widths = [], []
+    for seed in range(150):
+        decisions, gold, *names = population(seed, texts=200, users=100, per_user=15, help_=0.4)
+        found = over(decisions["mine"], decisions["reference"], gold, *names)
+        points.append(found.points)
+        widths.append((found.high - found.low) / 2 / 1.98)
+    assert np.median(widths) == pytest.approx(np.std(points), rel=0.15)
+
+
+def test_these_people_and_people_at_large_are_two_questions():
+    """Where people's gains differ much and each judged much, these people's is known well, that of others is not."""
+    rng = np.random.default_rng(5)
+    user = np.repeat(np.arange(8), 400)
+    gold = (rng.random((len(user), 1)) < 0.4).astype(np.float32)
+    likely = np.linspace(0.5, 0.95, 8)[user][:, None]
+    decisions = {
+        "reference": np.where(rng.random(gold.shape) < 0.7, gold > 0, gold == 0),
+        "mine": np.where(rng.random(gold.shape) < likely, gold > 0, gold == 0),
+    }
+    texts = np.arange(len(user)).astype(str).astype(object)
+    found = gains(decisions, "reference", gold, texts, user.astype(str).astype(object))["mine"]
+    assert found.texts_high - found.texts_low < (found.high - found.low) / 3
+    one = np.asarray(["u"] * len(user), object)
+    alone = gains(decisions, "reference", gold, texts, one)["mine"]
+    assert np.isnan([alone.low, alone.high]).all() and alone.texts_low < alone.points < alone.texts_high
+    assert not alone.above_zero and alone.p == 1.0
 
 
 def test_a_large_gain_is_seen_and_none_is_not_invented():
     decisions, gold, texts, users = population(3, help_=2.5)
-    assert gains(decisions, "reference", gold, texts, users, draws=200)["mine"].above_zero
-    invented = 0
-    for seed in range(40):
-        decisions, gold, texts, users = population(seed)
-        invented += gains(decisions, "reference", gold, texts, users, draws=150, seed=seed)["mine"].above_zero
-    assert invented <= 4
-
-
-def test_weights_resample_users_and_texts_and_spare_a_single_one():
-    _, _, texts, users = population(0)
-    (weights,) = row_weights(texts, users, 30, seed=0)
-    assert weights.shape == (30, len(texts)) and (weights == 0).any()
-    (first,) = row_weights(np.asarray(["t"] * 4, object), np.asarray(list("aabb"), object), 10, seed=0)
-    assert np.array_equal(first[:, 0], first[:, 1]) and set(np.unique(first)) <= {0, 1, 2}
+    assert gains(decisions, "reference", gold, texts, users)["mine"].above_zero
+    invented = [over(d["mine"], d["reference"], *rest).above_zero for d, *rest in map(population, range(300))]
+    assert np.mean(invented) <= 0.04
 
 
 def test_user_gains_are_differences_of_the_users_own_f1():
@@ -209,7 +271,7 @@ def test_a_method_wins_only_if_its_control_does_not():
     of = Rows.of(rows)
 
     def wins(arms):
-        found = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls", draws=100)
+        found = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
         return found.to_json()["methods"]["cls-p"]["wins"]
 
     first, second, control = three_arms(rows)
@@ -221,10 +283,10 @@ def test_a_method_wins_only_if_its_control_does_not():
 def test_everything_reported_is_computed_again_from_the_saved_scores(tmp_path):
     rows = annotations()
     arms, of = three_arms(rows), Rows.of(annotations())
-    original = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls", draws=60, seed=9)
+    original = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
     for each in arms:
         write_scores(tmp_path / "scores" / f"{each.name}.parquet", each, rows, rows)
-    settings = {"reference": "cls", "draws": 60, "seed": 9, "arms": [each.name for each in arms]}
+    settings = {"reference": "cls", "arms": [each.name for each in arms]}
     (tmp_path / "evaluation.json").write_text(json.dumps(settings))
     again = recompute(tmp_path)
     assert again.to_json() == original.to_json()
@@ -296,7 +358,7 @@ def test_another_table_and_a_newer_scores_file_are_refused(tmp_path):
     [
         ("{", "no readable settings"),
         ("[]", "no readable settings"),
-        ('{"reference": "cls", "seed": 0}', "no readable settings .KeyError: 'draws'"),
+        ('{"seed": 0}', "no readable settings .KeyError: 'reference'"),
         ('{"reference": "clss", "draws": 5, "seed": 0}', "Did you mean 'cls'"),
         ('{"reference": "cls", "draws": 5, "seed": 0, "arms": ["cls", "gone"]}', r"gone\.parquet: no readable scores"),
     ],

@@ -208,7 +208,7 @@ def test_an_arm_under_a_split_by_people_leaves_its_scores_at_every_k(world, tmp_
 
 def test_people_gain_from_their_first_judgements_and_nothing_where_readers_are_alike(world):
     arms = [measured_arm(name, world) for name in ("prior", "user-prior")]
-    found = measure_newcomers(arms, "prior", "unseen", draws=50)
+    found = measure_newcomers(arms, "prior", "unseen")
     losses = [point.log_loss.value for point in found.curves["user-prior"]]
     assert losses == sorted(losses, reverse=True)
     zero, *_, last = found.curves["user-prior"]
@@ -221,9 +221,7 @@ def test_people_gain_from_their_first_judgements_and_nothing_where_readers_are_a
     rows = population(effect=0.0)
     made = split(rows, ByPeople(by="people", people=0.4, adapt=STEPS))
     alike = ({name: rows.select(part) for name, part in made.parts.items()}, made.people)
-    found = measure_newcomers(
-        [measured_arm(name, alike) for name in ("prior", "user-prior")], "prior", "unseen", draws=50
-    )
+    found = measure_newcomers([measured_arm(name, alike) for name in ("prior", "user-prior")], "prior", "unseen")
     assert not found.curves["user-prior"][-1].over_zero.above_zero
 
 
@@ -257,7 +255,7 @@ def test_a_control_is_adapted_on_rows_under_permuted_people(world):
     fitted = config.fit(seen["train"], seen["valid"], Context("tiny-bert"))
     control = score_newcomers("control", "user-prior", config, fitted, seen, parts, people)
     arms = [measured_arm("prior", world), measured_arm("user-prior", world), control]
-    found = measure_newcomers(arms, "prior", "unseen", draws=50)
+    found = measure_newcomers(arms, "prior", "unseen")
     assert found.controls == {"control"}
     assert found.curves["control"][-1].over_zero.value < found.curves["user-prior"][-1].over_zero.value / 2
     assert not found.curves["control"][-1].over_zero.above_zero

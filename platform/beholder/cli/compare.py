@@ -67,18 +67,20 @@ def compare_command(
 def comparison_table(found: Any) -> Table:
     """Methods of all runs x (macro-F1, gain with interval, corrected p-value, users it serves better and worse)."""
     table = Table(
-        title=f"{found.test_rows:,} test judgements by {found.users:,} users (split {found.split[:8]}); gain in points "
-        f"over {found.reference}",
+        title=f"{found.test_rows:,} test judgements by {found.users:,} people of {found.texts:,} texts (split "
+        f"{found.split[:8]});\ngain in points over {found.reference}, {100 * found.level:g} % intervals",
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1
     table.add_column("run:method" if several else "method", overflow="fold")
-    for name in ("macro-F1", "gain", f"{100 * found.level:g} % interval", "p (Holm)", "users +/-"):
+    for name in ("macro-F1", "gain", "at large", "these people", "p (Holm)", "users +/-"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
-        gain = ["ref.", "", "", ""]
+        gain = ["ref.", *[""] * 4]
         if row.p is not None:
-            interval = f"{row.low:+.1f} .. {row.high:+.1f}"
-            gain = [f"{row.points:+.1f}", interval, f"{row.p_holm:.3f}", f"{row.better:,}/{row.worse:,}"]
+            both = (
+                f"{low:+.1f} .. {high:+.1f}" for low, high in ((row.low, row.high), (row.texts_low, row.texts_high))
+            )
+            gain = [f"{row.points:+.1f}", *both, f"{row.p_holm:.3f}", f"{row.better:,}/{row.worse:,}"]
         table.add_row(f"{row.run}:{row.arm}" if several else row.arm, f"{100 * row.macro_f1:.1f}", *gain)
     return table

@@ -100,17 +100,20 @@ class RunReporter:
 
 
 def gain_table(results: dict[str, Any]) -> Table:
-    """Methods x (macro-F1, gain with interval, seconds)."""
+    """Methods x (macro-F1, gain with both intervals, the part beyond the control, whether it wins)."""
     from beholder.experiment import ROUTED
 
-    title = f"{results['experiment']}: {results['rows']:,} test judgements; gain in points over {results['reference']}"
+    title = (
+        f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "
+        f"{results['texts']:,} texts;\ngain in points over {results['reference']}, 95 % intervals"
+    )
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
     table.add_column("macro-F1", justify="right", no_wrap=True)
     table.add_column("gain", justify="right")
-    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("at large", justify="right", no_wrap=True)
+    table.add_column("these people", justify="right", no_wrap=True)
     table.add_column("wins", justify="center")
-    table.add_column("s", justify="right")
     for name, method in results["methods"].items():
         gain, is_reference = method["gain"], name == results["reference"]
         no_contest = is_reference or method.get("control_of") or name == ROUTED
@@ -119,11 +122,15 @@ def gain_table(results: dict[str, Any]) -> Table:
             name,
             f"{100 * method['macro_f1']:.1f}",
             "ref." if is_reference else f"{gain['points']:+.1f}",
-            "" if is_reference else f"{gain['low']:+.1f} .. {gain['high']:+.1f}",
+            "" if is_reference else _ends(gain["low"], gain["high"]),
+            "" if is_reference else _ends(gain["texts_low"], gain["texts_high"]),
             verdict,
-            f"{method['seconds']:.1f}",
         )
     return table
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else f"{low:+.1f} .. {high:+.1f}"
 
 
 def task_table(results: dict[str, Any]) -> Table:

@@ -25,8 +25,8 @@ class Row:
         run, arm, method: which; `control_of` names the arm it is the control of.
         base: of the run.
         macro_f1: a fraction.
-        points, low, high: the gain over the reference, and its interval, in percentage points.
-        p: two-sided, by the same draws; `p_holm` corrected for the number of methods compared; None for the reference.
+        points, low, high, texts_low, texts_high: the gain over the reference and its intervals; see `gains.Interval`.
+        p: two-sided; `p_holm` corrected for the number of methods compared; None for the reference.
         better, worse, same: users, held against the reference.
         seconds: to fit and score.
     """
@@ -40,6 +40,8 @@ class Row:
     points: float
     low: float
     high: float
+    texts_low: float
+    texts_high: float
     p: float | None
     p_holm: float | None
     better: int
@@ -56,8 +58,8 @@ class Comparison:
     rows: tuple[Row, ...]
     test_rows: int
     users: int
+    texts: int
     split: str
-    draws: int
     level: float
 
     def to_json(self) -> dict[str, Any]:
@@ -66,8 +68,8 @@ class Comparison:
             "reference": self.reference,
             "test_rows": self.test_rows,
             "users": self.users,
+            "texts": self.texts,
             "split_hash": self.split,
-            "draws": self.draws,
             "level": self.level,
             "correction": "holm",
             "methods": [
@@ -87,7 +89,7 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
         folders: of the runs, each once.
         reference: an arm of the first run, or `RUN:ARM`; that of the first run where None.
 
-    The bootstrap is that of the first run, so that a run compared with itself alone says what its report says.
+    The level of intervals is that of the first run; a run compared with itself alone says what its report says.
 
     Raises:
         DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
@@ -109,21 +111,12 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     for (run, _), file in files.items():
         if not same_rows(first, file):
             raise DataError(f"{run} cannot be compared with {first_run}: it was scored on other rows or labels.")
-    bootstrap = settings_of(folders[0])
+    level = settings_of(folders[0]).level
     chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
     test, kind = first.test, first.kind
     decisions = {place: decide(file.arm.test_scores, file.arm.thresholds, kind) for place, file in files.items()}
     named = {":".join(place): decided for place, decided in decisions.items()}
-    found = gains(
-        named,
-        ":".join(chosen),
-        test.labels,
-        test.text_ids,
-        test.user_ids,
-        draws=bootstrap.draws,
-        seed=bootstrap.seed,
-        level=bootstrap.level,
-    )
+    found = gains(named, ":".join(chosen), test.labels, test.texts, test.user_ids, level=level)
     others = [place for place in files if place != chosen]
     corrected = dict(zip(others, holm([found[":".join(place)].p or 0.0 for place in others]), strict=True))
     rows = []
@@ -141,6 +134,8 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
                 gain.points,
                 gain.low,
                 gain.high,
+                gain.texts_low,
+                gain.texts_high,
                 gain.p,
                 corrected.get(place),
                 better,
@@ -151,7 +146,8 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
         )
     users = len(np.unique(test.user_ids.astype(str)))
     split = facts[0]["split"]["hash"]
-    return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, split, bootstrap.draws, bootstrap.level)
+    texts = len(np.unique(test.texts.astype(str)))
+    return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, texts, split, level)
 
 
 def _why(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -158,8 +158,6 @@ def measure_newcomers(
     reference: str,
     texts: str,
     *,
-    draws: int = 1000,
-    seed: int = 0,
     level: float = 0.95,
 ) -> Newcomers:
     """Measure every arm on people it was not fitted on, and on the other cells of a split by people.
@@ -168,7 +166,6 @@ def measure_newcomers(
         arms: the scores of each.
         reference: the arm that gains are over, at k = 0.
         texts: `split.texts`, whether test texts were seen in training.
-        draws, seed: of the bootstrap of macro-F1.
         level: of all intervals.
 
     Raises:
@@ -179,7 +176,7 @@ def measure_newcomers(
         raise DataError(f"evaluate.reference: {unknown('method', reference, names)}")
 
     def measured(part: str, ends_only: bool, new: bool) -> dict[str, tuple[Measured, ...]]:
-        return _part(arms, reference, part, ends_only, new, draws=draws, seed=seed, level=level)
+        return _part(arms, reference, part, ends_only, new, level)
 
     present = set(arms[0].part.tolist())
     cells = {part: cell for part, cell in CELL_OF[texts].items() if part in present}
@@ -195,7 +192,7 @@ def measure_newcomers(
 
 
 def _part(
-    arms: Sequence[NewcomerScores], reference: str, part: str, ends_only: bool, new: bool, **bootstrap: Any
+    arms: Sequence[NewcomerScores], reference: str, part: str, ends_only: bool, new: bool, level: float
 ) -> dict[str, tuple[Measured, ...]]:
     """Every arm on the rows of one part, at every k or at the first and the last."""
     scored: dict[tuple[str, int], NewcomerScores] = {}
@@ -212,11 +209,11 @@ def _part(
         if not same or not np.array_equal(each.labels, first.labels, equal_nan=True):
             raise DataError(f"{name} was scored on other {part} rows than {reference}. Run the experiment again.")
     decisions = {f"{name}@{k}": decide(each.scores, each.thresholds, each.kind) for (name, k), each in scored.items()}
-    over = gains(decisions, f"{reference}@0", first.labels, first.text_ids, first.user_ids, **bootstrap)
+    over = gains(decisions, f"{reference}@0", first.labels, first.text_ids, first.user_ids, level=level)
     losses = {key: log_losses(each.scores, each.labels, each.kind) for key, each in scored.items()}
 
     def mean(sums: Floats, counts: Floats) -> Mean:
-        return clustered_mean(sums, counts, first.user_ids, first.text_ids, bootstrap["level"])
+        return clustered_mean(sums, counts, first.user_ids, first.text_ids, level)
 
     found: dict[str, list[Measured]] = {}
     people = np.unique(first.user_ids.astype(str))

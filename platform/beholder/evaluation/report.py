@@ -19,15 +19,15 @@ REMEDY = "Run the experiment again."
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is evaluated: its arms in their order, learning curves, the reference, and the bootstrap.
+    """How a run is evaluated: its arms in their order, learning curves, the reference, the level of intervals, and what
+    gain is worth having (points).
 
     `newcomers`: the arms that were measured on newcomers; none but under a split by people. `texts`: of such a split.
     """
 
     reference: str
-    draws: int
-    seed: int
     level: float
+    worthwhile: float
     arms: list[str]
     curves: dict[str, Curve]
     newcomers: list[str]
@@ -50,7 +50,7 @@ def read_results(run_folder: Path) -> dict[str, Any]:
 
 
 def recompute(run_folder: Path) -> Results:
-    """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, the draws and their seed.
+    """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, and what gain is worth having.
 
     `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
     learning curves, `newcomers` those measured on newcomers, `level` that of the intervals (0.95).
@@ -74,17 +74,14 @@ def recompute(run_folder: Path) -> Results:
         first.label_names,
         first.kind,
         settings.reference,
-        draws=settings.draws,
-        seed=settings.seed,
         level=settings.level,
+        worthwhile=settings.worthwhile,
         curves=settings.curves,
     )
     if not settings.newcomers:
         return found
     scores = [read_newcomers(newcomers_file(run_folder, name)) for name in settings.newcomers]
-    measured = measure_newcomers(
-        scores, settings.reference, settings.texts, draws=settings.draws, seed=settings.seed, level=settings.level
-    )
+    measured = measure_newcomers(scores, settings.reference, settings.texts, level=settings.level)
     return replace(found, newcomers=measured)
 
 
@@ -99,9 +96,8 @@ def settings_of(run_folder: Path) -> Settings:
         written = json.loads(file.read_text())
         settings = Settings(
             str(written["reference"]),
-            int(written["draws"]),
-            int(written["seed"]),
             float(written.get("level", 0.95)),
+            float(written.get("worthwhile", 1.0)),
             written.get("arms") or sorted(each.stem for each in (run_folder / "scores").glob("[!.]*.parquet")),
             {
                 arm: Curve(str(curve["start"]), {int(rows): str(name) for rows, name in curve["arms"].items()})

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, tasks_of
-from beholder.evaluation.gains import Gain, gains, user_gains
+from beholder.errors import DataError, unknown
+from beholder.evaluation.gains import Compared, Gain, Interval, user_gains
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -60,7 +61,7 @@ class CurvePoint:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"rows": self.rows, "points": self.gain.points, "low": self.gain.low, "high": self.gain.high}
+        return {"rows": self.rows, **Interval.to_json(self.gain)}
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,34 @@ class Rows:
     Attributes:
         labels: float32 [rows, labels], NaN = not asked.
         text_ids, user_ids: str [rows].
+        texts: str [rows], equal for equal texts whatever their ids: what intervals and splits take as one text.
     """
 
     labels: NDArray[np.float32]
     text_ids: NDArray[np.object_]
     user_ids: NDArray[np.object_]
+    texts: NDArray[np.object_]
 
     @classmethod
     def of(cls, annotations: Annotations) -> Rows:
         """Those of annotations."""
-        return cls(annotations.labels, annotations.text_ids, annotations.user_ids)
+        return cls(annotations.labels, annotations.text_ids, annotations.user_ids, annotations.text_keys)
+
+    @property
+    def commonest(self) -> float:
+        """The share of the rows that the commonest text has: 0..1."""
+        return float(np.unique(self.texts.astype(str), return_counts=True)[1].max() / len(self.texts))
 
 
 @dataclass(frozen=True)
 class Results:
-    """The arms compared. `gains` per arm over `reference`, with the settings of the bootstrap."""
+    """The arms compared.
+
+    Attributes:
+        gains: of each arm over `reference`.
+        beyond: of each arm that has controls, its gain over their mean: the part that is about who reads.
+        level: of all intervals. worthwhile: points below which a gain is not worth having.
+    """
 
     arms: tuple[ArmScores, ...]
     label_names: tuple[str, ...]
@@ -106,11 +120,22 @@ class Results:
     valid: Rows
     test: Rows
     gains: dict[str, Gain]
-    draws: int
+    beyond: dict[str, Interval]
     level: float
+    worthwhile: float
     curves: dict[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
     newcomers: Newcomers | None = None
     """Of a split by people. The test scores are then those after the most judgements of each person."""
+
+    @property
+    def people(self) -> int:
+        """How many people judged the test rows."""
+        return len(set(self.test.user_ids))
+
+    @property
+    def texts(self) -> int:
+        """How many texts the test rows are of."""
+        return len(set(self.test.texts))
 
     @property
     def reference_arm(self) -> ArmScores:
@@ -131,9 +156,13 @@ class Results:
         return user_gains(self.decisions(arm), reference, self.test.labels, self.test.user_ids)
 
     def wins(self, arm: ArmScores) -> bool:
-        """Whether the arm's interval is above zero, and that of its control, where it has one, is not."""
-        controls = self.controls(arm)
-        return self.gains[arm.name].above_zero and not any(self.gains[each.name].above_zero for each in controls)
+        """Whether its gain is above zero among people at large, and so is, where it has controls, that over them.
+
+        Holding an arm against its control is one comparison. "The one is significant, the other is not" would be two,
+        and no test of their difference (Gelman & Stern 2006, The American Statistician 60(4)).
+        """
+        beyond = self.beyond.get(arm.name)
+        return self.gains[arm.name].above_zero and (beyond is None or beyond.above_zero)
 
     def controls(self, arm: ArmScores) -> list[ArmScores]:
         """Its controls."""
@@ -145,9 +174,11 @@ class Results:
             {
                 "reference": self.reference,
                 "rows": len(self.test.labels),
-                "users": len(set(self.test.user_ids)),
-                "draws": self.draws,
+                "users": self.people,
+                "texts": self.texts,
+                "commonest_text": self.test.commonest,
                 "level": self.level,
+                "worthwhile": self.worthwhile,
                 "methods": {arm.name: self._arm(arm) for arm in self.arms},
                 "curves": {arm: [point.to_json() for point in points] for arm, points in self.curves.items()},
                 **(self.newcomers.to_json() if self.newcomers else {}),
@@ -167,10 +198,8 @@ class Results:
             "subset_accuracy": subset_accuracy(decisions, labels),
             "ece": expected_calibration_error(arm.test_scores, labels),
             "gain": gain.to_json(),
-            "per_label_gain": {
-                self.label_names[each.label]: {"points": each.points, "low": each.low, "high": each.high}
-                for each in gain.per_label
-            },
+            "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
+            "per_label_gain": {self.label_names[each.label]: Interval.to_json(each) for each in gain.per_label},
             "users": {
                 "better": int((by_user > 0).sum()),
                 "worse": int((by_user < 0).sum()),
@@ -190,9 +219,7 @@ class Results:
             "per_task": {
                 task: macro_f1(decisions[:, columns], self.test.labels[:, columns]) for task, columns in tasks.items()
             },
-            "per_task_gain": {
-                each.task: {"points": each.points, "low": each.low, "high": each.high} for each in gain.per_task
-            },
+            "per_task_gain": {each.task: Interval.to_json(each) for each in gain.per_task},
         }
 
     def user_table(self) -> pa.Table:
@@ -214,36 +241,34 @@ def evaluate(
     kind: Kind,
     reference: str,
     *,
-    draws: int = 1000,
-    seed: int = 0,
     level: float = 0.95,
+    worthwhile: float = 1.0,
     curves: Mapping[str, Curve] | None = None,
 ) -> Results:
-    """Compare the arms on the test rows. See `gains.gains` for the interval.
+    """Compare the arms on the test rows. See `gains` for the intervals.
 
     Args:
         arms: all of them, those of learning curves among them.
         valid, test: the rows they were scored on.
         label_names, kind: the task's.
         reference: the arm that gains are over.
-        draws, seed, level: of the bootstrap.
+        level: of the intervals.
+        worthwhile: points of macro-F1 below which a gain is not worth having.
         curves: arm -> its learning curve. Arms of a curve are told as such, and not as methods of their own.
 
     Raises:
         DataError: no arm is called `reference`.
     """
     decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
-    found = gains(
-        decisions,
-        reference,
-        test.labels,
-        test.text_ids,
-        test.user_ids,
-        tasks=tasks_of(label_names),
-        draws=draws,
-        seed=seed,
-        level=level,
-    )
+    if reference not in decisions:
+        raise DataError(f"evaluate.reference: {unknown('method', reference, decisions)}")
+    compared = Compared(decisions, test.labels, test.texts, test.user_ids, level)
+    found = {name: compared.gain(name, reference, tasks_of(label_names)) for name in decisions}
+    controls: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.control_of in decisions:
+            controls.setdefault(arm.control_of, []).append(arm.name)
+    beyond = {name: compared.beyond(name, some) for name, some in controls.items()}
     curves = curves or {}
     points = {
         arm: (
@@ -255,7 +280,8 @@ def evaluate(
     }
     on_curves = {name for curve in curves.values() for name in curve.arms.values()}
     methods = tuple(arm for arm in arms if arm.name not in on_curves)
-    return Results(methods, tuple(label_names), kind, reference, valid, test, found, draws, level, points)
+    names = tuple(label_names)
+    return Results(methods, names, kind, reference, valid, test, found, beyond, level, worthwhile, points)
 
 
 def _array(values: Floats | NDArray[Any]) -> pa.Array:

@@ -25,6 +25,8 @@ from beholder.files import whole
 
 FORMAT = 1
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
+KEYS = "text_key"
+"""A further column, which earlier versions did not write: equal texts have equal keys, whatever their ids."""
 STEPS = ("k", "given")
 """Further columns of the scores of newcomers."""
 _KEY = b"beholder_scores"
@@ -59,6 +61,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
         "part": ["valid"] * len(valid) + ["test"] * len(test),
         "text_id": [*valid.text_ids, *test.text_ids],
         "user_id": [*valid.user_ids, *test.user_ids],
+        KEYS: [*valid.text_keys, *test.text_keys],
         "labels": _lists(np.concatenate([valid.labels, test.labels])),
         "scores": _lists(np.concatenate([arm.valid_scores, arm.test_scores])),
     }
@@ -167,7 +170,7 @@ def without_user(file: Path, user: str) -> None:
 def _seal(settings: bytes, table: pa.Table) -> bytes:
     """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
     digest = hashlib.sha256(settings)
-    for column in (*COLUMNS, *(name for name in STEPS if name in table.column_names)):
+    for column in (*COLUMNS, *(name for name in (KEYS, *STEPS) if name in table.column_names)):
         if column in STEPS:
             digest.update(table[column].to_numpy().astype(np.int64).tobytes())
         elif column in ("labels", "scores"):
@@ -180,11 +183,9 @@ def _seal(settings: bytes, table: pa.Table) -> bytes:
 def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
     names = tuple(described["labels"])
     part, labels, scores = _strings(table, "part"), _matrix(table, "labels"), _matrix(table, "scores")
-    ids = {column: _strings(table, column) for column in ("text_id", "user_id")}
-    rows = {
-        name: Rows(labels[part == name], ids["text_id"][part == name], ids["user_id"][part == name])
-        for name in ("valid", "test")
-    }
+    keys = KEYS if KEYS in table.column_names else "text_id"
+    ids = [_strings(table, column) for column in ("text_id", "user_id", keys)]
+    rows = {name: Rows(labels[part == name], *(each[part == name] for each in ids)) for name in ("valid", "test")}
     arm = ArmScores(
         name=described["arm"],
         method=described["method"],

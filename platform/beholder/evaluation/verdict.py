@@ -1,12 +1,18 @@
-"""Does personalisation pay? One sentence, from the arm that validation prefers, its interval and its control."""
+"""Does personalisation pay? One of three answers, from the arm that validation prefers, and what it rests on."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from beholder.evaluation.gains import Interval
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.evaluation.results import ArmScores, Results
+
+Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
+POWER = 0.8
+"""How sure one wants to be of seeing a gain that is there."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +21,26 @@ class Verdict:
 
     Attributes:
         arm: the personal arm that was best on validation; test rows have no say in that. None where there is none.
-        pays: whether its interval lies above zero, and that of its control does not.
+        answer: `pays`: its gain over the reference, and over its controls, is above zero. `no gain worth having`: among
+            people at large it gains less than `Results.worthwhile`. `cannot tell yet`: neither can be said.
+            `nothing personal`: no arm learns of the reader.
         sentence: for people.
+        more: where it cannot be told, by how many times as many people and texts a gain of that size would be seen.
     """
 
     arm: str | None
-    pays: bool
+    answer: Answer
     sentence: str
+    more: float | None = None
+
+    @property
+    def pays(self) -> bool:
+        """Whether it does."""
+        return self.answer == "pays"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"arm": self.arm, "answer": self.answer, "pays": self.pays, "more": self.more, "sentence": self.sentence}
 
 
 def verdict(results: Results, personal: Collection[str]) -> Verdict:
@@ -35,32 +54,93 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
         arm for arm in results.arms if arm.name in personal and not arm.control_of and arm.name != results.reference
     ]
     if not candidates:
-        return Verdict(None, False, "No method here learns of the reader, so nothing is said of personalisation.")
+        none = "No method here learns of the reader, so nothing is said of personalisation."
+        return Verdict(None, "nothing personal", none)
     arm = max(candidates, key=lambda each: _valid(results, each))
-    gain = results.gains[arm.name]
+    gain, beyond = results.gains[arm.name], results.beyond.get(arm.name)
     said = (
         f"{arm.name} is {abs(gain.points):.1f} points of macro-F1 {'above' if gain.points >= 0 else 'below'} "
-        f"{results.reference} ({100 * results.level:g} % interval {gain.low:+.1f} to {gain.high:+.1f})"
+        f"{results.reference}, {_ends(gain)} among people at large, {_ends(gain, texts=True)} for these people"
     )
-    seen = f"{len(results.test.labels):,} test judgements by {len(set(results.test.user_ids)):,} people"
     if results.wins(arm):
-        sentence = f"{said}{_against_controls(results, arm)}. {_for_whom(results, arm)}"
-        return Verdict(arm.name, True, f"Personalisation pays: {sentence}")
-    if gain.above_zero:
-        sentence = f"{said}, but so is its control, whose users are permuted: the gain is not about who reads."
-        return Verdict(arm.name, False, f"Personalisation does not pay here: {sentence}")
-    if gain.high < 0:
-        return Verdict(arm.name, False, f"Personalisation does not pay here, it costs: {said}.")
-    bound = f"; more than {gain.high:.1f} points would be a surprise" if gain.high > 0 else ""
-    return Verdict(arm.name, False, f"Personalisation does not pay here, as far as {seen} can show: {said}{bound}.")
+        sentence = f"{said}{_against_controls(beyond)}. {_for_whom(results, arm)}"
+        return Verdict(arm.name, "pays", f"Personalisation pays: {sentence}")
+    in_doubt = beyond if beyond is not None and gain.above_zero else gain
+    least = min((each for each in (gain, beyond) if each is not None), key=lambda each: each.high)
+    if least.high < results.worthwhile:
+        why = (
+            "it costs"
+            if gain.high < 0
+            else "the gain is not about who reads"
+            if least is beyond
+            else "that is too little"
+        )
+        sentence = f"{said}{_against_controls(beyond)}: {why}. Worth having would be {_points(results.worthwhile)}."
+        return Verdict(arm.name, "no gain worth having", f"Personalisation gains nothing worth having here: {sentence}")
+    more = times_as_many(in_doubt, results.worthwhile, min(results.people, results.texts))
+    seen = f"{len(results.test.labels):,} test judgements by {results.people:,} people of {results.texts:,} texts"
+    sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, more)}"
+    return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {sentence}", more)
 
 
-def _against_controls(results: Results, arm: ArmScores) -> str:
-    controls = results.controls(arm)
-    if not controls:
+def times_as_many(
+    gain: Interval, points: float, clusters: int, level: float = 0.95, power: float = POWER
+) -> float | None:
+    """How many times as many people and texts it takes to see a gain of some size: at least 1; None where unknown.
+
+    The error of a gain falls with the square root of people and texts, where each person judges as many texts as now
+    and each text is judged as often. A gain of d is found with probability `power` where its error is at most
+    d / (t + z), t and z the quantiles of (1 + level) / 2 and of `power` (Cohen 1988, Statistical Power Analysis).
+
+    Args:
+        gain: as measured; its interval for people at large tells the error.
+        points: d.
+        clusters: people or texts, whichever are fewer.
+        level: of the interval.
+        power: see there.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    half = (gain.high - gain.low) / 2
+    if not half > 0 or clusters < 2:  # NaN, too
+        return None
+    error = half / student.ppf((1 + level) / 2, clusters - 1)
+    times = 1.0
+    for _ in range(50):  # the quantile of t falls as people become more
+        wanted = points / (student.ppf((1 + level) / 2, max(1.0, times * clusters - 1)) + norm.ppf(power))
+        times = max(1.0, float((error / wanted) ** 2))
+    return times
+
+
+def _needed(results: Results, more: float | None) -> str:
+    if more is None:
+        return ""
+    people, texts = (_round(more * each) for each in (results.people, results.texts))
+    return (
+        f" To see a gain of {_points(results.worthwhile)} four times in five takes about {people:,} people and "
+        f"{texts:,} texts, judged as densely."
+    )
+
+
+def _points(value: float) -> str:
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
+def _round(count: float) -> int:
+    """To two digits: it is an estimate."""
+    return int(float(f"{count:.1e}"))
+
+
+def _ends(interval: Interval, texts: bool = False) -> str:
+    low, high = (interval.texts_low, interval.texts_high) if texts else (interval.low, interval.high)
+    return "unknown" if low != low else f"{low:+.1f} to {high:+.1f}"
+
+
+def _against_controls(beyond: Interval | None) -> str:
+    if beyond is None:
         return "; it has no control to be held against (controls: [shuffled-users])"
-    gain = results.gains[controls[0].name]
-    return f"; with users permuted it gains nothing sure ({gain.low:+.1f} to {gain.high:+.1f})"
+    return f"; over the same with users permuted it gains {beyond.points:+.1f} ({_ends(beyond)})"
 
 
 def _for_whom(results: Results, arm: ArmScores) -> str:

@@ -63,9 +63,8 @@ def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dic
         decisions,
         results.reference,
         labels,
-        test.text_ids[rows],
+        test.texts[rows],
         test.user_ids[rows],
-        draws=results.draws,
         level=results.level,
     )[arm.name]
     return {

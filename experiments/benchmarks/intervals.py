@@ -1,0 +1,173 @@
+"""How often the intervals of a gain hold the truth, and how wide they are beside a pigeonhole bootstrap's.
+
+    python experiments/benchmarks/intervals.py --json                     every cell, 500 replications each
+    python experiments/benchmarks/intervals.py --users 6,8 --times 2000   some of them, more exactly
+
+Readers with skills of their own judge texts of their own difficulty; a method and a reference are right with
+probabilities that follow from both, so that the true gain is an integral, computed by Gauss-Hermite quadrature. Users'
+and texts' gains differ, or all are equal; in some cells half of all judgements are of one text, as in real
+conversations. Of each cell: coverage of the nominal 95 % interval for people at large and for these people, how often
+its lower end lies above zero where there is no gain at large (`false_above`), and its mean width over that of the
+bootstrap over users and texts that it replaced (Owen 2007).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+from beholder.evaluation.gains import Compared
+
+RATES = (0.4, 0.25)
+"""How often each label is given."""
+SKILL, DIFFICULTY = 0.7, 0.7
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+
+
+def main() -> None:
+    """Print one JSON object, or a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", default="6,8,16,50,250,800")
+    parser.add_argument("--times", type=int, default=500, help="replications of each cell")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    arguments = parser.parse_args()
+    cells = [
+        cell(users, rows, differing, repeated, arguments.times, arguments.seed)
+        for users in map(int, arguments.users.split(","))
+        for rows in (20, 200 if users <= 250 else 60)
+        for differing, repeated in ((False, False), (True, False), (True, True))
+    ]
+    covered = [each[key] for each in cells for key in ("coverage", "coverage_these_people")]
+    found = {
+        "cells": cells,
+        "min_coverage": min(covered),
+        "max_coverage": max(covered),
+        "max_false_above": max(each["false_above"] for each in cells),
+        "replications": arguments.times,
+    }
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    for each in cells:
+        print(*(f"{key} {value}" for key, value in each.items()))
+    print(*(f"{key}: {value}" for key, value in found.items() if key != "cells"), sep="\n")
+
+
+class World:
+    """Readers, texts, and two methods."""
+
+    def __init__(self, users: int, rows: int, differing: bool, repeated: bool, help_: float) -> None:
+        self.users, self.rows, self.repeated, self.help = users, rows, repeated, help_
+        self.texts = max(rows, users * rows // 10)
+        self.spread = 0.5 if differing else 0.0
+
+    def drawn(self, rng: np.random.Generator):  # noqa: ANN201
+        """(decisions, labels, texts, users, the true gain of these people)."""
+        skill, gain = rng.normal(0, SKILL, self.users), rng.normal(0, self.spread, self.users)
+        difficulty, easier = rng.normal(0, DIFFICULTY, self.texts), rng.normal(0, self.spread, self.texts)
+        user = np.repeat(np.arange(self.users), self.rows)
+        text = rng.integers(1, self.texts, len(user))
+        if self.repeated:
+            text[rng.random(len(user)) < 0.5] = 0
+        logit = 1.0 + skill[user] + difficulty[text]
+        gold = rng.random((len(user), len(RATES))) < RATES
+        luck = rng.random(gold.shape)  # both methods err on the same judgements, as models of one family do
+        reference = np.where(luck < _likely(logit)[:, None], gold, ~gold)
+        other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
+        again = np.where(other, luck, rng.random(gold.shape))
+        mine = np.where(again < _likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
+        names = text.astype(str).astype(object), user.astype(str).astype(object)
+        return {"reference": reference, "mine": mine}, gold.astype(np.float32), *names, self.these(skill, gain)
+
+    def at_large(self) -> float:
+        """The gain over all people and texts there could be, in points."""
+        both = np.hypot(SKILL, DIFFICULTY)
+        return 100 * (
+            _f1(_mean(1.0 + self.help, np.hypot(both, np.hypot(self.spread, self.spread)))) - _f1(_mean(1.0, both))
+        )
+
+    def these(self, skill: np.ndarray, gain: np.ndarray) -> float:
+        """The gain of these people over all texts there could be, in points."""
+        mine = np.mean([_mean(1.0 + self.help + one, np.hypot(DIFFICULTY, self.spread)) for one in skill + gain])
+        return 100 * (_f1(mine) - _f1(np.mean([_mean(1.0 + one, DIFFICULTY) for one in skill])))
+
+
+def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, seed: int) -> dict:
+    """Measure one kind of world, with a gain and, for `false_above`, without one at large."""
+    held, held_these, widths, ratios = 0, 0, [], []
+    world = World(users, rows, differing, repeated, 0.4)
+    truth = world.at_large()
+    rng = np.random.default_rng([seed, users, rows, differing, repeated])
+    for number in range(times):
+        decisions, labels, texts, people, these = world.drawn(rng)
+        found = Compared(decisions, labels, texts, people).interval({"mine": 1.0, "reference": -1.0})
+        held += found.low <= truth <= found.high
+        held_these += found.texts_low <= these <= found.texts_high
+        widths.append(found.high - found.low)
+        if number < 10:
+            low, high = bootstrap(decisions, labels, texts, people, 200, number)
+            ratios.append(widths[-1] / (high - low))
+    null, above = World(users, rows, differing, repeated, 0.0), 0
+    null.help = _no_gain(null)
+    for _ in range(times):
+        decisions, labels, texts, people, _ = null.drawn(rng)
+        above += Compared(decisions, labels, texts, people).interval({"mine": 1.0, "reference": -1.0}).low > 0
+    return {
+        "users": users,
+        "rows": rows,
+        "differing": differing,
+        "repeated": repeated,
+        "truth": round(truth, 2),
+        "coverage": held / times,
+        "coverage_these_people": held_these / times,
+        "false_above": above / times,
+        "width": round(float(np.mean(widths)), 2),
+        "width_ratio": round(float(np.mean(ratios)), 2),
+    }
+
+
+def bootstrap(decisions, labels, texts, people, draws: int, seed: int) -> tuple[float, float]:  # noqa: ANN001
+    """The percentile interval under users and texts drawn with replacement, independently."""
+    rng = np.random.default_rng(seed)
+    weights = np.ones((draws, len(labels)))
+    for names in (texts, people):
+        _, group = np.unique(names.astype(str), return_inverse=True)
+        count = int(group.max()) + 1
+        weights *= rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, group]
+    macro = {}
+    for name, said in decisions.items():
+        gold = labels >= 0.5
+        true, false, missed = (weights @ part.astype(float) for part in (said & gold, said & ~gold, ~said & gold))
+        macro[name] = (2 * true / (2 * true + false + missed)).mean(axis=1)
+    low, high = np.quantile(100 * (macro["mine"] - macro["reference"]), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _no_gain(world: World) -> float:
+    """The help under which the gain at large is zero, by bisection: where gains differ, they also add noise."""
+    low, high = -0.5, 0.5
+    for _ in range(60):
+        world.help = (low + high) / 2
+        low, high = (world.help, high) if world.at_large() < 0 else (low, world.help)
+    return (low + high) / 2
+
+
+def _mean(middle: float, spread: float) -> float:
+    """E[probability of being right] where its logit is normal."""
+    return float((WEIGHTS * _likely(middle + spread * NODES)).sum() / WEIGHTS.sum())
+
+
+def _f1(right: float) -> float:
+    """Macro-F1 of a method that is right with this probability, whatever the label."""
+    return float(np.mean([2 * rate * right / (2 * rate * right + 1 - right) for rate in RATES]))
+
+
+def _likely(logit):  # noqa: ANN001, ANN202
+    return 1 / (1 + np.exp(-logit))
+
+
+if __name__ == "__main__":
+    main()
