@@ -60,6 +60,8 @@ class PriorSettings(BaseModel):
         users: people the prior is learned from, at most, drawn seeded; more only cost time.
         steps: of the learning.
         penalty: of the squared norms of mean and basis: the inverse variance of the Gaussian that holds them.
+        within_layers: where users have changes within layers, learn mean and basis of these, too. It takes longer than
+            training everybody does (`experiments/benchmarks/README.md` has what it gains).
         traits: context columns with one value for each person (`gender`, `age_group`). Users are expected where people
             with these values are, as far as groups differ beyond chance; kept where validation rows are likelier so.
     """
@@ -71,6 +73,7 @@ class PriorSettings(BaseModel):
     users: int = Field(default=2_000, ge=1)
     steps: int = Field(default=150, ge=1)
     penalty: float = Field(default=30.0, gt=0)
+    within_layers: bool = False
     traits: tuple[str, ...] = ()
 
 
@@ -89,9 +92,8 @@ def estimate_prior(
 ) -> Prior:
     """Learn mean, basis and the spread of biases, and what traits shift.
 
-    Mean and basis are of heads. Where users have changes within layers, too, these are expected at none, and their
-    spread is chosen (`choose`): to learn a basis of them takes as many passes through the layers as all users' training
-    does, and in simulation users were predicted worse by it (`experiments/benchmarks/README.md`).
+    Mean and basis are of heads, unless `within_layers` is asked for: changes within layers are then expected at none,
+    and their spread is chosen (`choose`).
 
     Args:
         shapes: of one user's tensors.
@@ -113,7 +115,7 @@ def estimate_prior(
     if people < LEAST_USERS:
         return flat
     units = units or unit_of(flat, train, seed, device)
-    heads = train.heads()
+    heads = None if settings.within_layers else train.heads()
     if heads is not None:
         of_heads = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
         learned = estimate_prior(
@@ -174,7 +176,7 @@ def _backward(
 
 
 def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
-    """The unit of each tensor that users differ in: a change of this norm moves logits as a bias of 1 does.
+    """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
 
     From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and
     over the tensors of a group (all `up`, say: one that moves next to nothing must not get a unit without bounds): the
@@ -194,12 +196,13 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
         each: float(np.mean([square for name, square in squares.items() if group[name] == each]))
         for each in group.values()
     }
-    units = {name: math.sqrt(squares[BIAS] / max(means[group[name]], 1e-30)) for name in squares}
-    return {
-        name: min(unit, MOST_OF_LAYERS) if name.endswith(".up") else unit
-        for name, unit in units.items()
-        if not name.endswith(FIXED)
-    }
+    units = {
+        name: math.sqrt(squares[BIAS] / means[group[name]])
+        if means[group[name]] > 0 and not name.endswith(FIXED)
+        else float(flat.mean[name].square().mean().sqrt())
+        for name in squares
+    }  # `down` moves no logit before `up` does: its unit is the size of its numbers
+    return {name: min(unit, MOST_OF_LAYERS) if name.endswith(".up") else unit for name, unit in units.items()}
 
 
 class _Model:
@@ -222,6 +225,8 @@ class _Model:
         self.basis: Tensors = {}
         if rank:
             for name, tensor in sorted(flat.mean.items()):
+                if name.endswith(FIXED):
+                    continue
                 size = 0.3 * step_scale(name, tuple(tensor.shape)) if name != BIAS else 0.01
                 drawn = size * torch.randn(rank, *tensor.shape, generator=generator)
                 self.basis[name] = drawn.to(device).requires_grad_()
