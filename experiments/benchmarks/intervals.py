@@ -79,8 +79,8 @@ class World:
         other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
         again = np.where(other, luck, rng.random(gold.shape))
         mine = np.where(again < _likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
-        names = text.astype(str).astype(object), user.astype(str).astype(object)
-        return {"reference": reference, "mine": mine}, gold.astype(np.float32), *names, self.these(skill, gain)
+        decisions = {"reference": reference, "mine": mine}
+        return decisions, gold.astype(np.float32), text, user, self.these(skill, gain)
 
     def at_large(self) -> float:
         """The gain over all people and texts there could be, in points."""
@@ -134,7 +134,7 @@ def bootstrap(decisions, labels, texts, people, draws: int, seed: int) -> tuple[
     rng = np.random.default_rng(seed)
     weights = np.ones((draws, len(labels)))
     for names in (texts, people):
-        _, group = np.unique(names.astype(str), return_inverse=True)
+        _, group = np.unique(names, return_inverse=True)
         count = int(group.max()) + 1
         weights *= rng.multinomial(count, np.full(count, 1 / count), size=draws)[:, group]
     macro = {}

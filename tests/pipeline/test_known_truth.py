@@ -29,7 +29,7 @@ def ray():
         yield
 
 
-def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
+def evaluated(folder, monkeypatch, source, cls, own, base, curve=()):
     """Fit a model for all and one for each in this process; the run's results, its rows, and the part of each."""
     monkeypatch.setenv("BEHOLDER_HOME", str(folder))
     methods = {"cls": cls, "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": list(curve), "bank": own}}
@@ -48,7 +48,7 @@ def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
     run = pipeline.fit_some(experiment, prepared, {job.name for job in prepared.jobs}, pipeline.Silent())
     arms = [arm.name for arm in experiment.arms]
     curves = {"cls-u": {"start": "cls", "arms": {rows: f"cls-u~{rows}-rows" for rows in curve}}}
-    settings = {"reference": "cls", "draws": draws, "seed": 0, "arms": arms, "curves": curves}
+    settings = {"reference": "cls", "arms": arms, "curves": curves}
     (run / "evaluation.json").write_text(json.dumps(settings))
     rows = Annotations.read_parquet(run / "annotations.parquet")
     return recompute(run), rows, np.asarray(rows.column("part"))
@@ -56,7 +56,7 @@ def evaluated(folder, monkeypatch, source, cls, own, base, draws, curve=()):
 
 def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path, monkeypatch):
     source = {"users": 60, "rows_per_user": 240, "distinct_texts": 400, "effect": 2.0, "noise": 0.02}
-    results, rows, part = evaluated(tmp_path, monkeypatch, source, {"epochs": 2}, {}, "minilm-l6", 100, (5, 20))
+    results, rows, part = evaluated(tmp_path, monkeypatch, source, {"epochs": 2}, {}, "minilm-l6", (5, 20))
     ceiling = best_achievable(results, rows, part)
     assert ceiling is not None and ceiling.readers > ceiling.crowd + 0.05
     points = [point.gain.points for point in results.curves["cls-u"]]
@@ -78,12 +78,12 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
     assert spearmanr(did[both], could[both])[0] > 0.25  # type: ignore[operator]
 
 
-def test_where_readers_are_all_alike_the_verdict_is_that_it_does_not_pay(tmp_path, monkeypatch):
+def test_where_readers_are_all_alike_the_verdict_is_not_that_it_pays(tmp_path, monkeypatch):
     claims = []
     for seed in range(20):
         source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
-        results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {}, "tiny-bert", 200)
+        results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {}, "tiny-bert")
         said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
-        assert said.pays or said.sentence.startswith("Personalisation does not pay here")
+        assert said.answer in ("pays", "no gain worth having", "cannot tell yet")
         claims.append(said.pays)
     assert sum(claims) <= 1
