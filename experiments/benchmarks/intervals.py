@@ -103,7 +103,7 @@ def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, see
     rng = np.random.default_rng([seed, users, rows, differing, repeated])
     for number in range(times):
         decisions, labels, texts, people, these = world.drawn(rng)
-        found = Compared(decisions, labels, texts, people).interval({"mine": 1.0, "reference": -1.0})
+        found = Compared(decisions, labels, texts, people).gain("mine", "reference")
         held += found.low <= truth <= found.high
         held_these += found.texts_low <= these <= found.texts_high
         widths.append(found.high - found.low)
@@ -114,7 +114,7 @@ def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, see
     null.help = _no_gain(null)
     for _ in range(times):
         decisions, labels, texts, people, _ = null.drawn(rng)
-        above += Compared(decisions, labels, texts, people).interval({"mine": 1.0, "reference": -1.0}).low > 0
+        above += Compared(decisions, labels, texts, people).gain("mine", "reference").low > 0
     return {
         "users": users,
         "rows": rows,

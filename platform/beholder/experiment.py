@@ -57,6 +57,15 @@ class Evaluate(_Section):
     bootstrap: int | None = Field(default=None, ge=10, exclude=True)
     seed: int | None = Field(default=None, exclude=True)
 
+    @property
+    def notes(self) -> list[str]:
+        """A line for each setting of earlier versions that was given."""
+        return [
+            f"note: evaluate.{name} had a meaning when intervals were drawn at random, and has none now. Remove it."
+            for name in ("bootstrap", "seed")
+            if getattr(self, name) is not None
+        ]
+
 
 class Register(_Section):
     """Publish the best method under this model name. MLflow allows neither `/` nor `:` in it."""

@@ -129,7 +129,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
     people = [held_out_people(annotations, parts).line()] if parts.people else []
-    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people)
+    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
     return Prepared(loaded, annotations, parts, jobs, measured, notes)
 
 

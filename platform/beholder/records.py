@@ -19,6 +19,7 @@ from beholder.annotations import Annotations
 from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
 from beholder.errors import RegistryError, TrackingError
+from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, Arm, Experiment
 from beholder.methods.arm import ArmJob
@@ -229,7 +230,7 @@ def version_page(
     against = ""
     if routing.best != found["reference"]:
         against = (
-            f", {gain['points']:+.1f} points over {found['reference']} ({gain['low']:+.1f} to {gain['high']:+.1f}); "
+            f", {gain['points']:+.1f} points over {found['reference']} ({in_words(gain['low'], gain['high'])}); "
             f"better than it for {users['better']:,} users, worse for {users['worse']:,}, the same for "
             f"{users['same']:,}"
         )
@@ -259,7 +260,7 @@ def gain_table(found: dict[str, Any]) -> str:
             ends = ((gain["low"], gain["high"]), (gain["texts_low"], gain["texts_high"]))
             cells = [
                 f"{gain['points']:+.1f}",
-                *("unknown" if low is None else f"{low:+.1f} to {high:+.1f}" for low, high in ends),
+                *(in_words(*each) for each in ends),
             ]
         lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users, {found['texts']:,} texts."

@@ -54,6 +54,14 @@ def test_what_works_passes():
     assert [job.name for job in prepared.jobs] == ["prior", "query", "lm"]
 
 
+def test_settings_that_lost_their_meaning_are_accepted_and_said():
+    old = {"evaluate": {"reference": "prior", "bootstrap": 1000, "seed": 3}}
+    new, given = (make_experiment({**asked(), **more}) for more in ({}, old))
+    assert given.digest == new.digest and not any("evaluate." in line for line in pipeline.prepare(new).notes)
+    said = [line for line in pipeline.prepare(given).notes if "evaluate." in line]
+    assert len(said) == 2 and all("has none now. Remove it." in line for line in said)
+
+
 @pytest.mark.parametrize("method", ["query", "query-p", "lm", "lm-p"])
 def test_an_encoder_cannot_write(method):
     only = {**asked(base="tiny-bert"), "methods": {"prior": {}, method: {}}}

@@ -142,7 +142,7 @@ def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture
     users, user = rows.by_user
     order = np.argsort(user, kind="stable")
     examples = here.examples(here.outputs(100, None), "train", order, len(users), user[order])
-    heads = examples.heads()
+    heads = examples.heads
     assert (heads is None) == (not here.model.shape.top_layers)
     if heads is None:
         return

@@ -148,7 +148,7 @@ def test_splits_of_other_kinds_keep_their_hashes():
     texts=st.sampled_from(["unseen", "seen"]),
 )
 def test_a_split_by_people_keeps_people_and_texts_apart_and_drops_no_row(seed, share, aside, texts):
-    rows = crowd(texts=120, users=25, seed=seed)
+    rows = crowd(texts=120, users=60, seed=seed)
     written = [(text, text.upper(), f"{text} ")[row % 3] for row, text in enumerate(rows.texts)]
     rows = annotations(written, list(rows.user_ids))
     config = people(seed=seed, people=share, seen_texts=aside, texts=texts)

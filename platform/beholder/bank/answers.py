@@ -184,6 +184,7 @@ class AnswerRows:
         """The same of each user's rows of a batch: float32 [users]."""
         return (self._counts[batch] * (batch >= 0)).sum(axis=1).astype(np.float32)
 
+    @cached_property
     def heads(self) -> AnswerRows | None:
         """See `fit.Examples`: the states that predict answer tokens, as the shared model has them."""
         if not self.model.shape.top_layers:

@@ -115,7 +115,7 @@ def estimate_prior(
     if people < LEAST_USERS:
         return flat
     units = units or unit_of(flat, train, seed, device)
-    heads = None if settings.within_layers else train.heads()
+    heads = None if settings.within_layers else train.heads
     if heads is not None:
         of_heads = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
         learned = estimate_prior(

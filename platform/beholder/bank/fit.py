@@ -69,7 +69,7 @@ class Examples(Protocol):
     """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
 
     Attributes:
-        outputs: what the trunk says of each input.
+        outputs: the trunk's output for each input.
         rows: int64 [users], how many each has.
         asked: float64 [users], how many terms the summed loss of all of them has.
     """
@@ -96,6 +96,7 @@ class Examples(Protocol):
         """How many terms each user's summed loss has: [users]."""
         ...
 
+    @property
     def heads(self) -> Examples | None:
         """The same rows, of users who differ in their heads alone, read from the shared model's last states.
 

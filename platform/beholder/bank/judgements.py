@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -75,6 +76,7 @@ class Judgements:
             logits = self.model.logits(*self.outputs.batch(self.input[row], self.device), tensors, user)
             yield self._of(logits, row), user, row
 
+    @cached_property
     def heads(self) -> Judgements | None:
         """See `fit.Examples`: pooled texts, as the shared model has them."""
         if not self.model.shape.top_layers:

@@ -66,6 +66,8 @@ def compare_command(
 
 def comparison_table(found: Any) -> Table:
     """Methods of all runs x (macro-F1, gain with interval, corrected p-value, users it serves better and worse)."""
+    from beholder.evaluation.cluster_interval import in_words
+
     table = Table(
         title=f"{found.test_rows:,} test judgements by {found.users:,} people of {found.texts:,} texts (split "
         f"{found.split[:8]});\ngain in points over {found.reference}, {100 * found.level:g} % intervals",
@@ -78,9 +80,7 @@ def comparison_table(found: Any) -> Table:
     for row in found.rows:
         gain = ["ref.", *[""] * 4]
         if row.p is not None:
-            both = (
-                f"{low:+.1f} .. {high:+.1f}" for low, high in ((row.low, row.high), (row.texts_low, row.texts_high))
-            )
+            both = in_words(row.low, row.high), in_words(row.texts_low, row.texts_high)
             gain = [f"{row.points:+.1f}", *both, f"{row.p_holm:.3f}", f"{row.better:,}/{row.worse:,}"]
         table.add_row(f"{row.run}:{row.arm}" if several else row.arm, f"{100 * row.macro_f1:.1f}", *gain)
     return table

@@ -100,7 +100,8 @@ class RunReporter:
 
 
 def gain_table(results: dict[str, Any]) -> Table:
-    """Methods x (macro-F1, gain with both intervals, the part beyond the control, whether it wins)."""
+    """Methods x (macro-F1, gain with both intervals, whether it wins)."""
+    from beholder.evaluation.cluster_interval import in_words
     from beholder.experiment import ROUTED
 
     title = (
@@ -122,19 +123,17 @@ def gain_table(results: dict[str, Any]) -> Table:
             name,
             f"{100 * method['macro_f1']:.1f}",
             "ref." if is_reference else f"{gain['points']:+.1f}",
-            "" if is_reference else _ends(gain["low"], gain["high"]),
-            "" if is_reference else _ends(gain["texts_low"], gain["texts_high"]),
+            "" if is_reference else in_words(gain["low"], gain["high"]),
+            "" if is_reference else in_words(gain["texts_low"], gain["texts_high"]),
             verdict,
         )
     return table
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return "unknown" if low is None or high is None else f"{low:+.1f} .. {high:+.1f}"
-
-
 def task_table(results: dict[str, Any]) -> Table:
     """Methods x tasks: macro-F1 over the labels of each task, and the gain with interval."""
+    from beholder.evaluation.cluster_interval import in_words
+
     title = f"per task: macro-F1, and gain in points over {results['reference']}"
     tasks = list(results["methods"][results["reference"]]["per_task"])
     table = Table("method", *tasks, title=title, title_justify="left")
@@ -142,8 +141,8 @@ def task_table(results: dict[str, Any]) -> Table:
         cells = []
         for task in tasks:
             score, gain = method["per_task"][task], method["per_task_gain"][task]
-            measured = name != results["reference"] and None not in (score, *gain.values())
-            more = f" ({gain['points']:+.1f}, {gain['low']:+.1f} .. {gain['high']:+.1f})" if measured else ""
+            measured = name != results["reference"] and None not in (score, gain["points"])
+            more = f" ({gain['points']:+.1f}, {in_words(gain['low'], gain['high'])})" if measured else ""
             cells.append("-" if score is None else f"{100 * score:.1f}{more}")
         table.add_row(name, *cells)
     return table

@@ -3,14 +3,15 @@
 Two questions, two intervals. *People at large*: users and texts are both samples, and others would be drawn the next
 time. *These people*: the users stay, new texts are drawn.
 
-Whatever the number, each row's influence on it (the derivative of the number by the row's weight; Hampel 1974, Journal
-of the American Statistical Association 69(346)) says how it would move with the sample: its variance is that of the
-sum of the influences, whose dependence within people and texts is allowed for by summing them up by cluster.
+Whatever the number, each row has an influence on it: the derivative of the number by the row's weight (Hampel 1974,
+Journal of the American Statistical Association 69(346)). To first order the number's variance is that of the sum of the
+influences, which depend on each other within people and within texts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Spread:
     """
 
     error: float
-    degrees: float
+    degrees: int
 
     def interval(self, value: float, level: float = 0.95) -> tuple[float, float]:
         """Lower and upper end around a value; NaN where they cannot be told."""
@@ -66,6 +67,9 @@ class Spread:
         return float(2 * student.sf(abs(value) / self.error, self.degrees)) if self.error > 0 else 0.0
 
 
+UNKNOWN = Spread(float("nan"), 0)
+
+
 class Clusters:
     """Whose each row is and of what: crossed random effects.
 
@@ -81,76 +85,71 @@ class Clusters:
         people, texts: how many there are.
     """
 
-    def __init__(self, people: NDArray[np.object_], texts: NDArray[np.object_]) -> None:
-        """people, texts: str [rows]."""
-        self._groups = [_numbers(people), _numbers(texts)]
-        self.people, self.texts = (int(each.max(initial=-1)) + 1 for each in self._groups)
-        self._groups.append(_numbers(self._groups[0] * self.texts + self._groups[1]))
+    def __init__(self, people: NDArray[Any], texts: NDArray[Any]) -> None:
+        """people, texts: str [rows], or numbers."""
+        person, text = _numbers(people), _numbers(texts)
+        self.people, self.texts = (int(each.max(initial=-1)) + 1 for each in (person, text))
+        pairs, first, both = np.unique(person * self.texts + text, return_index=True, return_inverse=True)
+        self._groups = (person, text, both.reshape(-1))
         self._sizes = [np.bincount(each).astype(np.float64) for each in self._groups]  # rows of each person, text, both
-        self.rows = len(self._groups[0])
+        rows = float(len(person))
+        share = [float((size**2).sum()) / rows for size in self._sizes]
+        self._share = np.asarray([*share, 1.0]) / rows  # of each variance in that of the sum
+        within = [  # rows less, summed over people (texts), the squared rows of both by those of the person (text)
+            rows - float((np.bincount(group[first], self._sizes[2] ** 2) / size).sum())
+            for group, size in zip((person, text), self._sizes, strict=False)
+        ]
+        # What sums of squares within people, within texts, within both and in all are expected to be.
+        self._expected = np.asarray(
+            [
+                [0.0, within[0], within[0], rows - self.people],
+                [within[1], 0.0, within[1], rows - self.texts],
+                [0.0, 0.0, 0.0, rows - len(pairs)],
+                [rows - share[0], rows - share[1], rows - share[2], rows - 1],
+            ]
+        )
 
-    def at_large(self, influence: Floats) -> Spread:
-        """For people and texts both drawn anew. influence: float [rows], on the number; they add up to 0."""
-        return self._spread(influence, (0, 1))
+    def spreads(self, influence: Floats) -> tuple[Spread, Spread]:
+        """Of a number, for people at large and for these people. influence: float [rows], adding up to 0."""
+        parts = self._share * self.components(influence)  # of people, texts, both, noise
 
-    def these_people(self, influence: Floats) -> Spread:
-        """For the same people and texts drawn anew."""
-        return self._spread(influence, (1,))
+        def spread(variance: float, clusters: int) -> Spread:
+            least = variance if variance > 0 else float((influence**2).sum())  # as if rows shared nothing
+            return Spread(least**0.5, clusters - 1) if clusters > 1 else UNKNOWN
 
-    def _spread(self, influence: Floats, drawn: tuple[int, ...]) -> Spread:
-        """drawn: which of people and texts are samples."""
-        counts = (self.people, self.texts)
-        if min(counts[each] for each in drawn) < 2:
-            return Spread(float("nan"), 0)
-        if not influence.any():
-            return Spread(0.0, 1)
-        variance = self.components(influence)  # of people, texts, both, noise
-        share = [float((size**2).sum()) / self.rows**2 for size in self._sizes] + [1 / self.rows]
-        rest = share[2] * max(variance[2], 0.0) + share[3] * max(variance[3], 0.0)
-        total = share[2] * variance[2] + share[3] * variance[3] + sum(share[each] * variance[each] for each in drawn)
-        return Spread((total if total > 0 else rest) ** 0.5, min(counts[each] for each in drawn) - 1)
+        at_large = spread(float(parts.sum()), min(self.people, self.texts))
+        return at_large, spread(float(parts[1:].sum()), self.texts)
 
     def components(self, influence: Floats) -> NDArray[np.float64]:
         """Variances of people, texts, both together and noise, of a row's influence times the rows: float64 [4].
 
-        Unbiased, so that those which are next to nothing may be negative.
+        Unbiased, so that those which are next to nothing may be negative. Where nobody judged a text twice, the
+        variance of both holds that of the noise.
         """
-        z = influence * self.rows
-        person, text, both = self._groups
-        within = [
-            float((z**2).sum() - (np.bincount(g, z) ** 2 / n).sum())
-            for g, n in zip(self._groups, self._sizes, strict=True)
+        z = influence * len(influence)
+        squares = [
+            float((z**2).sum() - (np.bincount(group, z) ** 2 / size).sum())
+            for group, size in zip(self._groups, self._sizes, strict=True)
         ]
-        squares = np.asarray([*within, float(((z - z.mean()) ** 2).sum())])
-        cells = self._sizes[2] ** 2  # of each (person, text) that occurs
-        first = np.unique(both, return_index=True)[1]
-        rows, total = float(self.rows), [float((n**2).sum()) / self.rows for n in self._sizes]
+        squares.append(float(((z - z.mean()) ** 2).sum()))
+        known = [0, 1, 2, 3] if self._expected[2, 3] else [0, 1, 3]
+        found = np.zeros(4)
+        used = slice(len(known))
+        found[used] = np.linalg.lstsq(self._expected[known][:, used], np.asarray(squares)[known], rcond=None)[0]
+        return found
 
-        def spread_over(group: NDArray[np.int64], size: NDArray[np.float64]) -> float:
-            """Sum over a group of (rows - sum of squared cells / rows)."""
-            return rows - float((np.bincount(group[first], cells, len(size)) / size).sum())
 
-        by_person, by_text = (
-            spread_over(group, size) for group, size in zip((person, text), self._sizes[:2], strict=True)
-        )
-        expected = np.asarray(
-            [
-                [0.0, by_person, by_person, rows - self.people],  # within people
-                [by_text, 0.0, by_text, rows - self.texts],  # within texts
-                [0.0, 0.0, 0.0, rows - len(cells)],  # within both
-                [rows - total[0], rows - total[1], rows - total[2], rows - 1],  # in all
-            ]
-        )
-        if rows == len(cells):  # nobody judged a text twice: the noise is that of both
-            solved = np.linalg.lstsq(expected[[0, 1, 3]][:, :3], squares[[0, 1, 3]], rcond=None)[0]
-            return np.append(solved, 0.0)
-        return np.linalg.lstsq(expected, squares, rcond=None)[0]
+def in_words(low: float | None, high: float | None) -> str:
+    """The ends of an interval in points, for people; `unknown` where they cannot be told (None, NaN)."""
+    if low is None or high is None or low != low:
+        return "unknown"
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def clustered_mean(
     sums: Floats, counts: Floats, people: NDArray[np.object_], texts: NDArray[np.object_], level: float = 0.95
 ) -> Mean:
-    """The mean `sum(sums) / sum(counts)` and its interval for people at large; see `Clusters.at_large`.
+    """The mean `sum(sums) / sum(counts)` and its interval for people at large; see `Clusters`.
 
     Args:
         sums: float [rows], each row's total.
@@ -162,11 +161,11 @@ def clustered_mean(
     if total == 0:
         return Mean(float("nan"), float("nan"), float("nan"))
     mean = float(sums.sum()) / total
-    spread = Clusters(people, texts).at_large((sums - mean * counts) / total)
-    return Mean(mean, *spread.interval(mean, level))
+    at_large, _ = Clusters(people, texts).spreads((sums - mean * counts) / total)
+    return Mean(mean, *at_large.interval(mean, level))
 
 
-def _numbers(values: NDArray[np.object_] | NDArray[np.int64]) -> NDArray[np.int64]:
+def _numbers(values: NDArray[Any]) -> NDArray[np.int64]:
     """Each value's place among the distinct ones."""
     values = values.astype(str) if values.dtype == object else values
     return np.unique(values, return_inverse=True)[1].astype(np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import DataError, unknown
-from beholder.evaluation.cluster_interval import Clusters, Spread
+from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread
 from beholder.evaluation.metrics import Decisions, Floats, counts, f1, macro, per_user
 
 
@@ -118,38 +118,19 @@ class Compared:
         self._f1 = {name: f1(*each) for name, each in sums.items()}  # [labels]
         self._size = {name: 2 * true + false + missed for name, (true, false, missed) in sums.items()}
 
-    def macro_f1(self, name: str, columns: Sequence[int] | slice = slice(None)) -> float:
-        """Macro-F1 of a method over some labels."""
-        return float(macro(self._f1[name][columns]))
+    def macro_f1(self, name: str) -> float:
+        """Of a method."""
+        return float(macro(self._f1[name]))
 
-    def influence(self, name: str, columns: Sequence[int] | slice = slice(None)) -> Floats:
-        """Of each row on a method's macro-F1 over some labels: float64 [rows], adding up to 0.
+    def influence(self, name: str) -> Floats:
+        """Of each row on a method's F1 of each label: float64 [rows, labels], adding up to 0 over rows.
 
         With tp, fp, fn summed over rows, F1 = 2 tp / n of n = 2 tp + fp + fn, whose derivative by the weight of a row
-        that holds (tp', fp', fn') is (2 tp' - F1 n') / n. Labels without a positive count in neither.
+        that holds (tp', fp', fn') is (2 tp' - F1 n') / n. Zero for labels without a positive.
         """
-        quality = self._f1[name][columns]
-        known = ~np.isnan(quality)
-        if not known.any():
-            return np.zeros(len(self._labels))
-        true, false, missed = counts(self._decisions[name][:, columns][:, known], self._labels[:, columns][:, known])
-        each = (2 * true - quality[known] * (2 * true + false + missed)) / self._size[name][columns][known]
-        return np.asarray(each.mean(axis=1))
-
-    def spread(
-        self, weights: Mapping[str, float], columns: Sequence[int] | slice = slice(None)
-    ) -> tuple[Spread, Spread]:
-        """Of a weighted sum of methods' macro-F1: for people at large, and for these people."""
-        influence = np.sum([weight * self.influence(name, columns) for name, weight in weights.items()], axis=0)
-        return self.clusters.at_large(influence), self.clusters.these_people(influence)
-
-    def interval(self, weights: Mapping[str, float], columns: Sequence[int] | slice = slice(None)) -> Interval:
-        """A weighted sum of methods' macro-F1, in points: {"mine": 1, "other": -1} is a difference."""
-        value = sum(weight * self.macro_f1(name, columns) for name, weight in weights.items())
-        if np.isnan(value):
-            return Interval(*[float("nan")] * 5)
-        ends = [end for spread in self.spread(weights, columns) for end in spread.interval(value, self.level)]
-        return Interval(*(100 * float(each) for each in (value, *ends)))
+        true, false, missed = counts(self._decisions[name], self._labels)
+        each = 2 * true - np.nan_to_num(self._f1[name]) * (2 * true + false + missed)
+        return np.where(np.isnan(self._f1[name]), 0.0, each / np.maximum(self._size[name], 1))
 
     def gain(self, name: str, over: str, tasks: Mapping[str, Sequence[int]] | None = None) -> Gain:
         """What a method wins over another one.
@@ -157,28 +138,51 @@ class Compared:
         Args:
             name, over: the two.
             tasks: the label columns of each task, where there are several.
+
+        Raises:
+            DataError: `over` is none of the methods.
         """
-        weights = {name: 1.0, over: -1.0} if name != over else {name: 0.0}
-        found, base = self.interval(weights), self.macro_f1(over)
-        difference = found.points / 100
+        if over not in self._decisions:
+            raise DataError(f"evaluate.reference: {unknown('method', over, self._decisions)}")
+        f1s = self._f1[name] - self._f1[over]
+        influence = self.influence(name) - self.influence(over)
+        found, at_large = self._difference(f1s, influence)
+        base, difference = self.macro_f1(over), found.points / 100
         known = not np.isnan(difference)
+        some = {task: list(columns) for task, columns in (tasks or {}).items()}
         return Gain(
             **vars(found),
             relative=difference / base if known and base > 0 else None,
             headroom=difference / (1 - base) if known and base < 1 else None,
-            p=self.spread(weights)[0].p(difference) if name != over and known else None,
+            p=at_large.p(difference) if name != over and known else None,
             per_label=tuple(
-                LabelGain(**vars(self.interval(weights, [label])), label=label)
-                for label in range(self._labels.shape[1])
+                LabelGain(**vars(self._difference(f1s[[label]], influence[:, [label]])[0]), label=label)
+                for label in range(len(f1s))
             ),
             per_task=tuple(
-                TaskGain(**vars(self.interval(weights, columns)), task=task) for task, columns in (tasks or {}).items()
+                TaskGain(**vars(self._difference(f1s[mine], influence[:, mine])[0]), task=task)
+                for task, mine in some.items()
             ),
         )
 
     def beyond(self, name: str, controls: Sequence[str]) -> Interval:
         """What a method wins over the mean of its controls: the part of its gain that is about who reads."""
-        return self.interval({name: 1.0, **dict.fromkeys(controls, -1 / len(controls))})
+        f1s = self._f1[name] - np.mean([self._f1[each] for each in controls], axis=0)
+        influence = self.influence(name) - np.mean([self.influence(each) for each in controls], axis=0)
+        return self._difference(f1s, influence)[0]
+
+    def _difference(self, f1s: Floats, influence: Floats) -> tuple[Interval, Spread]:
+        """A difference in macro-F1 over some labels, and how sure it is of people at large.
+
+        f1s: [labels], its parts; NaN = without a positive. influence: [rows, labels], of each row on them.
+        """
+        known = ~np.isnan(f1s)
+        if not known.any():
+            return Interval(*[float("nan")] * 5), UNKNOWN
+        value = float(f1s[known].mean())
+        at_large, these = self.clusters.spreads(influence[:, known].mean(axis=1))
+        ends = (value, *at_large.interval(value, self.level), *these.interval(value, self.level))
+        return Interval(*(100 * end for end in ends)), at_large
 
 
 def gains(
@@ -196,8 +200,6 @@ def gains(
     Raises:
         DataError: no method is called `reference`.
     """
-    if reference not in decisions:
-        raise DataError(f"evaluate.reference: {unknown('method', reference, decisions)}")
     compared = Compared(decisions, labels, texts, user_ids, level)
     return {name: compared.gain(name, reference, tasks) for name in decisions}
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, tasks_of
-from beholder.errors import DataError, unknown
 from beholder.evaluation.gains import Compared, Gain, Interval, user_gains
 from beholder.evaluation.metrics import (
     Decisions,
@@ -260,8 +259,6 @@ def evaluate(
         DataError: no arm is called `reference`.
     """
     decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
-    if reference not in decisions:
-        raise DataError(f"evaluate.reference: {unknown('method', reference, decisions)}")
     compared = Compared(decisions, test.labels, test.texts, test.user_ids, level)
     found = {name: compared.gain(name, reference, tasks_of(label_names)) for name in decisions}
     controls: dict[str, list[str]] = {}

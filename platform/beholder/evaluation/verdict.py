@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.gains import Interval
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.evaluation.results import ArmScores, Results
@@ -54,7 +55,7 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
         arm for arm in results.arms if arm.name in personal and not arm.control_of and arm.name != results.reference
     ]
     if not candidates:
-        none = "No method here learns of the reader, so nothing is said of personalisation."
+        none = "No method here learns of the reader, so personalisation is not judged."
         return Verdict(None, "nothing personal", none)
     arm = max(candidates, key=lambda each: _valid(results, each))
     gain, beyond = results.gains[arm.name], results.beyond.get(arm.name)
@@ -68,16 +69,12 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     in_doubt = beyond if beyond is not None and gain.above_zero else gain
     least = min((each for each in (gain, beyond) if each is not None), key=lambda each: each.high)
     if least.high < results.worthwhile:
-        why = (
-            "it costs"
-            if gain.high < 0
-            else "the gain is not about who reads"
-            if least is beyond
-            else "that is too little"
-        )
+        why = "the gain is not about who reads" if least is beyond else "that is too little"
+        if gain.high < 0:
+            why = "it costs"
         sentence = f"{said}{_against_controls(beyond)}: {why}. Worth having would be {_points(results.worthwhile)}."
         return Verdict(arm.name, "no gain worth having", f"Personalisation gains nothing worth having here: {sentence}")
-    more = times_as_many(in_doubt, results.worthwhile, min(results.people, results.texts))
+    more = times_as_many(in_doubt, results.worthwhile, min(results.people, results.texts), results.level)
     seen = f"{len(results.test.labels):,} test judgements by {results.people:,} people of {results.texts:,} texts"
     sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, more)}"
     return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {sentence}", more)
@@ -133,8 +130,7 @@ def _round(count: float) -> int:
 
 
 def _ends(interval: Interval, texts: bool = False) -> str:
-    low, high = (interval.texts_low, interval.texts_high) if texts else (interval.low, interval.high)
-    return "unknown" if low != low else f"{low:+.1f} to {high:+.1f}"
+    return in_words(interval.texts_low, interval.texts_high) if texts else in_words(interval.low, interval.high)
 
 
 def _against_controls(beyond: Interval | None) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Newcomers:
-    """People, and what the trunk said of what they judged.
+    """People, and the trunk's outputs for what they judged.
 
     Attributes:
         users: their ids.
@@ -39,7 +39,7 @@ class Newcomers:
     index: NDArray[np.int64]
 
     def states(self, rows: NDArray[np.int64]) -> list[Tensor]:
-        """What the trunk said of some rows: [positions, width] each."""
+        """The trunk's output for some rows: [positions, width] each."""
         return self.read.states(self.index[rows])
 
     def overlay(self, fitted: FittedBank, grouped: Mapping[str, Tensors] | None = None) -> Overlay:
