@@ -30,6 +30,7 @@ def cluster():
 
 def test_nodes_come_and_go_and_a_worker_is_killed(cluster, home, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "RESIZE_S", 1.0)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")  # it first waits for the node that is gone
     first = cluster.add_node(num_cpus=1)
     size = {"users": 16, "epochs": 60}  # nodes that come are noticed after up to 20 s
     expected = Undisturbed(tmp_path / "undisturbed", **size)

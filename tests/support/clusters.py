@@ -81,7 +81,7 @@ class Watched(threading.Thread):
             time.sleep(0.02)
 
     def end(self):
-        self.until(lambda: not self.is_alive())
+        self.until(lambda: not self.is_alive(), 400)
         assert self.error is None, self.error
         return self.outcome
 
