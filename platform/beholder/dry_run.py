@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from beholder.bases.endpoint import Endpoint, Messages, Plan, base_name, plan
 from beholder.experiment import Experiment
+from beholder.folds import parts_of, with_uses
 from beholder.methods.arm import as_seen, to_learn
 from beholder.methods.hosted import answers_folder
 from beholder.methods.method import Context
-from beholder.pipeline import prepare
+from beholder.prepared import prepare
 
 
 def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> dict[str, Any]:
@@ -22,13 +23,14 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         BeholderError: see `pipeline.prepare`.
     """
     prepared = prepare(experiment, on_bad_rows)
-    parts = {name: prepared.part(name) for name in prepared.split.parts}
+    marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
     context = Context(experiment.base, experiment.seed)
     asked: dict[str, list[Messages]] = {}
-    for job in prepared.jobs:
-        seen = as_seen(job.settings, parts, experiment.seed)
+    for job in prepared.fold_jobs or prepared.jobs:
+        seen = as_seen(job.settings, parts_of(marked, job.fold), experiment.seed)
         train, _ = to_learn(job.settings, seen)
-        asked[job.name] = job.settings.questions({**seen, "train": train}, context)
+        name = job.name.partition("@")[0]  # of whatever fold
+        asked.setdefault(name, []).extend(job.settings.questions({**seen, "train": train}, context))
 
     def cost(prompts: list[Messages]) -> dict[str, int]:
         endpoint = experiment.base

@@ -48,11 +48,14 @@ class Limits(_Section):
 class Evaluate(_Section):
     """What gains are measured against.
 
+    `folds`: 1 tests on the test rows of the split. With more, texts are dealt into so many folds, every judgement is
+    tested once, and what is served is fitted once more on all of them.
     `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict says whether there can be more.
     `bootstrap`, `seed`: of files written when intervals were drawn; accepted, and without effect.
     """
 
     reference: str
+    folds: int = Field(default=1, ge=1, le=50)
     worthwhile: float = Field(default=1.0, gt=0)
     bootstrap: int | None = Field(default=None, ge=10, exclude=True)
     seed: int | None = Field(default=None, exclude=True)
@@ -212,6 +215,8 @@ class Experiment(_Section):
         What is measured of forgetting changes nothing that is fitted, and has keys of its own.
         """
         written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
+        if self.evaluate.folds == 1:  # as earlier versions wrote it: their runs go on
+            del written["evaluate"]["folds"]
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:
@@ -222,6 +227,11 @@ class Experiment(_Section):
         settings = self.search.get(name, SearchSettings())
         hosted = isinstance(self.base, Endpoint)
         return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
+
+    @property
+    def of_one_split(self) -> Experiment:
+        """The same without folds."""
+        return self.model_copy(update={"evaluate": self.evaluate.model_copy(update={"folds": 1})})
 
     def tuned(self, arm: str, settings: dict[str, Any]) -> Experiment:
         """The same experiment with an arm's dotted settings put in, under a name of its own, and nothing to search."""
@@ -291,6 +301,8 @@ def make_experiment(written: dict[str, Any], where: str = "experiment") -> Exper
     try:
         arms = experiment.arms  # resolving them is the check
         _ = experiment.curves
+        if experiment.forgetting and experiment.evaluate.folds > 1:
+            raise ExperimentError("forgetting: is measured of one model, not of folds. Leave one of the two out.")
         if experiment.forgetting and not any(arm.config.trains for arm in arms):
             raise ExperimentError("forgetting: no method of this file trains a base. Leave it out, or add lm or cls.")
         for arm in experiment.search:

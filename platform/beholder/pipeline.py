@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,33 +15,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import pyarrow.parquet as pq
 
-from beholder import __version__
-from beholder.annotations import Annotations, text_key
-from beholder.bases import BaseFacts, facts_of
-from beholder.bases.endpoint import Endpoint, base_name, plain_base
-from beholder.bases.forms import advice, require_form
-from beholder.bases.loading import weights_checksum
+from beholder.annotations import Annotations
+from beholder.bases.endpoint import base_name, plain_base
 from beholder.cluster.shared import require_shared, run_of
 from beholder.cluster.train import FitJob, fit_arms
-from beholder.errors import BeholderError, DataError
+from beholder.cross_fitting import put_together, refitted, training_rows
+from beholder.errors import DataError
 from beholder.evaluation import figures, report
 from beholder.evaluation.scores_file import write_scores
 from beholder.evaluation.verdict import verdict
-from beholder.experiment import ROUTED, Arm, Experiment, Limits
+from beholder.experiment import ROUTED, Experiment
 from beholder.files import whole
+from beholder.folds import with_uses
 from beholder.home import home
 from beholder.methods import METHODS, config_class, forgetting
 from beholder.methods.arm import ArmJob, done, is_done
 from beholder.methods.blocks import working_folder
+from beholder.prepared import Prepared, prepare
 from beholder.records import make_bundle, publish, track, write_json
 from beholder.registry.bundle import Bundle
 from beholder.report.page import write_reports
-from beholder.routing import Routing, find_routing
-from beholder.sources import Loaded, load
-from beholder.splits import ByPeople, Split, held_out_people, split
+from beholder.routing import Routing, find_routing, scores_of
+from beholder.splits import ByPeople
 from beholder.tracking import client, page_of, tracking_uri
 
 
@@ -81,67 +76,6 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """An experiment's rows, checked and split; nothing has been written yet."""
-
-    loaded: Loaded
-    annotations: Annotations
-    split: Split
-    jobs: list[ArmJob]
-    forgotten: forgetting.Plan | None
-
-    notes: tuple[str, ...]
-    """What a person should know before any of it is fitted, a line each."""
-
-    def part(self, name: str) -> Annotations:
-        """The rows of one part."""
-        return self.annotations.select(self.split[name])
-
-
-def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> Prepared:
-    """Load, limit, split and check, without writing anything.
-
-    Raises:
-        BeholderError: data, split, base or methods cannot be used; nothing was left behind.
-    """
-    arms = experiment.arms
-    base, identity = _base(experiment.base)
-    loaded = load(experiment.source, on_bad_rows)
-    annotations = _limited(loaded.annotations, experiment.limits, experiment.seed)
-    parts = split(annotations, experiment.split)
-    train = annotations.select(parts["train"])
-    for label, positives in zip(train.task.labels, np.nansum(train.labels, axis=0), strict=True):
-        if positives == 0:
-            raise DataError(
-                f'{loaded.origin}: label "{label}" has no positive among the {len(train)} training rows. '
-                "Leave it out under source, or use more rows."
-            )
-    for arm in arms:
-        try:
-            arm.config.check(base, train.task)
-            arm.config.check_rows(train)
-        except BeholderError as error:
-            raise type(error)(f"methods.{arm.name}: {error}") from error
-    inputs = [annotations.fingerprint, parts.hash, identity, str(experiment.seed), __version__]
-    curves = [point for points in experiment.curves.values() for point in points.values()]
-    jobs = _jobs([*arms, *curves], inputs, parts.people, annotations)
-    measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
-    slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
-    people = [held_out_people(annotations, parts).line()] if parts.people else []
-    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
-    return Prepared(loaded, annotations, parts, jobs, measured, notes)
-
-
-def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
-    """What is known of a base at once, and what tells it from others."""
-    if isinstance(name, Endpoint):
-        return name, name.checksum
-    require_form(name)
-    facts = facts_of(name)
-    return facts, f"{weights_checksum(facts.folder)} {facts.form}"
-
-
 def run(
     experiment: Experiment,
     reporter: Reporter | None = None,
@@ -173,26 +107,31 @@ def run(
         if prepared.loaded.refused:
             kept = ", ".join(map(str, prepared.loaded.refused_files))
             reporter.say(f"{prepared.loaded.refused:,} bad rows left out, kept in {kept}")
-        sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in parts.parts.items())
         reporter.say(
             f"{len(annotations):,} annotations of {len(annotations.distinct_texts[0]):,} texts by "
-            f"{len(annotations.users):,} users; split {parts.hash[:8]}: {sizes}"
+            f"{len(annotations.users):,} users; {prepared.line}"
         )
         if parts.leaked:
             reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
         folder = _run_folder(experiment, prepared, fresh)
     with clock.phase("fit"):
-        pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
+        pending, measured = _fit(experiment, prepared.fold_jobs or prepared.jobs, folder, reporter, prepared.forgotten)
+        if prepared.folds:
+            routing = _put_together(experiment, prepared, folder)
+            again = refitted(prepared.jobs, routing.served) if routing else []
+            pending = (*pending, *_fit(experiment, again, folder, reporter)[0])
+        else:
+            routing = _route(experiment, prepared, folder)
         shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
         run_of(folder).drop(working_folder(folder).name)
     fitted_now = {job.name: done(job.name, folder) for job in pending}
     clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
     with clock.phase("evaluation"):
-        routing = _route(experiment, prepared, folder)
         facts = _facts(experiment, prepared, folder)
         found = _evaluate(experiment, folder, routing, facts)
     with clock.phase("bundle"):
-        bundle = make_bundle(experiment, facts, prepared.part("test"), folder, routing, found) if routing else None
+        held = prepared.part("valid" if prepared.folds else "test")
+        bundle = make_bundle(experiment, facts, held, folder, routing, found) if routing else None
     with clock.phase("tracking"):
         run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
         registered = None
@@ -218,38 +157,6 @@ def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], report
     return folder
 
 
-def _jobs(arms: list[Arm], inputs: list[str], people: ByPeople | None, annotations: Annotations) -> list[ArmJob]:
-    """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
-    jobs: dict[str, ArmJob] = {}
-    measured = people.model_dump(mode="json") if people else None
-    inputs = [*inputs, json.dumps(measured)] if measured else inputs
-    for arm in sorted(arms, key=lambda arm: arm.after is not None):
-        config = arm.config.model_dump(mode="json")
-        on = [jobs[arm.after].key] if arm.after else []
-        on += [repr(annotations.column(column)) for column in arm.config.traits]  # no part of the fingerprint
-        key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
-        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
-    return [jobs[arm.name] for arm in arms]
-
-
-def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
-    """At most so many annotations: whole texts, in an order drawn by hash, so that users meet on the same texts."""
-    if limits.rows_per_text is not None:
-        _, index = annotations.distinct_texts
-        drawn = np.random.default_rng(seed).permutation(len(annotations))
-        drawn = drawn[np.argsort(index[drawn], kind="stable")]  # text by text, in a drawn order within each
-        first = np.searchsorted(index[drawn], index[drawn])
-        annotations = annotations.select(np.sort(drawn[np.arange(len(drawn)) - first < limits.rows_per_text]))
-    if limits.rows is None or limits.rows >= len(annotations):
-        return annotations
-    texts, index = annotations.distinct_texts
-    order = sorted(range(len(texts)), key=lambda position: text_key(f"{seed} {texts[position]}"))
-    rank = np.empty(len(texts), dtype=np.int64)
-    rank[order] = np.arange(len(texts))
-    by_rank = np.argsort(rank[index], kind="stable")
-    return annotations.select(np.sort(by_rank[: limits.rows]))
-
-
 def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path:
     """Make the run's folder, with everything workers read. Finished arms in it stay, unless `fresh`."""
     folder = home() / "runs" / f"{experiment.name}-{experiment.digest[:8]}"
@@ -258,12 +165,10 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
         run_of(folder).fetch("methods", "scores", "forgetting")  # what another machine began
         if fresh:
             shutil.rmtree(working_folder(folder), ignore_errors=True)
-            for job in prepared.jobs:
+            for job in (*prepared.jobs, *prepared.fold_jobs):
                 (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
-        part = np.full(len(prepared.annotations), "", dtype=object)
-        for name, rows in prepared.split.parts.items():
-            part[rows] = name
-        prepared.annotations.with_column("part", part.tolist()).write_parquet(folder / "annotations.parquet")
+        marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
+        marked.write_parquet(folder / "annotations.parquet")
         if prepared.forgotten:
             prepared.forgotten.write(folder)
         else:
@@ -297,16 +202,22 @@ def _fit(
 
 def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
     """Choose what is served, and write what the pair of arms says as if it were an arm."""
-    learned = [prepared.part(name) for name in prepared.split.served]
-    users, rows = np.unique(np.concatenate([part.user_ids.astype(str) for part in learned]), return_counts=True)
-    known = dict(zip(users.tolist(), rows.tolist(), strict=True))
-    routing = find_routing(experiment.arms, known, folder)
+    known = training_rows(*(prepared.part(name) for name in prepared.split.served))
+    routing = find_routing(experiment.arms, known, scores_of(experiment.arms, folder))
     file = folder / "scores" / f"{ROUTED}.parquet"
     if routing and routing.routed:
         write_scores(file, routing.routed, prepared.part("valid"), prepared.part("test"))
     else:
         file.unlink(missing_ok=True)
     return routing
+
+
+def _put_together(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
+    """The scores of all folds as those of one run; returns what is served."""
+    assert prepared.folds
+    marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
+    curves = [point for points in experiment.curves.values() for point in points.values()]
+    return put_together(experiment.arms, curves, marked, len(prepared.folds.splits), folder)
 
 
 def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +282,7 @@ def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str
             "refused_rows": prepared.loaded.refused,
             "fingerprint": annotations.fingerprint,
         },
-        "split": prepared.split.facts(annotations),
+        "split": prepared.facts,
     }
 
 

@@ -18,6 +18,7 @@ from beholder import __version__
 from beholder.annotations import Annotations
 from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
+from beholder.cross_fitting import REFITTED, in_fold
 from beholder.errors import RegistryError, TrackingError
 from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.scores_file import read_scores
@@ -40,7 +41,17 @@ def make_bundle(
     routing: Routing,
     found: dict[str, Any],
 ) -> Bundle:
-    """Write the bundle, load it as a server would, and hold its scores against those that were evaluated."""
+    """Write the bundle, load it as a server would, and hold its scores against those that were evaluated.
+
+    Args:
+        experiment: of the run.
+        facts: see `report.page.write_reports`.
+        test: rows of which the very models that are served have saved scores: the test rows; with folds, where these
+            were scored by other models, the validation rows.
+        folder: of the run.
+        routing: what is served.
+        found: its results.
+    """
     best = found["methods"][routing.best]
     recorded = {
         "experiment": experiment.name,
@@ -49,6 +60,7 @@ def make_bundle(
         "seed": experiment.seed,
         "run": folder.name,
         "split": experiment.split.model_dump(mode="json"),
+        **({"folds": experiment.evaluate.folds} if experiment.evaluate.folds > 1 else {}),
         "routes": routing.to_json(),
         "thresholds": routing.thresholds,
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
@@ -57,10 +69,13 @@ def make_bundle(
     bundle = open_bundle(
         write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users)
     )
-    sample = _sample(experiment, test, 200)  # rows of which the very model that is served has saved scores
+    sample = _sample(experiment, test, 200)
     rows = test.select(sample)
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
-    saved = {name: read_scores(folder / "scores" / f"{name}.parquet").arm.test_scores for name in set(predicted.routes)}
+    saved = {}
+    for name in set(predicted.routes):
+        scores = in_fold(name, REFITTED) if experiment.evaluate.folds > 1 else name
+        saved[name] = read_scores(folder / "scores" / f"{scores}.parquet").arm.test_scores
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
     if difference > _tolerance(experiment):
@@ -234,10 +249,16 @@ def version_page(
             f"better than it for {users['better']:,} users, worse for {users['worse']:,}, the same for "
             f"{users['same']:,}"
         )
+    how = ""
+    if experiment.evaluate.folds > 1:
+        how = (
+            f"fitted on all judgements, with what it serves to whom chosen in {experiment.evaluate.folds} folds, which "
+            "is where it was measured, each judgement by models that had not seen its text: "
+        )
     return (
         f"# {experiment.name} on {base_name(experiment.base)}\n\n"
         f"What each reader would say of a text: {', '.join(facts['data']['labels'])}.\n\n"
-        f"{serves}: macro-F1 {100 * best['macro_f1']:.1f} on test{against}.\n\n"
+        f"{serves}: {how}macro-F1 {100 * best['macro_f1']:.1f} on test{against}.\n\n"
         f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\n"
         f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
         f"artifacts of the run this version comes from (`{run}`); its methods, to compare side by side, are that run's "

@@ -183,6 +183,8 @@ def with_earlier(new: Annotations, manifest: dict[str, Any], reporter: Reporter)
     said = manifest["split"]
     split = ByText(fractions=said["fractions"], seed=said["seed"]) if said["by"] == "text" else ByText()
     part = split.assign(new)
+    if manifest.get("folds"):  # nothing was held back for testing
+        part[part == "test"] = "train"
     reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
     found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
     old = earlier(manifest, new)

@@ -26,7 +26,7 @@ from beholder.bank.shards import Bank, record_prior_rows, update
 from beholder.bases.endpoint import base_of
 from beholder.cluster.shared import run_of
 from beholder.errors import RegistryError
-from beholder.evaluation.metrics import Kind, decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, make_experiment
 from beholder.feedback import Feedback
@@ -265,19 +265,17 @@ def _decisions(
     own = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
     scores = np.where(np.asarray([user in own for user in valid.user_ids])[:, None], personal, shared)
     chosen = fit_thresholds(scores, valid.labels, valid.task.kind)
-    measured = {"old": None, "new": _macro_f1(scores, chosen, valid.labels, valid.task.kind)}
+    measured = {"old": None, "new": _value(decide(scores, chosen, valid.task.kind), valid.labels)}
     file = run / "scores" / f"{ROUTED}.parquet"
     if file.is_file():
         arm, rows = (found := read_scores(file)).arm, found.valid
         if rows.text_ids.tolist() == list(valid.text_ids) and rows.user_ids.tolist() == valid.user_ids.tolist():
-            measured["old"] = _macro_f1(arm.valid_scores, arm.thresholds, rows.labels, found.kind)
+            measured["old"] = _value(arm.valid_decisions(found.kind), rows.labels)
     return [float(each) for each in chosen], measured
 
 
-def _macro_f1(
-    scores: NDArray[np.float32], thresholds: NDArray[np.float32], labels: NDArray[np.float32], kind: Kind
-) -> float | None:
-    value = float(macro_f1(decide(scores, thresholds, kind), labels))
+def _value(decisions: Decisions, labels: NDArray[np.float32]) -> float | None:
+    value = float(macro_f1(decisions, labels))
     return value if np.isfinite(value) else None
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beholder.evaluation.cluster_interval import clustered_mean
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 from beholder.experiment import ROUTED, Arm
@@ -42,6 +42,11 @@ class Routing:
         return self.choice.global_arm if self.routed is None else ROUTED
 
     @property
+    def served(self) -> set[str]:
+        """The names of the arms that are served."""
+        return {self.choice.global_arm, *([self.choice.personal_arm] if self.choice.personal_arm else [])}
+
+    @property
     def counts(self) -> dict[str, int]:
         """Users by route; empty without a personal arm."""
         if self.users is None:
@@ -61,7 +66,16 @@ class Routing:
         return {"rule": RULE, "population": self.population.to_json(), "users": self.counts}
 
 
-def find_routing(arms: Sequence[Arm], known: Mapping[str, int], folder: Path) -> Routing | None:
+def scores_of(arms: Sequence[Arm], folder: Path) -> dict[str, ScoresFile]:
+    """The scores of a run's arms, without controls: of those that can be served."""
+    return {arm.name: read_scores(folder / "scores" / f"{arm.name}.parquet") for arm in arms if _servable(arm)}
+
+
+def _servable(arm: Arm) -> bool:
+    return arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
+
+
+def find_routing(arms: Sequence[Arm], known: Mapping[str, int], scores: Mapping[str, ScoresFile]) -> Routing | None:
     """Choose the best global arm, the best personal one, and who gets which; None where no arm serves everybody.
 
     The personal arm is the best one, or one that people can be enrolled in later, where validation cannot tell it from
@@ -70,13 +84,9 @@ def find_routing(arms: Sequence[Arm], known: Mapping[str, int], folder: Path) ->
     Args:
         arms: of the experiment.
         known: users who were trained on -> their training rows.
-        folder: of the run, with all arms' scores.
+        scores: of the arms, at least of all that can be served.
     """
-    files = {
-        arm.name: read_scores(folder / "scores" / f"{arm.name}.parquet")
-        for arm in arms
-        if arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
-    }
+    files = {arm.name: scores[arm.name] for arm in arms if _servable(arm)}
     personal = {arm.name: arm.config.personal for arm in arms}
     choice = choose([Candidate(name, personal[name], _valid(file.arm, file)) for name, file in files.items()])
     if choice is None or choice.personal_arm is None:
@@ -117,7 +127,7 @@ def _losses(file: ScoresFile) -> NDArray[np.float64]:
 
 
 def _valid(arm: ArmScores, file: ScoresFile) -> float:
-    value = macro_f1(decide(arm.valid_scores, arm.thresholds, file.kind), file.valid.labels)
+    value = macro_f1(arm.valid_decisions(file.kind), file.valid.labels)
     return value if np.isfinite(value) else 0.0
 
 

@@ -192,7 +192,7 @@ class ByPeople(_SplitConfig):
 
     def holds_out(self, user: str) -> bool:
         """Whether this person is held out."""
-        return _uniform(self.seed, f"person\0{user}") < self.people
+        return uniform(self.seed, f"person\0{user}") < self.people
 
     def assign(self, annotations: Annotations) -> NDArray[np.object_]:
         """The part of each row: str [rows].
@@ -233,7 +233,7 @@ class ByPeople(_SplitConfig):
         if not self.seen_texts:
             return np.zeros(len(users), dtype=bool)
         pairs = zip(users, texts, strict=True)
-        return np.asarray([_uniform(self.seed, f"aside\0{user}\0{text}") < self.seen_texts for user, text in pairs])
+        return np.asarray([uniform(self.seed, f"aside\0{user}\0{text}") < self.seen_texts for user, text in pairs])
 
     def turns(self, enrol: Annotations) -> Rows:
         """When each row of `enrol` is adapted on: int64 [rows], from 0, in an order of each person's own.
@@ -243,7 +243,7 @@ class ByPeople(_SplitConfig):
         """
         _, user = enrol.by_user
         keys = zip(enrol.user_ids, _normalised(enrol), enrol.text_ids, strict=True)
-        draws = np.asarray([_uniform(self.seed, f"turn\0{who}\0{text}\0{id_}") for who, text, id_ in keys])
+        draws = np.asarray([uniform(self.seed, f"turn\0{who}\0{text}\0{id_}") for who, text, id_ in keys])
         order = np.lexsort((draws, user))
         turns = np.empty(len(enrol), dtype=np.int64)
         turns[order] = np.arange(len(enrol)) - np.searchsorted(user[order], user[order])
@@ -268,7 +268,23 @@ def split(annotations: Annotations, config: AnySplit) -> Split:
         SplitError: a part would be empty, the column the split comes from is missing or holds something else, or there
             are too few people for a split by people.
     """
-    assigned = config.assign(annotations)
+    made = cut(annotations, config.assign(annotations), config)
+    if isinstance(config, ByPeople):
+        _check_measurable(annotations, made.parts, config)
+    return made
+
+
+def cut(annotations: Annotations, assigned: NDArray[np.object_], config: AnySplit) -> Split:
+    """The split that puts each row into the part it is assigned.
+
+    Args:
+        annotations: all rows.
+        assigned: str [rows], "" for rows that are left out.
+        config: by what they were assigned.
+
+    Raises:
+        SplitError: no row is assigned to training, validation or test.
+    """
     names = [*PARTS, *(name for name in ("enrol", *CELLS) if (assigned == name).any())]
     parts = {name: np.flatnonzero(assigned == name).astype(np.int64) for name in names}
     for name in PARTS:
@@ -278,13 +294,16 @@ def split(annotations: Annotations, config: AnySplit) -> Split:
                 f"split by {config.by}: no rows are left for {name} ({sizes}). Give more rows, or change split."
             )
     people = config if isinstance(config, ByPeople) else None
-    if people:
-        _check_measurable(annotations, parts, people)
+    return Split(parts, digest_of(annotations, assigned), _leaked(annotations, parts), people)
+
+
+def digest_of(annotations: Annotations, assigned: NDArray[np.object_]) -> str:
+    """SHA-256 of which row is in which part, whatever their order."""
     digest = hashlib.sha256()
     keys = zip(assigned, annotations.text_ids, annotations.user_ids, strict=True)
     for part, text_id, user in sorted(key for key in keys if key[0]):
         digest.update(f"{part}\0{text_id}\0{user}\0".encode())
-    return Split(parts, digest.hexdigest(), _leaked(annotations, parts), people)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -347,7 +366,7 @@ def _check_fractions(config: _WithFractions) -> _WithFractions:
 def _parts_by_text(annotations: Annotations, fractions: tuple[float, float, float], seed: int) -> NDArray[np.object_]:
     texts, index = annotations.distinct_texts
     edges = np.cumsum(fractions)[:2]
-    draws = np.asarray([_uniform(seed, normalise(text)) for text in texts])
+    draws = np.asarray([uniform(seed, normalise(text)) for text in texts])
     return np.asarray(PARTS, dtype=object)[np.searchsorted(edges, draws, side="right")][index]
 
 
@@ -357,7 +376,8 @@ def _normalised(annotations: Annotations) -> NDArray[np.object_]:
     return np.asarray([*map(normalise, texts), None], dtype=object)[:-1][index]
 
 
-def _uniform(seed: int, key: str) -> float:
+def uniform(seed: int, key: str) -> float:
+    """A number in 0..1 drawn by a hash: the same for the same key, whatever else there is."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

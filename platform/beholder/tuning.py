@@ -64,7 +64,7 @@ def search(
     arm = arm or only_arm(experiment)
     settings, space = experiment.searched(arm)
     cost = settings.objective[1:]
-    prepared = prepare(experiment, on_bad_rows)
+    prepared = prepare(experiment.of_one_split, on_bad_rows)
     jobs = {job.name: job for job in prepared.jobs}
     if cost == ("parameters",) and not (jobs[arm].settings.trains or jobs[arm].after):
         raise ExperimentError(
@@ -211,7 +211,7 @@ def _bring(
     after = jobs[arm].after
     if after is None or is_done(jobs[after], folder):
         return
-    run = fit_some(experiment, prepared, {after}, reporter)
+    run = fit_some(experiment.of_one_split, prepared, {after}, reporter)
     there = folder / "methods" / after
     temporary = there.with_name(f".{after}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

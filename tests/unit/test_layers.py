@@ -19,6 +19,8 @@ LAYERS = (
         "pipeline",
         "records",
         "routing",
+        "cross_fitting",
+        "prepared",
         "tuning",
         "dry_run",
         "erasure",
@@ -34,7 +36,7 @@ LAYERS = (
     {"methods"},
     {"bank", "prompts", "evaluation"},
     {"bases", "sources"},
-    {"splits", "annotations"},
+    {"splits", "folds", "annotations"},
     {"errors", "files", "home", "configuration", "beholder"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

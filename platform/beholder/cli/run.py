@@ -107,9 +107,10 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
     facts = {
         "experiment": settings.name,
         "arms": [job.name for job in prepared.jobs],
-        "rows": {name: len(rows) for name, rows in prepared.split.parts.items()},
+        "rows": prepared.facts["rows"],
+        **({"folds": prepared.facts["folds"]} if prepared.folds else {}),
         "users": len(prepared.annotations.users),
-        "split_hash": prepared.split.hash,
+        "split_hash": prepared.facts["hash"],
         **({"people": asdict(people)} if people else {}),
         "origin": prepared.loaded.origin,
     }
@@ -117,8 +118,7 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
         print_json(facts)
         return
     console.print(f"{experiment}: valid. {prepared.loaded.origin}", markup=False)
-    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["rows"].items())
-    console.print(f"{facts['users']:,} users; rows: {sizes}; methods: {', '.join(facts['arms'])}", markup=False)
+    console.print(f"{facts['users']:,} users; {prepared.line}; methods: {', '.join(facts['arms'])}", markup=False)
     if people:
         console.print(people.line(), markup=False)
 
@@ -200,7 +200,7 @@ def _say_registered(results: dict[str, Any]) -> None:
 
 def _say_disagreement(outcome: Any) -> None:
     """One held-out text two users judged differently, and what the bundle says for each."""
-    if outcome.bundle is None:
+    if outcome.bundle is None or "folds" in outcome.results["split"]:  # then no text was held out
         return
     test = outcome.test
     predicted = outcome.bundle.predict(list(test.texts), list(test.user_ids))

@@ -190,7 +190,7 @@ def work(
     board: Any,
     arms: dict[str, ArmJob],
     measures: dict[str, MeasureJob],
-    parts: dict[str, Annotations],
+    parts: Callable[[int | None], dict[str, Annotations]],
     shared: SharedRun,
     context: Callable[[Callable[..., None], Callable[[str], None]], Context],
     together: Sequence[str] = (),
@@ -201,7 +201,7 @@ def work(
         board: the `Board` actor.
         arms: all arms of the job, by name.
         measures: what is measured of forgetting, by arm.
-        parts: the annotations of each part.
+        parts: the annotations of each part of a fold, or of what is served; see `folds.parts_of`.
         shared: where everything is written.
         context: makes a method's context from where to tell progress and where to say things.
         together: arms that all workers fit at once, each a share of every batch (`methods.team`).
@@ -214,7 +214,7 @@ def work(
             open_.clear()
             config: Any = arms[task.arm].settings
             shared.fetch(f"methods/{config.from_}")
-            seen = as_seen(config, parts, context(_nothing, _nothing).seed)
+            seen = as_seen(config, parts(arms[task.arm].fold), context(_nothing, _nothing).seed)
             open_[task.arm] = config.begin(*to_learn(config, seen), context(_nothing, say))
         return open_[task.arm]
 
@@ -225,10 +225,10 @@ def work(
         arm = arms[task.arm]
         quiet = arm.settings.in_blocks or team.rank
         progress = _nothing if quiet else _Throttled(board, task)
-        run_arm(arm, parts, run_folder, replace(context(progress, _nothing if team.rank else say), team=team))
+        run_arm(arm, parts(arm.fold), run_folder, replace(context(progress, _nothing if team.rank else say), team=team))
         if not team.rank:
             newcomers = relative(shared, newcomers_file(run_folder, arm.name))
-            shared.keep(f"scores/{arm.name}.parquet", newcomers, f"methods/{arm.name}")
+            shared.keep(f"scores/{arm.scores}.parquet", newcomers, f"methods/{arm.name}")
             ray.get(board.finished.remote(task))
 
     for name in together:

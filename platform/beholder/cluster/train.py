@@ -26,6 +26,7 @@ from beholder.cluster.local import cpus_each, on_ray, takes_gpu
 from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError, first_line
 from beholder.experiment import Cluster
+from beholder.folds import parts_of
 from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.methods.forgetting import MeasureJob
@@ -246,13 +247,24 @@ def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, to
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}
-    work(board, arms, measures, read_parts(shared.folder), shared, context, together)
+    work(board, arms, measures, Parts(shared.folder), shared, context, together)
+
+
+class Parts:
+    """The rows of each part of a run, of one fold at a time."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
+        self._fold: int | None = None
+        self._parts = parts_of(self._annotations)
+
+    def __call__(self, fold: int | None = None) -> dict[str, Annotations]:
+        """See `folds.parts_of`."""
+        if fold != self._fold:
+            self._fold, self._parts = fold, parts_of(self._annotations, fold)
+        return self._parts
 
 
 def read_parts(run_folder: Path) -> dict[str, Annotations]:
-    """The annotations of a run by part; see `splits.Split`."""
-    import numpy as np
-
-    annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
-    part = np.asarray(annotations.column("part"), dtype=object)
-    return {name: annotations.select(np.flatnonzero(part == name)) for name in sorted(set(part.tolist())) if name}
+    """The annotations of a run by part; see `folds.parts_of`."""
+    return parts_of(Annotations.read_parquet(run_folder / "annotations.parquet"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from beholder.errors import DataError, unknown
 from beholder.evaluation.gains import gains, holm, user_gains
-from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.report import read_results, same_rows, settings_of
 from beholder.evaluation.scores_file import ScoresFile, read_scores
 
@@ -114,7 +114,7 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     level = settings_of(folders[0]).level
     chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
     test, kind = first.test, first.kind
-    decisions = {place: decide(file.arm.test_scores, file.arm.thresholds, kind) for place, file in files.items()}
+    decisions = {place: file.arm.test_decisions(kind) for place, file in files.items()}
     named = {":".join(place): decided for place, decided in decisions.items()}
     found = gains(named, ":".join(chosen), test.labels, test.texts, test.user_ids, level=level)
     others = [place for place in files if place != chosen]

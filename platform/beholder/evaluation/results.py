@@ -33,10 +33,11 @@ class ArmScores:
 
     Attributes:
         name, method: the arm's and its method's.
-        thresholds: float32 [labels], fitted on validation.
+        thresholds: float32 [labels], fitted on validation; [folds, labels] where each fold has a model of its own.
         valid_scores, test_scores: float32 [rows, labels] in 0..1.
         seconds: to fit and score.
         control_of: the arm this one is the control of.
+        valid_fold, test_fold: int64 [rows], the fold of each row, from 0; None where there are none.
     """
 
     name: str
@@ -46,6 +47,16 @@ class ArmScores:
     test_scores: NDArray[np.float32]
     seconds: float
     control_of: str | None = None
+    valid_fold: NDArray[np.int64] | None = None
+    test_fold: NDArray[np.int64] | None = None
+
+    def valid_decisions(self, kind: Kind) -> Decisions:
+        """What it decides on the validation rows: bool [rows, labels]."""
+        return decide(self.valid_scores, _of_rows(self.thresholds, self.valid_fold), kind)
+
+    def test_decisions(self, kind: Kind) -> Decisions:
+        """What it decides on the test rows: bool [rows, labels]."""
+        return decide(self.test_scores, _of_rows(self.thresholds, self.test_fold), kind)
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,7 @@ class Results:
 
     def decisions(self, arm: ArmScores) -> Decisions:
         """What an arm decides on the test rows."""
-        return decide(arm.test_scores, arm.thresholds, self.kind)
+        return arm.test_decisions(self.kind)
 
     def user_gains(self, arm: ArmScores) -> Floats:
         """Points of each user of the test rows, sorted by name: see `gains.user_gains`."""
@@ -187,7 +198,7 @@ class Results:
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
         by_user = self.user_gains(arm)
-        valid = decide(arm.valid_scores, arm.thresholds, self.kind)
+        valid = arm.valid_decisions(self.kind)
         return {
             "method": arm.method,
             "control_of": arm.control_of,
@@ -258,7 +269,7 @@ def evaluate(
     Raises:
         DataError: no arm is called `reference`.
     """
-    decisions = {arm.name: decide(arm.test_scores, arm.thresholds, kind) for arm in arms}
+    decisions = {arm.name: arm.test_decisions(kind) for arm in arms}
     compared = Compared(decisions, test.labels, test.texts, test.user_ids, level)
     found = {name: compared.gain(name, reference, tasks_of(label_names)) for name in decisions}
     controls: dict[str, list[str]] = {}
@@ -279,6 +290,11 @@ def evaluate(
     methods = tuple(arm for arm in arms if arm.name not in on_curves)
     names = tuple(label_names)
     return Results(methods, names, kind, reference, valid, test, found, beyond, level, worthwhile, points)
+
+
+def _of_rows(thresholds: NDArray[np.float32], fold: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    """The thresholds each row is decided by: [labels] for all, or [rows, labels]."""
+    return thresholds if fold is None else thresholds[fold]
 
 
 def _array(values: Floats | NDArray[Any]) -> pa.Array:

@@ -23,10 +23,13 @@ from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Rows
 from beholder.files import whole
 
-FORMAT = 1
+FORMAT = 2
+"""Written where scores are of folds; without, files are of format 1, which earlier versions read."""
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
 KEYS = "text_key"
 """A further column, which earlier versions did not write: equal texts have equal keys, whatever their ids."""
+FOLD = "fold"
+"""A further column where each fold has a model of its own: which fold, from 0. Thresholds are then a list a fold."""
 STEPS = ("k", "given")
 """Further columns of the scores of newcomers."""
 _KEY = b"beholder_scores"
@@ -48,12 +51,12 @@ class ScoresFile:
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
     """Write validation and test rows with their scores; the file appears whole or not at all."""
     described: dict[str, Any] = {
-        "format": FORMAT,
+        "format": 1 if arm.test_fold is None else FORMAT,
         "arm": arm.name,
         "method": arm.method,
         "control_of": arm.control_of,
         "seconds": arm.seconds,
-        "thresholds": [float(value) for value in arm.thresholds],
+        "thresholds": arm.thresholds.astype(float).tolist(),
         "labels": list(valid.task.labels),
         "kind": valid.task.kind,
     }
@@ -65,6 +68,8 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
         "labels": _lists(np.concatenate([valid.labels, test.labels])),
         "scores": _lists(np.concatenate([arm.valid_scores, arm.test_scores])),
     }
+    if arm.valid_fold is not None and arm.test_fold is not None:
+        columns[FOLD] = pa.array(np.concatenate([arm.valid_fold, arm.test_fold]), pa.int64())
     _write(file, described, columns)
 
 
@@ -76,7 +81,7 @@ def newcomers_file(run_folder: Path, arm: str) -> Path:
 def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, ...]) -> None:
     """Write scores at every k; the file appears whole or not at all."""
     described: dict[str, Any] = {
-        "format": FORMAT,
+        "format": 1,
         "arm": scores.arm,
         "method": scores.method,
         "control_of": scores.control_of,
@@ -170,8 +175,8 @@ def without_user(file: Path, user: str) -> None:
 def _seal(settings: bytes, table: pa.Table) -> bytes:
     """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
     digest = hashlib.sha256(settings)
-    for column in (*COLUMNS, *(name for name in (KEYS, *STEPS) if name in table.column_names)):
-        if column in STEPS:
+    for column in (*COLUMNS, *(name for name in (KEYS, FOLD, *STEPS) if name in table.column_names)):
+        if column in (FOLD, *STEPS):
             digest.update(table[column].to_numpy().astype(np.int64).tobytes())
         elif column in ("labels", "scores"):
             digest.update(table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False).tobytes())
@@ -186,6 +191,7 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
     keys = KEYS if KEYS in table.column_names else "text_id"
     ids = [_strings(table, column) for column in ("text_id", "user_id", keys)]
     rows = {name: Rows(labels[part == name], *(each[part == name] for each in ids)) for name in ("valid", "test")}
+    fold = table[FOLD].to_numpy().astype(np.int64) if FOLD in table.column_names else None
     arm = ArmScores(
         name=described["arm"],
         method=described["method"],
@@ -194,6 +200,8 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
         test_scores=scores[part == "test"],
         seconds=described["seconds"],
         control_of=described["control_of"],
+        valid_fold=None if fold is None else fold[part == "valid"],
+        test_fold=None if fold is None else fold[part == "test"],
     )
     return ScoresFile(arm, names, described["kind"], rows["valid"], rows["test"])
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.gains import Interval
-from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
@@ -147,5 +147,5 @@ def _for_whom(results: Results, arm: ArmScores) -> str:
 
 
 def _valid(results: Results, arm: ArmScores) -> float:
-    score = macro_f1(decide(arm.valid_scores, arm.thresholds, results.kind), results.valid.labels)
+    score = macro_f1(arm.valid_decisions(results.kind), results.valid.labels)
     return score if score == score else 0.0

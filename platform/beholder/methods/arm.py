@@ -35,6 +35,8 @@ class ArmJob:
         key: hash of all inputs; a finished arm with the same key need not be run again.
         curve_of: the arm whose learning curve this one is a point of; of such a one only the scores are kept.
         people: the settings of a split by people, dumped: the arm is then measured on newcomers as well.
+        fold: whose rows the arm is fitted and scored on, from 0; see `folds.parts_of`.
+        scored_as: the name of its scores, where that is not the arm's.
     """
 
     name: str
@@ -44,6 +46,13 @@ class ArmJob:
     after: str | None = None
     curve_of: str | None = None
     people: dict[str, Any] | None = None
+    fold: int | None = None
+    scored_as: str | None = None
+
+    @property
+    def scores(self) -> str:
+        """The name of its file of scores."""
+        return self.scored_as or self.name
 
     @property
     def settings(self) -> MethodConfig:
@@ -84,9 +93,12 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     under `run_folder`; each appears whole or not at all. Of those who fit together (`context.team`), the first does so.
 
     Under a split by people the test scores are those after the most judgements of each person that `split.adapt` names.
+    Where nothing is held back for testing (what folds have measured is fitted on all rows), the scores of validation
+    rows by what is saved stand in their place: a bundle is held against them.
     """
     started, peak = time.perf_counter(), PeakMemory()
     config = job.settings
+    parts = {**parts, "test": parts.get("test", parts["valid"])}
     seen = as_seen(config, parts, context.seed)
     fitted = config.fit(*to_learn(config, seen), context)
     if context.team.rank:
@@ -117,7 +129,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         seconds=seconds,
         control_of=job.control_of,
     )
-    write_scores(run_folder / "scores" / f"{job.name}.parquet", arm, parts["valid"], parts["test"])
+    write_scores(run_folder / "scores" / f"{job.scores}.parquet", arm, parts["valid"], parts["test"])
     if newcomers and job.curve_of is None:
         write_newcomers(newcomers_file(run_folder, job.name), newcomers, fitted.task.labels)
     done = {

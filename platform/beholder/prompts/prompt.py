@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, Task
+from beholder.folds import USES
 from beholder.prompts.examples import Examples
 from beholder.prompts.labels import LabelWords
 from beholder.prompts.settings import ORDER, PromptSettings
@@ -209,7 +210,7 @@ class Prompter:
         assert self.train is not None
         facts: dict[str, list[str]] = {user: [] for user in self.users}
         for name in self.train.context_columns:
-            if name == "part":
+            if name in ("part", USES):
                 continue
             values: dict[str, set[str]] = {user: set() for user in self.users}
             for user, value in zip(self.train.user_ids, self.train.column(name), strict=True):

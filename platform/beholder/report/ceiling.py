@@ -23,23 +23,20 @@ class Ceiling:
     points: float
 
 
-def best_achievable(results: Results, annotations: Annotations, part: np.ndarray) -> Ceiling | None:
+def best_achievable(results: Results, valid: Annotations, test: Annotations) -> Ceiling | None:
     """What the truth itself would reach on the test rows, its thresholds chosen on validation; None where none is told.
 
     Args:
         results: of the run.
-        annotations, part: all rows with the context columns `truth` and `truth_global`, and the part of each.
+        valid, test: its rows in the order of the scores, with the context columns `truth` and `truth_global`.
     """
-    if not {"truth", "truth_global"} <= set(annotations.context_columns):
+    if not {"truth", "truth_global"} <= set(test.context_columns):
         return None
 
     def reached(column: str) -> float:
-        scores = {
-            name: np.asarray(annotations.select(np.flatnonzero(part == name)).column(column), dtype=np.float32)
-            for name in ("valid", "test")
-        }
-        thresholds = fit_thresholds(scores["valid"], results.valid.labels, results.kind)
-        return macro_f1(decide(scores["test"], thresholds, results.kind), results.test.labels)
+        on_valid, on_test = (np.asarray(rows.column(column), dtype=np.float32) for rows in (valid, test))
+        thresholds = fit_thresholds(on_valid, results.valid.labels, results.kind)
+        return macro_f1(decide(on_test, thresholds, results.kind), results.test.labels)
 
     readers, crowd = reached("truth"), reached("truth_global")
     reference = macro_f1(results.decisions(results.reference_arm), results.test.labels)

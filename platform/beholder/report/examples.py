@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.annotations import Annotations
 from beholder.evaluation.results import ArmScores, Results
 
 EACH = 5
@@ -26,17 +25,16 @@ class Example:
     reference_score: float
 
 
-def changed_answers(results: Results, arm: ArmScores, annotations: Annotations, part: np.ndarray) -> list[Example]:
+def changed_answers(results: Results, arm: ArmScores, texts: list[str]) -> list[Example]:
     """Up to five judgements that the arm decides rightly and the reference wrongly, and up to five the other way.
 
     Those come first on which the two differ most; a text comes once, and so does a user where there are many.
 
     Args:
         results, arm: of a run.
-        annotations, part: all rows and the part of each, the test rows in the order of the scores.
+        texts: of the test rows, in the order of the scores.
     """
     reference, test = results.reference_arm, results.test
-    texts = annotations.select(np.flatnonzero(part == "test")).texts.tolist()
     users: list[str] = test.user_ids.tolist()
     several = len(set(users)) > EACH
     mine, other = results.decisions(arm), results.decisions(reference)

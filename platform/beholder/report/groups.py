@@ -10,12 +10,13 @@ from beholder.annotations import Annotations
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
+from beholder.folds import USES
 
 MOST = 12
 """A column with more values than this does not tell groups."""
 FEWEST_ROWS = 30
 """A group with fewer test rows than this is left out: nothing could be said of it."""
-OURS = ("part", "split", "official_split", "truth", "truth_global")
+OURS = ("part", USES, "split", "official_split", "truth", "truth_global")
 
 
 def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[str, Any]]:

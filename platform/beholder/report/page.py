@@ -14,6 +14,7 @@ from beholder.evaluation import figures, user_figures
 from beholder.evaluation.results import ArmScores, Results
 from beholder.evaluation.verdict import Verdict
 from beholder.experiment import ROUTED
+from beholder.folds import parts_of, scored
 from beholder.methods.arm import done
 from beholder.report.ceiling import Ceiling, best_achievable
 from beholder.report.examples import changed_answers
@@ -42,11 +43,11 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
         DataError: the run's folder is damaged.
     """
     annotations = Annotations.read_parquet(folder / "annotations.parquet")
-    part = np.asarray(annotations.column("part"))
-    train = annotations.select(np.flatnonzero(part == "train"))
+    train = parts_of(annotations)["train"]
+    valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
     chosen = results.arm(said.arm) if said.arm else None
     users = sorted(set(results.test.user_ids.astype(str).tolist()))
-    ceiling = best_achievable(results, annotations, part)
+    ceiling = best_achievable(results, valid, test)
     drawn = {name: chart(figure) for name, figure in _figures(results, chosen, train, users, ceiling).items()}
     values = {
         "facts": {**facts, "split_by": _split_by(folder)},
@@ -55,13 +56,13 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
         "ceiling": ceiling,
         "routed": ROUTED,
         "cost_of": _costs(folder, results, train),
-        "groups": by_group(results, chosen, annotations.select(np.flatnonzero(part == "test"))) if chosen else [],
+        "groups": by_group(results, chosen, test) if chosen else [],
     }
     numbered = users if chosen is None else _numbered(users, results.user_gains(chosen))
     written = []
     for file, names, called in ((NAMED, True, users), (NAMELESS, False, numbered)):
         of_users = {name: chart(figure) for name, figure in _figures_of_users(results, chosen, users, called).items()}
-        examples = changed_answers(results, chosen, annotations, part) if names and chosen else []
+        examples = changed_answers(results, chosen, test.texts.tolist()) if names and chosen else []
         written.append(
             write_page(folder / file, "report.html", names=names, charts=drawn | of_users, examples=examples, **values)
         )
