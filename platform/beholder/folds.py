@@ -32,8 +32,8 @@ class Folds:
     Attributes:
         splits: of each fold. Its test rows are its own texts'; its validation rows are of the texts that come next, as
             large a share of all texts as `split.fractions` says; all others train.
-        last: of the models that are served. Nothing is held back for testing: its validation rows are those that
-            `split` says, and all others train.
+        last: of the models that are served. Nothing is held back for testing: its validation rows are of the first
+            texts, as large a share of all, and all others train.
         hash: of all of that.
     """
 
@@ -101,11 +101,7 @@ def deal(annotations: Annotations, config: AnySplit, folds: int) -> Folds:
         following = (place - end) % len(names)  # 0 for the text that comes next
         parts = np.where(fold == number, "test", np.where(following < chosen, "valid", "train"))
         splits.append(cut(annotations, parts.astype(object)[text], config))
-    assigned = config.assign(annotations)
-    last = np.where(assigned == "valid", "valid", "train").astype(object)
-    for name in ("train", "valid"):
-        if not (last == name).any():
-            raise SplitError("split by text: no rows are left for valid. Give more rows, or change split.")
+    last = np.where(place < chosen, "valid", "train").astype(object)[text]
     parts = {name: np.flatnonzero(last == name).astype(np.int64) for name in ("train", "valid")}
     whole = Split(parts, digest_of(annotations, last), 0.0)
     digest = hashlib.sha256("\0".join(split.hash for split in (*splits, whole)).encode()).hexdigest()

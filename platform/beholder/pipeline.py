@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from beholder.annotations import Annotations
 from beholder.bases.endpoint import base_name, plain_base
+from beholder.cluster.local import on_ray
 from beholder.cluster.shared import require_shared, run_of
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.cross_fitting import put_together, refitted, training_rows
@@ -115,12 +116,10 @@ def run(
             reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
         folder = _run_folder(experiment, prepared, fresh)
     with clock.phase("fit"):
-        pending, measured = _fit(experiment, prepared.fold_jobs or prepared.jobs, folder, reporter, prepared.forgotten)
         if prepared.folds:
-            routing = _put_together(experiment, prepared, folder)
-            again = refitted(prepared.jobs, routing.served) if routing else []
-            pending = (*pending, *_fit(experiment, again, folder, reporter)[0])
+            pending, measured, routing = _cross_fit(experiment, prepared, folder, reporter)
         else:
+            pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
             routing = _route(experiment, prepared, folder)
         shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
         run_of(folder).drop(working_folder(folder).name)
@@ -212,12 +211,20 @@ def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing 
     return routing
 
 
-def _put_together(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
-    """The scores of all folds as those of one run; returns what is served."""
+def _cross_fit(
+    experiment: Experiment, prepared: Prepared, folder: Path, reporter: Reporter
+) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...], Routing | None]:
+    """Fit every fold, put their scores together, choose what is served, and fit that on all rows; see `_fit`."""
     assert prepared.folds
     marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
     curves = [point for points in experiment.curves.values() for point in points.values()]
-    return put_together(experiment.arms, curves, marked, len(prepared.folds.splits), folder)
+    with contextlib.ExitStack() as stack:
+        if not all(is_done(job, folder) for job in prepared.fold_jobs):
+            stack.enter_context(on_ray(experiment.cluster.range[1]))  # once for the folds and for what is served
+        pending, _ = _fit(experiment, prepared.fold_jobs, folder, reporter)
+        routing = put_together(experiment.arms, curves, marked, len(prepared.folds.splits), folder)
+        again, _ = _fit(experiment, refitted(prepared.jobs, routing.served) if routing else [], folder, reporter)
+    return (*pending, *again), (), routing
 
 
 def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""A run with folds, for real: its scores are those of runs of their own, and what is served has learned from all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from house import settings
+from typer.testing import CliRunner
+from worlds import home_with_a_run
+
+from beholder import pipeline
+from beholder.annotations import Annotations
+from beholder.cli.main import app
+from beholder.errors import ExperimentError
+from beholder.evaluation.compare import compare
+from beholder.evaluation.report import recompute
+from beholder.evaluation.scores_file import read_scores
+from beholder.experiment import make_experiment
+from beholder.folds import parts_of
+from beholder.methods.method import load_fitted
+from beholder.registry.bundle import open_bundle
+
+pytestmark = pytest.mark.cluster
+FOLDS = 3
+
+
+def written(**more) -> dict:
+    made = settings(evaluate={"reference": "cls", "folds": FOLDS}, name="folded", **more)
+    made["methods"] = {"prior": {}, **made["methods"]}
+    made.setdefault("cluster", {"workers": 0})
+    made["methods"]["cls-u"] = {**made["methods"]["cls-u"], "controls": ["shuffled-users"], "curve": [5]}
+    return made
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    with home_with_a_run(folder, written(cluster={"workers": 2, "cpus_per_worker": 1})) as outcome:
+        yield folder, outcome
+
+
+@pytest.fixture
+def outcome(ran, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(ran[0]))
+    return ran[1]
+
+
+def rows_of(outcome) -> Annotations:
+    return Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+
+
+def test_every_judgement_has_one_score_by_a_model_that_never_saw_its_text(outcome):
+    rows, arms = rows_of(outcome), outcome.results["methods"]
+    assert set(arms) == {"prior", "cls", "cls-u", "cls-u~shuffled-users", "routed"}
+    for name in (*arms, "cls-u~5-rows"):
+        file = read_scores(outcome.run_folder / "scores" / f"{name}.parquet")
+        judged = list(zip(file.test.text_ids, file.test.user_ids, strict=True))
+        assert len(set(judged)) == len(judged) == len(rows) == outcome.results["rows"]
+        assert file.arm.test_fold is not None
+        for fold in range(FOLDS):
+            learned = {key for part in ("train", "valid") for key in parts_of(rows, fold)[part].text_keys}
+            assert not learned & set(file.test.texts[file.arm.test_fold == fold])
+
+
+@pytest.mark.parametrize("arm", ["cls", "cls-u"])
+def test_a_folds_scores_are_those_of_the_model_it_fitted(outcome, arm):
+    file = read_scores(outcome.run_folder / "scores" / f"{arm}.parquet")
+    for fold in range(FOLDS):
+        fitted = load_fitted(outcome.run_folder / "methods" / f"{arm}@{fold + 1}", "tiny-bert")
+        test = parts_of(rows_of(outcome), fold)["test"]
+        scores = fitted.score(list(test.texts), list(test.user_ids))
+        np.testing.assert_allclose(file.arm.test_scores[file.arm.test_fold == fold], scores, atol=1e-5)
+        np.testing.assert_array_equal(file.arm.thresholds[fold], fitted.thresholds)
+
+
+def test_a_fold_is_a_run_of_its_own(outcome, tmp_path, monkeypatch):
+    """The same scores where a column of a table says what the fold does; in one process, where folds had two."""
+    fold = 1
+    table = rows_of(outcome)
+    used = [{"l": "train", "v": "valid", "t": "test"}[letters[fold]] for letters in table.column("fold_uses")]
+    made = written(split={"by": "column", "column": "split"})
+    del made["register"]
+    made["evaluate"] = {"reference": "cls"}
+    labels = list(table.task.labels)
+    file = tmp_path / "rows.parquet"
+    keys = {"text_id": "text_id", "user": "user_id", "repeats": "keep", "split_column": "split"}
+    made["source"] = {"name": "table", "path": str(file), "labels": labels, **keys}
+    columns = {name: [int(value) for value in table.labels[:, place]] for place, name in enumerate(labels)}
+    ids = {"text": table.texts.tolist(), "text_id": table.text_ids.tolist(), "user_id": table.user_ids.tolist()}
+    pq.write_table(pa.table({**ids, **columns, "split": used}), file)
+    monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "home"))
+    alone = pipeline.run(make_experiment(made))
+    for name in ("cls", "cls-u", "cls-u~shuffled-users", "cls-u~5-rows"):
+        here = read_scores(outcome.run_folder / "scores" / f"{name}.parquet").arm
+        there = read_scores(alone.run_folder / "scores" / f"{name}.parquet").arm
+        np.testing.assert_allclose(here.test_scores[here.test_fold == fold], there.test_scores, atol=1e-6)
+        np.testing.assert_array_equal(here.thresholds[fold], there.thresholds)
+
+
+def test_what_is_served_has_learned_from_every_judgement_and_says_so(outcome):
+    rows = rows_of(outcome)
+    assert set(rows.column("part")) == {"train", "valid"}
+    bundle = open_bundle(outcome.run_folder / "bundle")
+    assert bundle.manifest["folds"] == FOLDS
+    assert bundle.manifest["evaluation"]["macro_f1"] == outcome.results["methods"]["routed"]["macro_f1"]
+    saved = read_scores(outcome.run_folder / "scores" / "cls@all.parquet")
+    valid = parts_of(rows)["valid"]
+    routes = bundle.predict(list(valid.texts), list(valid.user_ids))
+    of_all = [row for row, route in enumerate(routes.routes) if route == "cls"]
+    np.testing.assert_allclose(routes.scores[of_all], saved.arm.test_scores[of_all], atol=1e-5)
+    assert {"cls-u"} & set(routes.routes)
+    assert not (outcome.run_folder / "methods" / "prior").exists()  # nobody is served it
+
+
+def test_results_report_and_comparison_say_the_same(outcome):
+    found = json.loads(json.dumps(outcome.results))
+    each = found["split"]["folds"]
+    assert len(each) == FOLDS and sum(fold["test"] for fold in each) == found["rows"]
+    again = recompute(outcome.run_folder).to_json()
+    compared = {row["arm"]: row for row in compare([outcome.run_folder]).to_json()["methods"]}
+    for name, method in found["methods"].items():
+        assert again["methods"][name]["gain"] == method["gain"]
+        assert again["methods"][name]["valid_macro_f1"] == method["valid_macro_f1"]
+        assert compared[name]["macro_f1"] == method["macro_f1"]
+    page = (outcome.run_folder / "report.html").read_text()
+    assert f"{FOLDS} folds; each judgement is tested once" in page
+
+
+def test_run_again_nothing_is_fitted_again(outcome):
+    lines: list[str] = []
+
+    class Heard(pipeline.Silent):
+        def say(self, line):
+            lines.append(line)
+
+    again = pipeline.run(make_experiment(written()), Heard())
+    assert again.results["methods"] == outcome.results["methods"]
+    kept = [line for line in lines if "kept" in line]
+    assert len(kept) == 5 * FOLDS + 2  # arms and a point of a curve in each fold, and the two that are served
+
+
+def test_an_erased_person_is_in_no_fold(ran, outcome):
+    user = sorted(set(outcome.test.user_ids))[0]
+    answer = CliRunner().invoke(app, ["registry", "erase", "--user", user, "--json"])
+    assert answer.exit_code == 0, answer.output
+    for file in Path(ran[0]).rglob("*.parquet"):
+        assert user.encode() not in file.read_bytes(), file.name
+    assert len(recompute(outcome.run_folder).test.labels) == len(rows_of(outcome))
+
+
+def test_what_is_measured_of_one_model_is_not_measured_of_folds():
+    forgetting = {"source": {"name": "simulated", "texts": "templates"}}
+    with pytest.raises(ExperimentError, match="forgetting: is measured of one model, not of folds"):
+        make_experiment(written(forgetting=forgetting))
