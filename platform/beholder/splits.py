@@ -33,9 +33,8 @@ class Split:
     parts: dict[str, Rows]
     hash: str
     leaked: float
-    """Share of test rows whose normalised text is also in training. 0 by construction in a split by `text`, by
-    `new-users`, or by `people` with `texts: unseen`; what the table makes it by `column` or `paper`; 1 by `people` with
-    `texts: seen`."""
+    """Share of test rows whose normalised text is also in training: 0 by construction by `text`, `new-users`, and
+    `people` with `texts: unseen`, 1 with `texts: seen`; what the table makes it by `column` or `paper`."""
     people: ByPeople | None = None
     """The settings of a split by people."""
 
@@ -275,12 +274,7 @@ def split(annotations: Annotations, config: AnySplit) -> Split:
 
 
 def cut(annotations: Annotations, assigned: NDArray[np.object_], config: AnySplit) -> Split:
-    """The split that puts each row into the part it is assigned.
-
-    Args:
-        annotations: all rows.
-        assigned: str [rows], "" for rows that are left out.
-        config: by what they were assigned.
+    """The split that puts each row into the part `config` assigned it: str [rows], "" for rows that are left out.
 
     Raises:
         SplitError: no row is assigned to training, validation or test.

@@ -9,7 +9,7 @@ from beholder.evaluation.metrics import fit_thresholds
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import write_scores
 from beholder.experiment import make_experiment
-from beholder.routing import find_routing
+from beholder.routing import find_routing, scores_of
 from beholder.sources import load, source_class
 
 METHODS = {"cls": {}, "cls-e": {"from": "cls"}, "cls-u": {"from": "cls"}}
@@ -39,7 +39,7 @@ def served(folder, parts, sharpness, methods=METHODS):
         thresholds = fit_thresholds(scores[0], valid.labels, "multilabel")
         said = ArmScores(arm.name, arm.config.method, thresholds, *scores, seconds=0.0)
         write_scores(folder / "scores" / f"{arm.name}.parquet", said, valid, test)
-    return find_routing(arms, dict.fromkeys(valid.users, 30), folder)
+    return find_routing(arms, dict.fromkeys(valid.users, 30), scores_of(arms, folder))
 
 
 def test_of_arms_that_cannot_be_told_apart_the_one_that_takes_newcomers_is_served(tmp_path, parts):

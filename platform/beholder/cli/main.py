@@ -17,6 +17,7 @@ from beholder.cli import (
     compare,
     data,
     doctor,
+    gain,
     init,
     jobs,
     methods,
@@ -59,6 +60,7 @@ init.add_to(app)
 run.add_to(app)
 search.add_to(app)
 compare.add_to(app)
+gain.add_to(app)
 serve.add_to(app)
 refresh.add_to(app)
 jobs.add_to(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, tasks_of
 from beholder.evaluation.gains import Compared, Gain, Interval, user_gains
+from beholder.evaluation.measures import Answers, Difference, differences, measure
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -120,6 +121,7 @@ class Results:
     Attributes:
         gains: of each arm over `reference`.
         beyond: of each arm that has controls, its gain over their mean: the part that is about who reads.
+        measures: of each arm, every measure of `measures.MEASURES`, and how much better it is than the reference.
         level: of all intervals. worthwhile: points below which a gain is not worth having.
     """
 
@@ -131,6 +133,7 @@ class Results:
     test: Rows
     gains: dict[str, Gain]
     beyond: dict[str, Interval]
+    measures: dict[str, dict[str, Difference]]
     level: float
     worthwhile: float
     curves: dict[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
@@ -209,6 +212,7 @@ class Results:
             "ece": expected_calibration_error(arm.test_scores, labels),
             "gain": gain.to_json(),
             "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
+            "measures": {name: asdict(each) for name, each in self.measures[arm.name].items()},
             "per_label_gain": {self.label_names[each.label]: Interval.to_json(each) for each in gain.per_label},
             "users": {
                 "better": int((by_user > 0).sum()),
@@ -289,7 +293,12 @@ def evaluate(
     on_curves = {name for curve in curves.values() for name in curve.arms.values()}
     methods = tuple(arm for arm in arms if arm.name not in on_curves)
     names = tuple(label_names)
-    return Results(methods, names, kind, reference, valid, test, found, beyond, level, worthwhile, points)
+    answers = {
+        arm.name: measure(Answers(arm.test_scores, decisions[arm.name], test.labels, test.user_ids, kind))
+        for arm in methods
+    }
+    measures = {name: differences(each, answers[reference], compared.clusters, level) for name, each in answers.items()}
+    return Results(methods, names, kind, reference, valid, test, found, beyond, measures, level, worthwhile, points)
 
 
 def _of_rows(thresholds: NDArray[np.float32], fold: NDArray[np.int64] | None) -> NDArray[np.float32]:

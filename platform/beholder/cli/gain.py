@@ -1,0 +1,120 @@
+"""`beholder gain`: predictions that were made elsewhere, compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from beholder.cli.console import console, print_json
+from beholder.cli.run import AsJson
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this file's command."""
+    app.command("gain")(gain_command)
+
+
+def gain_command(
+    one: Annotated[
+        Path, typer.Argument(help="Predictions that others are held against: CSV, TSV, Parquet, JSON lines.")
+    ],
+    other: Annotated[Path, typer.Argument(help="Predictions of the same judgements, in any order.")],
+    user: Annotated[str, typer.Option(help="Column: who judged.")],
+    text: Annotated[str, typer.Option(help="Column: what was judged, the text or an id of it.")],
+    label: Annotated[
+        list[str], typer.Option(help="Column: what they said, 0 or 1 (with --score; several), or a class (one).")
+    ],
+    score: Annotated[list[str] | None, typer.Option(help="Column: the predicted chance of each label, 0 to 1.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Column: the predicted class.")] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="Score from which a label is predicted: for all, or for each. 0.5")
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Column that tells judgements apart, if texts do not.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """How much better the predictions of OTHER are than those of ONE, and how sure that is.
+
+    Rows of one user, and of one text, depend on each other, and the intervals know: for people at large, and for these
+    people. The same judgements, labels and columns must be in both files.
+
+    Example: beholder gain global.csv personal.csv --user annotator --text text --label angry --score p_angry
+    """
+    from beholder.evaluation.predictions import Columns, compare_predictions, read_predictions
+
+    thresholds = tuple(threshold) if threshold else (0.5,)
+    columns = Columns(user, text, tuple(label), tuple(score or ()), prediction, thresholds, id_)
+    found = compare_predictions(*read_predictions((one, other), columns), level)
+    if as_json:
+        print_json({"reference": str(one), "other": str(other), **found.to_json()})
+        return
+    console.print(gain_table(found))
+    for line in words(found, other.name, one.name):
+        console.print(line, markup=False)
+
+
+def gain_table(found: Any) -> Table:
+    """Measures x (of the one, of the other, how much better, its two intervals)."""
+    from beholder.evaluation.measures import MEASURES
+
+    table = Table(title=f"{found.rows:,} judgements by {found.people:,} people of {found.texts:,} texts")
+    table.title_justify = "left"
+    table.add_column("measure")
+    for name in ("one", "other", "gain", f"people at large, {100 * found.level:g} %", "these people"):
+        table.add_column(name, justify="right")
+    for name, each in found.measures.items():
+        unit = 1 if name in IN_NATS else 100
+        lower = " (lower is better)" if MEASURES[name].better == "lower" else ""
+
+        def number(value: float, unit: int = unit) -> str:
+            return "-" if value != value else f"{unit * value:.1f}" if unit == 100 else f"{value:.3f}"
+
+        table.add_row(
+            name.replace("_", " ") + lower,
+            number(each.reference),
+            number(each.value),
+            _signed(each.gain, unit),
+            _between(each.low, each.high, unit),
+            _between(each.texts_low, each.texts_high, unit),
+        )
+    return table
+
+
+IN_NATS = ("log_loss",)
+
+
+def words(found: Any, other: str, one: str) -> list[str]:
+    """What it means, a line each."""
+    gain = found.gain
+    if gain.points != gain.points:
+        return ["macro-F1 cannot be told: no label has a positive."]
+    if gain.low != gain.low:
+        sure = "how sure that is cannot be told of one person or one text alone"
+    elif gain.low > 0 or gain.high < 0:
+        sure = "the interval for people at large does not hold zero"
+    else:
+        sure = "that may be chance: the interval for people at large holds zero"
+    said = "above" if gain.points >= 0 else "below"
+    lines = [
+        f"{other} is {abs(gain.points):.1f} points of macro-F1 {said} {one}; {sure}.",
+        f"Taken one by one it is better for {found.better:,} people, worse for {found.worse:,}, the same for "
+        f"{found.same:,}.",
+    ]
+    if found.commonest > 0.2:
+        lines.append(f"note: {100 * found.commonest:.0f} % of the rows are of one text.")
+    return lines
+
+
+def _signed(value: float, unit: int) -> str:
+    if value != value:
+        return "-"
+    return f"{unit * value:+.1f}" if unit == 100 else f"{value:+.3f}"
+
+
+def _between(low: float, high: float, unit: int) -> str:
+    return "unknown" if low != low else f"{_signed(low, unit)} to {_signed(high, unit)}"

@@ -1,0 +1,239 @@
+"""What a method's answers are judged by besides macro-F1, each with the influence of every row on it.
+
+A measure is a smooth function of the rows' weights; its derivative by a row's weight is that row's influence (Hampel
+1974, Journal of the American Statistical Association 69(346)), and from influences `cluster_interval` tells how sure
+the measure is, or its difference between two methods. Over several labels a measure is the mean of those where it can
+be told. Ranking measures (AUROC, average precision) compare scores of different rows: of folds, they hold rows against
+each other that different models scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.evaluation.cluster_interval import Clusters
+from beholder.evaluation.metrics import Decisions, Floats, Kind, counts, f1, log_losses
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a method says of some rows.
+
+    Attributes:
+        scores: float [rows, labels] in 0..1; None where only decisions are known.
+        decisions: bool [rows, labels].
+        labels: float [rows, labels], NaN = not asked.
+        users: str [rows].
+        kind: of the task.
+    """
+
+    scores: Floats | None
+    decisions: Decisions
+    labels: Floats
+    users: NDArray[np.object_]
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure of some rows: its value, NaN where it cannot be told, and float64 [rows] of influences, in all 0."""
+
+    value: float
+    influence: Floats
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of two methods, how much better the second is, and the intervals of that; see `gains.Interval`.
+
+    All in the measure's own unit: shares of 1, nats. A gain is above zero where the second is better, whether the
+    measure is to be high or low.
+    """
+
+    value: float
+    reference: float
+    gain: float
+    low: float
+    high: float
+    texts_low: float
+    texts_high: float
+
+
+Better = Literal["higher", "lower"]
+
+
+def measure(answers: Answers) -> dict[str, Measured]:
+    """Every measure of `MEASURES` that can be told of these answers: without scores, those of decisions."""
+    return {
+        name: each.of(answers) for name, each in MEASURES.items() if answers.scores is not None or not each.needs_scores
+    }
+
+
+def differences(
+    mine: Mapping[str, Measured], other: Mapping[str, Measured], clusters: Clusters, level: float = 0.95
+) -> dict[str, Difference]:
+    """How much better one method is than another on the same rows, by every measure that both have, paired.
+
+    Args:
+        mine, other: of `measure`.
+        clusters: whose the rows are, and of what.
+        level: of the intervals.
+    """
+    found = {}
+    for name in mine.keys() & other.keys():
+        sign = 1 if MEASURES[name].better == "higher" else -1
+        gain = sign * (mine[name].value - other[name].value)
+        at_large, these = clusters.spreads(sign * (mine[name].influence - other[name].influence))
+        ends = (*at_large.interval(gain, level), *these.interval(gain, level))
+        found[name] = Difference(mine[name].value, other[name].value, gain, *ends)
+    return {name: found[name] for name in MEASURES if name in found}
+
+
+def _macro_f1(answers: Answers) -> Measured:
+    """With tp, fp, fn summed over rows, F1 = 2 tp / n of n = 2 tp + fp + fn: derivative (2 tp' - F1 n') / n."""
+    true, false, missed = counts(answers.decisions, answers.labels)
+    values = f1(true.sum(axis=0), false.sum(axis=0), missed.sum(axis=0))
+    size = 2 * true + false + missed
+    influence = (2 * true - np.nan_to_num(values) * size) / np.maximum(size.sum(axis=0), 1)
+    return _over_labels(values, influence)
+
+
+def _accuracy(answers: Answers) -> Measured:
+    """The share of right answers to what was asked; of classes, of rows whose class is told rightly."""
+    return _mean(*_right(answers))
+
+
+def _user_accuracy(answers: Answers) -> Measured:
+    """The mean over users of each one's accuracy (PEFT-U, arXiv 2407.18078): everybody counts alike."""
+    right, asked = _right(answers)
+    _, user = np.unique(answers.users.astype(str), return_inverse=True)
+    own = np.bincount(user, asked)  # answers of each user
+    weight = np.where(own > 0, 1 / np.maximum(own, 1), 0.0)[user] / max(1, int((own > 0).sum()))
+    value = float((weight * right).sum()) if own.any() else float("nan")
+    return Measured(value, weight * (right - np.nan_to_num(value) * asked))
+
+
+def _log_loss(answers: Answers) -> Measured:
+    """Minus the log of what was given to the truth, in nats: a proper score, the mean over all that was asked."""
+    return _mean(*log_losses(_scores(answers), answers.labels, answers.kind))
+
+
+def _brier(answers: Answers) -> Measured:
+    """Squared distance of scores from the truth (Brier 1950): the mean over answers; of classes, summed over them."""
+    asked = ~np.isnan(answers.labels)
+    squares = np.where(asked, (_scores(answers) - np.nan_to_num(answers.labels)) ** 2, 0.0)
+    terms = asked.any(axis=1) if answers.kind == "multiclass" else asked.sum(axis=1)
+    return _mean(squares.sum(axis=1), np.asarray(terms, dtype=np.float64))
+
+
+def _auroc(answers: Answers) -> Measured:
+    """The chance that a positive scores above a negative, equal scores counting half.
+
+    Influences are placements: of a positive the share of negatives below it less the area, by the number of positives,
+    and the same of negatives (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44(3)).
+    """
+
+    def of_label(score: Floats, gold: NDArray[np.bool_]) -> tuple[float, Floats]:
+        positives, negatives = np.sort(score[gold]), np.sort(score[~gold])
+        if not len(positives) or not len(negatives):
+            return float("nan"), np.zeros(len(score))
+        below = (np.searchsorted(negatives, score, "left") + np.searchsorted(negatives, score, "right")) / 2
+        above = (
+            len(positives)
+            - (np.searchsorted(positives, score, "left") + np.searchsorted(positives, score, "right")) / 2
+        )
+        placement = np.where(gold, below / len(negatives), above / len(positives))
+        value = float(placement[gold].mean())
+        return value, (placement - value) / np.where(gold, len(positives), len(negatives))
+
+    return _by_label(answers, of_label)
+
+
+def _average_precision(answers: Answers) -> Measured:
+    """The mean over positives of the precision at their score.
+
+    A row of weight w at score s changes the precision at every score up to s by w (y - precision) / rows there, and a
+    positive adds a term of its own: the derivative of the two, by the number of positives.
+    """
+
+    def of_label(score: Floats, gold: NDArray[np.bool_]) -> tuple[float, Floats]:
+        if not gold.any():
+            return float("nan"), np.zeros(len(score))
+        rising, positives = np.sort(score), np.sort(score[gold])
+        reached = len(score) - np.searchsorted(rising, score, "left")  # rows that score as much or more
+        precision = (len(positives) - np.searchsorted(positives, score, "left")) / reached
+        value = float(precision[gold].mean())
+        order = np.argsort(score[gold], kind="stable")
+        place = np.searchsorted(positives, score, "right")  # positives that score as much or less
+        each = np.concatenate([[0.0], np.cumsum((1 / reached[gold])[order])])[place]
+        lost = np.concatenate([[0.0], np.cumsum((precision / reached)[gold][order])])[place]
+        return value, (gold * (precision - value) + gold * each - lost) / len(positives)
+
+    return _by_label(answers, of_label)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is computed, which way it is better, and whether it needs scores."""
+
+    of: Callable[[Answers], Measured]
+    better: Better = "higher"
+    needs_scores: bool = False
+
+
+MEASURES = {
+    "macro_f1": Measure(_macro_f1),
+    "accuracy": Measure(_accuracy),
+    "user_accuracy": Measure(_user_accuracy),
+    "average_precision": Measure(_average_precision, needs_scores=True),
+    "auroc": Measure(_auroc, needs_scores=True),
+    "log_loss": Measure(_log_loss, "lower", needs_scores=True),
+    "brier": Measure(_brier, "lower", needs_scores=True),
+}
+
+
+def _scores(answers: Answers) -> Floats:
+    assert answers.scores is not None
+    return answers.scores.astype(np.float64)
+
+
+def _right(answers: Answers) -> tuple[Floats, Floats]:
+    """How many answers of each row are right, and how many were asked: two float64 [rows]."""
+    asked = ~np.isnan(answers.labels)
+    right = (answers.decisions == (answers.labels >= 0.5)) & asked
+    if answers.kind == "multiclass":
+        right, asked = (right | ~asked).all(axis=1, keepdims=True), asked.any(axis=1, keepdims=True)
+        right &= asked
+    return np.asarray(right.sum(axis=1), dtype=np.float64), np.asarray(asked.sum(axis=1), dtype=np.float64)
+
+
+def _mean(sums: Floats, terms: Floats) -> Measured:
+    """sum(sums) / sum(terms): the derivative by a row's weight is (its sum - mean x its terms) / all terms."""
+    total = float(terms.sum())
+    if total == 0:
+        return Measured(float("nan"), np.zeros(len(sums)))
+    value = float(sums.sum()) / total
+    return Measured(value, (sums - value * terms) / total)
+
+
+def _by_label(answers: Answers, of_label: Callable[[Floats, NDArray[np.bool_]], tuple[float, Floats]]) -> Measured:
+    """A measure of each label, on the rows where it was asked."""
+    scores, asked = _scores(answers), ~np.isnan(answers.labels)
+    values, influence = np.full(scores.shape[1], np.nan), np.zeros(scores.shape)
+    for label in range(scores.shape[1]):
+        rows = asked[:, label]
+        values[label], influence[rows, label] = of_label(scores[rows, label], answers.labels[rows, label] >= 0.5)
+    return _over_labels(values, influence)
+
+
+def _over_labels(values: Floats, influence: Floats) -> Measured:
+    """The mean over labels where it can be told. values: [labels], NaN elsewhere. influence: [rows, labels]."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return Measured(float("nan"), np.zeros(len(influence)))
+    return Measured(float(values[known].mean()), influence[:, known].mean(axis=1))
