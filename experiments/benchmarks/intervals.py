@@ -6,7 +6,8 @@
 Readers with skills of their own judge texts of their own difficulty; a method and a reference are right with
 probabilities that follow from both, so that the true gain is an integral, computed by Gauss-Hermite quadrature. Users'
 and texts' gains differ, or all are equal; in some cells half of all judgements are of one text, as in real
-conversations. Of each cell: coverage of the nominal 95 % interval for people at large and for these people, how often
+conversations: one like all others (`repeated`), or one on which nobody says anything, as "yes" is no abuse (`agreed`).
+Of each cell: coverage of the nominal 95 % interval for people at large and for these people, how often
 its lower end lies above zero where there is no gain at large (`false_above`), and its mean width over that of the
 bootstrap over users and texts that it replaced (Owen 2007).
 """
@@ -23,6 +24,7 @@ from beholder.evaluation.gains import Compared
 RATES = (0.4, 0.25)
 """How often each label is given."""
 SKILL, DIFFICULTY = 0.7, 0.7
+WORLDS = ("equal", "differing", "repeated", "agreed")
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
@@ -32,13 +34,14 @@ def main() -> None:
     parser.add_argument("--users", default="6,8,16,50,250,800")
     parser.add_argument("--times", type=int, default=500, help="replications of each cell")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worlds", default=",".join(WORLDS))
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args()
     cells = [
-        cell(users, rows, differing, repeated, arguments.times, arguments.seed)
+        cell(users, rows, world, arguments.times, arguments.seed)
         for users in map(int, arguments.users.split(","))
         for rows in (20, 200 if users <= 250 else 60)
-        for differing, repeated in ((False, False), (True, False), (True, True))
+        for world in arguments.worlds.split(",")
     ]
     covered = [each[key] for each in cells for key in ("coverage", "coverage_these_people")]
     found = {
@@ -59,10 +62,10 @@ def main() -> None:
 class World:
     """Readers, texts, and two methods."""
 
-    def __init__(self, users: int, rows: int, differing: bool, repeated: bool, help_: float) -> None:
-        self.users, self.rows, self.repeated, self.help = users, rows, repeated, help_
+    def __init__(self, users: int, rows: int, kind: str, help_: float) -> None:
+        self.users, self.rows, self.kind, self.help = users, rows, kind, help_
         self.texts = max(rows, users * rows // 10)
-        self.spread = 0.5 if differing else 0.0
+        self.spread = 0.0 if kind == "equal" else 0.5
 
     def drawn(self, rng: np.random.Generator):  # noqa: ANN201
         """(decisions, labels, texts, users, the true gain of these people)."""
@@ -70,7 +73,7 @@ class World:
         difficulty, easier = rng.normal(0, DIFFICULTY, self.texts), rng.normal(0, self.spread, self.texts)
         user = np.repeat(np.arange(self.users), self.rows)
         text = rng.integers(1, self.texts, len(user))
-        if self.repeated:
+        if self.kind in ("repeated", "agreed"):
             text[rng.random(len(user)) < 0.5] = 0
         logit = 1.0 + skill[user] + difficulty[text]
         gold = rng.random((len(user), len(RATES))) < RATES
@@ -79,6 +82,8 @@ class World:
         other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
         again = np.where(other, luck, rng.random(gold.shape))
         mine = np.where(again < _likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
+        if self.kind == "agreed":
+            gold[text == 0] = reference[text == 0] = mine[text == 0] = False
         decisions = {"reference": reference, "mine": mine}
         return decisions, gold.astype(np.float32), text, user, self.these(skill, gain)
 
@@ -95,12 +100,12 @@ class World:
         return 100 * (_f1(mine) - _f1(np.mean([_mean(1.0 + one, DIFFICULTY) for one in skill])))
 
 
-def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, seed: int) -> dict:
+def cell(users: int, rows: int, kind: str, times: int, seed: int) -> dict:
     """Measure one kind of world, with a gain and, for `false_above`, without one at large."""
     held, held_these, widths, ratios = 0, 0, [], []
-    world = World(users, rows, differing, repeated, 0.4)
+    world = World(users, rows, kind, 0.4)
     truth = world.at_large()
-    rng = np.random.default_rng([seed, users, rows, differing, repeated])
+    rng = np.random.default_rng([seed, users, rows, WORLDS.index(kind)])
     for number in range(times):
         decisions, labels, texts, people, these = world.drawn(rng)
         found = Compared(decisions, labels, texts, people).gain("mine", "reference")
@@ -110,7 +115,7 @@ def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, see
         if number < 10:
             low, high = bootstrap(decisions, labels, texts, people, 200, number)
             ratios.append(widths[-1] / (high - low))
-    null, above = World(users, rows, differing, repeated, 0.0), 0
+    null, above = World(users, rows, kind, 0.0), 0
     null.help = _no_gain(null)
     for _ in range(times):
         decisions, labels, texts, people, _ = null.drawn(rng)
@@ -118,8 +123,7 @@ def cell(users: int, rows: int, differing: bool, repeated: bool, times: int, see
     return {
         "users": users,
         "rows": rows,
-        "differing": differing,
-        "repeated": repeated,
+        "world": kind,
         "truth": round(truth, 2),
         "coverage": held / times,
         "coverage_these_people": held_these / times,

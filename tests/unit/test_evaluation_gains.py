@@ -175,6 +175,40 @@ def test_nominal_95_percent_intervals_hold_the_true_gain_as_often(texts, users, 
     assert above <= 0.045
 
 
+def influences(seed=0, users=8, texts=300, per_user=120):
+    """People and texts that differ: (influence, people, texts), in all 0."""
+    rng = np.random.default_rng(seed)
+    person, text = np.repeat(np.arange(users), per_user), rng.integers(1, texts, users * per_user)
+    value = 0.3 * rng.normal(size=users)[person] + 0.5 * rng.normal(size=texts)[text] + rng.normal(size=len(person))
+    return (value - value.mean()) / len(value), person, text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1])
+def test_a_common_text_on_which_nothing_depends_adds_nothing(share):
+    """As many rows again of one text, on which influences go next to nowhere, leave the intervals as they were."""
+    influence, person, text = influences()
+    rng, rows = np.random.default_rng(1), len(influence)
+    more = share * rng.normal(size=rows) * np.sqrt((influence**2).mean())
+    together = np.concatenate([influence, more - more.mean()])
+    alone = Clusters(person, text).spreads(influence)
+    both = Clusters(np.tile(person, 2), np.concatenate([text, np.zeros(rows, dtype=int)])).spreads(together)
+    for one, other in zip(alone, both, strict=True):
+        assert one.degrees == other.degrees
+        assert 1 - 1e-9 <= other.error / one.error < 1.001 + 2 * share  # what little there is
+
+
+def test_a_common_text_like_all_others_makes_it_much_less_sure():
+    influence, person, text = influences()
+    half = np.where(np.arange(len(text)) % 2, text, 0)
+    assert Clusters(person, half).spreads(influence)[1].error > 3 * Clusters(person, text).spreads(influence)[1].error
+
+
+def test_where_nothing_depends_on_any_row_all_is_sure():
+    nothing, person, text = np.zeros(40), np.arange(40) % 4, np.arange(40) // 4
+    assert [each.interval(0.0) for each in Clusters(person, text).spreads(nothing)] == [(0.0, 0.0)] * 2
+    assert np.isnan(Clusters(np.zeros(40), text).spreads(nothing)[0].interval(0.0)[0])
+
+
 def test_where_all_gain_alike_the_interval_is_narrower_than_one_that_counts_chance_three_times():
     """Of people at large the truth lies as far away as the spread of many populations says, and not three times so."""
     points, widths = [], []

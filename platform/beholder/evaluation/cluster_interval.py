@@ -67,6 +67,10 @@ class Spread:
         return float(2 * student.sf(abs(value) / self.error, self.degrees)) if self.error > 0 else 0.0
 
 
+COMMON = 30
+"""A text with so many rows tells by itself how far influences on it go."""
+LITTLE = 0.5
+"""A common text on which influences go less far than this, as on others, tells nothing of how others vary."""
 UNKNOWN = Spread(float("nan"), 0)
 
 
@@ -77,8 +81,10 @@ class Clusters:
     the variances of the four are estimated by moments: sums of squares within people, within texts, within both and in
     all are set to what they are expected to be (Henderson 1953, Biometrics 9(2); Gao & Owen 2017, Electronic Journal of
     Statistics 11(1)). The chance of a single judgement is so counted once, a text that half of all rows are of weighs
-    as much as it should, and how much texts differ is learned from all of them. Quantiles are Student's t with the
-    number of people or texts, whichever are fewer, less one (Cameron & Miller 2015, Journal of Human Resources 50(2)).
+    as much as it should, and how much texts differ is learned from all of them. Common texts have a scale of their
+    own: in conversations one text, as "yes", can be half of all rows, and nothing depends on it. Quantiles are those of
+    Student's t with the number of people or texts, whichever are fewer, less one (Cameron & Miller 2015, Journal of
+    Human Resources 50(2)).
     `experiments/benchmarks/intervals.py` measures how often such intervals hold the truth.
 
     Attributes:
@@ -94,7 +100,6 @@ class Clusters:
         self._sizes = [np.bincount(each).astype(np.float64) for each in self._groups]  # rows of each person, text, both
         rows = float(len(person))
         share = [float((size**2).sum()) / rows for size in self._sizes]
-        self._share = np.asarray([*share, 1.0]) / rows  # of each variance in that of the sum
         within = [  # rows less, summed over people (texts), the squared rows of both by those of the person (text)
             rows - float((np.bincount(group[first], self._sizes[2] ** 2) / size).sum())
             for group, size in zip((person, text), self._sizes, strict=False)
@@ -111,14 +116,33 @@ class Clusters:
 
     def spreads(self, influence: Floats) -> tuple[Spread, Spread]:
         """Of a number, for people at large and for these people. influence: float [rows], adding up to 0."""
-        parts = self._share * self.components(influence)  # of people, texts, both, noise
+        scale, (person, text, _) = self.scale(influence), self._groups
+        telling = scale >= LITTLE
+        if not telling.any():  # nothing depends on any row
+            fewest = min(self.people, self.texts)
+            return Spread(0.0, fewest - 1) if fewest > 1 else UNKNOWN, Spread(0.0, self.texts - 1)
+        told_by = self if telling.all() else Clusters(person[telling], text[telling])
+        summed = [np.bincount(group, scale) for group in self._groups] + [scale]
+        share = np.asarray([float((each**2).sum()) for each in summed]) / telling.sum() ** 2  # of each in the variance
+        parts = share * told_by.components(influence[telling] / scale[telling])  # of people, texts, both, noise
 
         def spread(variance: float, clusters: int) -> Spread:
             least = variance if variance > 0 else float((influence**2).sum())  # as if rows shared nothing
             return Spread(least**0.5, clusters - 1) if clusters > 1 else UNKNOWN
 
-        at_large = spread(float(parts.sum()), min(self.people, self.texts))
-        return at_large, spread(float(parts[1:].sum()), self.texts)
+        at_large = spread(float(parts.sum()), min(told_by.people, told_by.texts))
+        return at_large, spread(float(parts[1:].sum()), told_by.texts)
+
+    def scale(self, influence: Floats) -> NDArray[np.float64]:
+        """How far influences on a row's text go, 1 for texts as they mostly are: float64 [rows].
+
+        The root mean square of a text of which there are `COMMON` rows, by that of all texts with fewer.
+        """
+        text, sizes = self._groups[1], self._sizes[1]
+        squares, common = np.bincount(text, influence**2, self.texts), sizes >= COMMON
+        of = ~common if squares[~common].any() else np.ones(self.texts, dtype=bool)
+        usual = squares[of].sum() / sizes[of].sum()
+        return np.where(common, np.sqrt(squares / sizes / usual) if usual > 0 else 0.0, 1.0)[text]
 
     def components(self, influence: Floats) -> NDArray[np.float64]:
         """Variances of people, texts, both together and noise, of a row's influence times the rows: float64 [4].
