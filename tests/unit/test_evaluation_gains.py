@@ -183,7 +183,7 @@ def influences(seed=0, users=8, texts=300, per_user=120):
     return (value - value.mean()) / len(value), person, text
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.1])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02])
 def test_a_common_text_on_which_nothing_depends_adds_nothing(share):
     """As many rows again of one text, on which influences go next to nowhere, leave the intervals as they were."""
     influence, person, text = influences()
@@ -194,7 +194,7 @@ def test_a_common_text_on_which_nothing_depends_adds_nothing(share):
     both = Clusters(np.tile(person, 2), np.concatenate([text, np.zeros(rows, dtype=int)])).spreads(together)
     for one, other in zip(alone, both, strict=True):
         assert one.degrees == other.degrees
-        assert 1 - 1e-9 <= other.error / one.error < 1.001 + 2 * share  # what little there is
+        assert 1 - 1e-9 <= other.error / one.error < 1.001 + 2 * share
 
 
 def test_a_common_text_like_all_others_makes_it_much_less_sure():
