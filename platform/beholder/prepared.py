@@ -122,7 +122,7 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
     for arm in sorted(arms, key=lambda arm: arm.after is not None):
         config = arm.config.model_dump(mode="json")
         on = [jobs[arm.after].key] if arm.after else []
-        on += [repr(annotations.column(column)) for column in arm.config.traits]  # no part of the fingerprint
+        on += arm.config.reads(annotations)
         key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
         jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]

@@ -128,6 +128,24 @@ def test_holm_on_the_numbers_of_a_textbook():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
+def test_nobody_asks_about_priors_controls_and_twins_of_the_reference(tmp_path):
+    rows = population(3)
+    cls = scored("cls", rows, 0.3, 1)
+    more = [
+        scored("prior", rows, 0.1, 5),
+        scored("cls-u", rows, 0.5, 2),
+        scored("cls-u~shuffled-users", rows, 0.3, 3, control_of="cls-u"),
+        scored("cls-p", rows, 0.32, 4),
+    ]
+    found = compare([run_folder(tmp_path, "one", rows, [cls, *more, replace(cls, name="again")])])
+    by_arm = {row.arm: row for row in found.rows}
+    corrected = {name for name, row in by_arm.items() if row.p_holm is not None}
+    assert corrected == {"cls-u", "cls-p"}
+    assert all(row.p is not None for name, row in by_arm.items() if name != "cls")
+    two = sorted(by_arm[name].p for name in corrected)
+    assert min(by_arm[name].p_holm for name in corrected) == pytest.approx(min(1.0, 2 * two[0]))
+
+
 def test_a_run_compared_says_what_it_says_alone(tmp_path):
     rows = population(3)
     arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2), scored("cls-p", rows, 0.3, 3)]

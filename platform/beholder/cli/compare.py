@@ -81,6 +81,11 @@ def comparison_table(found: Any) -> Table:
         gain = ["ref.", *[""] * 4]
         if row.p is not None:
             both = in_words(row.low, row.high), in_words(row.texts_low, row.texts_high)
-            gain = [f"{row.points:+.1f}", *both, f"{row.p_holm:.3f}", f"{row.better:,}/{row.worse:,}"]
+            gain = [
+                f"{row.points:+.1f}",
+                *both,
+                "" if row.p_holm is None else f"{row.p_holm:.3f}",
+                f"{row.better:,}/{row.worse:,}",
+            ]
         table.add_row(f"{row.run}:{row.arm}" if several else row.arm, f"{100 * row.macro_f1:.1f}", *gain)
     return table

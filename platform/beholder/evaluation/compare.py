@@ -14,7 +14,10 @@ from beholder.errors import DataError, unknown
 from beholder.evaluation.gains import gains, holm, user_gains
 from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.report import read_results, same_rows, settings_of
+from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import ScoresFile, read_scores
+
+PRIORS = ("prior", "user-prior")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Row:
         base: of the run.
         macro_f1: a fraction.
         points, low, high, texts_low, texts_high: the gain over the reference and its intervals; see `gains.Interval`.
-        p: two-sided; `p_holm` corrected for the number of methods compared; None for the reference.
+        p: two-sided; None for the reference. `p_holm`: corrected for the number of methods compared; None for those
+            that nobody asks about: priors, which never see the text, controls, and twins of the reference.
         better, worse, same: users, held against the reference.
         seconds: to fit and score.
     """
@@ -118,7 +122,9 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     named = {":".join(place): decided for place, decided in decisions.items()}
     found = gains(named, ":".join(chosen), test.labels, test.texts, test.user_ids, level=level)
     others = [place for place in files if place != chosen]
-    corrected = dict(zip(others, holm([found[":".join(place)].p or 0.0 for place in others]), strict=True))
+    twins = {place for place in others if np.array_equal(decisions[place], decisions[chosen])}
+    asked = [place for place in others if _is_asked_about(files[place].arm) and place not in twins]
+    corrected = dict(zip(asked, holm([found[":".join(place)].p or 0.0 for place in asked]), strict=True))
     rows = []
     for place in [chosen, *others]:
         gain, arm = found[":".join(place)], files[place].arm
@@ -148,6 +154,11 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     split = facts[0]["split"]["hash"]
     texts = len(np.unique(test.texts.astype(str)))
     return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, texts, split, level)
+
+
+def _is_asked_about(arm: ArmScores) -> bool:
+    """Whether an arm belongs to the family of comparisons that p-values are corrected for."""
+    return arm.control_of is None and arm.method not in PRIORS
 
 
 def _why(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -23,6 +23,8 @@ from beholder.bases.facts import BaseFacts
 from beholder.bases.forms import device_for
 from beholder.errors import MethodError, unknown
 from beholder.methods.team import ALONE, Team
+from beholder.prompts.settings import PromptSettings
+from beholder.prompts.wording import load_wording
 
 FORMAT = 1
 Scores = NDArray[np.float32]
@@ -170,6 +172,20 @@ class MethodConfig(BaseModel):
     def traits(self) -> tuple[str, ...]:
         """Context columns it reads as traits of people."""
         return ()
+
+    def reads(self, annotations: Annotations) -> list[str]:
+        """What it depends on besides judgements, split, base and settings, in a form that tells when that changed.
+
+        The columns it reads as traits; where it prompts, the words of its wording file, whose settings say only where
+        it is, and the context columns that a user's profile is made of.
+        """
+        found = [repr(annotations.column(column)) for column in self.traits]
+        prompt: PromptSettings | None = getattr(self, "prompt", None)
+        if prompt is not None:
+            found.append(load_wording(prompt.wording).digest)
+            if self.personal and "profile" in prompt.blocks:
+                found += [repr((name, annotations.column(name))) for name in annotations.context_columns]
+        return found
 
     def check_rows(self, train: Annotations) -> None:
         """Refuse before anything is fitted what these training rows cannot give.
