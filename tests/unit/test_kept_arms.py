@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from beholder.experiment import make_experiment
 from beholder.prepared import prepare
@@ -69,7 +70,8 @@ def test_other_values_of_a_column_that_a_profile_is_made_of(tmp_path, table):
 
 def test_other_words_in_a_wording_file(tmp_path, table, wording):
     before = keys(tmp_path)
-    said = wording.read_text()
-    first = next(word for word in said.split() if word.isalpha() and len(word) > 6)
-    wording.write_text(said.replace(first, first + "s"))
+    wording.write_text("# a comment is no word\n" + wording.read_text())
+    assert changed(before, keys(tmp_path)) == set()
+    said = yaml.safe_load(wording.read_text())
+    wording.write_text(yaml.safe_dump({**said, "version": said["version"] + 1}))
     assert changed(before, keys(tmp_path)) == {"query"}

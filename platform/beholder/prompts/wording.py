@@ -122,7 +122,6 @@ def wordings() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
 
-@lru_cache(maxsize=32)
 def load_wording(name: str) -> Wording:
     """A wording that ships, by name, or one's own, by the path of its YAML file.
 
@@ -132,6 +131,12 @@ def load_wording(name: str) -> Wording:
     file = FOLDER / f"{name}.yaml" if name in wordings() else Path(name).expanduser()
     if not file.is_file():
         raise ExperimentError(f"prompt.wording: {unknown('wording', name, wordings())} A YAML file's path will do too.")
+    return _read(file, file.stat().st_mtime_ns, file.stat().st_size)
+
+
+@lru_cache(maxsize=32)
+def _read(file: Path, changed: int, size: int) -> Wording:
+    """A file's wording, read once while neither its time nor its size changes."""
     try:
         written = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
