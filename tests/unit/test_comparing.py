@@ -203,3 +203,21 @@ def test_a_learning_curve_goes_from_the_newcomer_to_all_and_its_arms_are_no_meth
     points = [point.gain.points for point in found.curves["cls-u"]]
     assert points == sorted(points) and points[0] == 0
     assert list(found.to_json()["methods"]) == ["cls", "cls-u"]
+
+
+def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_path, capsys):
+    from beholder.cli.compare import comparison_table
+    from beholder.cli.console import console, print_gains
+    from beholder.records import gain_table
+
+    rows = population(5, users=1)
+    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2)]
+    results = results_of(arms, rows)
+    said = verdict(results, {"cls-u"})
+    assert said.answer == "cannot tell yet" and "unknown among people at large" in said.sentence and said.more is None
+    found = {**results.to_json(), "verdict": said.to_json(), "experiment": "one"}
+    assert found["methods"]["cls-u"]["gain"]["low"] is None
+    print_gains(found)
+    console.print(comparison_table(compare([run_folder(tmp_path, "one", rows, arms)])))
+    assert capsys.readouterr().out.count("unknown") >= 3
+    assert "| unknown |" in gain_table(found)
