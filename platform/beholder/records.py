@@ -21,8 +21,10 @@ from beholder.bases.forms import ROUNDING, split_form
 from beholder.cross_fitting import REFITTED, in_fold
 from beholder.errors import RegistryError, TrackingError
 from beholder.evaluation.cluster_interval import in_words
+from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, Arm, Experiment
+from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.wording import load_wording
@@ -219,10 +221,40 @@ def publish(
             registry.Proof(texts, users, scores, _tolerance(experiment)),
         )
     try:
-        version = registry.promote(model, version.number)
+        version = registry.promote(
+            model, version.number, check=lambda mine, theirs: _refuse_surely_worse(mine, theirs, folder, routing.best)
+        )
     except RegistryError as error:
         say(f"not promoted: {error}")
     return {**version.to_json(), "best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
+
+
+def _refuse_surely_worse(version: registry.Version, champion: registry.Version, folder: Path, best: str) -> None:
+    """Validation rows stopped training, chose thresholds, arms and settings: who is best there may be worse elsewhere.
+
+    Args:
+        version: to be promoted.
+        champion: in whose place.
+        folder: of the version's run.
+        best: what it serves, as results name it.
+
+    Raises:
+        RegistryError: the champion's run is kept here, and on the same test rows the version is surely worse.
+    """
+    if registry.REFRESHED in champion.tags:  # it was not measured on test
+        return
+    manifest = registry.store_of(champion).manifest(registry.bundle_of(champion))
+    served = ROUTED if "personal" in manifest["methods"] else manifest["methods"]["global"]["arm"]
+    theirs = home() / "runs" / str(manifest["run"]) / "scores" / f"{served}.parquet"
+    if not theirs.is_file():
+        return
+    loss = surely_worse(folder / "scores" / f"{best}.parquet", theirs)
+    if loss is not None:
+        raise RegistryError(
+            f"{version.model} v{version.number} is surely worse on test than the champion v{champion.number} "
+            f"({loss.points:+.1f} points of macro-F1, {in_words(loss.low, loss.high)}). To promote it anyway: beholder "
+            f"registry promote {version.model} {version.number} --force"
+        )
 
 
 def win_rate(method: dict[str, Any]) -> float:

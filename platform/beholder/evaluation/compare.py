@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from beholder.errors import DataError, unknown
-from beholder.evaluation.gains import gains, holm, user_gains
+from beholder.evaluation.gains import Gain, gains, holm, user_gains
 from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.report import read_results, same_rows, settings_of
 from beholder.evaluation.results import ArmScores
@@ -154,6 +154,20 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     split = facts[0]["split"]["hash"]
     texts = len(np.unique(test.texts.astype(str)))
     return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, texts, split, level)
+
+
+def surely_worse(one: Path, other: Path, level: float = 0.95) -> Gain | None:
+    """What one file of scores gains over another on their test rows, where that is surely a loss among people at large.
+
+    None where it is not, or where the two are of other rows or labels. Raises DataError: a file cannot be read.
+    """
+    mine, theirs = read_scores(one), read_scores(other)
+    if not same_rows(mine, theirs):
+        return None
+    decisions = {"mine": mine.arm.test_decisions(mine.kind), "theirs": theirs.arm.test_decisions(mine.kind)}
+    test = mine.test
+    gain = gains(decisions, "theirs", test.labels, test.texts, test.user_ids, level=level)["mine"]
+    return gain if gain.high < 0 else None
 
 
 def _is_asked_about(arm: ArmScores) -> bool:

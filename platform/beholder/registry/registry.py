@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,18 +165,27 @@ def make_version(
     return find(model, str(made.version))
 
 
-def promote(model: str, number: int, force: bool = False) -> Version:
+def promote(
+    model: str, number: int, force: bool = False, check: Callable[[Version, Version], None] | None = None
+) -> Version:
     """Point `champion` at a version: of two processes that promote at once, one does.
 
+    Args:
+        model, number: which.
+        force: whatever the champion is like.
+        check: called with the version and the champion; raises to refuse.
+
     Raises:
-        RegistryError: the champion was measured on another split, or is better on validation, and `force` is off; or
-            another process is promoting.
+        RegistryError: the champion was measured on another split, or is better on validation, or `check` refuses, and
+            `force` is off; or another process is promoting.
     """
     with store_of(find(model, str(number))).writing("promoting", patience=0):
         candidate = find(model, str(number))
         champion = next((version for version in versions(model) if CHAMPION in version.aliases), None)
         if champion is not None and champion.number != number and not force:
             _compare(candidate, champion)
+            if check is not None:
+                check(candidate, champion)
         former = _former(model)
         if champion is not None and champion.number in former:
             former = former[: former.index(champion.number) + 1]
