@@ -222,14 +222,14 @@ def publish(
         )
     try:
         version = registry.promote(
-            model, version.number, check=lambda mine, theirs: _refuse_surely_worse(mine, theirs, folder, routing.best)
+            model, version.number, check=lambda mine, theirs: refuse_surely_worse(mine, theirs, folder, routing.best)
         )
     except RegistryError as error:
         say(f"not promoted: {error}")
     return {**version.to_json(), "best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
 
 
-def _refuse_surely_worse(version: registry.Version, champion: registry.Version, folder: Path, best: str) -> None:
+def refuse_surely_worse(version: registry.Version, champion: registry.Version, folder: Path, best: str) -> None:
     """Validation rows stopped training, chose thresholds, arms and settings: who is best there may be worse elsewhere.
 
     Args:

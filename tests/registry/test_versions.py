@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from house import MODEL, content, said, table_of
 
 from beholder.annotations import Annotations
 from beholder.errors import RegistryError
+from beholder.evaluation.scores_file import read_scores, write_scores
+from beholder.folds import parts_of
+from beholder.records import refuse_surely_worse
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
 
@@ -126,6 +130,29 @@ def test_a_refresh_that_nobody_can_judge_is_not_promoted_unless_told(outcome, tm
     with pytest.raises(RegistryError, match=r"refreshed without a row to choose by.*--force"):
         registry.promote(MODEL, found["version"])
     assert [row["known"] for row in said("registry", "history", MODEL, "--user", "a newcomer")] == [True, False, False]
+
+
+def test_who_is_best_on_validation_and_surely_worse_on_test_is_not_promoted_by_its_run(outcome, tmp_path):
+    tags, run_id = registry.find(MODEL).tags, outcome.results["mlflow"]["run_id"]
+    for _ in range(2):
+        registry.publish("gate", outcome.run_folder / "bundle", run_id, tags, "")
+    registry.promote("gate", 1)
+    own = read_scores(outcome.run_folder / "scores" / "routed.parquet").arm
+    parts = parts_of(Annotations.read_parquet(outcome.run_folder / "annotations.parquet"))
+    for name, scores in (("same", own.test_scores), ("worse", 1 - own.test_scores)):
+        write_scores(
+            tmp_path / "scores" / f"{name}.parquet", replace(own, test_scores=scores), parts["valid"], parts["test"]
+        )
+
+    def promoted(best):
+        return registry.promote(
+            "gate", 2, check=lambda mine, theirs: refuse_surely_worse(mine, theirs, tmp_path, best)
+        ).number
+
+    with pytest.raises(RegistryError, match=r"v2 is surely worse on test than the champion v1 .*--force"):
+        promoted("worse")
+    assert registry.find("gate").number == 1
+    assert promoted("same") == 2 and registry.find("gate").number == 2
 
 
 def test_promotion_goes_forward_and_back(outcome):

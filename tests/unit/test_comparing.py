@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from beholder.annotations import Annotations, Task
 from beholder.errors import DataError
-from beholder.evaluation.compare import compare
+from beholder.evaluation.compare import compare, surely_worse
 from beholder.evaluation.gains import holm
 from beholder.evaluation.report import recompute
 from beholder.evaluation.results import ArmScores, Curve, Rows, evaluate
@@ -221,3 +221,21 @@ def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_pa
     console.print(comparison_table(compare([run_folder(tmp_path, "one", rows, arms)])))
     assert capsys.readouterr().out.count("unknown") >= 3
     assert "| unknown |" in gain_table(found)
+
+
+def test_who_is_surely_worse_on_the_same_rows(tmp_path):
+    rows, others = population(6), population(7)
+    arms = {
+        "good": scored("cls", rows, 0.7, 1),
+        "like": scored("cls", rows, 0.68, 2),
+        "bad": scored("cls", rows, 0.2, 3),
+    }
+    files = {name: tmp_path / f"{name}.parquet" for name in (*arms, "elsewhere")}
+    for name, arm in arms.items():
+        write_scores(files[name], arm, rows, rows)
+    write_scores(files["elsewhere"], scored("cls", others, 0.9, 4), others, others)
+    loss = surely_worse(files["bad"], files["good"])
+    assert loss is not None and loss.high < 0
+    assert surely_worse(files["good"], files["bad"]) is None
+    assert surely_worse(files["like"], files["good"]) is None
+    assert surely_worse(files["bad"], files["elsewhere"]) is None  # other rows: nothing can be said
