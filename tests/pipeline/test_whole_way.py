@@ -413,9 +413,9 @@ def test_without_data_the_demo_says_so_and_simulates(tmp_path, monkeypatch, ray_
         "base": "tiny-bert",
         "source": {"name": "simulated", "texts": "templates", "users": 8, "rows_per_user": 60},
     }
-    file = tmp_path / "experiments" / "simulated.yaml"
+    file = tmp_path / "experiments" / "demo" / "simulated.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **short}))
-    sets = ["--set", "methods.cls.epochs=1", "--set", "methods.cls-p.epochs=1", "--set", SHORT]
+    sets = ["--set", "methods.cls.epochs=1", "--set", SHORT]
     done = called("demo", *sets)
     assert done.exit_code == 0, done.stderr
     assert "simulated population" in done.stderr
