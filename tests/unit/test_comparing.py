@@ -239,3 +239,21 @@ def test_who_is_surely_worse_on_the_same_rows(tmp_path):
     assert surely_worse(files["good"], files["bad"]) is None
     assert surely_worse(files["like"], files["good"]) is None
     assert surely_worse(files["bad"], files["elsewhere"]) is None  # other rows: nothing can be said
+
+
+def test_in_a_narrow_window_no_number_is_cut():
+    import io
+
+    from rich.console import Console
+
+    from beholder.cli.console import gain_table
+
+    rows = population(8)
+    arms = [scored("cls", rows, 0.9, 1), scored("cls-u~shuffled-users", rows, 0.1, 2)]
+    found = {**results_of(arms, rows).to_json(), "experiment": "narrow"}
+    written = io.StringIO()
+    Console(file=written, width=80).print(gain_table(found))
+    gain = found["methods"]["cls-u~shuffled-users"]["gain"]
+    for number in (f"{gain['points']:+.1f}", f"{gain['low']:+.1f} to {gain['high']:+.1f}", "macro-F1", "these people"):
+        assert number in written.getvalue()
+    assert "…" not in written.getvalue()
