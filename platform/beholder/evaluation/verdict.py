@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.gains import Interval
-from beholder.evaluation.metrics import macro_f1
+from beholder.evaluation.metrics import log_losses, macro_f1
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
@@ -140,10 +142,17 @@ def _against_controls(beyond: Interval | None) -> str:
 
 
 def _for_whom(results: Results, arm: ArmScores) -> str:
-    """The gain of all judgements together can hide that most people lose, each taken alone."""
-    points = results.user_gains(arm)
-    better, worse = int((points > 0).sum()), int((points < 0).sum())
-    return f"Taken one by one it is better for {better:,} of {len(points):,} people, worse for {worse:,}."
+    """The gain of all judgements together can hide that most people lose.
+
+    Each one's log-loss tells: it is a proper score, where F1 on a few judgements of one person rewards saying yes.
+    """
+    labels = results.test.labels
+    losses, terms = log_losses(results.reference_arm.test_scores, labels, results.kind)
+    mine, _ = log_losses(arm.test_scores, labels, results.kind)
+    users, user = np.unique(results.test.user_ids.astype(str), return_inverse=True)
+    less = np.round(np.bincount(user, losses - mine) / np.maximum(np.bincount(user, terms), 1), 9)
+    better, worse = int((less > 0).sum()), int((less < 0).sum())
+    return f"Taken one by one, its log-loss is better for {better:,} of {len(users):,} people, worse for {worse:,}."
 
 
 def _valid(results: Results, arm: ArmScores) -> float:
