@@ -78,10 +78,10 @@ class World:
         logit = 1.0 + skill[user] + difficulty[text]
         gold = rng.random((len(user), len(RATES))) < RATES
         luck = rng.random(gold.shape)  # both methods err on the same judgements, as models of one family do
-        reference = np.where(luck < _likely(logit)[:, None], gold, ~gold)
+        reference = np.where(luck < likely(logit)[:, None], gold, ~gold)
         other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
         again = np.where(other, luck, rng.random(gold.shape))
-        mine = np.where(again < _likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
+        mine = np.where(again < likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
         if self.kind == "agreed":
             gold[text == 0] = reference[text == 0] = mine[text == 0] = False
         decisions = {"reference": reference, "mine": mine}
@@ -91,13 +91,14 @@ class World:
         """The gain over all people and texts there could be, in points."""
         both = np.hypot(SKILL, DIFFICULTY)
         return 100 * (
-            _f1(_mean(1.0 + self.help, np.hypot(both, np.hypot(self.spread, self.spread)))) - _f1(_mean(1.0, both))
+            _f1(mean_right(1.0 + self.help, np.hypot(both, np.hypot(self.spread, self.spread))))
+            - _f1(mean_right(1.0, both))
         )
 
     def these(self, skill: np.ndarray, gain: np.ndarray) -> float:
         """The gain of these people over all texts there could be, in points."""
-        mine = np.mean([_mean(1.0 + self.help + one, np.hypot(DIFFICULTY, self.spread)) for one in skill + gain])
-        return 100 * (_f1(mine) - _f1(np.mean([_mean(1.0 + one, DIFFICULTY) for one in skill])))
+        mine = np.mean([mean_right(1.0 + self.help + one, np.hypot(DIFFICULTY, self.spread)) for one in skill + gain])
+        return 100 * (_f1(mine) - _f1(np.mean([mean_right(1.0 + one, DIFFICULTY) for one in skill])))
 
 
 def cell(users: int, rows: int, kind: str, times: int, seed: int) -> dict:
@@ -159,9 +160,9 @@ def _no_gain(world: World) -> float:
     return (low + high) / 2
 
 
-def _mean(middle: float, spread: float) -> float:
+def mean_right(middle: float, spread: float) -> float:
     """E[probability of being right] where its logit is normal."""
-    return float((WEIGHTS * _likely(middle + spread * NODES)).sum() / WEIGHTS.sum())
+    return float((WEIGHTS * likely(middle + spread * NODES)).sum() / WEIGHTS.sum())
 
 
 def _f1(right: float) -> float:
@@ -169,7 +170,7 @@ def _f1(right: float) -> float:
     return float(np.mean([2 * rate * right / (2 * rate * right + 1 - right) for rate in RATES]))
 
 
-def _likely(logit):  # noqa: ANN001, ANN202
+def likely(logit):  # noqa: ANN001, ANN201
     return 1 / (1 + np.exp(-logit))
 
 

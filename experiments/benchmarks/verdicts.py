@@ -3,9 +3,9 @@
     python experiments/benchmarks/verdicts.py --json          200 worlds of each kind
     python experiments/benchmarks/verdicts.py --times 1000
 
-A reference, a personal arm and its control say right or wrong of what people said; skills of people, difficulties of
-texts, and how much a person or a text gains are drawn anew in each world (see `intervals.py`). `no_effect`: neither arm
-is better than the reference. `alike`: arm and control are, by the same amount, so that nothing is personal. `effect`:
+A reference, a personal arm and its control predict what people said. Each world draws the skills of people, the
+difficulties of texts, and how much each of them gains (see `intervals.py`). `no_effect`: neither arm is better than the
+reference. `alike`: arm and control are, by the same amount, so that nothing is personal. `effect`:
 250 people with 50 judgements each, an arm that is about three points better, and a control that is not; the power that
 the verdict's own calculation foretells stands beside how often it was found.
 """
@@ -16,16 +16,15 @@ import argparse
 import json
 
 import numpy as np
+from intervals import DIFFICULTY, RATES, SKILL, likely, mean_right
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from beholder.evaluation.results import ArmScores, Results, Rows, evaluate
 from beholder.evaluation.verdict import verdict
 
-RATES = (0.4, 0.25)
-"""How often each label is given."""
-SKILL, DIFFICULTY, SPREAD = 0.7, 0.7, 0.3
-"""Of people, of texts, and of how much each of them gains: standard deviations, logits."""
+SPREAD = 0.3
+"""Standard deviation, in logits, of how much people gain, and texts."""
 LABELS = ("one", "two")
 
 
@@ -74,7 +73,7 @@ def drawn(rng: np.random.Generator, users: int, rows: int, help_: float, of_cont
         if name != "cls":
             own = more + rng.normal(0, SPREAD, users)[user] + rng.normal(0, SPREAD, texts)[text]
         mine = np.where(rng.random(len(user))[:, None] < 0.7, luck, rng.random(gold.shape)) if name != "cls" else luck
-        right = mine < (1 / (1 + np.exp(-(logit + own))))[:, None]
+        right = mine < likely(logit + own)[:, None]
         scores = np.where(right == gold, 0.8, 0.2).astype(np.float32)
         return ArmScores(name, name, np.full(2, 0.5, np.float32), scores, scores, 1.0, control_of)
 
@@ -116,18 +115,13 @@ def measured(kind: str, users: int, rows: int, help_: float, of_control: float, 
 
 
 def _no_gain() -> float:
-    """The help under which an arm whose gains differ is right as often as the reference: Gauss-Hermite quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
-
-    def right(middle: float, spread: float) -> float:
-        return float((weights / (1 + np.exp(-(middle + spread * nodes)))).sum() / weights.sum())
-
+    """The help under which an arm whose gains differ is right as often as the reference, by bisection."""
     both = np.hypot(SKILL, DIFFICULTY)
     wider = np.hypot(both, np.hypot(SPREAD, SPREAD))
     low, high = -0.5, 0.5
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if right(1 + middle, wider) < right(1.0, both) else (low, middle)
+        low, high = (middle, high) if mean_right(1 + middle, wider) < mean_right(1.0, both) else (low, middle)
     return (low + high) / 2
 
 

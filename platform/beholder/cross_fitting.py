@@ -20,13 +20,15 @@ from beholder.folds import parts_of, scored
 from beholder.methods.arm import ArmJob
 from beholder.routing import Routing, find_routing
 
-REFITTED = "all"
-"""In names of scores: by the arm that was fitted on all rows, which is the one that is served."""
+
+def in_fold(arm: str, fold: int) -> str:
+    """An arm's name in one fold (from 0): `cls@1` in the first."""
+    return f"{arm}@{fold + 1}"
 
 
-def in_fold(arm: str, fold: int | str) -> str:
-    """What an arm is called in one fold (from 0): `cls@1` in the first."""
-    return f"{arm}@{fold + 1 if isinstance(fold, int) else fold}"
+def on_all(arm: str) -> str:
+    """The name of an arm's scores by the model that was fitted on all rows, which is the one that is served."""
+    return f"{arm}@all"
 
 
 def of_fold(arm: Arm, fold: int) -> Arm:
@@ -41,7 +43,7 @@ def refitted(jobs: Sequence[ArmJob], served: set[str]) -> list[ArmJob]:
     """The jobs that fit what is served, and what that starts from, on all rows."""
     after = {job.name: job.after for job in jobs}
     wanted = served | {start for name in served if (start := after[name])}
-    return [replace(job, scored_as=in_fold(job.name, REFITTED)) for job in jobs if job.name in wanted]
+    return [replace(job, scored_as=on_all(job.name)) for job in jobs if job.name in wanted]
 
 
 def put_together(
@@ -84,7 +86,7 @@ def put_together(
 
 
 def training_rows(*parts: Annotations) -> dict[str, int]:
-    """User -> rows."""
+    """User -> rows in these parts."""
     users, rows = np.unique(np.concatenate([part.user_ids.astype(str) for part in parts]), return_counts=True)
     return dict(zip(users.tolist(), rows.tolist(), strict=True))
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from beholder.bases.endpoint import Endpoint, Messages, Plan, base_name, plan
 from beholder.experiment import Experiment
-from beholder.folds import parts_of, with_uses
+from beholder.folds import parts_of
 from beholder.methods.arm import as_seen, to_learn
 from beholder.methods.hosted import answers_folder
 from beholder.methods.method import Context
@@ -23,11 +23,10 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         BeholderError: see `pipeline.prepare`.
     """
     prepared = prepare(experiment, on_bad_rows)
-    marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
     context = Context(experiment.base, experiment.seed)
     asked: dict[str, list[Messages]] = {}
     for job in prepared.fold_jobs or prepared.jobs:
-        seen = as_seen(job.settings, parts_of(marked, job.fold), experiment.seed)
+        seen = as_seen(job.settings, parts_of(prepared.marked, job.fold), experiment.seed)
         train, _ = to_learn(job.settings, seen)
         name = job.name.partition("@")[0]  # of whatever fold
         asked.setdefault(name, []).extend(job.settings.questions({**seen, "train": train}, context))

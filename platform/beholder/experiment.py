@@ -48,8 +48,8 @@ class Limits(_Section):
 class Evaluate(_Section):
     """What gains are measured against.
 
-    `folds`: 1 tests on the test rows of the split. With more, texts are dealt into so many folds, every judgement is
-    tested once, and what is served is fitted once more on all of them.
+    `folds`: with 1, the test rows of the split are tested. With more, texts are dealt into that many folds and every
+    judgement is tested once; the models that are served are then fitted on all judgements.
     `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict says whether there can be more.
     `bootstrap`, `seed`: of files written when intervals were drawn; accepted, and without effect.
     """
@@ -215,7 +215,7 @@ class Experiment(_Section):
         What is measured of forgetting changes nothing that is fitted, and has keys of its own.
         """
         written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
-        if self.evaluate.folds == 1:  # as earlier versions wrote it: their runs go on
+        if self.evaluate.folds == 1:  # digests of earlier versions stay valid
             del written["evaluate"]["folds"]
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 

@@ -29,7 +29,6 @@ from beholder.evaluation.scores_file import write_scores
 from beholder.evaluation.verdict import verdict
 from beholder.experiment import ROUTED, Experiment
 from beholder.files import whole
-from beholder.folds import with_uses
 from beholder.home import home
 from beholder.methods import METHODS, config_class, forgetting
 from beholder.methods.arm import ArmJob, done, is_done
@@ -166,8 +165,7 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
             shutil.rmtree(working_folder(folder), ignore_errors=True)
             for job in (*prepared.jobs, *prepared.fold_jobs):
                 (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
-        marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
-        marked.write_parquet(folder / "annotations.parquet")
+        prepared.marked.write_parquet(folder / "annotations.parquet")
         if prepared.forgotten:
             prepared.forgotten.write(folder)
         else:
@@ -216,13 +214,12 @@ def _cross_fit(
 ) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...], Routing | None]:
     """Fit every fold, put their scores together, choose what is served, and fit that on all rows; see `_fit`."""
     assert prepared.folds
-    marked = with_uses(prepared.annotations, prepared.split, prepared.folds)
     curves = [point for points in experiment.curves.values() for point in points.values()]
     with contextlib.ExitStack() as stack:
         if not all(is_done(job, folder) for job in prepared.fold_jobs):
             stack.enter_context(on_ray(experiment.cluster.range[1]))  # once for the folds and for what is served
         pending, _ = _fit(experiment, prepared.fold_jobs, folder, reporter)
-        routing = put_together(experiment.arms, curves, marked, len(prepared.folds.splits), folder)
+        routing = put_together(experiment.arms, curves, prepared.marked, len(prepared.folds.splits), folder)
         again, _ = _fit(experiment, refitted(prepared.jobs, routing.served) if routing else [], folder, reporter)
     return (*pending, *again), (), routing
 

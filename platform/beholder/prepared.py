@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from beholder.bases.loading import weights_checksum
 from beholder.cross_fitting import of_fold
 from beholder.errors import BeholderError, DataError
 from beholder.experiment import Arm, Experiment, Limits
-from beholder.folds import Folds, deal
+from beholder.folds import Folds, deal, with_uses
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob
 from beholder.sources import Loaded, load
@@ -48,14 +49,19 @@ class Prepared:
             return self.annotations.select(np.concatenate([each["test"] for each in self.folds.splits]))
         return self.annotations.select(self.split[name])
 
+    @cached_property
+    def marked(self) -> Annotations:
+        """All rows with the columns that say what a run does with each; see `folds.with_uses`."""
+        return with_uses(self.annotations, self.split, self.folds)
+
     @property
     def facts(self) -> dict[str, Any]:
-        """What results say of the split."""
+        """The split as results have it."""
         return self.folds.facts() if self.folds else self.split.facts(self.annotations)
 
     @property
     def line(self) -> str:
-        """What people are told of the split."""
+        """The split in one line, for people."""
         if self.folds:
             return self.folds.line()
         sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.split.parts.items())
@@ -129,7 +135,7 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
 
 
 def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
-    """At most so many annotations: whole texts, in an order drawn by hash, so that users meet on the same texts."""
+    """At most so many annotations: whole texts, in an order drawn by hash, so that users share texts."""
     if limits.rows_per_text is not None:
         _, index = annotations.distinct_texts
         drawn = np.random.default_rng(seed).permutation(len(annotations))

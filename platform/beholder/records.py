@@ -18,7 +18,7 @@ from beholder import __version__
 from beholder.annotations import Annotations
 from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
-from beholder.cross_fitting import REFITTED, in_fold
+from beholder.cross_fitting import on_all
 from beholder.errors import RegistryError, TrackingError
 from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.compare import surely_worse
@@ -76,7 +76,7 @@ def make_bundle(
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
     saved = {}
     for name in set(predicted.routes):
-        scores = in_fold(name, REFITTED) if experiment.evaluate.folds > 1 else name
+        scores = on_all(name) if experiment.evaluate.folds > 1 else name
         saved[name] = read_scores(folder / "scores" / f"{scores}.parquet").arm.test_scores
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())

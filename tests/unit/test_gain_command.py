@@ -129,12 +129,12 @@ def changed(name, row, value):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (changed("p", 7, float("nan")), 'row 8, column "p": no score there'),
+        (changed("p", 7, float("nan")), 'row 8, column "p": empty. Expected a number from 0 to 1'),
         (changed("p", 7, 1.5), 'row 8, column "p": not a score'),
         ({**columns(), "p": columns()["text"]}, 'row 1, column "p": not a score'),
         ({**columns(), "angry": columns()["text"]}, 'row 1, column "angry": not a label'),
         (changed("angry", 7, 2), 'row 8, column "angry": not a label'),
-        (changed("who", 7, None), 'row 8, column "who": nothing there'),
+        (changed("who", 7, None), 'row 8, column "who": empty. Every judgement needs a value'),
         (changed("who", 7, "person 6"), "row 8: the same user and text as row 7"),
         (changed("text", 7, "another"), "1 of the 400 judgements of"),
         ({name: values[:-3] for name, values in columns().items()}, "3 of the 400 judgements of"),

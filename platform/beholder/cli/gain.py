@@ -68,24 +68,16 @@ def gain_table(found: Any) -> Table:
     for name in ("one", "other", "gain", f"people at large, {100 * found.level:g} %", "these people"):
         table.add_column(name, justify="right")
     for name, each in found.measures.items():
-        unit = 1 if name in IN_NATS else 100
         lower = " (lower is better)" if MEASURES[name].better == "lower" else ""
-
-        def number(value: float, unit: int = unit) -> str:
-            return "-" if value != value else f"{unit * value:.1f}" if unit == 100 else f"{value:.3f}"
-
+        in_nats = name == "log_loss"
         table.add_row(
             name.replace("_", " ") + lower,
-            number(each.reference),
-            number(each.value),
-            _signed(each.gain, unit),
-            _between(each.low, each.high, unit),
-            _between(each.texts_low, each.texts_high, unit),
+            *(_shown(value, in_nats) for value in (each.reference, each.value)),
+            _shown(each.gain, in_nats, "+"),
+            _between(each.low, each.high, in_nats),
+            _between(each.texts_low, each.texts_high, in_nats),
         )
     return table
-
-
-IN_NATS = ("log_loss",)
 
 
 def words(found: Any, other: str, one: str) -> list[str]:
@@ -110,11 +102,12 @@ def words(found: Any, other: str, one: str) -> list[str]:
     return lines
 
 
-def _signed(value: float, unit: int) -> str:
+def _shown(value: float, in_nats: bool, sign: str = "") -> str:
+    """Nats with three decimals; shares of 1 as percentage points with one."""
     if value != value:
         return "-"
-    return f"{unit * value:+.1f}" if unit == 100 else f"{value:+.3f}"
+    return f"{value:{sign}.3f}" if in_nats else f"{100 * value:{sign}.1f}"
 
 
-def _between(low: float, high: float, unit: int) -> str:
-    return "unknown" if low != low else f"{_signed(low, unit)} to {_signed(high, unit)}"
+def _between(low: float, high: float, in_nats: bool) -> str:
+    return "unknown" if low != low else f"{_shown(low, in_nats, '+')} to {_shown(high, in_nats, '+')}"

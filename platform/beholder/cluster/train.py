@@ -255,14 +255,13 @@ class Parts:
 
     def __init__(self, run_folder: Path) -> None:
         self._annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
-        self._fold: int | None = None
-        self._parts = parts_of(self._annotations)
+        self._last: tuple[int | None, dict[str, Annotations]] | None = None
 
     def __call__(self, fold: int | None = None) -> dict[str, Annotations]:
         """See `folds.parts_of`."""
-        if fold != self._fold:
-            self._fold, self._parts = fold, parts_of(self._annotations, fold)
-        return self._parts
+        if self._last is None or self._last[0] != fold:
+            self._last = fold, parts_of(self._annotations, fold)
+        return self._last[1]
 
 
 def read_parts(run_folder: Path) -> dict[str, Annotations]:

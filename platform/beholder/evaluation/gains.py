@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from beholder.errors import DataError, unknown
 from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread
-from beholder.evaluation.metrics import Decisions, Floats, counts, f1, macro, per_user
+from beholder.evaluation.metrics import Decisions, Floats, f1_per_label, f1_with_influence, macro, per_user
 
 
 @dataclass(frozen=True)
@@ -114,23 +114,15 @@ class Compared:
         """
         self._decisions, self._labels = decisions, labels
         self.clusters, self.level = Clusters(user_ids, texts), level
-        sums = {name: [each.sum(axis=0) for each in counts(decided, labels)] for name, decided in decisions.items()}
-        self._f1 = {name: f1(*each) for name, each in sums.items()}  # [labels]
-        self._size = {name: 2 * true + false + missed for name, (true, false, missed) in sums.items()}
+        self._f1 = {name: f1_per_label(decided, labels) for name, decided in decisions.items()}
 
     def macro_f1(self, name: str) -> float:
         """Of a method."""
         return float(macro(self._f1[name]))
 
     def influence(self, name: str) -> Floats:
-        """Of each row on a method's F1 of each label: float64 [rows, labels], adding up to 0 over rows.
-
-        With tp, fp, fn summed over rows, F1 = 2 tp / n of n = 2 tp + fp + fn, whose derivative by the weight of a row
-        that holds (tp', fp', fn') is (2 tp' - F1 n') / n. Zero for labels without a positive.
-        """
-        true, false, missed = counts(self._decisions[name], self._labels)
-        each = 2 * true - np.nan_to_num(self._f1[name]) * (2 * true + false + missed)
-        return np.where(np.isnan(self._f1[name]), 0.0, each / np.maximum(self._size[name], 1))
+        """Of each row on a method's F1 of each label: see `metrics.f1_with_influence`."""
+        return f1_with_influence(self._decisions[name], self._labels)[1]
 
     def gain(self, name: str, over: str, tasks: Mapping[str, Sequence[int]] | None = None) -> Gain:
         """What a method wins over another one.

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.evaluation.cluster_interval import Clusters
-from beholder.evaluation.metrics import Decisions, Floats, Kind, counts, f1, log_losses
+from beholder.evaluation.metrics import Decisions, Floats, Kind, f1_with_influence, log_losses
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a method says of some rows.
+    """A method's predictions for some rows.
 
     Attributes:
         scores: float [rows, labels] in 0..1; None where only decisions are known.
@@ -95,16 +95,12 @@ def differences(
 
 
 def _macro_f1(answers: Answers) -> Measured:
-    """With tp, fp, fn summed over rows, F1 = 2 tp / n of n = 2 tp + fp + fn: derivative (2 tp' - F1 n') / n."""
-    true, false, missed = counts(answers.decisions, answers.labels)
-    values = f1(true.sum(axis=0), false.sum(axis=0), missed.sum(axis=0))
-    size = 2 * true + false + missed
-    influence = (2 * true - np.nan_to_num(values) * size) / np.maximum(size.sum(axis=0), 1)
-    return _over_labels(values, influence)
+    """The mean F1 of the labels with a positive; see `metrics.f1_with_influence`."""
+    return _over_labels(*f1_with_influence(answers.decisions, answers.labels))
 
 
 def _accuracy(answers: Answers) -> Measured:
-    """The share of right answers to what was asked; of classes, of rows whose class is told rightly."""
+    """The share of labels predicted correctly, of those that were asked; multiclass: the share of rows."""
     return _mean(*_right(answers))
 
 
@@ -124,7 +120,7 @@ def _log_loss(answers: Answers) -> Measured:
 
 
 def _brier(answers: Answers) -> Measured:
-    """Squared distance of scores from the truth (Brier 1950): the mean over answers; of classes, summed over them."""
+    """Squared distance of scores from labels (Brier 1950): a mean over labels, or over rows with classes summed."""
     asked = ~np.isnan(answers.labels)
     squares = np.where(asked, (_scores(answers) - np.nan_to_num(answers.labels)) ** 2, 0.0)
     terms = asked.any(axis=1) if answers.kind == "multiclass" else asked.sum(axis=1)

@@ -20,6 +20,7 @@ from beholder.evaluation.cluster_interval import Clusters
 from beholder.evaluation.gains import Compared, Gain, user_gains
 from beholder.evaluation.measures import MEASURES, Answers, Difference, differences, measure
 from beholder.evaluation.metrics import Floats, decide
+from beholder.evaluation.results import plain
 from beholder.sources.labels import RefusedValueError, parse_column, present
 from beholder.sources.reading import read_table, require_columns
 
@@ -128,7 +129,7 @@ class Paired:
             "worse": self.worse,
             "same": self.same,
         }
-        return _plain(found)
+        return plain(found)
 
 
 def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[Predictions, Predictions]:
@@ -241,7 +242,7 @@ def _strings(table: pa.Table, name: str, file: Path) -> NDArray[np.object_]:
     values = [present(value) for value in table[name].to_pylist()]
     empty = next((row for row, value in enumerate(values) if value is None), None)
     if empty is not None:
-        raise DataError(f'{file}, row {empty + 1}, column "{name}": nothing there. Every judgement needs one.')
+        raise DataError(f'{file}, row {empty + 1}, column "{name}": empty. Every judgement needs a value there.')
     return np.asarray([*(str(value).strip() for value in values), None], dtype=object)[:-1]
 
 
@@ -265,7 +266,7 @@ def _label(value: Any) -> float:
 
 def _score(value: Any) -> float:
     if value is None:
-        raise RefusedValueError("no score there. Expected a number from 0 to 1 for every judgement.")
+        raise RefusedValueError("empty. Expected a number from 0 to 1 for every judgement.")
     if not 0 <= _number(value) <= 1:
         raise RefusedValueError("not a score. Expected a number from 0 to 1.")
     return _number(value)
@@ -277,9 +278,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return float("nan")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return None if isinstance(value, float) and value != value else value

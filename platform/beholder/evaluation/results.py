@@ -183,7 +183,7 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, NaN as None. Scores are fractions; `points`, `low` and `high` percentage points."""
-        return _plain(
+        return plain(
             {
                 "reference": self.reference,
                 "rows": len(self.test.labels),
@@ -310,11 +310,12 @@ def _array(values: Floats | NDArray[Any]) -> pa.Array:
     return pa.array(values.tolist() if values.dtype.kind in "UO" else values, from_pandas=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same with None for what JSON has no number for (NaN, infinity)."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
