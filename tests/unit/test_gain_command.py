@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,19 +108,35 @@ def test_predicted_classes(tmp_path):
     assert found["measures"]["accuracy"]["reference"] == pytest.approx(1 - 134 / 400)
 
 
-def test_what_people_read(tmp_path):
-    files = write(tmp_path / "a.csv", columns(strength=0.3)), write(tmp_path / "b.csv", columns(strength=0.5, seed=1))
-    done = CliRunner().invoke(app, ["gain", *map(str, files), *BINARY], env={"COLUMNS": "140"})
-    assert done.exit_code == 0, done.stderr
-    assert "400 judgements by 8 people of 50 texts" in done.stdout
-    assert re.search(r"log loss \(lower is better\) +│ +0\.\d{3} │ +0\.\d{3} │ +\+0\.\d{3} │", done.stdout)
-    assert re.search(
-        r"b\.csv is \d+\.\d points of macro-F1 above a\.csv; the interval .* does not hold zero", done.stdout
+def printed(*files, columns: int) -> str:
+    """What a terminal of so many columns shows, in a process of its own: the width is read at the start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "beholder.cli.main", "gain", *map(str, files), *BINARY],
+        env=os.environ | {"COLUMNS": str(columns)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_what_people_read(tmp_path, width):
+    files = write(tmp_path / "a.csv", columns(strength=0.3)), write(tmp_path / "b.csv", columns(strength=0.5, seed=1))
+    shown = printed(*files, columns=width)
+    assert "400 judgements by 8 people of 50 texts" in shown
+    row = next(line for line in shown.splitlines() if "log loss" in line)
+    assert re.search(r"│ +0\.\d{3} │ +0\.\d{3} │ +\+0\.\d{3} │ +\+0\.\d{3} to ", row), shown
+    assert "…" not in shown
+    assert re.search(r"b\.csv is \d+\.\d points of macro-F1 above a\.csv; the interval .* does not hold zero", shown)
+
+
+def test_of_one_person_how_sure_is_unknown(tmp_path):
     alone = columns(users=1)
-    same = write(tmp_path / "c.csv", alone), write(tmp_path / "d.csv", alone)
-    done = CliRunner().invoke(app, ["gain", *map(str, same), *BINARY], env={"COLUMNS": "140"})
-    assert "unknown" in done.stdout and "cannot be told of one person or one text alone" in done.stdout
+    shown = printed(write(tmp_path / "c.csv", alone), write(tmp_path / "d.csv", alone), columns=140)
+    assert "unknown" in shown and "cannot be told of one person or one text alone" in shown
 
 
 def changed(name, row, value):
