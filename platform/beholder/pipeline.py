@@ -30,7 +30,7 @@ from beholder.evaluation.verdict import verdict
 from beholder.experiment import ROUTED, Experiment
 from beholder.files import whole
 from beholder.home import home
-from beholder.methods import METHODS, config_class, forgetting
+from beholder.methods import forgetting, is_personal
 from beholder.methods.arm import ArmJob, done, is_done
 from beholder.methods.blocks import working_folder
 from beholder.prepared import Prepared, prepare
@@ -262,7 +262,7 @@ def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     with whole(folder / "users.parquet") as temporary:
         pq.write_table(found.user_table(), temporary, compression="zstd")
     figures.write_figures(folder / "figures", folder / "figures-of-users", found)
-    personal = {arm.name for arm in found.arms if arm.method in METHODS and config_class(arm.method).personal}
+    personal = {arm.name for arm in found.arms if is_personal(arm.method)}
     said = verdict(found, personal)
     write_reports(folder, found, said, facts)
     forgotten = forgetting.summary(folder)

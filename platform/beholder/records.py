@@ -20,7 +20,7 @@ from beholder.bases.endpoint import Endpoint, base_name
 from beholder.bases.forms import ROUNDING, split_form
 from beholder.cross_fitting import on_all
 from beholder.errors import RegistryError, TrackingError
-from beholder.evaluation.cluster_interval import in_words
+from beholder.evaluation.cluster_interval import in_words, percent, signed
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, Arm, Experiment
@@ -138,9 +138,12 @@ def track(
             "macro_f1": best["macro_f1"],
             "gain_points": best["gain"]["points"],
             "win_rate": win_rate(best),
+            "test_judgements": found["rows"],
+            "people": found["users"],
+            "texts": found["texts"],
             **_forgetting(forgotten["before"]),
         },
-        tags=shared,
+        tags={**shared, "verdict": found["verdict"]["answer"]},
         description=f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\nMore, as a page: `report/{NAMELESS}` "
         "among the artifacts.",
         folders={  # nothing that names a user: what MLflow has been given, nobody erases
@@ -157,11 +160,9 @@ def track(
                     "macro_f1": method["macro_f1"],
                     "valid_macro_f1": method["valid_macro_f1"],
                     "gain_points": method["gain"]["points"],
-                    "gain_low": method["gain"]["low"],
-                    "gain_high": method["gain"]["high"],
-                    "gain_low_these_people": method["gain"]["texts_low"],
-                    "gain_high_these_people": method["gain"]["texts_high"],
-                    **({"gain_beyond_control": method["beyond_control"]["points"]} if method["beyond_control"] else {}),
+                    **_ends("gain", method["gain"]),
+                    **_beyond(method["beyond_control"]),
+                    **_measures(method["measures"]),
                     "win_rate": win_rate(method),
                     "subset_accuracy": method["subset_accuracy"],
                     "ece": method["ece"],
@@ -258,7 +259,7 @@ def refuse_surely_worse(version: registry.Version, champion: registry.Version, f
 
 
 def win_rate(method: dict[str, Any]) -> float:
-    """The share of the users of the test rows whom a method serves better than the reference does."""
+    """The share of the users of the test rows whom a method serves better than the reference does, by log-loss."""
     return method["users"]["better"] / max(1, sum(method["users"].values()))
 
 
@@ -277,7 +278,7 @@ def version_page(
     against = ""
     if routing.best != found["reference"]:
         against = (
-            f", {gain['points']:+.1f} points over {found['reference']} ({in_words(gain['low'], gain['high'])}); "
+            f", {signed(gain['points'])} points over {found['reference']} ({in_words(gain['low'], gain['high'])}); "
             f"better than it for {users['better']:,} users, worse for {users['worse']:,}, the same for "
             f"{users['same']:,}"
         )
@@ -290,7 +291,7 @@ def version_page(
     return (
         f"# {experiment.name} on {base_name(experiment.base)}\n\n"
         f"What each reader would say of a text: {', '.join(facts['data']['labels'])}.\n\n"
-        f"{serves}: {how}macro-F1 {100 * best['macro_f1']:.1f} on test{against}.\n\n"
+        f"{serves}: {how}macro-F1 {percent(best['macro_f1'])} on test{against}.\n\n"
         f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\n"
         f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
         f"artifacts of the run this version comes from (`{run}`); its methods, to compare side by side, are that run's "
@@ -303,19 +304,20 @@ def gain_table(found: dict[str, Any]) -> str:
     lines = [
         "| method | macro-F1 | gain over "
         + found["reference"]
-        + " (points) | people at large, 95 % | these people, 95 % |",
-        "| --- | --- | --- | --- | --- |",
+        + " (points) | people at large, 95 % | these people, 95 % | beyond control, at large |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, method in found["methods"].items():
         gain = method["gain"]
-        cells = ["reference", "", ""]
+        cells, beyond = ["reference", "", "", ""], method["beyond_control"]
         if name != found["reference"]:
             ends = ((gain["low"], gain["high"]), (gain["texts_low"], gain["texts_high"]))
             cells = [
-                f"{gain['points']:+.1f}",
+                signed(gain["points"]),
                 *(in_words(*each) for each in ends),
+                f"{signed(beyond['points'])} ({in_words(beyond['low'], beyond['high'])})" if beyond else "",
             ]
-        lines.append(f"| {name} | {100 * method['macro_f1']:.1f} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {percent(method['macro_f1'])} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users, {found['texts']:,} texts."
 
 
@@ -326,6 +328,30 @@ def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.
 def _tolerance(experiment: Experiment) -> float:
     """How far apart two readings of the same bundle may be."""
     return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
+
+
+def _ends(name: str, interval: dict[str, float | None]) -> dict[str, float | None]:
+    """Both intervals of a difference, as metrics."""
+    return {
+        f"{name}_low": interval["low"],
+        f"{name}_high": interval["high"],
+        f"{name}_low_these_people": interval["texts_low"],
+        f"{name}_high_these_people": interval["texts_high"],
+    }
+
+
+def _beyond(gain: dict[str, float | None] | None) -> dict[str, float | None]:
+    """The personal part of a gain, as metrics; none where there is no control."""
+    return {} if gain is None else {"gain_beyond_control": gain["points"], **_ends("gain_beyond_control", gain)}
+
+
+def _measures(measures: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+    """Measures besides macro-F1, as metrics: each its value, what it is better than the reference's, the intervals."""
+    found: dict[str, float | None] = {}
+    for name, each in measures.items():
+        if name != "macro_f1":
+            found |= {name: each["value"], f"{name}_gain": each["gain"], **_ends(f"{name}_gain", each)}
+    return found
 
 
 def _forgetting(measures: dict[str, float | None]) -> dict[str, float | None]:

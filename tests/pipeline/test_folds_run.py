@@ -127,6 +127,7 @@ def test_results_report_and_comparison_say_the_same(outcome):
         assert again["methods"][name]["gain"] == method["gain"]
         assert again["methods"][name]["valid_macro_f1"] == method["valid_macro_f1"]
         assert compared[name]["macro_f1"] == method["macro_f1"]
+        assert compared[name]["measures"] == method["measures"]
     page = (outcome.run_folder / "report.html").read_text()
     assert f"{FOLDS} folds; each judgement is tested once" in page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -9,9 +10,11 @@ from html import unescape
 
 import pytest
 from house import settings
+from rich.console import Console
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
+from beholder.cli.console import gain_table
 from beholder.cli.main import app
 from beholder.erasure import erase_everywhere
 from beholder.report.page import NAMED, NAMELESS
@@ -49,19 +52,96 @@ def said(*arguments):
     return done.stdout
 
 
-def test_the_page_says_what_compare_says(home):
+def cells_of(page: str, head: str) -> dict[str, dict[str, str]]:
+    """Rows of the first table of a page that has a column `head`, by method: column -> what is shown."""
+    for table in re.findall(r"<table>.*?</table>", page, re.S):
+        heads, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in table.split("<tr")[1:])
+        if head in heads:
+            shown = [dict(zip(heads, map(unescape, row), strict=True)) for row in rows]
+            return {row["method"]: row for row in shown}
+    raise AssertionError(f"no table has a column {head}")
+
+
+def interval(gain: dict, ends: str = "") -> str:
+    return f"{gain[f'{ends}low']:+.1f} to {gain[f'{ends}high']:+.1f}"
+
+
+def test_report_compare_mlflow_console_and_json_say_the_same(home, tmp_path):
+    """One measurement, five places: both intervals, the verdict, how many people and texts, the personal part."""
     _, outcome = home
-    page = (outcome.run_folder / NAMED).read_text()
-    compared = json.loads(said("compare", outcome.run_folder.name, "--json"))
-    results = json.loads(said("report", outcome.run_folder.name, "--json"))
-    rows = re.findall(r"<tr(?: class=\"control\")?><td>([^<]+)</td><td>([\d.]+)</td>\s*<td[^>]*>([^<]+)</td>", page)
-    assert [name for name, *_ in rows][: len(compared["methods"])] == list(results["methods"])
-    for method in compared["methods"]:
-        shown = next((f1, gain) for name, f1, gain in rows if name == method["arm"])
-        gain = "reference" if method["p"] is None else f"{method['points']:+.1f}"
-        assert shown == (f"{100 * method['macro_f1']:.1f}", gain)
-        assert results["methods"][method["arm"]]["gain"]["points"] == pytest.approx(method["points"])
-        assert results["methods"][method["arm"]]["gain"]["p"] == method["p"]
+    run = outcome.run_folder.name
+    found = json.loads(said("report", run, "--json"))
+    compared = json.loads(said("compare", run, "--html", tmp_path / "compared.html", "--json"))
+    assert found["methods"] == json.loads((outcome.run_folder / "results.json").read_text())["methods"]
+    tracked = client()
+    parent = tracked.get_run(outcome.results["mlflow"]["run_id"])
+    children = tracked.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=100
+    )
+    metrics = {child.data.tags["mlflow.runName"]: child.data.metrics for child in children}
+    report, beside = (file.read_text() for file in (outcome.run_folder / NAMED, tmp_path / "compared.html"))
+    page, other, by_measure = (
+        cells_of(report, "beyond control"),
+        cells_of(beside, "p (Holm)"),
+        cells_of(report, "AUROC"),
+    )
+    written = io.StringIO()
+    Console(file=written, width=160).print(gain_table(found))
+    lines = [re.split(r" *│ *", line.strip("│ ")) for line in written.getvalue().splitlines() if "│" in line]
+    printed = {row[0]: [*row, ""] for row in lines}
+    assert len(found["methods"]) == len(compared["methods"]) == len(metrics) == 5
+    for row in compared["methods"]:
+        name = row["arm"]
+        method, logged = found["methods"][name], metrics[name]
+        gain, beyond = method["gain"], method["beyond_control"]
+        assert {key: row[key] for key in gain} == gain
+        assert (row["macro_f1"], row["beyond_control"], row["measures"]) == (
+            method["macro_f1"],
+            beyond,
+            method["measures"],
+        )
+        assert (logged["macro_f1"], logged["gain_points"]) == (method["macro_f1"], gain["points"])
+        assert (logged["gain_low"], logged["gain_high"]) == (gain["low"], gain["high"])
+        assert (logged["gain_low_these_people"], logged["gain_high_these_people"]) == (
+            gain["texts_low"],
+            gain["texts_high"],
+        )
+        for measure, each in method["measures"].items():
+            assert measure == "macro_f1" or (logged[measure], logged[f"{measure}_gain_low"]) == (
+                each["value"],
+                each["low"],
+            )
+        assert by_measure[name]["AUROC"] == f"{100 * method['measures']['auroc']['value']:.1f}"
+        assert by_measure[name]["log-loss"] == f"{method['measures']['log_loss']['value']:.3f}"
+        f1 = f"{100 * method['macro_f1']:.1f}"
+        assert page[name]["macro-F1"] == other[name]["macro-F1"] == printed[name][1] == f1
+        if name == found["reference"]:
+            continue
+        points = f"{gain['points']:+.1f}"
+        assert page[name]["gain"] == other[name]["gain"] == printed[name][2] == points
+        assert page[name]["people at large"] == other[name]["people at large"] == printed[name][3] == interval(gain)
+        these = interval(gain, "texts_")
+        assert page[name]["these people"] == other[name]["these people"] == printed[name][4] == these
+        assert page[name]["better for"] == other[name]["better for"] == f"{method['users']['better']}"
+        personal = "" if beyond is None else f"{beyond['points']:+.1f}"
+        assert printed[name][5] == personal
+        assert logged.get("gain_beyond_control") == (beyond and beyond["points"])
+        assert logged.get("gain_beyond_control_low") == (beyond and beyond["low"])
+        shown = beyond and f"{personal} ({interval(beyond)})"
+        assert page[name]["beyond control"] == other[name]["beyond control"] == (shown or "")
+    sentence = found["verdict"]["sentence"]
+    assert sentence in unescape(report) and sentence in parent.data.tags["mlflow.note.content"]
+    assert compared["verdict"]["answer"] == found["verdict"]["answer"] == parent.data.tags["verdict"]
+    assert compared["verdict"]["sentence"] in unescape(beside)
+    seen = f"{found['rows']} test judgements by {found['users']} people of {found['texts']} texts"
+    assert seen in beside
+    assert f"{found['rows']} test rows by {found['users']} people of {found['texts']} texts" in report
+    assert (compared["test_rows"], compared["users"], compared["texts"]) == tuple(
+        found[key] for key in ("rows", "users", "texts")
+    )
+    assert tuple(parent.data.metrics[key] for key in ("test_judgements", "people", "texts")) == tuple(
+        found[key] for key in ("rows", "users", "texts")
+    )
 
 
 def test_it_is_one_file_with_every_panel_drawn(home):

@@ -138,25 +138,51 @@ def test_nobody_asks_about_priors_controls_and_twins_of_the_reference(tmp_path):
         scored("cls-p", rows, 0.32, 4),
     ]
     found = compare([run_folder(tmp_path, "one", rows, [cls, *more, replace(cls, name="again")])])
-    by_arm = {row.arm: row for row in found.rows}
-    corrected = {name for name, row in by_arm.items() if row.p_holm is not None}
+    by_arm = {row["arm"]: row for row in found.to_json()["methods"]}
+    corrected = {name for name, row in by_arm.items() if row["p_holm"] is not None}
     assert corrected == {"cls-u", "cls-p"}
-    assert all(row.p is not None for name, row in by_arm.items() if name != "cls")
-    two = sorted(by_arm[name].p for name in corrected)
-    assert min(by_arm[name].p_holm for name in corrected) == pytest.approx(min(1.0, 2 * two[0]))
+    assert all(row["p"] is not None for name, row in by_arm.items() if name != "cls")
+    two = sorted(by_arm[name]["p"] for name in corrected)
+    assert min(by_arm[name]["p_holm"] for name in corrected) == pytest.approx(min(1.0, 2 * two[0]))
 
 
 def test_a_run_compared_says_what_it_says_alone(tmp_path):
     rows = population(3)
-    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2), scored("cls-p", rows, 0.3, 3)]
+    idle = scored("cls-u~shuffled-users", rows, 0.3, 4, control_of="cls-u")
+    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2), scored("cls-p", rows, 0.3, 3), idle]
     folder = run_folder(tmp_path, "one", rows, arms)
-    found, alone = compare([folder]), recompute(folder)
-    assert found.reference == "one:cls" and [row.arm for row in found.rows] == ["cls", "cls-u", "cls-p"]
-    for row in found.rows:
-        gain = alone.gains[row.arm]
-        assert (row.points, row.low, row.high, row.p) == (gain.points, gain.low, gain.high, gain.p)
-        assert row.p is None or (row.p_holm or 0) >= row.p
-    assert json.loads(json.dumps(found.to_json()))["methods"][1]["arm"] == "cls-u"
+    found, alone = compare([folder], None, lambda method: method in ("cls-u", "cls-p")), recompute(folder)
+    said, expected = json.loads(json.dumps(found.to_json())), alone.to_json()
+    assert found.results.reference == "one:cls" and [row.arm for row in found.rows] == [arm.name for arm in arms]
+    for row in said["methods"]:
+        method = expected["methods"][row["arm"]]
+        assert {key: row[key] for key in method["gain"]} == method["gain"]
+        assert {key: row[key] for key in method["users"]} == method["users"]
+        for key in ("macro_f1", "measures", "beyond_control", "wins", "ece"):
+            assert row[key] == method[key]
+        assert row["p_holm"] is None or row["p_holm"] >= row["p"]
+    own = verdict(alone, {"cls-u", "cls-p"}).to_json()
+    assert said["verdict"] == {
+        **own,
+        "arm": "one:cls-u",
+        "sentence": own["sentence"].replace("cls", "one:cls"),
+    }
+    for key in ("users", "texts", "level", "worthwhile", "commonest_text"):
+        assert said[key] == expected[key]
+
+
+def test_as_a_table_every_cell_holds_one_value_and_columns_are_those_of_all_rows(tmp_path):
+    rows = population(3)
+    idle = scored("cls-u~shuffled-users", rows, 0.3, 4, control_of="cls-u")
+    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2), idle]
+    found = compare([run_folder(tmp_path, "one", rows, arms)])
+    table = found.table()
+    assert len({tuple(row) for row in table}) == 1
+    assert not any(isinstance(value, dict | list) for row in table for value in row.values())
+    own = next(row for row in table if row["arm"] == "cls-u")
+    whole = next(row for row in found.to_json()["methods"] if row["arm"] == "cls-u")
+    assert own["log_loss.gain"] == whole["measures"]["log_loss"]["gain"]
+    assert own["beyond_control.low"] == whole["beyond_control"]["low"]
 
 
 def test_two_runs_are_compared_on_the_rows_they_share_and_any_arm_can_be_the_reference(tmp_path):
@@ -166,10 +192,11 @@ def test_two_runs_are_compared_on_the_rows_they_share_and_any_arm_can_be_the_ref
     found = compare([one, two])
     assert [(row.run, row.arm) for row in found.rows] == [("one", "cls"), ("one", "cls-u"), ("two", "cls")]
     other = compare([one, two], "two:cls")
-    points = {(row.run, row.arm): row.points for row in found.rows}
-    assert next(row for row in other.rows if (row.run, row.arm) == ("one", "cls")).points == pytest.approx(
-        -points["two", "cls"]
-    )
+
+    def points(some, run):
+        return next(row["points"] for row in some.to_json()["methods"] if (row["run"], row["arm"]) == (run, "cls"))
+
+    assert points(other, "one") == pytest.approx(-points(found, "two"))
     with pytest.raises(DataError, match=r"Did you mean 'two:cls'"):
         compare([one, two], "two:clss")
 
@@ -223,6 +250,29 @@ def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_pa
     assert "| unknown |" in gain_table(found)
 
 
+def test_without_a_positive_that_is_said_wherever_a_gain_stands(tmp_path, capsys):
+    from beholder.cli.compare import comparison_table
+    from beholder.cli.console import console, print_gains
+    from beholder.records import gain_table
+    from beholder.report.comparison import write_comparison
+
+    some = population(5)
+    rows = Annotations.from_columns(
+        Task(LABELS), text=list(some.texts), user_id=list(some.user_ids), labels=np.zeros_like(some.labels)
+    )
+    arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2)]
+    results = results_of(arms, rows)
+    said = verdict(results, {"cls-u"})
+    assert said.answer == "cannot tell yet" and "no test row has a label of rude, funny" in said.sentence
+    found = {**results.to_json(), "verdict": said.to_json(), "experiment": "one"}
+    print_gains(found)
+    compared = compare([run_folder(tmp_path, "one", rows, arms)])
+    console.print(comparison_table(compared))
+    page = write_comparison(tmp_path / "page.html", compared).read_text()
+    assert "nan" not in capsys.readouterr().out + gain_table(found) + page.split("<main")[-1].split("<svg")[0]
+    assert all(row["p_holm"] is None for row in compared.to_json()["methods"])
+
+
 def test_who_is_surely_worse_on_the_same_rows(tmp_path):
     rows, others = population(6), population(7)
     arms = {
@@ -254,6 +304,12 @@ def test_in_a_narrow_window_no_number_is_cut():
     written = io.StringIO()
     Console(file=written, width=80).print(gain_table(found))
     gain = found["methods"]["cls-u~shuffled-users"]["gain"]
-    for number in (f"{gain['points']:+.1f}", f"{gain['low']:+.1f} to {gain['high']:+.1f}", "macro-F1", "these people"):
+    for number in (
+        f"{gain['points']:+.1f}",
+        f"{gain['low']:+.1f} to {gain['high']:+.1f}",
+        "F1",
+        "these people",
+        "personal",
+    ):
         assert number in written.getvalue()
     assert "…" not in written.getvalue()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beholder.errors import DataError
 from beholder.evaluation.cluster_interval import Clusters
-from beholder.evaluation.gains import gains, user_gains
+from beholder.evaluation.gains import Users, gains, user_gains, user_log_loss_gains
 from beholder.evaluation.metrics import f1_per_label, macro_f1
 
 
@@ -253,6 +253,42 @@ def test_user_gains_are_differences_of_the_users_own_f1():
         mine = users == user
         expected = macro_f1(decisions["mine"][mine], gold[mine]) - macro_f1(decisions["reference"][mine], gold[mine])
         assert found[place] == pytest.approx(100 * expected)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_log_loss_gains_of_users_are_those_of_scikit_learn(kind):
+    from sklearn.metrics import log_loss
+
+    rng, users = np.random.default_rng(5), np.asarray([f"u{row % 4}" for row in range(60)], object)
+    mine, reference = (rng.dirichlet(np.ones(3), 60) for _ in range(2))
+    gold = np.eye(3)[rng.integers(0, 3, 60)]
+    if kind == "multilabel":
+        gold[7, 1] = np.nan  # not asked
+    found = user_log_loss_gains(mine, reference, gold, users, kind)
+
+    def loss(scores, rows):
+        if kind == "multiclass":
+            return log_loss(gold[rows].argmax(1), scores[rows], labels=[0, 1, 2])
+        asked = ~np.isnan(gold[rows])
+        return log_loss(gold[rows][asked], scores[rows][asked], labels=[0, 1])
+
+    for place in range(4):
+        rows = users == f"u{place}"
+        assert found[place] == pytest.approx(loss(reference, rows) - loss(mine, rows))
+    assert Users.of(found) == Users(int((found > 0).sum()), int((found < 0).sum()), 0)
+    assert Users.of(user_log_loss_gains(mine, mine, gold, users, kind)) == Users(0, 0, 4)
+
+
+def test_saying_yes_to_everybody_raises_the_f1_of_few_judgements_and_is_not_taken_for_a_gain():
+    """People of five judgements, of which one in five is positive: the truth's log-loss is the least for most."""
+    rng = np.random.default_rng(1)
+    users = np.repeat(np.asarray([f"u{number:03d}" for number in range(200)], object), 5)
+    gold = (rng.random((1000, 1)) < 0.2).astype(np.float32)
+    truth, yes = np.full((1000, 1), 0.2), np.full((1000, 1), 0.6)
+    by_f1 = Users.of(user_gains(yes >= 0.5, truth >= 0.5, gold, users))
+    by_loss = Users.of(user_log_loss_gains(yes, truth, gold, users, "multilabel"))
+    assert by_f1.better > 100 and by_f1.worse == 0
+    assert by_loss.worse > 130 > 70 > by_loss.better
 
 
 def test_the_same_f1_summed_in_another_order_is_no_gain_for_a_user():

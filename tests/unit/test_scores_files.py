@@ -84,7 +84,7 @@ def test_everything_reported_is_computed_again_from_the_saved_scores(tmp_path):
     json.loads(json.dumps(again.to_json(), allow_nan=False))
     table = again.user_table()
     assert table["user_id"].to_pylist() == [f"user-{i}" for i in range(4)]
-    assert {"macro_f1.cls-p", "gain_points.cls-p", "rows"} <= set(table.column_names)
+    assert {"macro_f1.cls-p", "gain_points.cls-p", "log_loss_gain.cls-p", "rows"} <= set(table.column_names)
     figures = write_figures(tmp_path / "figures", tmp_path / "of-users", again)
     assert {file.name for file in figures} >= {"gain.png", "gain-per-label-cls-p.png", "gain-per-user-cls-p.png"}
     assert all(file.read_bytes()[:4] == b"\x89PNG" and file.stat().st_size > 5000 for file in figures)

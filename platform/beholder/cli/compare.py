@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, errors, print_json
+from beholder.cli.console import console, errors, personal_part, print_json
 from beholder.cli.run import AsJson
 
 
@@ -38,6 +38,7 @@ def compare_command(
     Example: beholder compare convabuse-1a2b3c4d convabuse-5e6f7a8b --reference cls
     """
     from beholder.evaluation.compare import compare
+    from beholder.methods import is_personal
     from beholder.runs import find_run, runs_split_alike
 
     if runs:
@@ -46,7 +47,7 @@ def compare_command(
         folders, others = runs_split_alike()
         if others and not (as_json or as_csv):
             errors.print(f"{others} other run{'s' * (others > 1)} left out: split otherwise", markup=False)
-    found = compare(folders, reference)
+    found = compare(folders, reference, is_personal)
     if html is not None:
         from beholder.report.comparison import write_comparison
 
@@ -54,38 +55,44 @@ def compare_command(
     if as_json:
         print_json(found.to_json())
     elif as_csv:
-        rows = found.to_json()["methods"]
+        rows = found.table()
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:
         console.print(comparison_table(found))
+        console.print(found.verdict.sentence, markup=False)
         if html is not None:
             console.print(f"page: {html}", markup=False)
 
 
 def comparison_table(found: Any) -> Table:
-    """Methods of all runs x (macro-F1, gain with interval, corrected p-value, users it serves better and worse)."""
-    from beholder.evaluation.cluster_interval import in_words
+    """Methods of all runs x (macro-F1, gain with intervals, the personal part of it, p-value, users better and worse).
 
+    `found` is a `Comparison`.
+    """
+    from beholder.evaluation.cluster_interval import in_words, p_in_words, percent, signed
+
+    said = found.to_json()
     table = Table(
-        title=f"{found.test_rows:,} test judgements by {found.users:,} people of {found.texts:,} texts (split "
-        f"{found.split[:8]});\ngain in points over {found.reference}, {100 * found.level:g} % intervals",
+        title=f"{said['test_rows']:,} test judgements by {said['users']:,} people of {said['texts']:,} texts (split "
+        f"{found.split[:8]}): macro-F1;\ngain in points over {said['reference']}, {100 * said['level']:g} % intervals",
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1
     table.add_column("run:method" if several else "method", overflow="fold")
-    for name in ("macro-F1", "gain", "at large", "these people", "p (Holm)", "users +/-"):
+    for name in ("F1", "gain", "at large,\nthese people", "personal", "p (Holm)", "users +/-"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found.rows:
+    for row in said["methods"]:
         gain = ["ref.", *[""] * 4]
-        if row.p is not None:
-            both = in_words(row.low, row.high), in_words(row.texts_low, row.texts_high)
+        if f"{row['run']}:{row['arm']}" != said["reference"]:
             gain = [
-                f"{row.points:+.1f}",
-                *both,
-                "" if row.p_holm is None else f"{row.p_holm:.3f}",
-                f"{row.better:,}/{row.worse:,}",
+                signed(row["points"]),
+                f"{in_words(row['low'], row['high'])}\n{in_words(row['texts_low'], row['texts_high'])}",
+                personal_part(row),
+                p_in_words(row["p_holm"]),
+                f"{row['better']:,}/{row['worse']:,}",
             ]
-        table.add_row(f"{row.run}:{row.arm}" if several else row.arm, f"{100 * row.macro_f1:.1f}", *gain)
+        name = f"{row['run']}:{row['arm']}" if several else row["arm"]
+        table.add_row(name, percent(row["macro_f1"]), *gain)
     return table

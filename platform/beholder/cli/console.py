@@ -100,17 +100,18 @@ class RunReporter:
 
 
 def gain_table(results: dict[str, Any]) -> Table:
-    """Methods x (macro-F1, gain with both intervals, whether it wins)."""
-    from beholder.evaluation.cluster_interval import in_words
+    """Methods x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
+    from beholder.evaluation.cluster_interval import in_words, percent, signed
     from beholder.experiment import ROUTED
 
     title = (
         f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "
-        f"{results['texts']:,} texts;\ngain in points over {results['reference']}, 95 % intervals"
+        f"{results['texts']:,} texts: macro-F1;\ngain in points over {results['reference']}, 95 % intervals; personal: "
+        "the part of it over users permuted"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("method", overflow="fold")  # it gives way in a narrow window, and no number does
-    for name in ("macro-F1", "gain", "at large", "these people", "wins"):
+    for name in ("F1", "gain", "at large", "these people", "personal", "wins"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, method in results["methods"].items():
         gain, is_reference = method["gain"], name == results["reference"]
@@ -118,13 +119,22 @@ def gain_table(results: dict[str, Any]) -> Table:
         verdict = "" if no_contest else "yes" if method["wins"] else "no"
         table.add_row(
             name,
-            f"{100 * method['macro_f1']:.1f}",
-            "ref." if is_reference else f"{gain['points']:+.1f}",
+            percent(method["macro_f1"]),
+            "ref." if is_reference else signed(gain["points"]),
             "" if is_reference else in_words(gain["low"], gain["high"]),
             "" if is_reference else in_words(gain["texts_low"], gain["texts_high"]),
+            personal_part(method),
             verdict,
         )
     return table
+
+
+def personal_part(method: dict[str, Any]) -> str:
+    """What a method gains over its control, for a cell; nothing where it has none."""
+    from beholder.evaluation.cluster_interval import signed
+
+    beyond = method["beyond_control"]
+    return "" if beyond is None else signed(beyond["points"])
 
 
 def task_table(results: dict[str, Any]) -> Table:

@@ -92,10 +92,11 @@ def words(found: Any, other: str, one: str) -> list[str]:
     else:
         sure = "that may be chance: the interval for people at large holds zero"
     said = "above" if gain.points >= 0 else "below"
+    by = "its log-loss" if "log_loss" in found.measures else "its accuracy"
     lines = [
         f"{other} is {abs(gain.points):.1f} points of macro-F1 {said} {one}; {sure}.",
-        f"Taken one by one it is better for {found.better:,} people, worse for {found.worse:,}, the same for "
-        f"{found.same:,}.",
+        f"Taken one by one, {by} is better for {found.users.better:,} people, worse for {found.users.worse:,}, the "
+        f"same for {found.users.same:,}.",
     ]
     if found.commonest > 0.2:
         lines.append(f"note: {100 * found.commonest:.0f} % of the rows are of one text.")

@@ -170,6 +170,21 @@ def in_words(low: float | None, high: float | None) -> str:
     return f"{low:+.1f} to {high:+.1f}"
 
 
+def signed(points: float | None) -> str:
+    """A difference in points, for people; `unknown` where it cannot be told."""
+    return "unknown" if points is None or points != points else f"{points:+.1f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 as a percentage, for people; `-` where it cannot be told."""
+    return "-" if share is None or share != share else f"{100 * share:.1f}"
+
+
+def p_in_words(p: float | None) -> str:
+    """A p-value, for people; nothing where there is none."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def clustered_mean(
     sums: Floats, counts: Floats, people: NDArray[np.object_], texts: NDArray[np.object_], level: float = 0.95
 ) -> Mean:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from beholder.errors import DataError, unknown
-from beholder.evaluation.gains import Gain, gains, holm, user_gains
-from beholder.evaluation.metrics import macro_f1
+from beholder.evaluation.gains import Gain, gains, holm
 from beholder.evaluation.report import read_results, same_rows, settings_of
-from beholder.evaluation.results import ArmScores
+from beholder.evaluation.results import ArmScores, Results, evaluate
 from beholder.evaluation.scores_file import ScoresFile, read_scores
+from beholder.evaluation.verdict import Verdict, verdict
 
 PRIORS = ("prior", "user-prior")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method of a run.
+    """A method of a run: `method` and `control_of` (an arm of the same run) as in its results, and the run's `base`.
 
-    Attributes:
-        run, arm, method: which; `control_of` names the arm it is the control of.
-        base: of the run.
-        macro_f1: a fraction.
-        points, low, high, texts_low, texts_high: the gain over the reference and its intervals; see `gains.Interval`.
-        p: two-sided; None for the reference. `p_holm`: corrected for the number of methods compared; None for those
-            that nobody asks about: priors, which never see the text, controls, and twins of the reference.
-        better, worse, same: users, held against the reference.
-        seconds: to fit and score.
+    `p_holm`: its p-value corrected for the number of methods compared; None for those that nobody asks about: the
+    reference, priors, which never see the text, controls, and twins of the reference.
     """
 
     run: str
@@ -40,60 +32,64 @@ class Row:
     method: str
     control_of: str | None
     base: str
-    macro_f1: float
-    points: float
-    low: float
-    high: float
-    texts_low: float
-    texts_high: float
-    p: float | None
     p_holm: float | None
-    better: int
-    worse: int
-    same: int
-    seconds: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods of runs on the same test rows, the reference first, then as in the runs."""
+    """Methods of runs on the same test rows, the reference first, then as in the runs.
 
-    reference: str
+    Attributes:
+        results: of all of them, each called `RUN:ARM`, with everything a run's own results have.
+        verdict: what they say of personalisation.
+        rows: whose they are.
+        split: the hash of the split they share.
+    """
+
+    results: Results
+    verdict: Verdict
     rows: tuple[Row, ...]
-    test_rows: int
-    users: int
-    texts: int
     split: str
-    level: float
+
+    @property
+    def methods(self) -> list[dict[str, Any]]:
+        """Of each row all that is known of it: plain values, NaN as None."""
+        found = self.results.to_json()["methods"]
+        return [{**found[f"{row.run}:{row.arm}"], **asdict(row)} for row in self.rows]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; gains of a method beside its name, as `points`, `low`, `high` and so on."""
+        whole = self.results.to_json()
+        shared = {key: whole[key] for key in ("reference", "users", "texts", "commonest_text", "level", "worthwhile")}
         return {
-            "reference": self.reference,
-            "test_rows": self.test_rows,
-            "users": self.users,
-            "texts": self.texts,
+            **shared,
+            "test_rows": whole["rows"],
             "split_hash": self.split,
-            "level": self.level,
             "correction": "holm",
-            "methods": [
-                {
-                    key: None if isinstance(value, float) and not math.isfinite(value) else value
-                    for key, value in asdict(row).items()
-                }
-                for row in self.rows
-            ],
+            "verdict": self.verdict.to_json(),
+            "methods": [_flat(method) for method in self.methods],
         }
 
+    def table(self) -> list[dict[str, Any]]:
+        """The methods with a value in each cell: `log_loss.gain` and the like for what is nested."""
+        rows = [_columns(method) for method in self.to_json()["methods"]]
+        names = dict.fromkeys(name for row in rows for name in row)
+        nested = {name.partition(".")[0] for name in names if "." in name}  # None where a method has nothing there
+        return [{name: row.get(name) for name in names if name not in nested} for row in rows]
 
-def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison:
+
+def compare(
+    folders: Sequence[Path], reference: str | None = None, personal: Callable[[str], bool] = lambda _: False
+) -> Comparison:
     """Hold all methods of some runs against one of them, on the test rows they share.
 
     Args:
         folders: of the runs, each once.
         reference: an arm of the first run, or `RUN:ARM`; that of the first run where None.
+        personal: whether a method of that name learns of the reader.
 
-    The level of intervals is that of the first run; a run compared with itself alone says what its report says.
+    The level of intervals is that of the first run, and so is what gain is worth having; a run compared with itself
+    alone says what its report says.
 
     Raises:
         DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
@@ -115,45 +111,34 @@ def compare(folders: Sequence[Path], reference: str | None = None) -> Comparison
     for (run, _), file in files.items():
         if not same_rows(first, file):
             raise DataError(f"{run} cannot be compared with {first_run}: it was scored on other rows or labels.")
-    level = settings_of(folders[0]).level
+    settings = settings_of(folders[0])
     chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
-    test, kind = first.test, first.kind
-    decisions = {place: file.arm.test_decisions(kind) for place, file in files.items()}
-    named = {":".join(place): decided for place, decided in decisions.items()}
-    found = gains(named, ":".join(chosen), test.labels, test.texts, test.user_ids, level=level)
-    others = [place for place in files if place != chosen]
-    twins = {place for place in others if np.array_equal(decisions[place], decisions[chosen])}
-    asked = [place for place in others if _is_asked_about(files[place].arm) and place not in twins]
-    corrected = dict(zip(asked, holm([found[":".join(place)].p or 0.0 for place in asked]), strict=True))
-    rows = []
-    for place in [chosen, *others]:
-        gain, arm = found[":".join(place)], files[place].arm
-        by_user = user_gains(decisions[place], decisions[chosen], test.labels, test.user_ids)
-        better, worse, same = (int(each.sum()) for each in (by_user > 0, by_user < 0, by_user == 0))
-        rows.append(
-            Row(
-                *place,
-                arm.method,
-                arm.control_of,
-                bases[place[0]],
-                macro_f1(decisions[place], test.labels),
-                gain.points,
-                gain.low,
-                gain.high,
-                gain.texts_low,
-                gain.texts_high,
-                gain.p,
-                corrected.get(place),
-                better,
-                worse,
-                same,
-                arm.seconds,
-            )
-        )
-    users = len(np.unique(test.user_ids.astype(str)))
-    split = facts[0]["split"]["hash"]
-    texts = len(np.unique(test.texts.astype(str)))
-    return Comparison(":".join(chosen), tuple(rows), len(test.labels), users, texts, split, level)
+    places = [chosen, *(place for place in files if place != chosen)]
+    arms = {place: _named(files[place].arm, place[0]) for place in places}
+    results = evaluate(
+        list(arms.values()),
+        first.valid,
+        first.test,
+        first.label_names,
+        first.kind,
+        ":".join(chosen),
+        level=settings.level,
+        worthwhile=settings.worthwhile,
+    )
+    decided = results.decisions(results.reference_arm)
+    twins = {place for place, arm in arms.items() if np.array_equal(results.decisions(arm), decided)}
+    p_values = {
+        place: p
+        for place, arm in arms.items()
+        if _is_asked_about(arm) and place not in twins and (p := results.gains[arm.name].p) is not None
+    }
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    rows = tuple(
+        Row(*place, file.arm.method, file.arm.control_of, bases[place[0]], corrected.get(place))
+        for place, file in ((place, files[place]) for place in places)
+    )
+    said = verdict(results, {arm.name for arm in arms.values() if personal(arm.method)})
+    return Comparison(results, said, rows, facts[0]["split"]["hash"])
 
 
 def surely_worse(one: Path, other: Path, level: float = 0.95) -> Gain | None:
@@ -168,6 +153,28 @@ def surely_worse(one: Path, other: Path, level: float = 0.95) -> Gain | None:
     test = mine.test
     gain = gains(decisions, "theirs", test.labels, test.texts, test.user_ids, level=level)["mine"]
     return gain if gain.high < 0 else None
+
+
+def _named(arm: ArmScores, run: str) -> ArmScores:
+    """The same, called as it is among those of several runs."""
+    control_of = f"{run}:{arm.control_of}" if arm.control_of else None
+    return replace(arm, name=f"{run}:{arm.name}", control_of=control_of)
+
+
+def _flat(method: dict[str, Any]) -> dict[str, Any]:
+    """A method with its gain beside its name."""
+    left_out = ("gain", "users", "per_label", "per_label_gain", "per_task", "per_task_gain")
+    kept = {key: value for key, value in method.items() if key not in left_out}
+    return {**kept, **method["gain"], **method["users"]}
+
+
+def _columns(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested values as columns, `measures.log_loss.gain` as `log_loss.gain`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{before}{key}"
+        found |= _columns(value, "" if key == "measures" else f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _is_asked_about(arm: ArmScores) -> bool:

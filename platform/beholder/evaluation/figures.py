@@ -70,29 +70,33 @@ def gain_per_label(results: Results, arm: ArmScores) -> Figure:
 
 
 def gain_per_user(results: Results, arm: ArmScores, called: Sequence[str] | None = None) -> Figure:
-    """Gain of one method for each user, sorted; up to `NAMED_USERS` with names, and dots that grow with test rows.
+    """Gain in log-loss of one method for each user, sorted; up to `NAMED_USERS` named, with dots as large as test rows.
 
     `called`: names to go by instead, of the users sorted by their own.
     """
-    points = results.user_gains(arm)
+    gained, counts = results.user_log_loss_gains(arm), results.users(arm)
     users, rows = np.unique(results.test.user_ids.astype(str), return_counts=True)
     users = users if called is None else np.asarray(called)
-    order = np.argsort(points)[: (~np.isnan(points)).sum()]  # NaN sorts last
+    order = np.argsort(gained)
     named = len(order) <= NAMED_USERS
     figure, axes = canvas(height=1.6 + 0.24 * len(order) if named else 5.5)
     size = (25 + 75 * rows / rows.max())[order] if named else 12
-    colours = np.select([points[order] > 0, points[order] < 0], [BLUE, ORANGE], GREY)
+    colours = np.select([gained[order] > 0, gained[order] < 0], [BLUE, ORANGE], GREY)
     many = len(order) > DOTS
-    axes.scatter(points[order], np.arange(len(order)), s=size, color=list(colours), zorder=3, rasterized=many)
+    axes.scatter(gained[order], np.arange(len(order)), s=size, color=list(colours), zorder=3, rasterized=many)
     if named:
         axes.set_yticks(range(len(order)), [f"{users[user]} ({rows[user]})" for user in order])
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(order):,} users, sorted")
-    better, worse = int((points[order] > 0).sum()), int((points[order] < 0).sum())
-    title = f"{arm.name}: better than {results.reference} for {better:,} of {len(order):,} users, worse for {worse:,}"
-    axes.set_title(title, loc="left")
-    axes.set_xlabel("gain in macro-F1, points" + (" (in brackets: test rows of the user)" if named else ""))
+    axes.set_title(
+        f"{arm.name}: better than {results.reference} for {counts.better:,} of {len(order):,} users, worse for "
+        f"{counts.worse:,}",
+        loc="left",
+    )
+    axes.set_xlabel(
+        f"log-loss below that of {results.reference}, nats" + (" (in brackets: test rows of the user)" if named else "")
+    )
     axes.axvline(0, color="black", linewidth=1)
     return figure
 

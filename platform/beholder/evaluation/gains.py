@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from beholder.errors import DataError, unknown
 from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread
-from beholder.evaluation.metrics import Decisions, Floats, f1_per_label, f1_with_influence, macro, per_user
+from beholder.evaluation.metrics import (
+    Decisions,
+    Floats,
+    Kind,
+    f1_per_label,
+    f1_with_influence,
+    log_losses,
+    macro,
+    per_user,
+)
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,39 @@ def user_gains(decisions: Decisions, reference: Decisions, labels: Floats, user_
     """
     mine, other = per_user(decisions, labels, user_ids), per_user(reference, labels, user_ids)
     return np.round(100 * (mine.macro_f1 - other.macro_f1), 9)
+
+
+def user_log_loss_gains(
+    scores: Floats, reference: Floats, labels: Floats, user_ids: NDArray[np.object_], kind: Kind
+) -> Floats:
+    """By how many nats each user's mean log-loss is below the reference's, users sorted: float64 [users].
+
+    A proper score tells whom a method predicts better (Gneiting & Raftery 2007, JASA 102(477)); a user's own F1 does
+    not: on a few judgements it rewards saying yes. Rounded to a billionth of a nat, as `user_gains`.
+
+    Args:
+        scores, reference: float [rows, labels] in 0..1, of the two methods.
+        labels: float [rows, labels], NaN = not asked.
+        user_ids: str [rows].
+        kind: of the task.
+    """
+    (mine, terms), (other, _) = (log_losses(each, labels, kind) for each in (scores, reference))
+    _, user = np.unique(user_ids.astype(str), return_inverse=True)
+    return np.round(np.bincount(user, other - mine) / np.maximum(np.bincount(user, terms), 1), 9)
+
+
+@dataclass(frozen=True)
+class Users:
+    """How many users a method serves better than the reference does, worse, and the same."""
+
+    better: int
+    worse: int
+    same: int
+
+    @classmethod
+    def of(cls, gained: Floats) -> Users:
+        """Count what each gains: float [users]."""
+        return cls(*(int(each.sum()) for each in (gained > 0, gained < 0, gained == 0)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from beholder.annotations import text_key
 from beholder.errors import DataError
 from beholder.evaluation.cluster_interval import Clusters
-from beholder.evaluation.gains import Compared, Gain, user_gains
+from beholder.evaluation.gains import Compared, Gain, Users, user_log_loss_gains
 from beholder.evaluation.measures import MEASURES, Answers, Difference, differences, measure
 from beholder.evaluation.metrics import Floats, decide
 from beholder.evaluation.results import plain
@@ -92,16 +92,14 @@ class Paired:
     Attributes:
         gain: in macro-F1, points.
         measures: the same by every measure that can be told, in its own unit.
-        better, worse, same: users by their own macro-F1; see `gains.user_gains`.
+        users: for how many the second is better: by their log-loss, or, without scores, by their accuracy.
         rows, people, texts: how many there are. commonest: the share of rows that the commonest text has.
         names: of labels, or of classes, as `gain.per_label` numbers them.
     """
 
     gain: Gain
     measures: dict[str, Difference]
-    better: int
-    worse: int
-    same: int
+    users: Users
     rows: int
     people: int
     texts: int
@@ -125,9 +123,7 @@ class Paired:
             "measures": {
                 name: {**asdict(each), "better": MEASURES[name].better} for name, each in self.measures.items()
             },
-            "better": self.better,
-            "worse": self.worse,
-            "same": self.same,
+            **asdict(self.users),
         }
         return plain(found)
 
@@ -172,11 +168,12 @@ def compare_predictions(one: Predictions, other: Predictions, level: float = 0.9
     first, second = one.answers, other.answers
     decided = {"one": first.decisions, "other": second.decisions}
     compared = Compared(decided, first.labels, one.texts, first.users, level)
-    points = user_gains(second.decisions, first.decisions, first.labels, first.users)
+    # of scores that are 0 or 1 the log-loss falls as the accuracy rises
+    mine, theirs = (each.decisions.astype(float) if each.scores is None else each.scores for each in (second, first))
     return Paired(
         compared.gain("other", "one"),
         differences(measure(second), measure(first), Clusters(first.users, one.texts), level),
-        *(int(each.sum()) for each in (points > 0, points < 0, points == 0)),
+        Users.of(user_log_loss_gains(mine, theirs, first.labels, first.users, first.kind)),
         rows=len(first.labels),
         people=len(set(first.users)),
         texts=len(set(one.texts)),

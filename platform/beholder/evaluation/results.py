@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, tasks_of
-from beholder.evaluation.gains import Compared, Gain, Interval, user_gains
+from beholder.evaluation.gains import Compared, Gain, Interval, Users, user_gains, user_log_loss_gains
 from beholder.evaluation.measures import Answers, Difference, differences, measure
 from beholder.evaluation.metrics import (
     Decisions,
@@ -168,6 +168,15 @@ class Results:
         reference = self.decisions(self.reference_arm)
         return user_gains(self.decisions(arm), reference, self.test.labels, self.test.user_ids)
 
+    def user_log_loss_gains(self, arm: ArmScores) -> Floats:
+        """Nats below the reference of each user of the test rows, sorted by name: see `gains.user_log_loss_gains`."""
+        reference = self.reference_arm.test_scores
+        return user_log_loss_gains(arm.test_scores, reference, self.test.labels, self.test.user_ids, self.kind)
+
+    def users(self, arm: ArmScores) -> Users:
+        """For how many users of the test rows its log-loss is better than the reference's."""
+        return Users.of(self.user_log_loss_gains(arm))
+
     def wins(self, arm: ArmScores) -> bool:
         """Whether its gain is above zero among people at large, and so is, where it has controls, that over them.
 
@@ -200,7 +209,6 @@ class Results:
 
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
-        by_user = self.user_gains(arm)
         valid = arm.valid_decisions(self.kind)
         return {
             "method": arm.method,
@@ -214,11 +222,7 @@ class Results:
             "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
             "measures": {name: asdict(each) for name, each in self.measures[arm.name].items()},
             "per_label_gain": {self.label_names[each.label]: Interval.to_json(each) for each in gain.per_label},
-            "users": {
-                "better": int((by_user > 0).sum()),
-                "worse": int((by_user < 0).sum()),
-                "same": int((by_user == 0).sum()),
-            },
+            "users": asdict(self.users(arm)),
             **self._per_task(decisions, gain),
             "wins": self.wins(arm),
             "seconds": arm.seconds,
@@ -237,13 +241,17 @@ class Results:
         }
 
     def user_table(self) -> pa.Table:
-        """One row per user of the test rows: `user_id`, `rows`, and for each arm `macro_f1.ARM`, `gain_points.ARM`."""
+        """One row per user of the test rows: `user_id`, `rows`, and for each arm what it does for them.
+
+        `macro_f1.ARM` and `gain_points.ARM` are by macro-F1, `log_loss_gain.ARM` by log-loss, in nats.
+        """
         columns: dict[str, Any] = {}
         for arm in self.arms:
             decisions = self.decisions(arm)
             users = per_user(decisions, self.test.labels, self.test.user_ids)
             columns |= {"user_id": users.users, "rows": users.rows, f"macro_f1.{arm.name}": users.macro_f1}
             columns[f"gain_points.{arm.name}"] = self.user_gains(arm)
+            columns[f"log_loss_gain.{arm.name}"] = self.user_log_loss_gains(arm)
         return pa.table({name: _array(values) for name, values in columns.items()})
 
 

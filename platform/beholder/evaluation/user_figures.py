@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def gain_against(
     results: Results, arm: ArmScores, values: Floats, axis: str, *, what: str, logarithmic: bool = False
 ) -> Figure:
-    """Each user's gain against something known of them.
+    """Each user's gain in log-loss against something known of them.
 
     Args:
         results, arm: whose gains.
@@ -28,9 +28,9 @@ def gain_against(
         what: the same in a few words, for the title.
         logarithmic: of the axis.
     """
-    points = results.user_gains(arm)
-    known = ~np.isnan(points) & ~np.isnan(values)
-    x, y = values[known], points[known]
+    gained = results.user_log_loss_gains(arm)
+    known = ~np.isnan(values)
+    x, y = values[known], gained[known]
     figure, axes = canvas(height=4.4)
     colours = np.select([y > 0, y < 0], [BLUE, ORANGE], GREY)
     axes.scatter(x, y, s=28 if len(x) <= 200 else 8, color=list(colours), zorder=3, rasterized=len(x) > DOTS)
@@ -40,7 +40,7 @@ def gain_against(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("{x:g}" if x.max() < 10 * x.min() else "")
     axes.set_xlabel(axis)
-    axes.set_ylabel(f"gain over {results.reference}, points")
+    axes.set_ylabel(f"log-loss below that of {results.reference}, nats")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_title(f"{arm.name}: {_trend(x, y, what)}", loc="left")
     return figure

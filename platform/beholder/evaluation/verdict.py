@@ -6,11 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from beholder.evaluation.cluster_interval import in_words
 from beholder.evaluation.gains import Interval
-from beholder.evaluation.metrics import log_losses, macro_f1
+from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
@@ -61,6 +59,9 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
         return Verdict(None, "nothing personal", none)
     arm = max(candidates, key=lambda each: _valid(results, each))
     gain, beyond = results.gains[arm.name], results.beyond.get(arm.name)
+    if gain.points != gain.points:
+        none = "macro-F1 is not known, as no test row has a label of " + ", ".join(results.label_names)
+        return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {none}.")
     said = (
         f"{arm.name} is {abs(gain.points):.1f} points of macro-F1 {'above' if gain.points >= 0 else 'below'} "
         f"{results.reference}, {_ends(gain)} among people at large, {_ends(gain, texts=True)} for these people"
@@ -142,17 +143,12 @@ def _against_controls(beyond: Interval | None) -> str:
 
 
 def _for_whom(results: Results, arm: ArmScores) -> str:
-    """The gain of all judgements together can hide that most people lose.
-
-    Each one's log-loss tells: it is a proper score, where F1 on a few judgements of one person rewards saying yes.
-    """
-    labels = results.test.labels
-    losses, terms = log_losses(results.reference_arm.test_scores, labels, results.kind)
-    mine, _ = log_losses(arm.test_scores, labels, results.kind)
-    users, user = np.unique(results.test.user_ids.astype(str), return_inverse=True)
-    less = np.round(np.bincount(user, losses - mine) / np.maximum(np.bincount(user, terms), 1), 9)
-    better, worse = int((less > 0).sum()), int((less < 0).sum())
-    return f"Taken one by one, its log-loss is better for {better:,} of {len(users):,} people, worse for {worse:,}."
+    """The gain of all judgements together can hide that most people lose."""
+    users = results.users(arm)
+    return (
+        f"Taken one by one, its log-loss is better for {users.better:,} of {results.people:,} people, worse for "
+        f"{users.worse:,}."
+    )
 
 
 def _valid(results: Results, arm: ArmScores) -> float:

@@ -8,6 +8,7 @@ from beholder.methods.method import (
     Training,
     config_class,
     erase_saved,
+    is_personal,
     load_fitted,
     save_fitted,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Training",
     "config_class",
     "erase_saved",
+    "is_personal",
     "load_fitted",
     "save_fitted",
 ]

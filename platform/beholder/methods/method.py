@@ -293,6 +293,11 @@ def config_class(method: str) -> type[MethodConfig]:
     return _target(_entry(method).config)
 
 
+def is_personal(method: str) -> bool:
+    """Whether a method learns of the reader; a name that is none (a pair that is routed) does not."""
+    return method in METHODS and config_class(method).personal
+
+
 def save_fitted(fitted: Fitted, folder: Path) -> None:
     """Write a fitted method into an existing folder, with `method.json`, from which `load_fitted` knows what it is."""
     fitted.save(folder)

@@ -13,15 +13,16 @@ from beholder.report.rendering import chart, write_page
 
 def write_comparison(file: Path, found: Comparison) -> Path:
     """Write the methods of several runs as a table and as a picture."""
-    others = [row for row in found.rows if row.p is not None]
+    said = found.to_json()
+    others = [row for row in said["methods"] if f"{row['run']}:{row['arm']}" != said["reference"]]
     runs = {row.run for row in found.rows}
     drawn = chart(
         intervals(
-            [f"{row.run}\n{row.arm}" if len(runs) > 1 else row.arm for row in others],
-            np.asarray([[row.points, row.low, row.high] for row in others]).reshape(-1, 3),
-            f"Gain over {found.reference}",
-            found.level,
-            grey=[row.control_of is not None for row in others],
+            [f"{row['run']}\n{row['arm']}" if len(runs) > 1 else row["arm"] for row in others],
+            np.asarray([[row["points"], row["low"], row["high"]] for row in others], dtype=float).reshape(-1, 3),
+            f"Gain over {said['reference']}",
+            said["level"],
+            grey=[row["control_of"] is not None for row in others],
         )
     )
-    return write_page(file, "comparison.html", found=found, chart=drawn)
+    return write_page(file, "comparison.html", found=said, chart=drawn)

@@ -58,7 +58,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
         "cost_of": _costs(folder, results, train),
         "groups": by_group(results, chosen, test) if chosen else [],
     }
-    numbered = users if chosen is None else _numbered(users, results.user_gains(chosen))
+    numbered = users if chosen is None else _numbered(users, results.user_log_loss_gains(chosen))
     written = []
     for file, names, called in ((NAMED, True, users), (NAMELESS, False, numbered)):
         of_users = {name: chart(figure) for name, figure in _figures_of_users(results, chosen, users, called).items()}
@@ -76,10 +76,10 @@ def _split_by(folder: Path) -> str:
         raise DataError(f"{folder / 'experiment.json'}: damaged. Run the experiment again.") from error
 
 
-def _numbered(users: list[str], points: np.ndarray) -> list[str]:
+def _numbered(users: list[str], gained: np.ndarray) -> list[str]:
     """Names that say nothing but the place by gain."""
     place = np.empty(len(users), dtype=int)
-    place[np.argsort(-np.nan_to_num(points, nan=-1e9), kind="stable")] = np.arange(1, len(users) + 1)
+    place[np.argsort(-gained, kind="stable")] = np.arange(1, len(users) + 1)
     return [f"reader {number}" for number in place]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder import __version__
+from beholder.evaluation.cluster_interval import p_in_words
 from beholder.files import whole
 
 if TYPE_CHECKING:
@@ -72,7 +73,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"nats": _nats, "signed_nats": _signed_nats}
-    made.filters |= {"points": _points, "percent": _percent, "count": lambda value: f"{value:,}", "size": _size}
+    made.filters |= {
+        "points": _points,
+        "percent": _percent,
+        "count": lambda value: f"{value:,}",
+        "size": _size,
+        "p": p_in_words,
+    }
     return made
 
 
