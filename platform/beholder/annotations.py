@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from beholder.errors import DataError
 from beholder.files import whole
+from beholder.texts import near_copies, text_key, unit_key
 
 COLUMNS = ("text_id", "text", "user_id", "labels")
 RECURRING = ("text_id", "text", "user_id")
@@ -75,14 +75,8 @@ class Problem:
         return f'{where}, row {self.row}, column "{self.column}": {self.message}'
 
 
-def normalise(text: str) -> str:
-    """The form under which two texts count as the same one: NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def text_key(text: str) -> str:
-    """A short, stable id for a text that came without one (64 bits of SHA-256 of its normalised form)."""
-    return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
+GROUP = "__text_group"
+"""A column: rows with the same value are of texts that count as one; see `Annotations.text_keys`."""
 
 
 class Annotations:
@@ -211,9 +205,20 @@ class Annotations:
 
     @property
     def text_keys(self) -> NDArray[np.object_]:
-        """str [rows]: equal for texts that are equal after normalising, whatever their ids; see `text_key`."""
+        """str [rows]: equal for texts that count as one where rows are split and intervals drawn, whatever their ids.
+
+        See `texts.unit_key`; where near copies were looked for, a column says it.
+        """
+        if GROUP in self._table.column_names:
+            return np.asarray([*self.column(GROUP), None], dtype=object)[:-1]
         texts, index = self.distinct_texts
-        return np.asarray([*map(text_key, texts), None], dtype=object)[:-1][index]
+        return np.asarray([*map(unit_key, texts), None], dtype=object)[:-1][index]
+
+    def with_near_copies(self, similarity: float) -> Annotations:
+        """The same with a column that says which texts are near copies of each other; see `texts.near_copies`."""
+        texts, index = self.distinct_texts
+        keys = near_copies(texts, similarity)
+        return self.with_column(GROUP, [keys[position] for position in index])
 
     @cached_property
     def fingerprint(self) -> str:

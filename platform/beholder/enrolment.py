@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from beholder.annotations import Annotations, text_key
+from beholder.annotations import Annotations
 from beholder.bank.layers import Tensors
 from beholder.errors import MethodError
 from beholder.feedback import Enrolment
@@ -28,6 +28,7 @@ from beholder.methods.personal import FittedPersonal
 from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
 from beholder.registry.routes import Population, reroute, row_losses
+from beholder.texts import text_key
 
 LEAST = 5
 """Judgements without which nobody is trained."""

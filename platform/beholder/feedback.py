@@ -21,9 +21,10 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from beholder.annotations import Annotations, Task, text_key
+from beholder.annotations import Annotations, Task
 from beholder.errors import FeedbackError
 from beholder.home import home
+from beholder.texts import text_key
 
 _META = sa.MetaData()
 _JUDGEMENTS = sa.Table(

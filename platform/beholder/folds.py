@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations
+from beholder.cut_by_text import PARTS, uniform
 from beholder.errors import SplitError
-from beholder.splits import PARTS, AnySplit, ByText, Split, cut, digest_of, uniform
+from beholder.splits import AnySplit, ByText, Split, cut, digest_of
 
 USES = "fold_uses"
 """The column of a run's annotations that says how its folds use each row; see `Folds.uses`."""
@@ -82,7 +83,7 @@ def deal(annotations: Annotations, config: AnySplit, folds: int) -> Folds:
             f"evaluate.folds: folds deal out texts, and this experiment is split by {config.by}. Split by text, or "
             "leave folds out."
         )
-    keys = annotations.text_keys.astype(str)
+    keys = config.keys(annotations).astype(str)
     names, text = np.unique(keys, return_inverse=True)
     if len(names) < max(3, folds):
         raise SplitError(

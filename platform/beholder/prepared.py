@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from beholder import __version__
-from beholder.annotations import Annotations, text_key
+from beholder.annotations import Annotations
 from beholder.bases import BaseFacts, facts_of
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.forms import advice, require_form
@@ -23,7 +23,8 @@ from beholder.folds import Folds, deal, with_uses
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob
 from beholder.sources import Loaded, load
-from beholder.splits import Split, held_out_people, split
+from beholder.splits import ByNewUsers, ByPeople, ByText, Split, held_out_people, split
+from beholder.texts import text_key
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     base, identity = _base(experiment.base)
     loaded = load(experiment.source, on_bad_rows)
     annotations = _limited(loaded.annotations, experiment.limits, experiment.seed)
+    if isinstance(experiment.split, ByText | ByNewUsers | ByPeople):
+        annotations = experiment.split.prepared(annotations)
     folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations, Task, normalise
+from beholder.annotations import Annotations, Task
 from beholder.bank.shards import update
 from beholder.bases.endpoint import base_of
 from beholder.cluster.shared import run_of
@@ -34,6 +34,7 @@ from beholder.registry.routes import USERS, Population, reroute, row_losses
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.splits import PARTS, ByText
+from beholder.texts import normalise
 
 KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
@@ -181,7 +182,7 @@ def _version_page(model: str, old: int, users: int, rows: int, measured: dict[st
 def with_earlier(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
     """Rows to learn from and to choose by, earlier ones of the same users among them; and how many rows were left."""
     said = manifest["split"]
-    split = ByText(fractions=said["fractions"], seed=said["seed"]) if said["by"] == "text" else ByText()
+    split = ByText() if said["by"] != "text" else ByText.model_validate({"key": 1} | said)  # key 1: an older bundle
     part = split.assign(new)
     if manifest.get("folds"):  # nothing was held back for testing
         part[part == "test"] = "train"

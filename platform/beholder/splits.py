@@ -1,25 +1,26 @@
 """Which rows train, which choose settings, which are only ever looked at once.
 
-The splits `text`, `new-users` and `people` cut by text: two rows whose texts are equal after normalisation fall on the
-same side of the cut, whatever their ids. `column` and `paper` follow a column of the table, and a test text may recur
-in training. A split is recorded by its hash, and two results are comparable only under equal hashes.
+The splits `text`, `new-users` and `people` cut by text: two rows whose texts count as one (`texts.unit_key`: whatever
+their case, white space, Unicode form and punctuation at the ends) fall on the same side of the cut, whatever their ids.
+`column` and `paper` follow a column of the table, and a test text may recur in training. A split is recorded by its
+hash, and two results are comparable only under equal hashes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from beholder.annotations import Annotations, normalise
+from beholder.annotations import Annotations
+from beholder.cut_by_text import PARTS, CutByText, SplitSettings, normalised, uniform
 from beholder.errors import SplitError, unknown
 
 Rows = NDArray[np.int64]
-PARTS = ("train", "valid", "test")
 CELLS = ("seen_people", "seen_texts", "unseen_texts", "seen_both")
 """Further parts of a split by people, which are neither learned from nor chosen on; see `ByPeople`."""
 FEWEST_PEOPLE = 3
@@ -33,8 +34,8 @@ class Split:
     parts: dict[str, Rows]
     hash: str
     leaked: float
-    """Share of test rows whose normalised text is also in training: 0 by construction by `text`, `new-users`, and
-    `people` with `texts: unseen`, 1 with `texts: seen`; what the table makes it by `column` or `paper`."""
+    """Share of test rows whose text (`Annotations.text_keys`) is also in training: 0 by construction by `text`,
+    `new-users`, `people` with `texts: unseen`, 1 with `texts: seen`; what the table makes it by `column` or `paper`."""
     people: ByPeople | None = None
     """The settings of a split by people."""
 
@@ -53,29 +54,19 @@ class Split:
         return {"hash": self.hash, "leaked": self.leaked, "rows": rows, **people}
 
 
-class _SplitConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ByText(_SplitConfig):
+class ByText(CutByText):
     """Each distinct text falls into one part, drawn by a hash of seed and text, so that a text stays where it is when
     the data grow.
     """
 
     by: Literal["text"] = "text"
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    seed: int = 42
-
-    @model_validator(mode="after")
-    def _fractions_add_up(self) -> ByText:
-        return _check_fractions(self)
 
     def assign(self, annotations: Annotations) -> NDArray[np.object_]:
         """The part of each row: str [rows]."""
-        return _parts_by_text(annotations, self.fractions, self.seed)
+        return self.by_text(annotations)
 
 
-class ByColumn(_SplitConfig):
+class ByColumn(SplitSettings):
     """The table says it: a context column holds `train`, `valid` (or `val`, `dev`) and `test`."""
 
     by: Literal["column"]
@@ -86,7 +77,7 @@ class ByColumn(_SplitConfig):
         return _parts_by_column(annotations, self.column)
 
 
-class ByPaper(_SplitConfig):
+class ByPaper(SplitSettings):
     """The paper's protocol: the official split files; only users present in all three parts; users with fewer than
     `crop[0]` of the busiest user's rows dropped; users above `crop[1]` of it sampled down to it, seeded. The crop's
     thresholds come from all rows, not per part, so that the split can be rebuilt.
@@ -119,7 +110,7 @@ class ByPaper(_SplitConfig):
         return parts
 
 
-class ByNewUsers(_SplitConfig):
+class ByNewUsers(CutByText):
     """Test users are unseen in training. `enrol` of each new user's rows, on training texts, are set aside to learn the
     user from; the test rows are theirs on texts nobody was trained on.
     """
@@ -128,15 +119,10 @@ class ByNewUsers(_SplitConfig):
     new_users: float = Field(default=0.2, gt=0, lt=1)
     enrol: int = Field(default=20, ge=0)
     fractions: tuple[float, float, float] = (0.6, 0.1, 0.3)
-    seed: int = 42
-
-    @model_validator(mode="after")
-    def _fractions_add_up(self) -> ByNewUsers:
-        return _check_fractions(self)
 
     def assign(self, annotations: Annotations) -> NDArray[np.object_]:
         """The part of each row: str [rows], "" for rows set aside unused."""
-        by_text = _parts_by_text(annotations, self.fractions, self.seed)
+        by_text = self.by_text(annotations)
         users = annotations.users
         rng = np.random.default_rng(self.seed)
         count = max(1, round(self.new_users * len(users)))
@@ -153,7 +139,7 @@ class ByNewUsers(_SplitConfig):
         return parts
 
 
-class ByPeople(_SplitConfig):
+class ByPeople(CutByText):
     """Test people are disjoint from training people, as in PersEval (EMNLP 2025); test texts are disjoint from training
     texts as well, unless `texts: seen`. Methods are measured on the test people after 0, 1, 2, 5, ... judgements each.
 
@@ -187,7 +173,7 @@ class ByPeople(_SplitConfig):
     def _valid(self) -> ByPeople:
         if self.adapt[:1] != (0,) or any(b <= a for a, b in zip(self.adapt, self.adapt[1:], strict=False)):
             raise ValueError(f"split.adapt: expected rising numbers from 0, as in [0, 1, 5], got {list(self.adapt)}")
-        return _check_fractions(self)
+        return self
 
     def holds_out(self, user: str) -> bool:
         """Whether this person is held out."""
@@ -212,8 +198,8 @@ class ByPeople(_SplitConfig):
                 f"and seed: {self.seed}. It needs two or more held out, and one or more to train on. Change "
                 "split.people or split.seed, or give more people."
             )
-        is_new, text = held_out[user], _normalised(annotations)
-        by_text = _parts_by_text(annotations, self.fractions, self.seed)
+        is_new, text = held_out[user], self.keys(annotations)
+        by_text = self.by_text(annotations)
         parts = by_text.copy()
         parts[is_new & (by_text != "test")] = "enrol"
         parts[~is_new & (by_text == "test")] = "train" if self.texts == "seen" else "seen_people"
@@ -241,7 +227,7 @@ class ByPeople(_SplitConfig):
         user and text, so it depends neither on the order of the rows nor on other people.
         """
         _, user = enrol.by_user
-        keys = zip(enrol.user_ids, _normalised(enrol), enrol.text_ids, strict=True)
+        keys = zip(enrol.user_ids, normalised(enrol), enrol.text_ids, strict=True)
         draws = np.asarray([uniform(self.seed, f"turn\0{who}\0{text}\0{id_}") for who, text, id_ in keys])
         order = np.lexsort((draws, user))
         turns = np.empty(len(enrol), dtype=np.int64)
@@ -348,34 +334,6 @@ def _check_measurable(annotations: Annotations, parts: dict[str, Rows], config: 
         )
 
 
-_WithFractions = TypeVar("_WithFractions", ByText, ByNewUsers, ByPeople)
-
-
-def _check_fractions(config: _WithFractions) -> _WithFractions:
-    if abs(sum(config.fractions) - 1) > 1e-6 or min(config.fractions) <= 0:
-        raise ValueError(f"split.fractions must be positive and add up to 1, got {list(config.fractions)}")
-    return config
-
-
-def _parts_by_text(annotations: Annotations, fractions: tuple[float, float, float], seed: int) -> NDArray[np.object_]:
-    texts, index = annotations.distinct_texts
-    edges = np.cumsum(fractions)[:2]
-    draws = np.asarray([uniform(seed, normalise(text)) for text in texts])
-    return np.asarray(PARTS, dtype=object)[np.searchsorted(edges, draws, side="right")][index]
-
-
-def _normalised(annotations: Annotations) -> NDArray[np.object_]:
-    """Each row's text in the form under which texts count as the same: str [rows]."""
-    texts, index = annotations.distinct_texts
-    return np.asarray([*map(normalise, texts), None], dtype=object)[:-1][index]
-
-
-def uniform(seed: int, key: str) -> float:
-    """A number in 0..1 drawn by a hash: the same for the same key, whatever else there is."""
-    digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool = False) -> NDArray[np.object_]:
     context = annotations.context_columns
     if column not in context:
@@ -394,7 +352,5 @@ def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool
 
 
 def _leaked(annotations: Annotations, parts: dict[str, Rows]) -> float:
-    texts, index = annotations.distinct_texts
-    keys = [normalise(text) for text in texts]
-    seen = {keys[position] for position in np.unique(index[parts["train"]])}
-    return float(np.mean([keys[position] in seen for position in index[parts["test"]]]))
+    keys = annotations.text_keys.astype(str)
+    return float(np.isin(keys[parts["test"]], keys[parts["train"]]).mean())

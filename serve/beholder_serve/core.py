@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from beholder.annotations import Annotations, text_key
+from beholder.annotations import Annotations
 from beholder.bank.layers import Tensors
 from beholder.enrolment import tensors_of
 from beholder.errors import BeholderError, ServeError
 from beholder.feedback import Feedback, when
 from beholder.home import home
 from beholder.registry import registry, stored
+from beholder.texts import text_key
 from beholder_serve.scoring import Answers, Scorer
 from beholder_serve.texts import most_informative, spread
 

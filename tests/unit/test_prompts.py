@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task, normalise
+from beholder.annotations import Annotations, Task
 from beholder.errors import ExperimentError
 from beholder.methods import Context, config_class
 from beholder.methods.prompted import Prompted
@@ -19,6 +19,7 @@ from beholder.prompts.labels import LabelWords
 from beholder.prompts.prompt import Prompter
 from beholder.prompts.settings import ORDER, PromptSettings
 from beholder.prompts.wording import FOLDER, load_wording, wordings
+from beholder.texts import normalise
 
 LABELS = ("anger", "joy", "very_sad")
 WORDS = LabelWords(LABELS)

@@ -10,7 +10,7 @@ from crowd import crowd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task, normalise, tasks_of
+from beholder.annotations import Annotations, Task, tasks_of
 from beholder.bank.overlay import Overlay
 from beholder.errors import BeholderError, DataError, ExperimentError, MethodError
 from beholder.evaluation.gains import gains
@@ -23,6 +23,7 @@ from beholder.methods.controls import shuffle_users
 from beholder.sources import load, source_class
 from beholder.sources.several import join
 from beholder.splits import ByNewUsers, ByPeople, ByText, split
+from beholder.texts import normalise
 
 WORDS = ("you are kind", "go away", "Go  away", "well done", "no", "fine by me")
 

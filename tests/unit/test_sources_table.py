@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from beholder.annotations import text_key
 from beholder.configuration import build
 from beholder.errors import DataError, ExperimentError
 from beholder.sources import SourceConfig, load, source_class
+from beholder.texts import text_key
 
 
 def config(path, **written):

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from beholder.annotations import Annotations, Task, normalise
+from beholder.annotations import Annotations, Task
 from beholder.errors import SplitError
 from beholder.splits import CELLS, PARTS, ByColumn, ByNewUsers, ByPaper, ByPeople, ByText, split
+from beholder.texts import normalise, trimmed
 
 
 def annotations(texts, users, **context) -> Annotations:
@@ -27,7 +28,7 @@ def crowd(texts=200, users=6, seed=0) -> Annotations:
     return annotations([text for text, _ in pairs], [user for _, user in pairs])
 
 
-VARIANTS = ("{}", " {} ", "{}\u00a0", "\u200a{}")
+VARIANTS = ("{}", " {} ", "{}\u00a0", "\u200a{}", "{}!!", "«{}»", "... {}", "{} ?", "({}.)")
 
 
 @settings(max_examples=30, deadline=None)
@@ -36,13 +37,14 @@ VARIANTS = ("{}", " {} ", "{}\u00a0", "\u200a{}")
     st.integers(0, 99),
 )
 def test_equal_texts_fall_into_one_part(written, seed):
-    texts = [variant.format(text) + "." for text, variant in written]
+    texts = [variant.format(f"a{text}") for text, variant in written]
     rows = annotations([*texts, *(text.upper() for text in texts)], ["u"] * 2 * len(texts))
     config = ByText(fractions=(0.4, 0.3, 0.3), seed=seed)
     assigned = config.assign(rows)
     part_of: dict[str, set[str]] = {}
     for text, part in zip(rows.texts, assigned, strict=True):
-        part_of.setdefault(normalise(text), set()).add(part)
+        part_of.setdefault(trimmed(text), set()).add(part)
+    assert len(part_of) == len({normalise(f"a{text}") for text, _ in written})
     assert all(len(parts) == 1 for parts in part_of.values())
 
 
@@ -136,8 +138,71 @@ def people(**settings) -> ByPeople:
 
 def test_splits_of_other_kinds_keep_their_hashes():
     rows = crowd(texts=400, users=10)
-    assert split(rows, ByText()).hash[:16] == "9d78cdf229fd862e"
-    assert split(rows, ByNewUsers(by="new-users", enrol=5)).hash[:16] == "de24acc01be18118"
+    assert split(rows, ByText(key=1)).hash[:16] == "9d78cdf229fd862e"
+    assert split(rows, ByNewUsers(by="new-users", enrol=5, key=1)).hash[:16] == "de24acc01be18118"
+
+
+def test_how_texts_were_told_apart_before_is_recorded_and_can_be_asked_for():
+    """Bundles of before hold no `key`: what is learned later leaves their test texts alone under theirs."""
+    texts = [f"{word}{end}" for word in ("yes", "no", "so", "oh", "well", "right") for end in ("", ".", "!", "?!")]
+    rows = annotations(texts, ["u"] * len(texts))
+    before, now = (ByText(key=key, fractions=(0.4, 0.3, 0.3)).assign(rows) for key in (1, 2))
+    assert any(len(each) > 1 for each in map(set, np.asarray(before).reshape(6, 4)))
+    assert all(len(set(each)) == 1 for each in np.asarray(now).reshape(6, 4))
+    assert split(rows, ByText(key=1, fractions=(0.4, 0.3, 0.3))).leaked > 0
+    with pytest.raises(ValidationError, match=r"near_copies needs split\.key: 2"):
+        ByText(key=1, near_copies=0.8)
+
+
+def test_a_refresh_of_a_bundle_of_before_leaves_its_test_texts_alone(tmp_path, monkeypatch):
+    from beholder.pipeline import Silent
+    from beholder.refresh import with_earlier
+
+    monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path))
+    rows = crowd(texts=300)
+    rows = annotations([f"{text}." for text in rows.texts], list(rows.user_ids))
+    said = {"by": "text", "fractions": [0.8, 0.1, 0.1], "seed": 42}
+    for split_, config in ((said, ByText(key=1)), (said | {"key": 2, "near_copies": None}, ByText())):
+        parts, left = with_earlier(rows, {"run": "gone", "split": split_}, Silent())
+        made = split(rows, config)
+        assert {name: set(part.texts) for name, part in parts.items()} == {
+            name: set(rows.texts[made[name]]) for name in ("train", "valid")
+        }
+        assert left == len(made["test"]) > 0
+    assert ByText(key=1).assign(rows).tolist() != ByText().assign(rows).tolist()
+
+
+def near(rows: Annotations, similarity: float) -> Annotations:
+    return ByText(near_copies=similarity).prepared(rows)
+
+
+def test_near_copies_fall_into_one_part_and_count_as_one_text():
+    rng = np.random.default_rng(0)
+    words = np.asarray([f"{a}{b}" for a in ("ka", "li", "mo", "ru", "te") for b in ("s", "n", "rt", "lm", "ck")])
+    stems = [" ".join(words[rng.integers(0, 25, 16)]) for _ in range(60)]
+    texts = [text for stem in stems for text in (stem, f"RT @{stem} #now", stem.replace(stem.split()[8], "xx", 1))]
+    rows = annotations(texts, ["u"] * len(texts))
+    assert len(set(rows.text_keys)) == 180
+    grouped = near(rows, 0.6)
+    keys = grouped.text_keys.reshape(60, 3)
+    assert all(len(set(each)) == 1 for each in keys) and len(set(keys[:, 0])) == 60
+    assigned = ByText(near_copies=0.6, fractions=(0.4, 0.3, 0.3)).assign(grouped).reshape(60, 3)
+    assert all(len(set(each)) == 1 for each in assigned) and len(set(assigned[:, 0])) == 3
+    assert near(rows, 0.99).text_keys.tolist() == rows.text_keys.tolist()  # nobody's copy: keys are as without
+    backwards = near(rows.select(np.arange(len(rows))[::-1]), 0.6)
+    assert backwards.text_keys[::-1].tolist() == grouped.text_keys.tolist()
+
+
+def test_short_texts_are_no_near_copies_and_a_copy_of_a_copy_is_of_the_group():
+    short = annotations(["yes yes yes yes", "yes yes yes yes!", "yes yes yes no"], ["u"] * 3)
+    assert near(short, 0.3).text_keys.tolist() == short.text_keys.tolist()
+    chain = ["abcdefghij klmnopqrst uvwxyz 0123456789"]
+    for place in (2, 14, 30):
+        chain.append(f"{chain[-1][:place]}-{chain[-1][place:]}")
+    rows = annotations(chain, ["u"] * 4)
+    assert len(set(near(rows, 0.7).text_keys)) == 1
+    first_and_last = annotations([chain[0], chain[-1]], ["u"] * 2)
+    assert len(set(near(first_and_last, 0.7).text_keys)) == 2
 
 
 @settings(max_examples=20, deadline=None)
@@ -155,7 +220,7 @@ def test_a_split_by_people_keeps_people_and_texts_apart_and_drops_no_row(seed, s
     made = split(rows, config)
     assert sorted(np.concatenate(list(made.parts.values()))) == list(range(len(rows)))
     who = {name: set(rows.user_ids[part]) for name, part in made.parts.items()}
-    what = {name: {normalise(text) for text in rows.texts[part]} for name, part in made.parts.items()}
+    what = {name: {trimmed(text) for text in rows.texts[part]} for name, part in made.parts.items()}
     new = who["test"] | who["enrol"] | who.get("seen_texts", set()) | who.get("unseen_texts", set())
     assert not new & (who["train"] | who["valid"] | who.get("seen_people", set()) | who.get("seen_both", set()))
     assert not what["test"] & (what["valid"] | what["enrol"]) and not what["train"] & what["valid"]

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.annotations import text_key
 from beholder.errors import DataError
 from beholder.evaluation.cluster_interval import Clusters
 from beholder.evaluation.gains import Compared, Gain, Users, user_log_loss_gains
@@ -23,6 +22,7 @@ from beholder.evaluation.metrics import Floats, decide
 from beholder.evaluation.results import plain
 from beholder.sources.labels import RefusedValueError, parse_column, present
 from beholder.sources.reading import read_table, require_columns
+from beholder.texts import unit_key
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Columns:
     Attributes:
         user: who judged.
         text: what was judged: the text, or an id of it. Intervals take rows as of one text whose texts are equal but
-            for case and white space.
+            for case, white space and punctuation at the ends.
         labels: what they said. With `scores` a column for each label, 0 or 1, empty where it was not asked; with
             `prediction` one column of class names.
         scores: the predicted chance of each label, 0 to 1, in the order of `labels`.
@@ -220,7 +220,7 @@ def _read(file: Path, columns: Columns) -> _Raw:
         said = np.stack([_numbers(table, name, file, _label) for name in columns.labels], axis=1)
         predicted = np.stack([_numbers(table, name, file, _score) for name in columns.scores], axis=1)
         names = columns.labels
-    keyed = np.asarray([*map(text_key, texts), None], dtype=object)[:-1]
+    keyed = np.asarray([*map(unit_key, texts), None], dtype=object)[:-1]
     return _Raw(file, keys, users, keyed, said, predicted, columns.thresholds, names)
 
 

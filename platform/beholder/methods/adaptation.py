@@ -7,12 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from beholder.annotations import Annotations, text_key
+from beholder.annotations import Annotations
 from beholder.bank.traits import Traits
 from beholder.evaluation.newcomers import NewcomerScores
 from beholder.methods.method import Fitted, MethodConfig
 from beholder.methods.traits import traits_of
 from beholder.splits import CELLS, ByPeople
+from beholder.texts import text_key
 
 NEW = ("test", "seen_texts", "unseen_texts")
 """Parts of a split by people that hold judgements of people nothing was fitted on."""

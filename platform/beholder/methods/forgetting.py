@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from beholder import __version__
-from beholder.annotations import Annotations, text_key
+from beholder.annotations import Annotations
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.facts import BaseFacts
 from beholder.bases.language import LanguageModel, load_language_model
@@ -37,6 +37,7 @@ from beholder.methods.prompted import Prompted
 from beholder.methods.query import FittedQuery, QueryConfig
 from beholder.prompts.prompt import Prompter
 from beholder.sources import SourceConfig, load
+from beholder.texts import text_key
 
 Rows = Mapping[str, Annotations]
 """`valid`, on which answers are calibrated, and `test`, on which they count."""

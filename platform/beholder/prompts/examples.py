@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations, normalise
+from beholder.annotations import Annotations
+from beholder.texts import normalise
 
 Choose = Literal["random", "similar", "divisive"]
 

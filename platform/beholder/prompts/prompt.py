@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations, Task
+from beholder.annotations import GROUP, Annotations, Task
 from beholder.folds import USES
 from beholder.prompts.examples import Examples
 from beholder.prompts.labels import LabelWords
@@ -210,7 +210,7 @@ class Prompter:
         assert self.train is not None
         facts: dict[str, list[str]] = {user: [] for user in self.users}
         for name in self.train.context_columns:
-            if name in ("part", USES):
+            if name in ("part", USES, GROUP):
                 continue
             values: dict[str, set[str]] = {user: set() for user in self.users}
             for user, value in zip(self.train.user_ids, self.train.column(name), strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from beholder.annotations import Annotations
+from beholder.annotations import GROUP, Annotations
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
@@ -16,7 +16,7 @@ MOST = 12
 """A column with more values than this does not tell groups."""
 FEWEST_ROWS = 30
 """A group with fewer test rows than this is left out: nothing could be said of it."""
-OURS = ("part", USES, "split", "official_split", "truth", "truth_global")
+OURS = ("part", USES, GROUP, "split", "official_split", "truth", "truth_global")
 
 
 def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from beholder.annotations import Annotations, normalise
+from beholder.annotations import Annotations
+from beholder.texts import normalise
 
 
 def describe(annotations: Annotations) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations, Problem, Task, find_problems, text_key
+from beholder.annotations import Annotations, Problem, Task, find_problems
 from beholder.errors import DataError
 from beholder.home import home
 from beholder.sources.labels import Rule, parse_column
+from beholder.texts import text_key
 
 BadRows = Literal["refuse", "skip"]
 

@@ -11,12 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beholder.annotations import Task, text_key
+from beholder.annotations import Task
 from beholder.errors import DataError, unknown
 from beholder.sources.door import BadRows, Draft, Loaded, Raw, admit
 from beholder.sources.labels import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
 from beholder.sources.reading import read_table, require_columns
 from beholder.sources.repeats import with_repeat_number
+from beholder.texts import text_key
 
 SKIP = "or pass --on-bad-rows skip."
 

@@ -1,0 +1,91 @@
+"""When two texts count as one: by the same words, by the same judgement, and by nearly the same words."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+
+SHINGLE = 5
+"""Letters of the pieces that near copies are compared by."""
+PERMUTATIONS = 128
+"""Of MinHash signatures: their estimate of a similarity is off by about 1 / sqrt(128) = 0.09."""
+FEWEST_LETTERS = 20
+"""Shorter texts are no near copies of anything: too few pieces to tell."""
+
+
+def normalise(text: str) -> str:
+    """The form under which two texts are the same one to judge: NFKC, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def text_key(text: str) -> str:
+    """A short, stable id for a text that came without one (64 bits of SHA-256 of its normalised form)."""
+    return _hash(normalise(text))
+
+
+def trimmed(text: str) -> str:
+    """The normalised form without punctuation at the ends: "Yes!!" and "yes" tell a model the same.
+
+    A text of punctuation alone stays as it is. Punctuation is what Unicode calls so (categories P*).
+    """
+    form = normalise(text)
+    start, end = 0, len(form)
+    while start < end and _outside(form[start]):
+        start += 1
+    while end > start and _outside(form[end - 1]):
+        end -= 1
+    return form[start:end] or form
+
+
+def unit_key(text: str) -> str:
+    """Equal for texts that count as one where rows are split and intervals drawn (64 bits of SHA-256 of `trimmed`)."""
+    return _hash(trimmed(text))
+
+
+def near_copies(texts: Sequence[str], similarity: float) -> list[str]:
+    """The `unit_key` of each text, the same for all texts that are near copies of each other.
+
+    Texts are compared by the sets of their pieces of five letters: similar are two whose sets have a Jaccard similarity
+    of at least `similarity`. Candidates come from locality-sensitive hashing of MinHash signatures (Broder 1997,
+    SEQUENCES; Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, ch. 3), and each is then compared exactly. A
+    copy of a copy is of the same group.
+
+    Args:
+        texts: distinct or not.
+        similarity: in 0..1.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    forms = sorted({trimmed(text) for text in texts})
+    pieces = {form: _pieces(form) for form in forms if len(form) >= FEWEST_LETTERS}
+    signatures = dict(zip(pieces, MinHash.generator(pieces.values(), num_perm=PERMUTATIONS, seed=1), strict=True))
+    # a looser sieve than asked, as signatures are estimates; what it lets through is compared exactly
+    sieve = MinHashLSH(threshold=max(0.1, similarity - 0.15), num_perm=PERMUTATIONS)
+    parent = {form: form for form in forms}
+
+    def first(form: str) -> str:
+        while parent[form] != form:
+            parent[form] = form = parent[parent[form]]
+        return form
+
+    for form, signature in signatures.items():
+        for other in map(str, sieve.query(signature)):
+            one, two = pieces[form], pieces[other]
+            if first(form) != first(other) and len(one & two) >= similarity * len(one | two):
+                low, high = sorted((first(form), first(other)))
+                parent[high] = low
+        sieve.insert(form, signature)
+    return [_hash(first(trimmed(text))) for text in texts]
+
+
+def _pieces(form: str) -> set[bytes]:
+    return {form[place : place + SHINGLE].encode() for place in range(len(form) - SHINGLE + 1)}
+
+
+def _outside(letter: str) -> bool:
+    return letter == " " or unicodedata.category(letter).startswith("P")
+
+
+def _hash(form: str) -> str:
+    return hashlib.sha256(form.encode()).hexdigest()[:16]
