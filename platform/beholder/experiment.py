@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from beholder.bases.endpoint import Endpoint
 from beholder.configuration import build
-from beholder.errors import ExperimentError, unknown
+from beholder.errors import ExperimentError, MethodError, unknown
 from beholder.methods import METHODS, MethodConfig, config_class
+from beholder.methods.controls import ACROSS, named
 from beholder.methods.forgetting import Forgetting
 from beholder.methods.spaces import SearchSettings, Space, apply, space_of
 from beholder.sources import SOURCES, SourceConfig, source_class
@@ -158,19 +159,20 @@ class Experiment(_Section):
             if name == ROUTED:
                 raise ExperimentError(f"methods.{name}: results call what is served so. Give the arm another name.")
             settings = _extended(name, self.methods, ())
-            controls = written.get("controls") or []
             config = _method_config(name, settings)
             arms.append(Arm(name, config))
+            try:
+                controls = named(written.get("controls") or [])
+            except MethodError as error:
+                raise ExperimentError(f"methods.{name}.controls: {error}") from error
             for control in controls:
-                if control != "shuffled-users":
-                    raise ExperimentError(f"methods.{name}.controls: {unknown('control', control, ['shuffled-users'])}")
                 if not hasattr(config, "shuffle_users"):
                     raise ExperimentError(
-                        f"methods.{name}.controls: shuffled-users is for methods that learn of the user (-p, -e, -u), "
+                        f"methods.{name}.controls: {control} is for methods that learn of the user (-p, -e, -u), "
                         f"not for {settings['method']!r}. Remove it."
                     )
-                shuffled = config.model_copy(update={"shuffle_users": True})
-                arms.append(Arm(f"{name}~shuffled-users", shuffled, control_of=name))
+                shuffled = config.model_copy(update={"shuffle_users": control == ACROSS or control})
+                arms.append(Arm(f"{name}~{control}", shuffled, control_of=name))
         for arm in arms:
             _check_start(arm, {each.name: each for each in arms})
             _check_tasks(arm, self.source)

@@ -25,6 +25,7 @@ from beholder.cluster.train import FitJob, fit_arms
 from beholder.cross_fitting import put_together, refitted, training_rows
 from beholder.errors import DataError
 from beholder.evaluation import figures, report
+from beholder.evaluation.results import plain
 from beholder.evaluation.scores_file import write_scores
 from beholder.evaluation.verdict import verdict
 from beholder.experiment import ROUTED, Experiment
@@ -264,9 +265,14 @@ def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     figures.write_figures(folder / "figures", folder / "figures-of-users", found)
     personal = {arm.name for arm in found.arms if is_personal(arm.method)}
     said = verdict(found, personal)
-    write_reports(folder, found, said, facts)
+    groups = write_reports(folder, found, said, facts)
     forgotten = forgetting.summary(folder)
-    return {**found.to_json(), "verdict": said.to_json(), **({"forgetting": forgotten} if forgotten else {})}
+    return {
+        **found.to_json(),
+        "groups": plain(groups),
+        "verdict": said.to_json(),
+        **({"forgetting": forgotten} if forgotten else {}),
+    }
 
 
 def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:

@@ -40,6 +40,39 @@ def test_arms_inherit_and_controls_follow_their_arm():
     assert control.control_of == "cls-p" and control.config.model_dump()["shuffle_users"]
 
 
+def test_controls_of_several_kinds_and_permutations():
+    def controls(written_):
+        methods = {
+            "prior": {},
+            "cls": {"epochs": 1},
+            "cls-p": {"extends": "cls", "method": "cls-p", "controls": written_},
+        }
+        return {arm.name: arm for arm in make_experiment(written(methods=methods)).arms if arm.control_of}
+
+    found = controls([{"shuffled-users": 3}, "shuffled-within-text"])
+    assert list(found) == [
+        "cls-p~shuffled-users",
+        "cls-p~shuffled-users-2",
+        "cls-p~shuffled-users-3",
+        "cls-p~shuffled-within-text",
+    ]
+    assert [arm.config.model_dump()["shuffle_users"] for arm in found.values()] == [
+        True,
+        "shuffled-users-2",
+        "shuffled-users-3",
+        "shuffled-within-text",
+    ]
+    for wrong, said in (
+        ([{"shuffled-users": 0}], "from 1 to 20, got 0"),
+        ([{"shuffled-users": True}], "from 1 to 20, got True"),
+        ("shuffled-users", "expected a list"),
+        (["shuffled-users", "shuffled-users"], "the same control twice"),
+        (["shufled-users"], "Did you mean 'shuffled-users'"),
+    ):
+        with pytest.raises(ExperimentError, match=f"methods.cls-p.controls: .*{said}"):
+            controls(wrong)
+
+
 def test_one_method_under_several_names():
     methods = {"cls": {"epochs": 1}, "plain": {"extends": "cls", "lora": None}, "big": {"method": "cls", "epochs": 9}}
     arms = {arm.name: arm for arm in make_experiment(written(methods=methods)).arms}

@@ -221,6 +221,47 @@ def test_shuffled_users_keep_texts_labels_and_counts_but_not_who():
     assert list(shuffle_users(rows, seed=0).user_ids) == list(shuffled.user_ids)
 
 
+def judged(seed=0, users=12, texts=80, each=6) -> Annotations:
+    """Users with a level of their own, each text judged by some of them, ten texts by one only."""
+    rng = np.random.default_rng(seed)
+    level = np.linspace(0.05, 0.95, users)
+    pairs = [(f"text {t}", u) for t in range(texts) for u in rng.permutation(users)[: 1 if t < 10 else each]]
+    labels = (rng.random(len(pairs)) < level[[u for _, u in pairs]]).astype(float)[:, None]
+    return Annotations.from_columns(
+        Task(("rude",)), text=[text for text, _ in pairs], user_id=[f"u{u:02d}" for _, u in pairs], labels=labels
+    )
+
+
+def test_shuffled_within_text_users_keep_their_texts_and_lose_their_view():
+    rows = judged()
+    found = shuffle_users(rows, 0, control="shuffled-within-text")
+    judges = {}
+    for name, some in (("before", rows), ("after", found)):
+        judges[name] = sorted(zip(some.texts, some.user_ids, strict=True))
+    often = {text for text in rows.texts if (rows.texts == text).sum() > 1}
+    assert [each for each in judges["before"] if each[0] in often] == [e for e in judges["after"] if e[0] in often]
+    assert sorted(found.user_ids) == sorted(rows.user_ids) and judges["before"] != judges["after"]
+    np.testing.assert_array_equal(found.labels, rows.labels)
+
+    def spread(some):
+        means = [some.labels[some.user_ids == user].mean() for user in some.users]
+        return float(np.std(means))
+
+    assert spread(rows) > 0.2 > 2 * spread(found)  # one in six stays where it was
+    alone = rows.select(np.flatnonzero([text not in often for text in rows.texts]))
+    moved = shuffle_users(alone, 0, control="shuffled-within-text")
+    assert list(moved.user_ids) != list(alone.user_ids) and sorted(moved.user_ids) == sorted(alone.user_ids)
+
+
+@pytest.mark.parametrize("control", ["shuffled-users", "shuffled-within-text"])
+def test_permutations_of_a_control_differ_and_are_drawn_again_alike(control):
+    rows = judged()
+    drawn = [list(shuffle_users(rows, 3, control=f"{control}{end}").user_ids) for end in ("", "-2", "-3", "-3")]
+    assert drawn[2] == drawn[3] and len({tuple(each) for each in drawn}) == 3
+    assert drawn[0] == list(shuffle_users(rows, 3, control=control).user_ids)
+    assert control != "shuffled-users" or drawn[0] == list(shuffle_users(rows, 3, control=True).user_ids)
+
+
 def test_batches_hold_every_row_once_and_waste_little():
     lengths = np.random.default_rng(0).integers(3, 60, 1000)
     batches = training_batches(lengths, np.arange(1000), 32, np.random.default_rng(0))

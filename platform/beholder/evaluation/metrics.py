@@ -157,6 +157,15 @@ def per_user(decisions: Decisions, labels: Floats, user_ids: NDArray[np.object_]
     return PerUser(users, rows.astype(np.int64), macro(f1(*sums)), accuracy)
 
 
+def user_bias(scores: Floats, labels: Floats, user_ids: NDArray[np.object_]) -> Floats:
+    """Mean of score - label of each user over all that was asked, users sorted: float64 [users], NaN without any."""
+    asked = ~np.isnan(labels)
+    _, user = np.unique(user_ids.astype(str), return_inverse=True)
+    off = np.bincount(user, np.where(asked, scores - np.nan_to_num(labels), 0.0).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        return off / np.bincount(user, asked.sum(axis=1))
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Scores against what came true, in bins of equal width.

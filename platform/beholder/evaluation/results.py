@@ -24,6 +24,7 @@ from beholder.evaluation.metrics import (
     macro_f1,
     per_user,
     subset_accuracy,
+    user_bias,
 )
 from beholder.evaluation.newcomers import Newcomers
 
@@ -243,7 +244,9 @@ class Results:
     def user_table(self) -> pa.Table:
         """One row per user of the test rows: `user_id`, `rows`, and for each arm what it does for them.
 
-        `macro_f1.ARM` and `gain_points.ARM` are by macro-F1, `log_loss_gain.ARM` by log-loss, in nats.
+        `macro_f1.ARM` and `gain_points.ARM` are by macro-F1, `log_loss_gain.ARM` by log-loss, in nats. `bias.ARM` is
+        calibration in the large: by how much its mean score is above the share of labels the user gives (Van Calster et
+        al. 2019, BMC Medicine 17:230); a curve needs more judgements than most users have.
         """
         columns: dict[str, Any] = {}
         for arm in self.arms:
@@ -252,6 +255,7 @@ class Results:
             columns |= {"user_id": users.users, "rows": users.rows, f"macro_f1.{arm.name}": users.macro_f1}
             columns[f"gain_points.{arm.name}"] = self.user_gains(arm)
             columns[f"log_loss_gain.{arm.name}"] = self.user_log_loss_gains(arm)
+            columns[f"bias.{arm.name}"] = user_bias(arm.test_scores, self.test.labels, self.test.user_ids)
         return pa.table({name: _array(values) for name, values in columns.items()})
 
 

@@ -62,9 +62,13 @@ class ArmJob:
 
 def as_seen(config: MethodConfig, parts: dict[str, Annotations], seed: int) -> dict[str, Annotations]:
     """The rows of each part as this arm sees them: under other users where it is a shuffled control."""
-    if not getattr(config, "shuffle_users", False):
+    control = getattr(config, "shuffle_users", False)
+    if not control:
         return parts
-    return {part: shuffle_users(rows, seed + i, config.traits) for i, (part, rows) in enumerate(sorted(parts.items()))}
+    return {
+        part: shuffle_users(rows, seed + i, config.traits, control)
+        for i, (part, rows) in enumerate(sorted(parts.items()))
+    }
 
 
 def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annotations, Annotations]:

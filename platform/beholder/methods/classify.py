@@ -25,6 +25,7 @@ from beholder.errors import MethodError
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.files import whole
 from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
+from beholder.methods.controls import Shuffled
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
 from beholder.methods.training import Schedule, Users, fine_tune, nothing_between
@@ -128,7 +129,7 @@ class PersonalisedClassifyConfig(ClassifyConfig):
 
     method: Literal["cls-p"] = "cls-p"  # type: ignore[assignment]
     user_token: UserToken = "text"
-    shuffle_users: bool = False
+    shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
 

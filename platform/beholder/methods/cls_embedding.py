@@ -27,6 +27,7 @@ from beholder.evaluation.metrics import fit_thresholds
 from beholder.files import whole
 from beholder.methods.blocks import working_folder
 from beholder.methods.classify import FittedClassifier
+from beholder.methods.controls import Shuffled
 from beholder.methods.embedding_network import (
     NOBODY,
     EmbeddingNetwork,
@@ -164,7 +165,7 @@ class EmbeddingConfig(NetworkConfig):
     dim: int = Field(default=50, ge=1)
     user_decay: float = Field(default=3.0, ge=0)
     strangers: float = Field(default=0.2, ge=0, lt=1)
-    shuffle_users: bool = False
+    shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
 

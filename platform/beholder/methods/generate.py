@@ -31,6 +31,7 @@ from beholder.methods.adapted import (
     save_adapter,
 )
 from beholder.methods.answers import Tokens
+from beholder.methods.controls import Shuffled
 from beholder.methods.decisions import Decisions, target
 from beholder.methods.method import WRITERS, BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.prompted import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
@@ -107,7 +108,7 @@ class PersonalisedLanguageConfig(LanguageConfig):
     """The same, told who reads: the paper's `-p` arm. See `PromptSettings.blocks`."""
 
     method: Literal["lm-p"] = "lm-p"  # type: ignore[assignment]
-    shuffle_users: bool = False
+    shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
 

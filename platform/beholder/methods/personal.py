@@ -29,6 +29,7 @@ from beholder.errors import BankError, MethodError
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.blocks import BankFitting, BankSettings
 from beholder.methods.classify import FittedClassifier
+from beholder.methods.controls import Shuffled
 from beholder.methods.fitted_bank import FittedBank
 from beholder.methods.ground import ClassifierGround
 from beholder.methods.method import (
@@ -55,7 +56,7 @@ class PersonalConfig(MethodConfig):
     from_: str = Field(default="cls", alias="from")
     bank: BankSettings = BankSettings()
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
-    shuffle_users: bool = False
+    shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
     in_blocks: ClassVar[bool] = True

@@ -16,6 +16,7 @@ from beholder.bases.endpoint import Endpoint, Messages
 from beholder.bases.language import load_language_model
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.calibration import Calibration, fit_calibration
+from beholder.methods.controls import Shuffled
 from beholder.methods.hosted import FittedHosted, require_room
 from beholder.methods.method import (
     WRITERS,
@@ -85,7 +86,7 @@ class PersonalisedQueryConfig(QueryConfig):
     """The same, told who reads: the blocks of `prompt.blocks`, with the reader's own judgements as examples."""
 
     method: Literal["query-p"] = "query-p"  # type: ignore[assignment]
-    shuffle_users: bool = False
+    shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
 

@@ -19,8 +19,32 @@ FEWEST_ROWS = 30
 OURS = ("part", USES, GROUP, "split", "official_split", "truth", "truth_global")
 
 
+AGREEMENT = "agreement on the text"
+LEVELS = ((1.0, "all agree"), (0.75, "three in four agree"), (0.0, "fewer agree"))
+"""Of the judgements of a text, the share that says what most say: from how much, and what that is called."""
+
+
+def agreement(rows: Annotations) -> list[str]:
+    """How far those who judged a row's text agree, of `LEVELS`; "" for texts of one judgement. [rows]
+
+    The share of the commoner answer, a mean over labels. Where labels differ is where a model for all has to be wrong
+    about somebody (Plank 2022, EMNLP, "The 'problem' of human label variation").
+    """
+    asked, given = ~np.isnan(rows.labels), rows.labels >= 0.5
+    _, text = np.unique(rows.text_keys.astype(str), return_inverse=True)
+    counts, yes = (
+        np.stack([np.bincount(text, column) for column in each.T], axis=1) for each in (asked, given & asked)
+    )
+    share = np.where(counts > 0, np.maximum(yes, counts - yes) / np.maximum(counts, 1), np.nan)
+    of_text = np.full(len(counts), np.nan)
+    several = (counts > 1).any(axis=1)
+    of_text[several] = np.nanmean(np.where(counts > 1, share, np.nan)[several], axis=1)
+    names = [next((name for least, name in LEVELS if each >= least - 1e-9), "") for each in of_text]
+    return [names[each] for each in text]
+
+
 def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[str, Any]]:
-    """Macro-F1 and gain in every group that a context column tells.
+    """Macro-F1 and gain in every group that a context column tells, and by how far people agree on the text.
 
     Args:
         results, arm: whose gain.
@@ -33,10 +57,9 @@ def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[s
     """
     found = []
     users = results.test.user_ids.astype(str)
-    for column in test.context_columns:
-        if column in OURS:
-            continue
-        values = np.asarray([_written(value) for value in test.column(column)], dtype=object)
+    columns = {name: test.column(name) for name in test.context_columns if name not in OURS}
+    for column, written in {AGREEMENT: agreement(test), **columns}.items():
+        values = np.asarray([_written(value) for value in written], dtype=object)
         names, counts = np.unique(values[values != ""].astype(str), return_counts=True)
         names = [name for name, count in zip(names.tolist(), counts.tolist(), strict=True) if count >= FEWEST_ROWS]
         if not len(names) >= 2 or len(set(values.tolist())) > MOST:
@@ -44,6 +67,8 @@ def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[s
         groups = [_group(results, arm, name, np.flatnonzero(values == name)) for name in names]
         pairs = set(zip(users.tolist(), values.tolist(), strict=True))
         of_readers = len(pairs) == len(set(users.tolist()))
+        if column == AGREEMENT:
+            names.sort(key=[name for _, name in LEVELS].index)
         found.append(
             {
                 "column": column,

@@ -30,8 +30,8 @@ NAMELESS = "report-nameless.html"
 """For others: users are numbered, and no text is shown."""
 
 
-def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str, Any]) -> list[Path]:
-    """Write a run's report into its folder, with names and without.
+def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write a run's report into its folder, with names and without; returns what `by_group` finds.
 
     Args:
         folder: of the run; its annotations and experiment are read from there.
@@ -47,6 +47,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
     chosen = results.arm(said.arm) if said.arm else None
     users = sorted(set(results.test.user_ids.astype(str).tolist()))
+    groups = by_group(results, chosen, test) if chosen else []
     ceiling = best_achievable(results, valid, test)
     drawn = {name: chart(figure) for name, figure in _figures(results, chosen, train, users, ceiling).items()}
     values = {
@@ -56,17 +57,14 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
         "ceiling": ceiling,
         "routed": ROUTED,
         "cost_of": _costs(folder, results, train),
-        "groups": by_group(results, chosen, test) if chosen else [],
+        "groups": groups,
     }
     numbered = users if chosen is None else _numbered(users, results.user_log_loss_gains(chosen))
-    written = []
     for file, names, called in ((NAMED, True, users), (NAMELESS, False, numbered)):
         of_users = {name: chart(figure) for name, figure in _figures_of_users(results, chosen, users, called).items()}
         examples = changed_answers(results, chosen, test.texts.tolist()) if names and chosen else []
-        written.append(
-            write_page(folder / file, "report.html", names=names, charts=drawn | of_users, examples=examples, **values)
-        )
-    return written
+        write_page(folder / file, "report.html", names=names, charts=drawn | of_users, examples=examples, **values)
+    return groups
 
 
 def _split_by(folder: Path) -> str:
