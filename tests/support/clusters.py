@@ -71,7 +71,7 @@ class Watched(threading.Thread):
                 self.written.setdefault(file.name, set()).add(file.stat().st_mtime_ns)
         return len(self.written)
 
-    def until(self, ready: Callable[[], bool], seconds: float = 180) -> None:
+    def until(self, ready: Callable[[], bool], seconds: float = 400) -> None:
         """Look again and again until something is so."""
         deadline = time.monotonic() + seconds
         while not ready():

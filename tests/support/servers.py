@@ -41,7 +41,7 @@ def running(
             command, stdout=stream, stderr=stream, user=user, env={**os.environ, **env}, start_new_session=True
         )
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 240
             while not ready():
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2_000:]
                 time.sleep(0.1)
