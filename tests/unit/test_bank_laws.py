@@ -46,6 +46,21 @@ def test_a_user_is_trained_alike_alone_and_in_any_company_and_order(architecture
     law()
 
 
+@pytest.mark.parametrize(("architecture", "shape"), [("bert", "full"), ("llama", "one layer")])
+def test_in_a_large_and_uneven_company_each_is_trained_as_alone_and_as_well(architecture, shape):
+    """Hundreds of rows beside four: held-out rows take several batches, and steps of the busy go on without others."""
+    here = world(architecture, shape)
+    crowd = [f"u{number:03d}" for number in range(70)]
+    users = [*crowd[:30], "busy one", *crowd[30:], "busy two", "me"]
+    together = here.fit(users)
+    for name in ("me", "busy one", "u069"):
+        alone = here.fit([name])
+        for tensor, expected in zip(of(together, users, name).values(), of(alone, [name], name).values(), strict=True):
+            torch.testing.assert_close(tensor, expected, atol=1e-5, rtol=0)
+        assert together.losses is not None and alone.losses is not None
+        np.testing.assert_allclose(together.losses[:, users.index(name)], alone.losses[:, 0], rtol=1e-4, atol=1e-4)
+
+
 @given(st.sets(st.integers(0, 5), max_size=5), st.integers(1, 4))
 @FEW
 def test_a_user_absent_from_a_batch_does_not_move(absent, steps):

@@ -83,4 +83,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
         html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
         assert "{{" not in html and "fonts.googleapis" not in html
     library = (tmp_path / "site" / "reference" / "library.html").read_text(encoding="utf-8")
-    assert "Which rows" in library or "annotations" in library
+    for name in (
+        "prepared.prepare",
+        "annotations.Annotations",
+        "evaluation.gains.gains",
+        "evaluation.measures.MEASURES",
+    ):
+        assert f'id="beholder.{name}"' in library, name
+    assert "An immutable table of judgements" in library

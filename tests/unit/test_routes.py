@@ -60,8 +60,8 @@ def test_where_users_do_not_differ_everybody_gets_what_is_better_for_all():
     for mean, expected in ((0.1, {"personal"}), (-0.1, {"global"})):
         known, users, shared, personal, _ = population(3, 400, 6, mean, 0.0, 0.2)
         table, found = route({**known, "newcomer": 2}, users, shared, personal)
-        if found.between == 0:
-            assert set(table["route"].to_pylist()) == expected
+        assert found.between < 0.007  # of a true 0: three standard errors, 0.2 / 6 * sqrt(2 / 400) each
+        assert set(table["route"].to_pylist()) == expected
         assert table["route"].to_pylist()[-1] == expected.pop()
         assert table["gain"].to_pylist()[-1] is None and table["valid_rows"].to_pylist()[-1] == 0
 
