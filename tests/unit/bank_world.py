@@ -69,7 +69,7 @@ class World:
         for place, name in enumerate(users):
             rates = np.where(np.random.default_rng([*name.encode()]).random(LABELS) < 0.5, 0.95, 0.05)
             rng = np.random.default_rng([int(held_out), *name.encode()])
-            count = int(rng.integers(150, 400) if name.startswith("busy") else rng.integers(4, 12))
+            count = int(rng.integers(100, 140) if name.startswith("busy") else rng.integers(4, 12))
             user += [place] * count
             text += rng.integers(0, len(TEXTS), count).tolist()
             target += (rng.random((count, LABELS)) < rates).tolist()
