@@ -187,7 +187,7 @@ def test_a_replica_killed_under_load_is_healed_and_others_requests_live(served, 
         assert answer.status_code in (429, 503), answer.text
         time.sleep(0.1)
     healed = time.monotonic() - died[0]
-    assert healed < 15, healed  # 8 to 9 s where nothing else runs: it has libraries to import and a base to load
+    assert healed < 30, healed  # 8 to 9 s where nothing else runs: it has libraries to import and a base to load
     failures = sum(count for status, count in found.statuses.items() if status != "200")
     assert failures <= 16 and set(found.statuses) <= {"200", "429", "503"}, found.statuses
     assert len(engines()) == 1
