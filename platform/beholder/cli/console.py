@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+PIPED = 120
+"""Columns of what is printed to a file or another program, where COLUMNS does not say it: names stay whole."""
+
+console = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPED
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
