@@ -28,7 +28,7 @@ def written(**more) -> dict:
         "source": {
             "name": "simulated",
             "texts": "templates",
-            "users": 40,
+            "users": 100,
             "rows_per_user": 40,
             "distinct_texts": 150,
             "effect": 2.0,
