@@ -181,6 +181,9 @@ def test_as_a_table_every_cell_holds_one_value_and_columns_are_those_of_all_rows
     assert not any(isinstance(value, dict | list) for row in table for value in row.values())
     own = next(row for row in table if row["arm"] == "cls-u")
     whole = next(row for row in found.to_json()["methods"] if row["arm"] == "cls-u")
+    assert [*own][:5] == ["run", "arm", "method", "control_of", "base"]
+    plain = ("macro_f1", "points", "low", "high", "texts_low", "texts_high", "p", "p_holm", "better", "worse", "same")
+    assert {key: own[key] for key in (*plain, "seconds")} == {key: whole[key] for key in (*plain, "seconds")}
     assert own["log_loss.gain"] == whole["measures"]["log_loss"]["gain"]
     assert own["beyond_control.low"] == whole["beyond_control"]["low"]
 

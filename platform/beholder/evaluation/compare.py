@@ -55,7 +55,7 @@ class Comparison:
     def methods(self) -> list[dict[str, Any]]:
         """Of each row all that is known of it: plain values, NaN as None."""
         found = self.results.to_json()["methods"]
-        return [{**found[f"{row.run}:{row.arm}"], **asdict(row)} for row in self.rows]
+        return [asdict(row) | found[f"{row.run}:{row.arm}"] | asdict(row) for row in self.rows]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; gains of a method beside its name, as `points`, `low`, `high` and so on."""
@@ -74,8 +74,9 @@ class Comparison:
         """The methods with a value in each cell: `log_loss.gain` and the like for what is nested."""
         rows = [_columns(method) for method in self.to_json()["methods"]]
         names = dict.fromkeys(name for row in rows for name in row)
-        nested = {name.partition(".")[0] for name in names if "." in name}  # None where a method has nothing there
-        return [{name: row.get(name) for name in names if name not in nested} for row in rows]
+        nested = {name.partition(".")[0] for name in names if "." in name}
+        empty = {name for name in nested if all(row.get(name) is None for row in rows)}  # of methods without a control
+        return [{name: row.get(name) for name in names if name not in empty} for row in rows]
 
 
 def compare(
