@@ -115,7 +115,7 @@ def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp
 def test_what_is_behind_is_stopped_what_fails_is_said_and_what_was_measured_is_not_measured_again():
     from beholder.cluster.local import on_ray
 
-    space = {"learning_rate": [1e-3, 1e-1, 1e30]}  # of which the second learns worse than nothing
+    space = {"learning_rate": [1e-3, 1.0, 1e30]}  # of which the second learns worse than nothing
     settings = small(
         methods={"cls": {"epochs": 4, "patience": 4, "max_tokens": 48, "learning_rate": 1e-3}},
         search={"cls": {"trials": 6, "space": space}},
@@ -135,7 +135,7 @@ def test_what_is_behind_is_stopped_what_fails_is_said_and_what_was_measured_is_n
         if trial["state"] == "failed":
             assert trial["settings"] == {"learning_rate": 1e30} and "Lower learning_rate" in trial["error"]
         if trial["state"] == "stopped":
-            assert trial["settings"] == {"learning_rate": 1e-1} and 0 < trial["valid_macro_f1"] < score
+            assert trial["settings"] == {"learning_rate": 1.0} and 0 < trial["valid_macro_f1"] < score
     same = [trial for trial in tried if trial["settings"] == {"learning_rate": 1e-3}]
     assert len({trial["seconds"] for trial in same}) == 1
 
