@@ -169,6 +169,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path, other, said):
     assert "a text numbered" not in line and "another" not in line
 
 
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    file = write(tmp_path / "a.csv", columns())
+    assert f"{tmp_path / 'gone.csv'}: no such file. Mend its path." in refused(file, tmp_path / "gone.csv", *BINARY)
+
+
 def test_labels_that_differ_are_refused(tmp_path):
     one, other = columns(), columns()
     other["angry"][7] = 1 - other["angry"][7]

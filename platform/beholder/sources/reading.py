@@ -169,7 +169,7 @@ def require_columns(table: pa.Table, columns: Iterable[str], where: Path, remedy
 
 def _check_file(file: Path) -> None:
     if not file.is_file():
-        raise DataError(f"{file}: no such file. Mend source.path.")
+        raise DataError(f"{file}: no such file. Mend its path.")
     if file.stat().st_size == 0:
         raise DataError(f"{file}: the file is empty. Write a header and at least one row.")
 
