@@ -87,6 +87,6 @@ def test_where_readers_are_all_alike_the_verdict_is_not_that_it_pays(tmp_path, m
         beyond = results.beyond["cls-u"]
         claims.append(said.pays)
         held.append(beyond.low <= 0 <= beyond.high)  # nothing here is about who reads
-    # The intervals are about the models as fitted: they do not hold the chance of training arm and control, so that zero
-    # is missed more often than once in twenty. What may not happen more often is a claim.
+    # The intervals are about the models as fitted, without the chance of training arm and control: zero is missed more
+    # often than once in twenty. What may not happen more often is a claim.
     assert sum(claims) <= 1 and sum(held) >= 14
