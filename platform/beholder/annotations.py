@@ -203,7 +203,7 @@ class Annotations:
         values, index = self._encoded("text")
         return values, index.astype(np.int64)
 
-    @property
+    @cached_property
     def text_keys(self) -> NDArray[np.object_]:
         """str [rows]: equal for texts that count as one where rows are split and intervals drawn, whatever their ids.
 

@@ -17,13 +17,14 @@ from beholder.bases.endpoint import Endpoint
 from beholder.bases.forms import advice, require_form
 from beholder.bases.loading import weights_checksum
 from beholder.cross_fitting import of_fold
+from beholder.cut_by_text import CutByText
 from beholder.errors import BeholderError, DataError
 from beholder.experiment import Arm, Experiment, Limits
 from beholder.folds import Folds, deal, with_uses
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob
 from beholder.sources import Loaded, load
-from beholder.splits import ByNewUsers, ByPeople, ByText, Split, held_out_people, split
+from beholder.splits import Split, held_out_people, split
 from beholder.texts import text_key
 
 
@@ -79,7 +80,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     base, identity = _base(experiment.base)
     loaded = load(experiment.source, on_bad_rows)
     annotations = _limited(loaded.annotations, experiment.limits, experiment.seed)
-    if isinstance(experiment.split, ByText | ByNewUsers | ByPeople):
+    if isinstance(experiment.split, CutByText):
         annotations = experiment.split.prepared(annotations)
     folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
     parts = folds.last if folds else split(annotations, experiment.split)
@@ -138,7 +139,7 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
 
 
 def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
-    """At most so many annotations: whole texts, in an order drawn by hash, so that users share texts."""
+    """Apply the limits: whole texts are kept, in an order drawn by hash, so that users share texts."""
     if limits.rows_per_text is not None:
         _, index = annotations.distinct_texts
         drawn = np.random.default_rng(seed).permutation(len(annotations))

@@ -25,7 +25,7 @@ def text_key(text: str) -> str:
 
 
 def trimmed(text: str) -> str:
-    """The normalised form without punctuation at the ends: "Yes!!" and "yes" tell a model the same.
+    """The normalised form without punctuation at the ends: "Yes!!" and "yes" count as one text.
 
     A text of punctuation alone stays as it is. Punctuation is what Unicode calls so (categories P*).
     """
@@ -56,27 +56,27 @@ def near_copies(texts: Sequence[str], similarity: float) -> list[str]:
         similarity: in 0..1.
     """
     from datasketch import MinHash, MinHashLSH
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     forms = sorted({trimmed(text) for text in texts})
-    pieces = {form: _pieces(form) for form in forms if len(form) >= FEWEST_LETTERS}
+    pieces = {place: _pieces(form) for place, form in enumerate(forms) if len(form) >= FEWEST_LETTERS}
     signatures = dict(zip(pieces, MinHash.generator(pieces.values(), num_perm=PERMUTATIONS, seed=1), strict=True))
     # a looser sieve than asked, as signatures are estimates; what it lets through is compared exactly
     sieve = MinHashLSH(threshold=max(0.1, similarity - 0.15), num_perm=PERMUTATIONS)
-    parent = {form: form for form in forms}
-
-    def first(form: str) -> str:
-        while parent[form] != form:
-            parent[form] = form = parent[parent[form]]
-        return form
-
-    for form, signature in signatures.items():
-        for other in map(str, sieve.query(signature)):
-            one, two = pieces[form], pieces[other]
-            if first(form) != first(other) and len(one & two) >= similarity * len(one | two):
-                low, high = sorted((first(form), first(other)))
-                parent[high] = low
-        sieve.insert(form, signature)
-    return [_hash(first(trimmed(text))) for text in texts]
+    alike: list[tuple[int, int]] = []
+    for place, signature in signatures.items():
+        for other in map(int, sieve.query(signature)):  # type: ignore[arg-type]
+            one, two = pieces[place], pieces[other]
+            if len(one & two) >= similarity * len(one | two):
+                alike.append((place, other))
+        sieve.insert(place, signature)
+    ones, others = ([pair[side] for pair in alike] for side in (0, 1))
+    pairs = coo_array(([1] * len(alike), (ones, others)), shape=(len(forms), len(forms)))
+    _, group = connected_components(pairs, directed=False)
+    first = {each: form for each, form in zip(group[::-1].tolist(), forms[::-1], strict=True)}  # of each group
+    key_of = {form: _hash(first[each]) for form, each in zip(forms, group.tolist(), strict=True)}
+    return [key_of[trimmed(text)] for text in texts]
 
 
 def _pieces(form: str) -> set[bytes]:

@@ -48,7 +48,7 @@ def test_a_user_is_trained_alike_alone_and_in_any_company_and_order(architecture
 
 @pytest.mark.parametrize(("architecture", "shape"), [("bert", "full"), ("llama", "one layer")])
 def test_in_a_large_and_uneven_company_each_is_trained_as_alone_and_as_well(architecture, shape):
-    """Hundreds of rows beside four: held-out rows take several batches, and steps of the busy go on without others."""
+    """A hundred rows beside four: held-out rows take several batches, and the busy take more steps than the others."""
     here = world(architecture, shape)
     crowd = [f"u{number:03d}" for number in range(70)]
     users = [*crowd[:30], "busy one", *crowd[30:], "busy two", "me"]

@@ -109,7 +109,7 @@ def test_predicted_classes(tmp_path):
 
 
 def printed(*files, columns: int) -> str:
-    """What a terminal of so many columns shows, in a process of its own: the width is read at the start."""
+    """The output at a width of so many columns, from a new process, as the width is read at import."""
     done = subprocess.run(
         [sys.executable, "-m", "beholder.cli.main", "gain", *map(str, files), *BINARY],
         env=os.environ | {"COLUMNS": str(columns)},

@@ -68,7 +68,7 @@ class Spread:
 
 
 COMMON = 30
-"""The scale of influences on a text is estimated from its own rows where it has so many."""
+"""A text with at least this many rows has its own estimate of the scale of influences on it."""
 LITTLE = 0.5
 """A common text on which influences go less far than this, as on others, tells nothing of how others vary."""
 UNKNOWN = Spread(float("nan"), 0)

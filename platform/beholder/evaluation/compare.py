@@ -51,12 +51,6 @@ class Comparison:
     rows: tuple[Row, ...]
     split: str
 
-    @property
-    def methods(self) -> list[dict[str, Any]]:
-        """Of each row all that is known of it: plain values, NaN as None."""
-        found = self.results.to_json()["methods"]
-        return [asdict(row) | found[f"{row.run}:{row.arm}"] | asdict(row) for row in self.rows]
-
     def to_json(self) -> dict[str, Any]:
         """Plain values; gains of a method beside its name, as `points`, `low`, `high` and so on."""
         whole = self.results.to_json()
@@ -67,7 +61,7 @@ class Comparison:
             "split_hash": self.split,
             "correction": "holm",
             "verdict": self.verdict.to_json(),
-            "methods": [_flat(method) for method in self.methods],
+            "methods": [_flat(row, whole["methods"][f"{row.run}:{row.arm}"]) for row in self.rows],
         }
 
     def table(self) -> list[dict[str, Any]]:
@@ -162,11 +156,11 @@ def _named(arm: ArmScores, run: str) -> ArmScores:
     return replace(arm, name=f"{run}:{arm.name}", control_of=control_of)
 
 
-def _flat(method: dict[str, Any]) -> dict[str, Any]:
-    """A method with its gain beside its name."""
+def _flat(row: Row, method: dict[str, Any]) -> dict[str, Any]:
+    """A method's results with its gain beside its name, and called as in its run."""
     left_out = ("gain", "users", "per_label", "per_label_gain", "per_task", "per_task_gain")
     kept = {key: value for key, value in method.items() if key not in left_out}
-    return {**kept, **method["gain"], **method["users"]}
+    return asdict(row) | kept | method["gain"] | method["users"] | asdict(row)
 
 
 def _columns(values: dict[str, Any], before: str = "") -> dict[str, Any]:

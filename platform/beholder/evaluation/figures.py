@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from beholder.evaluation.gains import Users
 from beholder.evaluation.metrics import Floats, expected_calibration_error, reliability
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.results import ArmScores, Results
@@ -74,7 +75,8 @@ def gain_per_user(results: Results, arm: ArmScores, called: Sequence[str] | None
 
     `called`: names to go by instead, of the users sorted by their own.
     """
-    gained, counts = results.user_log_loss_gains(arm), results.users(arm)
+    gained = results.user_log_loss_gains(arm)
+    counts = Users.of(gained)
     users, rows = np.unique(results.test.user_ids.astype(str), return_counts=True)
     users = users if called is None else np.asarray(called)
     order = np.argsort(gained)
