@@ -175,10 +175,13 @@ def test_an_overlay_refuses_whom_it_does_not_hold():
 
 
 def test_a_newcomer_is_served_where_another_global_arm_won(tmp_path):
-    """The findings' own case, from a run to an engine: adapters stand on `cls`, and `plain` is the global arm."""
+    """The findings' own case, from a run to an engine: adapters stand on `cls`, and `plain` is the global arm.
+
+    `plain` is as good as `cls` and named before it: of equals the first is served, on whatever machine.
+    """
     methods = settings()["methods"]
-    plain = {"method": "cls", "epochs": 4, "max_tokens": 48, "learning_rate": 0.005}
-    with home_with_a_run(tmp_path / "world", settings(methods={**methods, "plain": plain})) as outcome:
+    plain = {"method": "cls", **methods["cls"]}
+    with home_with_a_run(tmp_path / "world", settings(methods={"plain": plain, **methods})) as outcome:
         bundle = registry.open_version(registry.find(MODEL))
         assert isinstance(bundle.personal, FittedBank) and bundle.personal.shared is not bundle.shared
         core = Core(Followed(model=MODEL))
