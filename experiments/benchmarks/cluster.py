@@ -185,7 +185,7 @@ def fan_out(experiment: Any, prepared: Any, folder: Path, workers: int) -> None:
     """Train all users anew on so many workers; the trunk's outputs stay."""
     from beholder.bases.endpoint import plain_base
     from beholder.cluster.train import FitJob, fit_arms
-    from beholder.experiment import Cluster
+    from beholder.sections import Cluster
 
     for bank in folder.glob("unfinished/bank-*"):
         shutil.rmtree(bank)

@@ -1,12 +1,13 @@
-"""A run whose every judgement is tested once: its arms fitted on each fold, their scores put together.
+"""A run that fits its arms several times, on each fold and under each seed, and puts their scores together.
 
-Within a fold all is as in a run of its own: training, early stopping, thresholds, what is served and to whom. See
-`folds` for how texts are dealt, and its sources.
+With folds every judgement is tested once; within a fold all is as in a run of its own: training, early stopping,
+thresholds, what is served and to whom. See `folds` for how texts are dealt, and its sources. Under further seeds all of
+that is done again, on the same rows, so that intervals can hold the chance of training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def in_fold(arm: str, fold: int) -> str:
     return f"{arm}@{fold + 1}"
 
 
+def under_seed(arm: str, seed: int) -> str:
+    """An arm's name under one of the seeds after the first: `cls@seed-43`, and in a fold `cls@seed-43@1`."""
+    return f"{arm}@seed-{seed}"
+
+
 def on_all(arm: str) -> str:
     """The name of an arm's scores by the model that was fitted on all rows, which is the one that is served."""
     return f"{arm}@all"
@@ -33,10 +39,19 @@ def on_all(arm: str) -> str:
 
 def of_fold(arm: Arm, fold: int) -> Arm:
     """An arm as it is fitted in one fold: it starts from what was fitted there."""
+    return _renamed(arm, lambda name: in_fold(name, fold))
+
+
+def of_seed(arm: Arm, seed: int) -> Arm:
+    """An arm as it is fitted under one of the seeds after the first: it starts from what was fitted under it."""
+    return _renamed(arm, lambda name: under_seed(name, seed))
+
+
+def _renamed(arm: Arm, called: Callable[[str], str]) -> Arm:
     config = arm.config
     if arm.after is not None:
-        config = config.model_copy(update={"from_": in_fold(arm.after, fold)})
-    return Arm(in_fold(arm.name, fold), config, arm.control_of, arm.curve_of)
+        config = config.model_copy(update={"from_": called(arm.after)})
+    return Arm(called(arm.name), config, arm.control_of, arm.curve_of)
 
 
 def refitted(jobs: Sequence[ArmJob], served: set[str]) -> list[ArmJob]:
@@ -47,41 +62,63 @@ def refitted(jobs: Sequence[ArmJob], served: set[str]) -> list[ArmJob]:
 
 
 def put_together(
-    arms: Sequence[Arm], curves: Sequence[Arm], annotations: Annotations, folds: int, folder: Path
+    arms: Sequence[Arm],
+    curves: Sequence[Arm],
+    annotations: Annotations,
+    folds: int,
+    again: Sequence[int],
+    folder: Path,
 ) -> Routing | None:
-    """Write the scores of every arm over all folds, and what each fold would have served as if it were an arm.
+    """Write the scores of every arm over all folds and under all seeds, and what each fold would have served as if it
+    were an arm.
 
-    What is served in the end is chosen on the validation rows of all folds.
+    What is served in the end is chosen on the validation rows of all folds, under the first seed.
 
     Args:
         arms: of the experiment.
         curves: the arms of its learning curves.
         annotations: of the run's folder, with the columns of `folds.with_uses`.
-        folds: how many.
-        folder: of the run, with the scores of every fold.
+        folds: how many; 1 without.
+        again: the seeds after the first.
+        folder: of the run, with the scores of every fold under every seed.
 
     Returns:
         See `find_routing`. `routed` has the thresholds that are served; how good the pair is, the written scores tell.
     """
+    numbers = list(range(folds)) if folds > 1 else [None]
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
     rows = Rows.of(valid), Rows.of(test)
-    found: dict[str, ScoresFile] = {}
-    parts: dict[str, list[ScoresFile]] = {}
-    for arm in (*arms, *curves):
-        parts[arm.name] = [read_scores(folder / "scores" / f"{in_fold(arm.name, k)}.parquet") for k in range(folds)]
-        whole = _joined([file.arm for file in parts[arm.name]], arm.name)
-        write_scores(folder / "scores" / f"{arm.name}.parquet", whole, valid, test)
-        found[arm.name] = replace(parts[arm.name][0], arm=whole, valid=rows[0], test=rows[1])
+    known = [training_rows(parts_of(annotations, fold)["train"]) for fold in numbers]
+
+    def trained(seed: int | None) -> tuple[dict[str, ArmScores], list[dict[str, ScoresFile]]]:
+        """Every arm over all folds, and every arm in each of them."""
+        each = [
+            {arm.name: read_scores(_file(folder, arm.name, seed, fold)) for arm in (*arms, *curves)} for fold in numbers
+        ]
+        return {name: _joined([files[name].arm for files in each], name) for name in each[0]}, each
+
+    wholes, parts = trained(None)
+    repeats = [trained(seed) for seed in again]
+    for name, whole in wholes.items():
+        more = replace(whole, repeats=tuple(others[name] for others, _ in repeats))
+        write_scores(folder / "scores" / f"{name}.parquet", more, valid, test)
+    found = {name: replace(parts[0][name], arm=whole, valid=rows[0], test=rows[1]) for name, whole in wholes.items()}
     routing = find_routing(arms, training_rows(parts_of(annotations)["train"]), found)
     file = folder / "scores" / f"{ROUTED}.parquet"
     if routing is None or routing.routed is None:
         file.unlink(missing_ok=True)
         return routing
-    served = []
-    for fold in range(folds):
-        here = {arm.name: parts[arm.name][fold] for arm in arms}
-        served.append(_served(find_routing(arms, training_rows(parts_of(annotations, fold)["train"]), here), here))
-    write_scores(file, replace(_joined(served, ROUTED), method=ROUTED), valid, test)
+    served = [
+        replace(
+            _joined(
+                [_served(find_routing(arms, users, here), here) for users, here in zip(known, each, strict=True)],
+                ROUTED,
+            ),
+            method=ROUTED,
+        )
+        for each in (parts, *(files for _, files in repeats))
+    ]
+    write_scores(file, replace(served[0], repeats=tuple(served[1:])), valid, test)
     return routing
 
 
@@ -97,8 +134,16 @@ def _served(routing: Routing | None, scores: Mapping[str, ScoresFile]) -> ArmSco
     return routing.routed or scores[routing.choice.global_arm].arm
 
 
+def _file(folder: Path, arm: str, seed: int | None, fold: int | None) -> Path:
+    """Of an arm's scores under one seed (None: the first) in one fold (None: there are none)."""
+    name = arm if seed is None else under_seed(arm, seed)
+    return folder / "scores" / f"{name if fold is None else in_fold(name, fold)}.parquet"
+
+
 def _joined(folds: Sequence[ArmScores], name: str) -> ArmScores:
-    """One after the other, each decided by its own thresholds."""
+    """One after the other, each decided by its own thresholds; without repeats, of which there may be some already."""
+    if len(folds) == 1:
+        return replace(folds[0], name=name, repeats=())
 
     def numbers(sizes: list[int]) -> np.ndarray:
         return np.repeat(np.arange(len(folds)), sizes)

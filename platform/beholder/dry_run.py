@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from beholder.bases.endpoint import Endpoint, Messages, Plan, base_name, plan
@@ -25,11 +25,12 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     prepared = prepare(experiment, on_bad_rows)
     context = Context(experiment.base, experiment.seed)
     asked: dict[str, list[Messages]] = {}
-    for job in prepared.fold_jobs or prepared.jobs:
-        seen = as_seen(job.settings, parts_of(prepared.marked, job.fold), experiment.seed)
+    for job in prepared.measured:
+        seed = experiment.seed if job.seed is None else job.seed
+        seen = as_seen(job.settings, parts_of(prepared.marked, job.fold), seed)
         train, _ = to_learn(job.settings, seen)
-        name = job.name.partition("@")[0]  # of whatever fold
-        asked.setdefault(name, []).extend(job.settings.questions({**seen, "train": train}, context))
+        questions = job.settings.questions({**seen, "train": train}, replace(context, seed=seed))
+        asked.setdefault(job.name.partition("@")[0], []).extend(questions)
 
     def cost(prompts: list[Messages]) -> dict[str, int]:
         endpoint = experiment.base

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from beholder.bases.endpoint import Endpoint
 from beholder.configuration import build
@@ -22,87 +22,13 @@ from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.methods.controls import ACROSS, named
 from beholder.methods.forgetting import Forgetting
 from beholder.methods.spaces import SearchSettings, Space, apply, space_of
+from beholder.sections import Cluster, Evaluate, Limits, Name, Register, Section
 from beholder.sources import SOURCES, SourceConfig, source_class
-from beholder.splits import SPLITS, ByText, SplitConfig
+from beholder.splits import SPLITS, ByPeople, ByText, SplitConfig
 
 ROUTED = "routed"
 """What results call the pair of arms that is served, each user by their route, as if it were an arm."""
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")]
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Section):
-    """Use less than there is, to try things out; drawn seeded.
-
-    `rows`: at most so many annotations, whole texts. `rows_per_text`: first, at most so many of any one text: where a
-    few texts recur hundreds of times, they would be most of a small sample.
-    """
-
-    rows: int | None = Field(default=None, ge=1)
-    rows_per_text: int | None = Field(default=None, ge=1)
-
-
-class Evaluate(_Section):
-    """What gains are measured against.
-
-    `folds`: with 1, the test rows of the split are tested. With more, texts are dealt into that many folds and every
-    judgement is tested once; the models that are served are then fitted on all judgements.
-    `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict says whether there can be more.
-    `bootstrap`, `seed`: of files written when intervals were drawn; accepted, and without effect.
-    """
-
-    reference: str
-    folds: int = Field(default=1, ge=1, le=50)
-    worthwhile: float = Field(default=1.0, gt=0)
-    bootstrap: int | None = Field(default=None, ge=10, exclude=True)
-    seed: int | None = Field(default=None, exclude=True)
-
-    @property
-    def notes(self) -> list[str]:
-        """A line for each setting of earlier versions that was given."""
-        return [
-            f"note: evaluate.{name} had a meaning when intervals were drawn at random, and has none now. Remove it."
-            for name in ("bootstrap", "seed")
-            if getattr(self, name) is not None
-        ]
-
-
-class Register(_Section):
-    """Publish the best method under this model name. MLflow allows neither `/` nor `:` in it."""
-
-    name: Name
-
-
-class Cluster(_Section):
-    """On how many Ray Train workers, and what each of them has. Nothing of this changes what comes out.
-
-    `workers`: processes that share the arms and the blocks of users; `[FEWEST, MOST]` takes nodes as they come and lets
-    them go. With 0 workers arms are fitted in this very process: a small run starts 15 seconds sooner, and a debugger
-    sees it. `use_gpu`: a GPU for each, `auto` where there is one; `gpus_per_worker`: how much of one, 0.25 puts four
-    workers on a GPU. `cpus_per_worker`: an equal share of all there are, where left out. `data_parallel`: arms that
-    train the base do so on all workers at once, each a share of every batch.
-    """
-
-    workers: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
-    use_gpu: bool | Literal["auto"] = "auto"
-    gpus_per_worker: float = Field(default=1.0, gt=0)
-    cpus_per_worker: int | None = Field(default=None, ge=1)
-    data_parallel: bool = False
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Cluster:
-        if self.range[0] > self.range[1]:
-            raise ValueError(f"workers: [FEWEST, MOST], got {list(self.range)}")
-        return self
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """Workers at least and at most."""
-        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
 
 
 @dataclass(frozen=True)
@@ -128,7 +54,7 @@ class Arm:
         return getattr(self.config, "from_", None)
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """Everything one run needs to know. `methods` as written; `arms` resolved."""
 
     name: Name
@@ -142,7 +68,7 @@ class Experiment(_Section):
     limits: Limits = Limits()
     cluster: Cluster = Cluster()
     forgetting: Forgetting | None = None
-    search: dict[ArmName, SearchSettings] = {}
+    search: dict[ArmName, SearchSettings] = Field(default_factory=dict)
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -217,8 +143,9 @@ class Experiment(_Section):
         What is measured of forgetting changes nothing that is fitted, and has keys of its own.
         """
         written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
-        if self.evaluate.folds == 1:  # digests of earlier versions stay valid
-            del written["evaluate"]["folds"]
+        for name in ("folds", "seeds"):
+            if written["evaluate"][name] == 1:  # digests of earlier versions stay valid
+                del written["evaluate"][name]
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:
@@ -232,8 +159,13 @@ class Experiment(_Section):
 
     @property
     def of_one_split(self) -> Experiment:
-        """The same without folds."""
-        return self.model_copy(update={"evaluate": self.evaluate.model_copy(update={"folds": 1})})
+        """The same without folds, each method trained once."""
+        return self.model_copy(update={"evaluate": self.evaluate.model_copy(update={"folds": 1, "seeds": 1})})
+
+    @property
+    def again(self) -> range:
+        """The seeds of all trainings but the first."""
+        return range(self.seed + 1, self.seed + self.evaluate.seeds)
 
     def tuned(self, arm: str, settings: dict[str, Any]) -> Experiment:
         """The same experiment with an arm's dotted settings put in, under a name of its own, and nothing to search."""
@@ -305,6 +237,10 @@ def make_experiment(written: dict[str, Any], where: str = "experiment") -> Exper
         _ = experiment.curves
         if experiment.forgetting and experiment.evaluate.folds > 1:
             raise ExperimentError("forgetting: is measured of one model, not of folds. Leave one of the two out.")
+        if isinstance(experiment.split, ByPeople) and experiment.evaluate.seeds > 1:
+            raise ExperimentError(
+                "evaluate.seeds: under a split by people methods are trained once. Leave seeds out, or split by text."
+            )
         if experiment.forgetting and not any(arm.config.trains for arm in arms):
             raise ExperimentError("forgetting: no method of this file trains a base. Leave it out, or add lm or cls.")
         for arm in experiment.search:

@@ -116,7 +116,7 @@ def run(
             reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
         folder = _run_folder(experiment, prepared, fresh)
     with clock.phase("fit"):
-        if prepared.folds:
+        if prepared.repeats:
             pending, measured, routing = _cross_fit(experiment, prepared, folder, reporter)
         else:
             pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
@@ -164,7 +164,7 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
         run_of(folder).fetch("methods", "scores", "forgetting")  # what another machine began
         if fresh:
             shutil.rmtree(working_folder(folder), ignore_errors=True)
-            for job in (*prepared.jobs, *prepared.fold_jobs):
+            for job in (*prepared.jobs, *prepared.repeats):
                 (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
         prepared.marked.write_parquet(folder / "annotations.parquet")
         if prepared.forgotten:
@@ -213,16 +213,21 @@ def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing 
 def _cross_fit(
     experiment: Experiment, prepared: Prepared, folder: Path, reporter: Reporter
 ) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...], Routing | None]:
-    """Fit every fold, put their scores together, choose what is served, and fit that on all rows; see `_fit`."""
-    assert prepared.folds
+    """Fit every fold under every seed, put the scores together, choose what is served; see `_fit`.
+
+    With folds what is served is then fitted on all rows.
+    """
     curves = [point for points in experiment.curves.values() for point in points.values()]
+    folds = prepared.folds
     with contextlib.ExitStack() as stack:
-        if not all(is_done(job, folder) for job in prepared.fold_jobs):
+        if folds and not all(is_done(job, folder) for job in prepared.measured):
             stack.enter_context(on_ray(experiment.cluster.range[1]))  # once for the folds and for what is served
-        pending, _ = _fit(experiment, prepared.fold_jobs, folder, reporter)
-        routing = put_together(experiment.arms, curves, prepared.marked, len(prepared.folds.splits), folder)
-        again, _ = _fit(experiment, refitted(prepared.jobs, routing.served) if routing else [], folder, reporter)
-    return (*pending, *again), (), routing
+        pending, measured = _fit(experiment, prepared.measured, folder, reporter, prepared.forgotten)
+        numbers = len(folds.splits) if folds else 1
+        routing = put_together(experiment.arms, curves, prepared.marked, numbers, experiment.again, folder)
+        if folds and routing:
+            pending += _fit(experiment, refitted(prepared.jobs, routing.served), folder, reporter)[0]
+    return pending, measured, routing
 
 
 def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +287,7 @@ def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str
         "run": folder.name,
         "base": base_name(experiment.base),
         "seed": experiment.seed,
+        **({"seeds": [experiment.seed, *experiment.again]} if experiment.again else {}),
         "data": {
             "origin": prepared.loaded.origin,
             "rows": len(annotations),

@@ -16,13 +16,14 @@ from beholder.bases import BaseFacts, facts_of
 from beholder.bases.endpoint import Endpoint
 from beholder.bases.forms import advice, require_form
 from beholder.bases.loading import weights_checksum
-from beholder.cross_fitting import of_fold
+from beholder.cross_fitting import of_fold, of_seed
 from beholder.cut_by_text import CutByText
 from beholder.errors import BeholderError, DataError
-from beholder.experiment import Arm, Experiment, Limits
+from beholder.experiment import Arm, Experiment
 from beholder.folds import Folds, deal, with_uses
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob
+from beholder.sections import Limits
 from beholder.sources import Loaded, load
 from beholder.splits import Split, held_out_people, split
 from beholder.texts import text_key
@@ -38,8 +39,9 @@ class Prepared:
     """With folds, that of the models that are served: `folds.Folds.last`."""
     folds: Folds | None
     jobs: list[ArmJob]
-    """With folds, those of `split`; `fold_jobs` has those of every fold."""
-    fold_jobs: list[ArmJob]
+    """Under the first seed; with folds, those of `split`."""
+    repeats: list[ArmJob]
+    """With folds, those of every fold under every seed; without, those under the seeds after the first."""
     forgotten: forgetting.Plan | None
 
     notes: tuple[str, ...]
@@ -50,6 +52,11 @@ class Prepared:
         if self.folds and name == "test":
             return self.annotations.select(np.concatenate([each["test"] for each in self.folds.splits]))
         return self.annotations.select(self.split[name])
+
+    @property
+    def measured(self) -> list[ArmJob]:
+        """All jobs that scores are of."""
+        return self.repeats if self.folds else [*self.jobs, *self.repeats]
 
     @cached_property
     def marked(self) -> Annotations:
@@ -100,19 +107,23 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
             arm.config.check_rows(train)
         except BeholderError as error:
             raise type(error)(f"methods.{arm.name}: {error}") from error
+    every = [*arms, *(point for points in experiment.curves.values() for point in points.values())]
     inputs = [annotations.fingerprint, identity, str(experiment.seed), __version__]
-    curves = [point for points in experiment.curves.values() for point in points.values()]
-    jobs = _jobs([*arms, *curves], parts, inputs, annotations)
-    of_folds = [
-        replace(job, fold=number)
-        for number, fold in enumerate(folds.splits if folds else ())
-        for job in _jobs([of_fold(arm, number) for arm in (*arms, *curves)], fold, inputs, annotations)
-    ]
+    jobs = _jobs(every, parts, inputs, annotations)
+    repeats = []
+    for seed in (None, *experiment.again):
+        some = every if seed is None else [of_seed(arm, seed) for arm in every]
+        mine = inputs if seed is None else [*inputs[:2], str(seed), *inputs[3:]]
+        for number, fold in enumerate(folds.splits if folds else ()):
+            fitted = _jobs([of_fold(arm, number) for arm in some], fold, mine, annotations)
+            repeats += [replace(job, fold=number, seed=seed) for job in fitted]
+        if seed is not None and not folds:
+            repeats += [replace(job, seed=seed) for job in _jobs(some, parts, mine, annotations)]
     measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
     people = [held_out_people(annotations, parts).line()] if parts.people else []
     notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
-    return Prepared(loaded, annotations, parts, folds, jobs, of_folds, measured, notes)
+    return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 
 
 def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:

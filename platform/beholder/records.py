@@ -129,6 +129,7 @@ def track(
             "source": experiment.source.model_dump(mode="json")["name"],
             "base": base_name(experiment.base),
             "seed": experiment.seed,
+            "trainings": experiment.evaluate.seeds,
             "reference": experiment.evaluate.reference,
             "rows": facts["data"]["rows"],
             "users": facts["data"]["users"],

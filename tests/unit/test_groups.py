@@ -58,7 +58,7 @@ def test_where_people_disagree_is_a_group_of_its_own_with_its_score_and_gain():
     assert names == [name for name in ("all agree", "three in four agree", "fewer agree") if (said == name).sum() >= 30]
     for group in found[0]["groups"]:
         mine = said == group["name"]
-        decided = results.decisions(results.arm("cls-u"))[mine]
+        decided = results.arm("cls-u").test_decisions("multilabel")[mine]
         assert group["rows"] == mine.sum() and group["score"] == pytest.approx(macro_f1(decided, rows.labels[mine]))
         assert group["low"] < group["points"] < group["high"]
 

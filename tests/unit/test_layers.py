@@ -32,7 +32,7 @@ LAYERS = (
         "own_table",
     },
     {"cluster", "registry", "tracking", "feedback"},
-    {"experiment"},
+    {"experiment", "sections"},
     {"methods"},
     {"bank", "prompts", "evaluation"},
     {"bases", "sources"},

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, errors, personal_part, print_json
+from beholder.cli.console import console, errors, over_trainings, personal_part, print_json
 from beholder.cli.run import AsJson
 
 
@@ -76,7 +76,8 @@ def comparison_table(found: Any) -> Table:
     said = found.to_json()
     table = Table(
         title=f"{said['test_rows']:,} test judgements by {said['users']:,} people of {said['texts']:,} texts (split "
-        f"{found.split[:8]}): macro-F1;\ngain in points over {said['reference']}, {100 * said['level']:g} % intervals",
+        f"{found.split[:8]}): macro-F1;\ngain in points over {said['reference']}, {100 * said['level']:g} % intervals"
+        f"{over_trainings(said)}",
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1

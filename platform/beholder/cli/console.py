@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-PIPED = 120
+PIPED = 200
 """Columns of what is printed to a file or another program, where COLUMNS does not say it: names stay whole."""
 
 console = Console(
@@ -113,7 +113,7 @@ def gain_table(results: dict[str, Any]) -> Table:
     title = (
         f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "
         f"{results['texts']:,} texts: macro-F1;\ngain in points over {results['reference']}, 95 % intervals; personal: "
-        "the part of it over users permuted"
+        f"the part of it over users permuted{over_trainings(results)}"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("method", overflow="fold")  # it gives way in a narrow window, and no number does
@@ -133,6 +133,11 @@ def gain_table(results: dict[str, Any]) -> Table:
             verdict,
         )
     return table
+
+
+def over_trainings(results: dict[str, Any]) -> str:
+    """How often methods were trained, for the title of a table; nothing where once."""
+    return f"; means over {results['trainings']} trainings" if "trainings" in results else ""
 
 
 def personal_part(method: dict[str, Any]) -> str:

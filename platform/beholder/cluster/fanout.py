@@ -209,13 +209,18 @@ def work(
     run_folder = shared.folder
     open_: dict[str, BankFitting] = {}  # the fan-out this worker is in
 
+    def of_arm(arm: ArmJob, progress: Callable[..., None], say: Callable[[str], None]) -> Context:
+        found = context(progress, say)
+        return found if arm.seed is None else replace(found, seed=arm.seed)
+
     def fitting(task: Task) -> BankFitting:
         if task.arm not in open_:
             open_.clear()
             config: Any = arms[task.arm].settings
             shared.fetch(f"methods/{config.from_}")
-            seen = as_seen(config, parts(arms[task.arm].fold), context(_nothing, _nothing).seed)
-            open_[task.arm] = config.begin(*to_learn(config, seen), context(_nothing, say))
+            mine = of_arm(arms[task.arm], _nothing, say)
+            seen = as_seen(config, parts(arms[task.arm].fold), mine.seed)
+            open_[task.arm] = config.begin(*to_learn(config, seen), mine)
         return open_[task.arm]
 
     def say(line: str) -> None:
@@ -225,7 +230,8 @@ def work(
         arm = arms[task.arm]
         quiet = arm.settings.in_blocks or team.rank
         progress = _nothing if quiet else _Throttled(board, task)
-        run_arm(arm, parts(arm.fold), run_folder, replace(context(progress, _nothing if team.rank else say), team=team))
+        mine = of_arm(arm, progress, _nothing if team.rank else say)
+        run_arm(arm, parts(arm.fold), run_folder, replace(mine, team=team))
         if not team.rank:
             newcomers = relative(shared, newcomers_file(run_folder, arm.name))
             shared.keep(f"scores/{arm.scores}.parquet", newcomers, f"methods/{arm.name}")

@@ -25,12 +25,12 @@ from beholder.bases.endpoint import base_of
 from beholder.cluster.local import cpus_each, on_ray, takes_gpu
 from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError, first_line
-from beholder.experiment import Cluster
 from beholder.folds import parts_of
 from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.methods.forgetting import MeasureJob
 from beholder.methods.method import Context
+from beholder.sections import Cluster
 
 RESIZE_S = 30.0
 """How often it is looked whether nodes have come that workers could be started on."""

@@ -47,7 +47,31 @@ class Spread:
     """
 
     error: float
-    degrees: int
+    degrees: float
+
+    def with_training(self, values: Floats) -> Spread:
+        """The spread of a mean over trainings, this one being that of its rows: with the chance of training in it.
+
+        That training is chance, and is to be drawn anew: Bouthillier et al. 2021, Accounting for Variance in Machine
+        Learning Benchmarks, MLSys. The variance of the mean over trainings is added; what training does to single rows
+        is so counted twice, which makes intervals hardly wider (`experiments/benchmarks/intervals.py --trainings 3`).
+
+        Args:
+            values: float64 [trainings], the number after each; nothing is added where there is one.
+        """
+        return self.plus(training_error(values), len(values))
+
+    def plus(self, error: float, trainings: int) -> Spread:
+        """With an independent error of a mean of so many values.
+
+        Degrees of freedom are of Welch (1947, Biometrika 34) and Satterthwaite (1946, Biometrics Bulletin 2): few where
+        there are three trainings and much chance in them.
+        """
+        if not self.degrees or not error > 0:
+            return self
+        rows, training = self.error**2, error**2
+        degrees = (rows + training) ** 2 / (rows**2 / self.degrees + training**2 / (trainings - 1))
+        return Spread((rows + training) ** 0.5, degrees)
 
     def interval(self, value: float, level: float = 0.95) -> tuple[float, float]:
         """Lower and upper end around a value; NaN where they cannot be told."""
@@ -161,6 +185,14 @@ class Clusters:
         used = slice(len(known))
         found[used] = np.linalg.lstsq(self._expected[known][:, used], np.asarray(squares)[known], rcond=None)[0]
         return found
+
+
+def training_error(values: Floats) -> float:
+    """The standard error of a mean over trainings, as far as it is theirs: 0 where there is one.
+
+    values: float64 [trainings].
+    """
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def in_words(low: float | None, high: float | None) -> str:

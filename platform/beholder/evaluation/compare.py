@@ -54,7 +54,8 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain values; gains of a method beside its name, as `points`, `low`, `high` and so on."""
         whole = self.results.to_json()
-        shared = {key: whole[key] for key in ("reference", "users", "texts", "commonest_text", "level", "worthwhile")}
+        kept = ("reference", "users", "texts", "commonest_text", "level", "worthwhile", "trainings")
+        shared = {key: whole[key] for key in kept if key in whole}
         return {
             **shared,
             "test_rows": whole["rows"],
@@ -83,8 +84,9 @@ def compare(
         reference: an arm of the first run, or `RUN:ARM`; that of the first run where None.
         personal: whether a method of that name learns of the reader.
 
-    The level of intervals is that of the first run, and so is what gain is worth having; a run compared with itself
-    alone says what its report says.
+    Where one run trained each method more often than another, the first trainings of each are compared, as many as all
+    have. The level of intervals is that of the first run, and so is what gain is worth having; a run compared with
+    itself alone says what its report says.
 
     Raises:
         DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
@@ -109,7 +111,8 @@ def compare(
     settings = settings_of(folders[0])
     chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
     places = [chosen, *(place for place in files if place != chosen)]
-    arms = {place: _named(files[place].arm, place[0]) for place in places}
+    trainings = min(len(file.arm.trainings) for file in files.values())
+    arms = {place: _named(files[place].arm, place[0]).first(trainings) for place in places}
     results = evaluate(
         list(arms.values()),
         first.valid,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.evaluation.gains import Users
-from beholder.evaluation.metrics import Floats, expected_calibration_error, reliability
+from beholder.evaluation.metrics import Floats, reliability
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.results import ArmScores, Results
 
@@ -105,7 +105,7 @@ def gain_per_user(results: Results, arm: ArmScores, called: Sequence[str] | None
 
 def reliability_curve(results: Results, arm: ArmScores) -> Figure:
     """How often a label is given where the model scores it so."""
-    found = reliability(arm.test_scores, results.test.labels)
+    found = reliability(*results.scored(arm))
     filled = found.count > 0
     figure, axes = canvas(width=5.5, height=5.2)
     axes.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle="--", label="perfectly calibrated")
@@ -118,7 +118,7 @@ def reliability_curve(results: Results, arm: ArmScores) -> Figure:
         xlabel="score, mean of the bin (larger dots: more judgements)",
         ylabel="share given the label",
     )
-    error = expected_calibration_error(arm.test_scores, results.test.labels)
+    error = results.calibration_error(arm)
     axes.set_title(f"{arm.name}: scores are off by {100 * error:.1f} points on average (ECE)", loc="left", fontsize=10)
     axes.legend(loc="upper left", frameon=False)
     return figure

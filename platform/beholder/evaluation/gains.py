@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.errors import DataError, unknown
-from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread
+from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread, training_error
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -34,6 +34,8 @@ class Interval:
     """A difference in percentage points, its interval for people at large, and that for these people (`texts_*`).
 
     NaN where it cannot be told: without a positive, with one person (people at large) or one text.
+    `rows_error`, `training_error`: the two parts of its standard error among people at large, in points. The first is
+    smaller with more people and texts, the second with more trainings.
     """
 
     points: float
@@ -41,6 +43,8 @@ class Interval:
     high: float
     texts_low: float
     texts_high: float
+    rows_error: float = float("nan")
+    training_error: float = 0.0
 
     @property
     def above_zero(self) -> bool:
@@ -98,7 +102,9 @@ class Gain(Interval):
 
 
 class Compared:
-    """Methods that decided the same rows.
+    """Methods that decided the same rows, each once, or trained under several seeds, all under as many.
+
+    What is said of a method is the mean over its trainings, and intervals hold the chance of training.
 
     Attributes:
         clusters: the people and texts that rows share.
@@ -116,22 +122,26 @@ class Compared:
         """Take decisions.
 
         Args:
-            decisions: bool [rows, labels] of each method.
+            decisions: bool [rows, labels] of each method, or [trainings, rows, labels].
             labels: float [rows, labels], NaN = not asked.
             texts, user_ids: str [rows].
             level: see the attributes.
         """
-        self._decisions, self._labels = decisions, labels
+        self._decisions = {name: decided.reshape(-1, *labels.shape) for name, decided in decisions.items()}
+        self._labels = labels
         self.clusters, self.level = Clusters(user_ids, texts), level
-        self._f1 = {name: f1_per_label(decided, labels) for name, decided in decisions.items()}
+        self._f1 = {  # [trainings, labels]
+            name: np.stack([f1_per_label(each, labels) for each in trainings])
+            for name, trainings in self._decisions.items()
+        }
 
     def macro_f1(self, name: str) -> float:
         """Of a method."""
-        return float(macro(self._f1[name]))
+        return float(np.mean([macro(each) for each in self._f1[name]]))
 
     def influence(self, name: str) -> Floats:
         """Of each row on a method's F1 of each label: see `metrics.f1_with_influence`."""
-        return f1_with_influence(self._decisions[name], self._labels)[1]
+        return np.mean([f1_with_influence(each, self._labels)[1] for each in self._decisions[name]], axis=0)
 
     def gain(self, name: str, over: str, tasks: Mapping[str, Sequence[int]] | None = None) -> Gain:
         """What a method wins over another one.
@@ -157,11 +167,11 @@ class Compared:
             headroom=difference / (1 - base) if known and base < 1 else None,
             p=at_large.p(difference) if name != over and known else None,
             per_label=tuple(
-                LabelGain(**vars(self._difference(f1s[[label]], influence[:, [label]])[0]), label=label)
-                for label in range(len(f1s))
+                LabelGain(**vars(self._difference(f1s[:, [label]], influence[:, [label]])[0]), label=label)
+                for label in range(f1s.shape[1])
             ),
             per_task=tuple(
-                TaskGain(**vars(self._difference(f1s[mine], influence[:, mine])[0]), task=task)
+                TaskGain(**vars(self._difference(f1s[:, mine], influence[:, mine])[0]), task=task)
                 for task, mine in some.items()
             ),
         )
@@ -175,15 +185,19 @@ class Compared:
     def _difference(self, f1s: Floats, influence: Floats) -> tuple[Interval, Spread]:
         """A difference in macro-F1 over some labels, and how sure it is of people at large.
 
-        f1s: [labels], its parts; NaN = without a positive. influence: [rows, labels], of each row on them.
+        f1s: [trainings, labels], its parts; NaN = without a positive. influence: [rows, labels], of each row on their
+        mean over trainings.
         """
-        known = ~np.isnan(f1s)
+        known = ~np.isnan(f1s).any(axis=0)
         if not known.any():
             return Interval(*[float("nan")] * 5), UNKNOWN
-        value = float(f1s[known].mean())
-        at_large, these = self.clusters.spreads(influence[:, known].mean(axis=1))
+        values = f1s[:, known].mean(axis=1)
+        value = float(values.mean())
+        spreads = self.clusters.spreads(influence[:, known].mean(axis=1))
+        at_large, these = (spread.with_training(values) for spread in spreads)
         ends = (value, *at_large.interval(value, self.level), *these.interval(value, self.level))
-        return Interval(*(100 * end for end in ends)), at_large
+        errors = spreads[0].error, training_error(values)
+        return Interval(*(100 * each for each in (*ends, *errors))), at_large
 
 
 def gains(

@@ -9,7 +9,7 @@ each other that different models scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,10 +41,25 @@ class Answers:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of some rows: its value, NaN where it cannot be told, and float64 [rows] of influences, in all 0."""
+    """A measure of some rows: its value, NaN where it cannot be told, and float64 [rows] of influences, in all 0.
+
+    Of a method that was trained several times both are means, and `trainings` has the value of each.
+    """
 
     value: float
     influence: Floats
+    trainings: tuple[float, ...] = ()
+
+    @property
+    def each(self) -> Floats:
+        """The value of each training: float64 [trainings]."""
+        return np.asarray(self.trainings or (self.value,))
+
+    @classmethod
+    def mean(cls, each: Sequence[Measured]) -> Measured:
+        """Over trainings."""
+        values = tuple(one.value for one in each)
+        return cls(float(np.mean(values)), np.mean([one.influence for one in each], axis=0), values)
 
 
 @dataclass(frozen=True)
@@ -74,13 +89,19 @@ def measure(answers: Answers) -> dict[str, Measured]:
     }
 
 
+def over_trainings(each: Sequence[Answers]) -> dict[str, Measured]:
+    """`measure` of a method that was trained several times, on the same rows."""
+    measured = [measure(answers) for answers in each]
+    return {name: Measured.mean([one[name] for one in measured]) for name in measured[0]}
+
+
 def differences(
     mine: Mapping[str, Measured], other: Mapping[str, Measured], clusters: Clusters, level: float = 0.95
 ) -> dict[str, Difference]:
     """How much better one method is than another on the same rows, by every measure that both have, paired.
 
     Args:
-        mine, other: of `measure`.
+        mine, other: of `measure`, or of `over_trainings`, of as many each.
         clusters: whose the rows are, and of what.
         level: of the intervals.
     """
@@ -88,7 +109,9 @@ def differences(
     for name in mine.keys() & other.keys():
         sign = 1 if MEASURES[name].better == "higher" else -1
         gain = sign * (mine[name].value - other[name].value)
-        at_large, these = clusters.spreads(sign * (mine[name].influence - other[name].influence))
+        spreads = clusters.spreads(sign * (mine[name].influence - other[name].influence))
+        values = mine[name].each - other[name].each
+        at_large, these = (spread.with_training(values) for spread in spreads)
         ends = (*at_large.interval(gain, level), *these.interval(gain, level))
         found[name] = Difference(mine[name].value, other[name].value, gain, *ends)
     return {name: found[name] for name in MEASURES if name in found}

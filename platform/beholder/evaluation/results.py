@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, tasks_of
 from beholder.evaluation.gains import Compared, Gain, Interval, Users, user_gains, user_log_loss_gains
-from beholder.evaluation.measures import Answers, Difference, differences, measure
+from beholder.evaluation.measures import Answers, Difference, differences, over_trainings
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -40,6 +40,7 @@ class ArmScores:
         seconds: to fit and score.
         control_of: the arm this one is the control of.
         valid_fold, test_fold: int64 [rows], the fold of each row, from 0; None where there are none.
+        repeats: the same arm, trained again under other seeds, and its scores of the same rows.
     """
 
     name: str
@@ -51,9 +52,19 @@ class ArmScores:
     control_of: str | None = None
     valid_fold: NDArray[np.int64] | None = None
     test_fold: NDArray[np.int64] | None = None
+    repeats: tuple[ArmScores, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[ArmScores, ...]:
+        """This one and its repeats."""
+        return (self, *self.repeats)
+
+    def first(self, trainings: int) -> ArmScores:
+        """The same with that many trainings only."""
+        return replace(self, repeats=self.repeats[: trainings - 1])
 
     def valid_decisions(self, kind: Kind) -> Decisions:
-        """What it decides on the validation rows: bool [rows, labels]."""
+        """What it decides on the validation rows: bool [rows, labels]. This and the next are without the repeats."""
         return decide(self.valid_scores, _of_rows(self.thresholds, self.valid_fold), kind)
 
     def test_decisions(self, kind: Kind) -> Decisions:
@@ -117,7 +128,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Results:
-    """The arms compared.
+    """The arms compared. What is said of an arm that was trained several times is the mean over its trainings.
 
     Attributes:
         gains: of each arm over `reference`.
@@ -160,19 +171,45 @@ class Results:
         """An arm by name."""
         return next(each for each in self.arms if each.name == name)
 
+    @property
+    def trainings(self) -> int:
+        """How often each arm was trained."""
+        return len(self.reference_arm.trainings)
+
     def decisions(self, arm: ArmScores) -> Decisions:
-        """What an arm decides on the test rows."""
-        return arm.test_decisions(self.kind)
+        """What an arm decides on the test rows: bool [trainings, rows, labels]."""
+        return np.stack([each.test_decisions(self.kind) for each in arm.trainings])
+
+    def macro_f1(self, arm: ArmScores) -> float:
+        """Of an arm on the test rows."""
+        return float(np.mean(self._macro_f1s(arm)))
+
+    def valid_macro_f1(self, arm: ArmScores) -> float:
+        """Of an arm on the validation rows."""
+        decided = (each.valid_decisions(self.kind) for each in arm.trainings)
+        return float(np.mean([macro_f1(each, self.valid.labels) for each in decided]))
+
+    def calibration_error(self, arm: ArmScores) -> float:
+        """How far its scores are off on the test rows, all trainings together; see `expected_calibration_error`."""
+        return expected_calibration_error(*self.scored(arm))
+
+    def scored(self, arm: ArmScores) -> tuple[Floats, Floats]:
+        """Its scores of the test rows, and their labels, of all trainings: two float [trainings x rows, labels]."""
+        scores = np.concatenate([each.test_scores for each in arm.trainings])
+        return scores, np.tile(self.test.labels, (len(arm.trainings), 1))
 
     def user_gains(self, arm: ArmScores) -> Floats:
         """Points of each user of the test rows, sorted by name: see `gains.user_gains`."""
-        reference = self.decisions(self.reference_arm)
-        return user_gains(self.decisions(arm), reference, self.test.labels, self.test.user_ids)
+        pairs = zip(self.decisions(arm), self.decisions(self.reference_arm), strict=True)
+        return _mean(user_gains(mine, other, self.test.labels, self.test.user_ids) for mine, other in pairs)
 
     def user_log_loss_gains(self, arm: ArmScores) -> Floats:
         """Nats below the reference of each user of the test rows, sorted by name: see `gains.user_log_loss_gains`."""
-        reference = self.reference_arm.test_scores
-        return user_log_loss_gains(arm.test_scores, reference, self.test.labels, self.test.user_ids, self.kind)
+        pairs = zip(arm.trainings, self.reference_arm.trainings, strict=True)
+        labels, users = self.test.labels, self.test.user_ids
+        return _mean(
+            user_log_loss_gains(mine.test_scores, other.test_scores, labels, users, self.kind) for mine, other in pairs
+        )
 
     def users(self, arm: ArmScores) -> Users:
         """For how many users of the test rows its log-loss is better than the reference's."""
@@ -202,6 +239,7 @@ class Results:
                 "commonest_text": self.test.commonest,
                 "level": self.level,
                 "worthwhile": self.worthwhile,
+                **({"trainings": self.trainings} if self.trainings > 1 else {}),
                 "methods": {arm.name: self._arm(arm) for arm in self.arms},
                 "curves": {arm: [point.to_json() for point in points] for arm, points in self.curves.items()},
                 **(self.newcomers.to_json() if self.newcomers else {}),
@@ -210,15 +248,16 @@ class Results:
 
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
-        valid = arm.valid_decisions(self.kind)
+        per_label = _mean(f1_per_label(each, labels) for each in decisions)
         return {
             "method": arm.method,
             "control_of": arm.control_of,
-            "macro_f1": macro_f1(decisions, labels),
-            "valid_macro_f1": macro_f1(valid, self.valid.labels),
-            "per_label": dict(zip(self.label_names, f1_per_label(decisions, labels).tolist(), strict=True)),
-            "subset_accuracy": subset_accuracy(decisions, labels),
-            "ece": expected_calibration_error(arm.test_scores, labels),
+            "macro_f1": self.macro_f1(arm),
+            **({"macro_f1_of_trainings": self._macro_f1s(arm)} if self.trainings > 1 else {}),
+            "valid_macro_f1": self.valid_macro_f1(arm),
+            "per_label": dict(zip(self.label_names, per_label.tolist(), strict=True)),
+            "subset_accuracy": float(np.mean([subset_accuracy(each, labels) for each in decisions])),
+            "ece": self.calibration_error(arm),
             "gain": gain.to_json(),
             "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
             "measures": {name: asdict(each) for name, each in self.measures[arm.name].items()},
@@ -226,8 +265,11 @@ class Results:
             "users": asdict(self.users(arm)),
             **self._per_task(decisions, gain),
             "wins": self.wins(arm),
-            "seconds": arm.seconds,
+            "seconds": sum(each.seconds for each in arm.trainings),
         }
+
+    def _macro_f1s(self, arm: ArmScores) -> list[float]:
+        return [macro_f1(each, self.test.labels) for each in self.decisions(arm)]
 
     def _per_task(self, decisions: Decisions, gain: Gain) -> dict[str, Any]:
         """Macro-F1 and gain over the labels of each task; nothing where there is one task only."""
@@ -236,7 +278,8 @@ class Results:
             return {}
         return {
             "per_task": {
-                task: macro_f1(decisions[:, columns], self.test.labels[:, columns]) for task, columns in tasks.items()
+                task: float(np.mean([macro_f1(each[:, columns], self.test.labels[:, columns]) for each in decisions]))
+                for task, columns in tasks.items()
             },
             "per_task_gain": {each.task: Interval.to_json(each) for each in gain.per_task},
         }
@@ -250,12 +293,13 @@ class Results:
         """
         columns: dict[str, Any] = {}
         for arm in self.arms:
-            decisions = self.decisions(arm)
-            users = per_user(decisions, self.test.labels, self.test.user_ids)
-            columns |= {"user_id": users.users, "rows": users.rows, f"macro_f1.{arm.name}": users.macro_f1}
+            labels, ids = self.test.labels, self.test.user_ids
+            each = [per_user(decided, labels, ids) for decided in self.decisions(arm)]
+            columns |= {"user_id": each[0].users, "rows": each[0].rows}
+            columns[f"macro_f1.{arm.name}"] = _mean(users.macro_f1 for users in each)
             columns[f"gain_points.{arm.name}"] = self.user_gains(arm)
             columns[f"log_loss_gain.{arm.name}"] = self.user_log_loss_gains(arm)
-            columns[f"bias.{arm.name}"] = user_bias(arm.test_scores, self.test.labels, self.test.user_ids)
+            columns[f"bias.{arm.name}"] = _mean(user_bias(one.test_scores, labels, ids) for one in arm.trainings)
         return pa.table({name: _array(values) for name, values in columns.items()})
 
 
@@ -274,7 +318,7 @@ def evaluate(
     """Compare the arms on the test rows. See `gains` for the intervals.
 
     Args:
-        arms: all of them, those of learning curves among them.
+        arms: all of them, those of learning curves among them, each trained as often.
         valid, test: the rows they were scored on.
         label_names, kind: the task's.
         reference: the arm that gains are over.
@@ -285,7 +329,7 @@ def evaluate(
     Raises:
         DataError: no arm is called `reference`.
     """
-    decisions = {arm.name: arm.test_decisions(kind) for arm in arms}
+    decisions = {arm.name: np.stack([each.test_decisions(kind) for each in arm.trainings]) for arm in arms}
     compared = Compared(decisions, test.labels, test.texts, test.user_ids, level)
     found = {name: compared.gain(name, reference, tasks_of(label_names)) for name in decisions}
     controls: dict[str, list[str]] = {}
@@ -306,7 +350,12 @@ def evaluate(
     methods = tuple(arm for arm in arms if arm.name not in on_curves)
     names = tuple(label_names)
     answers = {
-        arm.name: measure(Answers(arm.test_scores, decisions[arm.name], test.labels, test.user_ids, kind))
+        arm.name: over_trainings(
+            [
+                Answers(each.test_scores, decided, test.labels, test.user_ids, kind)
+                for each, decided in zip(arm.trainings, decisions[arm.name], strict=True)
+            ]
+        )
         for arm in methods
     }
     measures = {name: differences(each, answers[reference], compared.clusters, level) for name, each in answers.items()}
@@ -316,6 +365,11 @@ def evaluate(
 def _of_rows(thresholds: NDArray[np.float32], fold: NDArray[np.int64] | None) -> NDArray[np.float32]:
     """The thresholds each row is decided by: [labels] for all, or [rows, labels]."""
     return thresholds if fold is None else thresholds[fold]
+
+
+def _mean(each: Iterable[Floats]) -> Floats:
+    """Over trainings: float64 [...] of several of them."""
+    return np.mean(np.stack(list(each)), axis=0)
 
 
 def _array(values: Floats | NDArray[Any]) -> pa.Array:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +23,15 @@ from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Rows
 from beholder.files import whole
 
-FORMAT = 2
-"""Written where scores are of folds; without, files are of format 1, which earlier versions read."""
+FORMAT = 3
+"""Written where an arm was trained several times; with folds 2, else 1, both of which earlier versions read."""
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
 KEYS = "text_key"
 """A further column, which earlier versions did not write: equal texts have equal keys, whatever their ids."""
 FOLD = "fold"
 """A further column where each fold has a model of its own: which fold, from 0. Thresholds are then a list a fold."""
+AGAIN = "scores_"
+"""Further columns, `scores_2` and so on: of the same arm trained again. Their thresholds and seconds are `repeats`."""
 STEPS = ("k", "given")
 """Further columns of the scores of newcomers."""
 _KEY = b"beholder_scores"
@@ -51,7 +53,7 @@ class ScoresFile:
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
     """Write validation and test rows with their scores; the file appears whole or not at all."""
     described: dict[str, Any] = {
-        "format": 1 if arm.test_fold is None else FORMAT,
+        "format": FORMAT if arm.repeats else 1 if arm.test_fold is None else 2,
         "arm": arm.name,
         "method": arm.method,
         "control_of": arm.control_of,
@@ -70,6 +72,12 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
     }
     if arm.valid_fold is not None and arm.test_fold is not None:
         columns[FOLD] = pa.array(np.concatenate([arm.valid_fold, arm.test_fold]), pa.int64())
+    if arm.repeats:
+        described["repeats"] = [
+            {"thresholds": each.thresholds.astype(float).tolist(), "seconds": each.seconds} for each in arm.repeats
+        ]
+    for number, each in enumerate(arm.repeats, 2):
+        columns[f"{AGAIN}{number}"] = _lists(np.concatenate([each.valid_scores, each.test_scores]))
     _write(file, described, columns)
 
 
@@ -175,10 +183,11 @@ def without_user(file: Path, user: str) -> None:
 def _seal(settings: bytes, table: pa.Table) -> bytes:
     """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
     digest = hashlib.sha256(settings)
-    for column in (*COLUMNS, *(name for name in (KEYS, FOLD, *STEPS) if name in table.column_names)):
+    repeats = sorted(name for name in table.column_names if name.startswith(AGAIN))
+    for column in (*COLUMNS, *(name for name in (KEYS, FOLD, *STEPS) if name in table.column_names), *repeats):
         if column in (FOLD, *STEPS):
             digest.update(table[column].to_numpy().astype(np.int64).tobytes())
-        elif column in ("labels", "scores"):
+        elif column in ("labels", "scores", *repeats):
             digest.update(table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False).tobytes())
         else:
             digest.update("\0".join(table[column].to_pylist()).encode())
@@ -203,6 +212,19 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
         valid_fold=None if fold is None else fold[part == "valid"],
         test_fold=None if fold is None else fold[part == "test"],
     )
+    again = []
+    for number, each in enumerate(described.get("repeats", []), 2):
+        scores = _matrix(table, f"{AGAIN}{number}")
+        again.append(
+            replace(
+                arm,
+                thresholds=np.asarray(each["thresholds"], dtype=np.float32),
+                valid_scores=scores[part == "valid"],
+                test_scores=scores[part == "test"],
+                seconds=each["seconds"],
+            )
+        )
+    arm = replace(arm, repeats=tuple(again))
     return ScoresFile(arm, names, described["kind"], rows["valid"], rows["test"])
 
 

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from beholder.evaluation.cluster_interval import in_words
+from beholder.evaluation.cluster_interval import Spread, in_words
 from beholder.evaluation.gains import Interval
-from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
@@ -26,7 +25,8 @@ class Verdict:
             people at large it gains less than `Results.worthwhile`. `cannot tell yet`: neither can be said.
             `nothing personal`: no arm learns of the reader.
         sentence: for people.
-        more: where it cannot be told, by how many times as many people and texts a gain of that size would be seen.
+        more: where it cannot be told, by how many times as many people and texts a gain of that size would be seen;
+            None where that is not known, or no number would do, as too few trainings leave too much to chance.
     """
 
     arm: str | None
@@ -62,9 +62,10 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     if gain.points != gain.points:
         none = "macro-F1 is not known, as no test row has a label of " + ", ".join(results.label_names)
         return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {none}.")
+    often = f" (mean of {results.trainings} trainings)" if results.trainings > 1 else ""
     said = (
         f"{arm.name} is {abs(gain.points):.1f} points of macro-F1 {'above' if gain.points >= 0 else 'below'} "
-        f"{results.reference}, {_ends(gain)} among people at large, {_ends(gain, texts=True)} for these people"
+        f"{results.reference}{often}, {_ends(gain)} among people at large, {_ends(gain, texts=True)} for these people"
     )
     if results.wins(arm):
         sentence = f"{said}{_against_controls(beyond)}. {_for_whom(results, arm)}"
@@ -77,43 +78,52 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
             why = "it costs"
         sentence = f"{said}{_against_controls(beyond)}: {why}. Worth having would be {_points(results.worthwhile)}."
         return Verdict(arm.name, "no gain worth having", f"Personalisation gains nothing worth having here: {sentence}")
-    more = times_as_many(in_doubt, results.worthwhile, min(results.people, results.texts), results.level)
+    clusters = min(results.people, results.texts)
+    more = times_as_many(in_doubt, results.worthwhile, clusters, results.level, trainings=results.trainings)
     seen = f"{len(results.test.labels):,} test judgements by {results.people:,} people of {results.texts:,} texts"
-    sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, more)}"
+    sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, in_doubt, more)}"
     return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {sentence}", more)
 
 
 def times_as_many(
-    gain: Interval, points: float, clusters: int, level: float = 0.95, power: float = POWER
+    gain: Interval, points: float, clusters: int, level: float = 0.95, power: float = POWER, trainings: int = 1
 ) -> float | None:
-    """How many times as many people and texts it takes to see a gain of some size: at least 1; None where unknown.
+    """How many times as many people and texts it takes to see a gain of some size: at least 1.
+
+    None where unknown, and where the chance of training alone is too much for it, however many there are.
 
     The error of a gain falls with the square root of people and texts, where each person judges as many texts as now
     and each text is judged as often. A gain of d is found with probability `power` where its error is at most
     d / (t + z), t and z the quantiles of (1 + level) / 2 and of `power` (Cohen 1988, Statistical Power Analysis).
 
     Args:
-        gain: as measured; its interval for people at large tells the error.
+        gain: as measured.
         points: d.
         clusters: people or texts, whichever are fewer.
         level: of the interval.
         power: see there.
+        trainings: how often each method was trained, and is to be.
     """
     from scipy.stats import norm
     from scipy.stats import t as student
 
-    half = (gain.high - gain.low) / 2
-    if not half > 0 or clusters < 2:  # NaN, too
+    if not gain.rows_error > 0 or clusters < 2:  # NaN, too
         return None
-    error = half / student.ppf((1 + level) / 2, clusters - 1)
-    times = 1.0
+    training, times = gain.training_error, 1.0
     for _ in range(50):  # the quantile of t falls as people become more
-        wanted = points / (student.ppf((1 + level) / 2, max(1.0, times * clusters - 1)) + norm.ppf(power))
-        times = max(1.0, float((error / wanted) ** 2))
+        error = Spread(gain.rows_error / times**0.5, max(1.0, times * clusters - 1)).plus(training, trainings)
+        wanted = points / float(student.ppf((1 + level) / 2, error.degrees) + norm.ppf(power))
+        left = wanted**2 - training**2
+        if left <= 0:
+            return None
+        times = max(1.0, gain.rows_error**2 / left)
     return times
 
 
-def _needed(results: Results, more: float | None) -> str:
+def _needed(results: Results, gain: Interval, more: float | None) -> str:
+    if more is None and gain.rows_error > 0 and gain.training_error > 0:
+        seen = _points(results.worthwhile)
+        return f" Training alone moves it too much to see a gain of {seen}: train more often (evaluate.seeds)."
     if more is None:
         return ""
     people, texts = (_round(more * each) for each in (results.people, results.texts))
@@ -152,5 +162,5 @@ def _for_whom(results: Results, arm: ArmScores) -> str:
 
 
 def _valid(results: Results, arm: ArmScores) -> float:
-    score = macro_f1(arm.valid_decisions(results.kind), results.valid.labels)
+    score = results.valid_macro_f1(arm)
     return score if score == score else 0.0

@@ -37,6 +37,7 @@ class ArmJob:
         people: the settings of a split by people, dumped: the arm is then measured on newcomers as well.
         fold: whose rows the arm is fitted and scored on, from 0; see `folds.parts_of`.
         scored_as: the name of its scores, where that is not the arm's.
+        seed: of its random draws, where that is not the run's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ArmJob:
     people: dict[str, Any] | None = None
     fold: int | None = None
     scored_as: str | None = None
+    seed: int | None = None
 
     @property
     def scores(self) -> str:

@@ -39,5 +39,5 @@ def best_achievable(results: Results, valid: Annotations, test: Annotations) -> 
         return macro_f1(decide(on_test, thresholds, results.kind), results.test.labels)
 
     readers, crowd = reached("truth"), reached("truth_global")
-    reference = macro_f1(results.decisions(results.reference_arm), results.test.labels)
+    reference = results.macro_f1(results.reference_arm)
     return Ceiling(readers, crowd, 100 * (readers - reference))

@@ -28,7 +28,8 @@ class Example:
 def changed_answers(results: Results, arm: ArmScores, texts: list[str]) -> list[Example]:
     """Up to five judgements that the arm decides rightly and the reference wrongly, and up to five the other way.
 
-    Those come first on which the two differ most; a text comes once, and so does a user where there are many.
+    Those come first on which the two differ most; a text comes once, and so does a user where there are many. Of arms
+    that were trained several times, it is the first training's.
 
     Args:
         results, arm: of a run.
@@ -37,7 +38,7 @@ def changed_answers(results: Results, arm: ArmScores, texts: list[str]) -> list[
     reference, test = results.reference_arm, results.test
     users: list[str] = test.user_ids.tolist()
     several = len(set(users)) > EACH
-    mine, other = results.decisions(arm), results.decisions(reference)
+    mine, other = (each.test_decisions(results.kind) for each in (arm, reference))
     gold = test.labels >= 0.5
     changed = (mine != other) & ~np.isnan(test.labels)
     difference = np.abs(arm.test_scores - reference.test_scores)

@@ -83,8 +83,12 @@ def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[s
 
 def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dict[str, Any]:
     test = results.test
-    decisions = {each.name: results.decisions(each)[rows] for each in (results.reference_arm, arm)}
+    decisions = {each.name: results.decisions(each)[:, rows] for each in (results.reference_arm, arm)}
     labels = test.labels[rows]
+
+    def score(name: str) -> float:
+        return float(np.mean([macro_f1(each, labels) for each in decisions[name]]))
+
     gain = gains(
         decisions,
         results.reference,
@@ -97,8 +101,8 @@ def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dic
         "name": name,
         "rows": len(rows),
         "users": len(set(test.user_ids[rows].tolist())),
-        "reference": macro_f1(decisions[results.reference], labels),
-        "score": macro_f1(decisions[arm.name], labels),
+        "reference": score(results.reference),
+        "score": score(arm.name),
         "points": gain.points,
         "low": gain.low,
         "high": gain.high,
