@@ -9,6 +9,7 @@ import pytest
 from beholder.cluster.local import apply_settings
 
 apply_settings()
+os.environ.pop("COLUMNS", None)  # what runs tests side by side sets it to 80, and names in tables would be cut there
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray yields to other programs, and would starve beside other tests
 
 

@@ -2,11 +2,14 @@
 
     python experiments/benchmarks/intervals.py --json                     every cell, 500 replications each
     python experiments/benchmarks/intervals.py --users 6,8 --times 2000   some of them, more exactly
+    python experiments/benchmarks/intervals.py --trainings 3              methods trained three times, with luck
 
 Readers with skills of their own judge texts of their own difficulty; a method and a reference are right with
 probabilities that follow from both, so that the true gain is an integral, computed by Gauss-Hermite quadrature. Users'
 and texts' gains differ, or all are equal; in some cells half of all judgements are of one text, as in real
 conversations: one like all others (`repeated`), or one on which nobody says anything, as "yes" is no abuse (`agreed`).
+With `--trainings` each training of the method helps more or less than the last (`--luck`, on the scale of logits), and
+the truth is its mean gain; `coverage_of_one` is that of intervals of the first training alone.
 Of each cell: coverage of the nominal 95 % interval for people at large and for these people, how often
 its lower end lies above zero where there is no gain at large (`false_above`), and its mean width over that of the
 bootstrap over users and texts that it replaced (Owen 2007).
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
 import numpy as np
 
@@ -34,11 +38,14 @@ def main() -> None:
     parser.add_argument("--users", default="6,8,16,50,250,800")
     parser.add_argument("--times", type=int, default=500, help="replications of each cell")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainings", type=int, default=1)
+    parser.add_argument("--luck", type=float, default=0.1, help="standard deviation of what a training helps")
     parser.add_argument("--worlds", default=",".join(WORLDS))
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args()
+    luck = arguments.luck if arguments.trainings > 1 else 0.0
     cells = [
-        cell(users, rows, world, arguments.times, arguments.seed)
+        cell(users, rows, world, arguments.times, arguments.seed, arguments.trainings, luck)
         for users in map(int, arguments.users.split(","))
         for rows in (20, 200 if users <= 250 else 60)
         for world in arguments.worlds.split(",")
@@ -50,6 +57,7 @@ def main() -> None:
         "max_coverage": max(covered),
         "max_false_above": max(each["false_above"] for each in cells),
         "replications": arguments.times,
+        "trainings": arguments.trainings,
     }
     if arguments.json:
         print(json.dumps(found))
@@ -60,10 +68,11 @@ def main() -> None:
 
 
 class World:
-    """Readers, texts, and two methods."""
+    """Readers, texts, and two methods, of which one is trained several times."""
 
-    def __init__(self, users: int, rows: int, kind: str, help_: float) -> None:
+    def __init__(self, users: int, rows: int, kind: str, help_: float, trainings: int = 1, luck: float = 0.0) -> None:
         self.users, self.rows, self.kind, self.help = users, rows, kind, help_
+        self.trainings, self.luck = trainings, luck
         self.texts = max(rows, users * rows // 10)
         self.spread = 0.0 if kind == "equal" else 0.5
 
@@ -79,32 +88,45 @@ class World:
         gold = rng.random((len(user), len(RATES))) < RATES
         luck = rng.random(gold.shape)  # both methods err on the same judgements, as models of one family do
         reference = np.where(luck < likely(logit)[:, None], gold, ~gold)
-        other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
-        again = np.where(other, luck, rng.random(gold.shape))
-        mine = np.where(again < likely(logit + self.help + gain[user] + easier[text])[:, None], gold, ~gold)
+        mine = []
+        for _ in range(self.trainings):
+            other = np.where(rng.random(len(user)) < 0.5, 1, 0)[:, None]
+            again = np.where(other, luck, rng.random(gold.shape))
+            helped = self.help + (self.luck * rng.normal() if self.luck else 0.0)
+            mine.append(np.where(again < likely(logit + helped + gain[user] + easier[text])[:, None], gold, ~gold))
         if self.kind == "agreed":
-            gold[text == 0] = reference[text == 0] = mine[text == 0] = False
-        decisions = {"reference": reference, "mine": mine}
+            for each in (gold, reference, *mine):
+                each[text == 0] = False
+        decisions = {"reference": np.stack([reference] * self.trainings), "mine": np.stack(mine)}
         return decisions, gold.astype(np.float32), text, user, self.these(skill, gain)
 
     def at_large(self) -> float:
         """The gain over all people and texts there could be, in points."""
         both = np.hypot(SKILL, DIFFICULTY)
-        return 100 * (
-            _f1(mean_right(1.0 + self.help, np.hypot(both, np.hypot(self.spread, self.spread))))
-            - _f1(mean_right(1.0, both))
-        )
+        wide = np.hypot(both, np.hypot(self.spread, self.spread))
+        mine = self._over_trainings(lambda helped: _f1(mean_right(1.0 + helped, wide)))
+        return 100 * (mine - _f1(mean_right(1.0, both)))
 
     def these(self, skill: np.ndarray, gain: np.ndarray) -> float:
         """The gain of these people over all texts there could be, in points."""
-        mine = np.mean([mean_right(1.0 + self.help + one, np.hypot(DIFFICULTY, self.spread)) for one in skill + gain])
-        return 100 * (_f1(mine) - _f1(np.mean([mean_right(1.0 + one, DIFFICULTY) for one in skill])))
+        wide = np.hypot(DIFFICULTY, self.spread)
+        mine = self._over_trainings(
+            lambda helped: _f1(np.mean([mean_right(1.0 + helped + one, wide) for one in skill + gain]))
+        )
+        return 100 * (mine - _f1(np.mean([mean_right(1.0 + one, DIFFICULTY) for one in skill])))
+
+    def _over_trainings(self, score: Callable[[float], float]) -> float:
+        """The mean score over all trainings there could be."""
+        if not self.luck:
+            return score(self.help)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+        return float(np.average([score(self.help + self.luck * node) for node in nodes], weights=weights))
 
 
-def cell(users: int, rows: int, kind: str, times: int, seed: int) -> dict:
+def cell(users: int, rows: int, kind: str, times: int, seed: int, trainings: int = 1, luck: float = 0.0) -> dict:
     """Measure one kind of world, with a gain and, for `false_above`, without one at large."""
-    held, held_these, widths, ratios = 0, 0, [], []
-    world = World(users, rows, kind, 0.4)
+    held, held_these, held_by_one, widths, ratios = 0, 0, 0, [], []
+    world = World(users, rows, kind, 0.4, trainings, luck)
     truth = world.at_large()
     rng = np.random.default_rng([seed, users, rows, WORLDS.index(kind)])
     for number in range(times):
@@ -113,10 +135,15 @@ def cell(users: int, rows: int, kind: str, times: int, seed: int) -> dict:
         held += found.low <= truth <= found.high
         held_these += found.texts_low <= these <= found.texts_high
         widths.append(found.high - found.low)
+        if trainings > 1:
+            first = {name: decided[0] for name, decided in decisions.items()}
+            alone = Compared(first, labels, texts, people).gain("mine", "reference")
+            held_by_one += alone.low <= truth <= alone.high
         if number < 10:
-            low, high = bootstrap(decisions, labels, texts, people, 200, number)
+            first = {name: decided[0] for name, decided in decisions.items()}
+            low, high = bootstrap(first, labels, texts, people, 200, number)
             ratios.append(widths[-1] / (high - low))
-    null, above = World(users, rows, kind, 0.0), 0
+    null, above = World(users, rows, kind, 0.0, trainings, luck), 0
     null.help = _no_gain(null)
     for _ in range(times):
         decisions, labels, texts, people, _ = null.drawn(rng)
@@ -128,6 +155,7 @@ def cell(users: int, rows: int, kind: str, times: int, seed: int) -> dict:
         "truth": round(truth, 2),
         "coverage": held / times,
         "coverage_these_people": held_these / times,
+        **({"coverage_of_one": held_by_one / times} if trainings > 1 else {}),
         "false_above": above / times,
         "width": round(float(np.mean(widths)), 2),
         "width_ratio": round(float(np.mean(ratios)), 2),
