@@ -92,7 +92,7 @@ def test_what_is_served_is_the_first_training(outcome):
     assert bundle.manifest["seed"] == SEED
 
 
-def test_run_again_nothing_is_trained_again_and_one_more_training_is_one_more(ran, outcome):
+def test_run_again_nothing_is_trained_again(outcome):
     lines: list[str] = []
 
     class Heard(pipeline.Silent):
