@@ -6,9 +6,14 @@ MLflow holds nothing of anybody: versions say where their bundle is, runs hold n
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
+import os
+import re
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beholder.cluster.shared import SharedRun, copies, run_of
-from beholder.errors import BeholderError, DataError
+from beholder.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.evaluation.report import read_results
 from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
@@ -40,25 +45,40 @@ def erase_everywhere(user: str) -> dict[str, Any]:
 
     Returns:
         What `beholder registry erase --json` prints: `bundles` and `runs` written anew, `objects` and `judgements`
-        given to a served model deleted, and a salted hash of the id. `priors`: for each version whose prior was learned
+        given to a served model deleted, and `record`, which tells this erasure from others, and nobody who it was of.
+        `priors`: for each version whose prior was learned
         from rows of theirs, how many (`rows`; None: not recorded) of all its rows and people (`of_rows`, `of_people`).
         It is appended to `erasures.jsonl` in the home folder, too.
 
     Raises:
-        BeholderError: a file is damaged or cannot be written; what was erased before it stays erased.
+        RegistryError: something of theirs may be left, as what it is in is damaged or cannot be written. Everything
+            else was erased, and is on record.
     """
-    versions = _versions()
-    stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
-    found = [upkeep.erase(user, Store(uri)) for uri in sorted(stores)]
-    judgements = Feedback().erase(user)
+    problems: list[str] = []
+    judgements, runs, found = 0, 0, []
+    with _noted(problems):
+        judgements = Feedback().erase(user)
     folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
-    folders |= {home() / "runs" / name for name in copies()}
-    runs = sum(_erase_run(folder, user) for folder in sorted(folders))
+    with _noted(problems):
+        folders |= {home() / "runs" / name for name in copies()}
+    for folder in sorted(folders):
+        with _noted(problems):
+            runs += _erase_run(folder, user)
+    with _noted(problems):
+        _erase_refused(user)
+    versions = []
+    with _noted(problems):
+        versions = _versions()
+    stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
+    for uri in sorted(stores):
+        with _noted(problems):
+            found.append(upkeep.erase(user, Store(uri)))
+            problems += found[-1].problems
     shares = {bundle: share for each in found for bundle, share in each.shares.items()}
     record = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fingerprint": found[0].fingerprint,
-        "salt": found[0].salt,
+        "record": secrets.token_hex(8),
+        "left": len(problems),
         "priors": [_share(version, shares) for version in versions if version.tags.get(registry.BUNDLE) in shares],
         "bundles": sum(each.bundles for each in found),
         "objects": sum(each.objects for each in found),
@@ -67,7 +87,21 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     }
     with (home() / "erasures.jsonl").open("a") as stream:
         stream.write(json.dumps(record) + "\n")
+    if problems:
+        more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
+        raise RegistryError(
+            f"not erased everywhere: {problems[0]}{more} Mend that and erase again; all else of theirs is gone."
+        )
     return record
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """An erasure goes on past what cannot be done."""
+    try:
+        yield
+    except BeholderError as error:
+        problems.append(str(error))
 
 
 def retrain_priors(reporter: Reporter | None = None) -> list[dict[str, Any]]:
@@ -104,16 +138,18 @@ def _erase_run(folder: Path, user: str) -> bool:
     What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
     """
     shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
-    shared.fetch("annotations.parquet")
+    shared.fetch("annotations.parquet", "forgetting")
     try:
-        if not _names(folder / "annotations.parquet", user):
+        left_behind(folder)
+        of_other_source = [file for file in (folder / "forgetting").glob("[!.]*.parquet") if _names(file, user)]
+        if not of_other_source and not _names(folder / "annotations.parquet", user):
             return False
-        shared.fetch("scores", "forgetting", "evaluation.json", "results.json", "experiment.json")
+        shared.fetch("scores", "evaluation.json", "results.json", "experiment.json")
         for name in REBUILT:
             shutil.rmtree(folder / name, ignore_errors=True)
         for file in (folder / "scores").glob("[!.]*.parquet"):
             without_user(file, user)
-        for file in (folder / "forgetting").glob("*.parquet"):
+        for file in of_other_source:
             _without(file, user)
         (folder / "users.parquet").unlink(missing_ok=True)
         (folder / NAMED).unlink(missing_ok=True)
@@ -125,6 +161,44 @@ def _erase_run(folder: Path, user: str) -> bool:
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error
     return True
+
+
+def left_behind(folder: Path) -> None:
+    """Remove what processes of this machine that were killed left half-written in a run: nothing says whose it is."""
+    for file in folder.rglob(".*.*"):
+        found = re.fullmatch(r"\..+\.(\d+)(\.[0-9a-f]+)?", file.name)
+        if found and file.is_file() and not _runs(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _erase_refused(user: str) -> None:
+    """Take a person's rows out of the tables that hold what was refused of a source (`home()/refused`).
+
+    Raises:
+        DataError: one cannot be read or written.
+    """
+    for file in sorted((home() / "refused").glob("*.csv")):
+        try:
+            with file.open(newline="", encoding="utf-8") as stream:
+                rows = list(csv.reader(stream))
+            kept = [row for row in rows if user not in row]
+            if len(kept) < len(rows):
+                with whole(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+                    csv.writer(stream).writerows(kept)
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(
+                f"{file}: cannot be read or written ({first_line(error)}). Delete it, and erase again."
+            ) from error
 
 
 def _names(file: Path, user: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -54,10 +55,18 @@ def made_once(folder: Path, says_whole: str) -> Iterator[Path | None]:
             os.replace(Path(temporary) / "made", folder)
 
 
+def beside(path: Path) -> Path:
+    """A hidden name beside a path, that no other thread or process has: to write there first, and then to rename.
+
+    The number in it is this process's, so that what one that was killed left can be told from what is being written.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """A temporary path beside `file`, which takes its name when the block ends well, and is removed otherwise."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = beside(file)
     try:
         yield temporary
         os.replace(temporary, file)

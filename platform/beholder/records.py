@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from beholder.evaluation.cluster_interval import in_words, percent, signed
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, Arm, Experiment
+from beholder.files import whole
 from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.prompts.settings import PromptSettings
@@ -383,6 +383,5 @@ def _metric_name(label: str) -> str:
 
 
 def write_json(file: Path, value: Any) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    os.replace(temporary, file)
+    with whole(file) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

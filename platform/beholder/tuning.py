@@ -29,7 +29,7 @@ from beholder.cluster.shared import STORAGE, require_shared, storage_uri
 from beholder.cluster.study import METRICS, Trial
 from beholder.errors import ClusterError, ExperimentError, MethodError
 from beholder.experiment import Experiment
-from beholder.files import whole
+from beholder.files import beside, whole
 from beholder.home import home
 from beholder.methods.arm import ArmJob, is_done
 from beholder.methods.blocks import working_folder
@@ -213,8 +213,7 @@ def _bring(
         return
     run = fit_some(experiment.of_one_split, prepared, {after}, reporter)
     there = folder / "methods" / after
-    temporary = there.with_name(f".{after}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(there)
     shutil.copytree(run / "methods" / after, temporary)
     shutil.rmtree(there, ignore_errors=True)
     os.replace(temporary, there)

@@ -93,7 +93,7 @@ class Desk:
         """Take a user away, everywhere: what `schemas.ErasedResponse` holds."""
         record = await self._run(erase_everywhere, user)
         await self._engine.look()
-        keys = ("judgements", "bundles", "runs", "fingerprint", "salt")
+        keys = ("judgements", "bundles", "runs", "record")
         priors = [
             {key: share[key] for key in ("version", "rows", "of_rows", "of_people")}
             for share in record["priors"]

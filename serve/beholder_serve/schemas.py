@@ -182,15 +182,14 @@ class PriorShare(BaseModel):
 
 
 class ErasedResponse(BaseModel):
-    """Counts and a salted hash; no ids."""
+    """Counts, and what this erasure is called; no ids."""
 
     erased: bool
     judgements: int
     bundles: int
     runs: int
     priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
-    fingerprint: str
-    salt: str
+    record: str = Field(description="as it stands in the record of erasures, which does not say of whom")
 
 
 class ModelResponse(BaseModel):

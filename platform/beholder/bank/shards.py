@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from beholder.bank.layers import Shapes, Tensors
 from beholder.errors import BankError
-from beholder.files import sha256_of, whole
+from beholder.files import beside, sha256_of, whole
 
 FORMAT = 1
 SHARD_USERS = 512
@@ -69,7 +69,7 @@ def write_shard(folder: Path, tensors: Tensors) -> str:
     users = len(next(iter(tensors.values())))
     if users > SHARD_USERS:
         raise BankError(f"a shard holds at most {SHARD_USERS} users, but got {users}. Cut them into blocks.")
-    temporary = folder / f".shard.{os.getpid()}"
+    temporary = beside(folder / "shard")
     try:
         save_file(
             {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)},

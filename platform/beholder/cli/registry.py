@@ -279,7 +279,7 @@ def erase(
 def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], retrain_prior: bool) -> None:
     console.print(
         f"erased from {found['bundles']:,} bundles and {found['runs']:,} runs; {found['objects']:,} files deleted. "
-        f"On record as {found['fingerprint'][:16]} (salted hash)",
+        f"On record as {found['record']}, which says nothing of who",
         markup=False,
     )
     for each in found["priors"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from beholder.evaluation.gains import Users
 from beholder.evaluation.metrics import Floats, reliability
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.results import ArmScores, Results
+from beholder.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -257,7 +257,6 @@ def canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
 
 
 def _save(file: Path, figure: Figure) -> Path:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=130)
-    os.replace(temporary, file)
+    with whole(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
     return file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,9 +118,8 @@ def _write(file: Path, described: dict[str, Any], columns: dict[str, Any]) -> No
     settings, table = json.dumps(described).encode(), pa.table(columns)
     table = table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, file)
+    with whole(file) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read_scores(file: Path) -> ScoresFile:

@@ -16,6 +16,7 @@ from beholder.annotations import Annotations
 from beholder.errors import MethodError
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_file import newcomers_file, write_newcomers, write_scores
+from beholder.files import beside
 from beholder.methods.adaptation import score_newcomers
 from beholder.methods.controls import shuffle_users
 from beholder.methods.method import Context, MethodConfig, Training, config_class, save_fitted
@@ -121,8 +122,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         scores["test"] = newcomers.at("test", newcomers.steps("test")[-1]).scores
     seconds = time.perf_counter() - started + fitted.training.elsewhere
     folder = run_folder / "methods" / job.name
-    temporary = folder.with_name(f".{job.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(folder)
     temporary.mkdir(parents=True)
     if job.curve_of is None:
         save_fitted(fitted, temporary)

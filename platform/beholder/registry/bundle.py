@@ -33,7 +33,7 @@ from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import decide
-from beholder.files import link, sha256_of
+from beholder.files import beside, link, sha256_of
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.fitted_bank import FittedBank
 from beholder.registry.routes import USERS, Choice
@@ -175,8 +175,7 @@ def write_bundle(
         facts: further entries of the manifest (routes, split hash, evaluation, ...).
         users: see `routes.USERS`; wanted where `choice` has a personal arm.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(folder)
     temporary.mkdir(parents=True)
     methods: dict[str, dict[str, str]] = {}
     task: dict[str, Any] = {}

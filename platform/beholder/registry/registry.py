@@ -179,7 +179,7 @@ def promote(
         RegistryError: the champion was measured on another split, or is better on validation, or `check` refuses, and
             `force` is off; or another process is promoting.
     """
-    with store_of(find(model, str(number))).writing("promoting", patience=0):
+    with store_of(find(model, str(number))).writing("promoting", patience=60):
         candidate = find(model, str(number))
         champion = next((version for version in versions(model) if CHAMPION in version.aliases), None)
         if champion is not None and champion.number != number and not force:
@@ -201,7 +201,7 @@ def rollback(model: str) -> Version:
         RegistryError: there was none, or another process is promoting.
     """
     champion = find(model)
-    with store_of(champion).writing("rolling back", patience=0):
+    with store_of(champion).writing("rolling back", patience=60):
         number, former = find(model).number, _former(model)
         there = {version.number for version in versions(model)}
         before = former[: former.index(number)] if number in former else former
@@ -252,7 +252,19 @@ def _point(model: str, number: int, history: list[int]) -> None:
 
 def models() -> list[str]:
     """Names of all registered models."""
-    return sorted(model.name for model in client().search_registered_models())
+    return sorted(model.name for model in _pages(client().search_registered_models))
+
+
+def _pages(search: Callable[..., Any]) -> list[Any]:
+    """All that a search of MLflow finds, which answers a page at a time."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def versions(model: str) -> list[Version]:
@@ -268,7 +280,7 @@ def versions(model: str) -> list[Version]:
         aliases = tracker.get_registered_model(model).aliases
     except MlflowException as error:
         raise RegistryError(f"{unknown('model', model, models())} Publish one with: beholder run EXPERIMENT") from error
-    found = tracker.search_model_versions(f"name = '{model}'")
+    found = _pages(lambda **page: tracker.search_model_versions(f"name = '{model}'", **page))
     return sorted((_version(each, aliases) for each in found), key=lambda version: -version.number)
 
 

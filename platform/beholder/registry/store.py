@@ -8,6 +8,9 @@ bundles/ID.json           a bundle's manifest (see `bundle`); with it the bundle
 Two versions that share a file share its bytes: a refresh that trains ten users anew writes their shards, not the bank.
 A store is a folder of this machine, or any place that pyarrow's file systems reach (`s3://bucket/prefix`). Objects of a
 folder are used where they lie; those of other places are fetched once, when first asked for.
+
+One process writes at a time: in a folder by a lock on a file, in a bucket of S3 by a lease that lies in it (`lease`),
+so that machines wait for each other. A manifest is replaced only by whoever has read what it says now.
 """
 
 from __future__ import annotations
@@ -16,131 +19,27 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
 from beholder.errors import RegistryError, first_line
-from beholder.files import link, sha256_of, whole
+from beholder.files import sha256_of
 from beholder.home import home
+from beholder.registry.lease import TERM_S, Hold, Lease
+from beholder.registry.places import MANIFESTS, Elsewhere, Folder
 
-MANIFESTS, OBJECTS = "bundles", "objects"
+OBJECTS, RETIRED = "objects", "retired"
 SEAL = "sha256"
 """Key of a manifest that holds the SHA-256 of all the rest of it."""
 
 
-class Place(Protocol):
-    """Named files somewhere. Names are relative, with `/`."""
-
-    def write(self, name: str, source: Path) -> None:
-        """Copy a local file there; it appears whole or not at all."""
-        ...
-
-    def local(self, name: str, again: bool = False) -> Path:
-        """The file on this machine, fetched even if it was before. Raises FileNotFoundError where there is none."""
-        ...
-
-    def exists(self, name: str) -> bool:
-        """Whether it is there."""
-        ...
-
-    def names(self, folder: str) -> list[str]:
-        """Names of all files below a folder."""
-        ...
-
-    def delete(self, name: str) -> None:
-        """Remove it, here and there; nothing happens where there is none."""
-        ...
-
-
-class Folder:
-    """A folder of this machine."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def write(self, name: str, source: Path) -> None:
-        """See `Place`. A hard link where that can be: objects are never written to."""
-        file = self.root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as temporary:
-            temporary.unlink(missing_ok=True)
-            link(source, temporary)
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-
-    def local(self, name: str, again: bool = False) -> Path:
-        """See `Place`."""
-        file = self.root / name
-        if not file.is_file():
-            raise FileNotFoundError(2, "no such file", str(file))
-        return file
-
-    def exists(self, name: str) -> bool:
-        """See `Place`."""
-        return (self.root / name).is_file()
-
-    def names(self, folder: str) -> list[str]:
-        """See `Place`."""
-        files = (file for file in (self.root / folder).rglob("*") if file.is_file())
-        return sorted(file.relative_to(self.root).as_posix() for file in files)
-
-    def delete(self, name: str) -> None:
-        """See `Place`."""
-        (self.root / name).unlink(missing_ok=True)
-
-
-class Elsewhere:
-    """A place that pyarrow's file systems reach, and a folder here that holds what was fetched of it."""
-
-    def __init__(self, uri: str, cache: Path) -> None:
-        from pyarrow import fs
-
-        self.system, self.prefix = fs.FileSystem.from_uri(uri)
-        self.cache = Folder(cache)
-
-    def write(self, name: str, source: Path) -> None:
-        """See `Place`. Object stores show a file when its last part has come."""
-        with source.open("rb") as read, self.system.open_output_stream(self._at(name)) as written:
-            shutil.copyfileobj(read, written, 1 << 20)
-
-    def local(self, name: str, again: bool = False) -> Path:
-        """See `Place`."""
-        changes = name.startswith(MANIFESTS)  # an erasure writes them anew
-        if again or changes or not self.cache.exists(name):
-            file = self.cache.root / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                self.system.open_input_stream(self._at(name)) as read,
-                whole(file) as temporary,
-                temporary.open("wb") as written,
-            ):
-                shutil.copyfileobj(read, written, 1 << 20)
-        return self.cache.local(name)
-
-    def exists(self, name: str) -> bool:
-        """See `Place`."""
-        return bool(self.system.get_file_info(self._at(name)).is_file)
-
-    def names(self, folder: str) -> list[str]:
-        """See `Place`."""
-        from pyarrow import fs
-
-        found = self.system.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True, recursive=True))
-        return sorted(info.path.removeprefix(f"{self.prefix}/") for info in found if info.is_file)
-
-    def delete(self, name: str) -> None:
-        """See `Place`."""
-        self.cache.delete(name)
-        if self.exists(name):
-            self.system.delete_file(self._at(name))
-
-    def _at(self, name: str) -> str:
-        return f"{self.prefix}/{name}"
+class ChangedError(RegistryError):
+    """Another process changed what this one had read."""
 
 
 class Store:
@@ -162,10 +61,14 @@ class Store:
             self._lock_file = kept / ".lock"
             with _told(self.uri):
                 self.place = Elsewhere(self.uri, kept)
+        self.term = TERM_S
+        self._hold: Hold | None = None
 
     @contextlib.contextmanager
     def writing(self, what: str, patience: float = 600.0) -> Iterator[None]:
-        """For all that writes manifests or deletes objects: one at a time. Of a store elsewhere, one on this machine.
+        """For all that writes manifests or deletes objects: one at a time.
+
+        In a bucket of S3, of all machines (`lease`); in another store elsewhere, of this machine only.
 
         Args:
             what: for the message.
@@ -184,9 +87,20 @@ class Store:
                     f"store {self.uri}: another process is writing there, so {what} did not begin. Try again."
                 ) from None
         try:
-            yield
+            with contextlib.ExitStack() as stack:
+                if isinstance(self.place, Elsewhere) and self.place.swaps is not None:
+                    with _told(self.uri):
+                        lease = Lease(self.place.swaps, self.uri, self.term).held(what, patience)
+                        self._hold = stack.enter_context(lease)
+                yield
         finally:
+            self._hold = None
             lock.release()
+
+    def _check(self) -> None:
+        """Raises RegistryError: the lease that this process had was lost."""
+        if self._hold is not None:
+            self._hold.check()
 
     def put(self, file: Path) -> str:
         """Keep a file's bytes; returns their SHA-256.
@@ -233,22 +147,30 @@ class Store:
             )
         return file
 
-    def write_manifest(self, bundle: str, manifest: dict[str, Any]) -> None:
+    def write_manifest(self, bundle: str, manifest: dict[str, Any], instead_of: dict[str, Any] | None = None) -> None:
         """Write, or replace, what a bundle is. All its files have to be there.
 
+        Args:
+            bundle: its id.
+            manifest: what it is from now on.
+            instead_of: what it was, as it was read; None for a new bundle.
+
         Raises:
-            RegistryError: the store cannot be written.
+            ChangedError: it is not as it was read any more; nothing was written.
+            RegistryError: the store cannot be written, or this process held it for too long.
         """
         sealed = {**manifest, SEAL: _seal(manifest)}
-        scratch = home() / "scratch"
+        self._check()
         with _told(self.uri):
-            scratch.mkdir(parents=True, exist_ok=True)
-            temporary = scratch / f"{bundle}.{os.getpid()}.json"
-            try:
-                temporary.write_text(json.dumps(sealed, indent=2) + "\n")
-                self.place.write(_manifest(bundle), temporary)
-            finally:
-                temporary.unlink(missing_ok=True)
+            found = self.place.read(_manifest(bundle))
+            before = None if instead_of is None else _seal(instead_of)
+            data = json.dumps(sealed, indent=2) + "\n"
+            if (found and _seal_in(found[0])) != before or not self.place.swap(
+                _manifest(bundle), data.encode(), found and found[1]
+            ):
+                raise ChangedError(
+                    f"store {self.uri}: bundle {bundle} was changed by another process meanwhile. Try again."
+                )
 
     def manifest(self, bundle: str) -> dict[str, Any]:
         """What a bundle is, as it was written.
@@ -284,16 +206,53 @@ class Store:
             names = [Path(name).name for name in self.place.names(MANIFESTS)]
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
-    def objects(self) -> list[str]:
-        """The digests of all objects, those that no bundle names among them."""
+    def objects(self, older_than: float = 0.0) -> list[str]:
+        """The digests of all objects, those that no bundle names among them.
+
+        older_than: of those only that came there so many seconds ago, or earlier.
+        """
         with _told(self.uri):
-            names = [Path(name).name for name in self.place.names(OBJECTS)]
-        return [name for name in names if len(name) == 64]
+            written = self.place.written(OBJECTS)
+        last = time.time() - older_than if older_than else float("inf")
+        return [Path(name).name for name, when in written.items() if len(Path(name).name) == 64 and when <= last]
 
     def delete_object(self, digest: str) -> None:
-        """Remove bytes that no manifest names."""
+        """Remove bytes that no manifest names. Raises RegistryError: see `write_manifest`."""
+        self._check()
         with _told(self.uri):
             self.place.delete(_object(digest))
+
+    def retire(self, digests: Collection[str]) -> None:
+        """Note objects that hold somebody who is being erased: they go, even if this process dies before it can.
+
+        Raises:
+            RegistryError: see `write_manifest`.
+        """
+        if not digests:
+            return
+        data = json.dumps(sorted(digests)).encode()
+        self._check()
+        with _told(self.uri):
+            self.place.swap(f"{RETIRED}/{hashlib.sha256(data).hexdigest()}.json", data, None)
+
+    def retired(self) -> set[str]:
+        """All objects that were noted so and not deleted yet."""
+        found: set[str] = set()
+        with _told(self.uri):
+            for name in self._retirements():
+                noted = self.place.read(name)
+                found |= set(json.loads(noted[0])) if noted else set()
+        return found
+
+    def forget_retired(self) -> None:
+        """Once they are deleted."""
+        with _told(self.uri):
+            for name in self._retirements():
+                self._check()
+                self.place.delete(name)
+
+    def _retirements(self) -> list[str]:
+        return [name for name in self.place.names(RETIRED) if name.endswith(".json")]
 
     def sweep(self) -> None:
         """Remove what processes that were killed left half-written. For those who hold the lock (`writing`)."""
@@ -314,6 +273,14 @@ def _object(digest: str) -> str:
 
 def _manifest(bundle: str) -> str:
     return f"{MANIFESTS}/{bundle}.json"
+
+
+def _seal_in(data: bytes) -> str:
+    """The seal that a manifest has; nothing where it is none."""
+    try:
+        return str(json.loads(data)[SEAL])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _seal(manifest: dict[str, Any]) -> str:

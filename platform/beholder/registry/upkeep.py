@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from beholder.errors import RegistryError
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
+from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
 from beholder.registry.store import Store
 from beholder.registry.stored import files_of, unfolded
@@ -60,14 +59,23 @@ def verify(store: Store) -> Checked:
     return Checked(bundles, whole_files, len(set(store.objects()) - named), tuple(problems))
 
 
-def gc(store: Store) -> int:
+GRACE_S = 24 * 3600.0
+"""What is younger is not collected where a writer that was stopped may wake up: longer than any publishing takes."""
+
+
+def gc(store: Store, older_than: float | None = None) -> int:
     """Delete the objects that no bundle names; returns how many. No bundle can be published meanwhile.
+
+    Args:
+        store: where.
+        older_than: seconds; what came later stays. By default `GRACE_S`, and 0 in a folder, whose lock no process can
+            lose while it lives.
 
     Raises:
         RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
     """
     with store.writing("collecting"):
-        return _collect(store)
+        return _collect(store, _all_named(store), store.objects(_grace(store) if older_than is None else older_than))
 
 
 @dataclass(frozen=True)
@@ -77,63 +85,86 @@ class Erased:
     Attributes:
         bundles: written anew without the person.
         objects: deleted, those among them that held something of theirs.
-        fingerprint: a salted hash of the id, for the record.
-        salt: of the hash; new every time.
         shares: bundle -> what its prior still holds of them, where it holds anything or that is not recorded.
+        problems: a line for each bundle that may still hold something of theirs, as it is damaged or could not be
+            written.
     """
 
     bundles: int
     objects: int
-    fingerprint: str
-    salt: str
     shares: Mapping[str, Share]
+    problems: tuple[str, ...]
 
 
 def erase(user: str, store: Store) -> Erased:
     """Take a person out of every bundle of a store, and read everything back to see that they are gone.
 
-    Bundles keep their ids, and everybody else's bytes. Each is replaced by one rename, and old bytes are deleted when
-    no bundle names them; an erasure that died half-way is finished by doing it again. What a bundle's prior was learned
-    from stays in it: how much that is of erased people is counted in its manifest (`remainder`).
+    Bundles keep their ids, and everybody else's bytes. Each is replaced as a whole, and the bytes it had are deleted
+    when no bundle names them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody
+    from being erased from the rest. What a bundle's prior was learned from stays in it: how much that is of erased
+    people is counted in its manifest (`remainder`).
 
     Raises:
-        RegistryError: a bundle is damaged, or cannot be written; the others stay as they are.
+        RegistryError: the store cannot be reached, or is written by another process for too long.
     """
+    changed, deleted = 0, 0
+    shares: dict[str, Share] = {}
+    problems: dict[str, str] = {}
     with store.writing("erasing"):
-        changed = 0
-        shares: dict[str, Share] = {}
         for bundle in store.bundles():
-            manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-            with unfolded(manifest, store, shards=True) as folder:
-                share = share_of(folder / "personal", user)
-                if _erase_in(folder, manifest, user):
+            try:
+                manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+                with unfolded(manifest, store, shards=True) as folder:
+                    share = share_of(folder / "personal", user)
+                    if not _erase_in(folder, manifest, user):
+                        continue
                     counted = manifest
                     if share is not None:
                         shares[bundle] = share
                         counted = {**manifest, STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)}
-                    store.write_manifest(bundle, {**counted, "files": files_of(folder, manifest, store)})
+                    becomes = {**counted, "files": files_of(folder, manifest, store)}
+                    store.retire(_named(manifest) - _named(becomes))
+                    store.write_manifest(bundle, becomes, instead_of=manifest)
                     changed += 1
-        deleted = _collect(store)
-        left = [bundle for bundle in store.bundles() if _is_in(store.manifest(bundle), store, user)]
-        if left:
-            raise RegistryError(f"store {store.uri}: bundle {left[0]} still names this user. Erase again.")
-    salt = secrets.token_hex(16)
-    return Erased(changed, deleted, hashlib.sha256(f"{salt} {user}".encode()).hexdigest(), salt, shares)
+                if _is_in(becomes, store, user):
+                    problems[bundle] = f"store {store.uri}: bundle {bundle} still names this user. Erase again."
+            except RegistryError as error:
+                problems[bundle] = str(error)
+        try:
+            deleted = _collect(store, _all_named(store), store.objects(_grace(store)))
+        except RegistryError:  # what a bundle that cannot be read names, nobody knows
+            deleted = _collect(store, set(), [])
+    return Erased(changed, deleted, shares, tuple(problems.values()))
+
+
+def _collect(store: Store, named: set[str], orphans: list[str]) -> int:
+    """Delete objects that no bundle names; returns how many.
+
+    What erasures replaced goes however young it is, that of one which died among it: it holds somebody who is gone.
+    """
+    there = set(store.objects())
+    gone = sorted(({*orphans, *store.retired()} - named) & there)
+    for digest in gone:
+        store.delete_object(digest)
+    store.forget_retired()
+    store.sweep()
+    return len(gone)
 
 
 def _named(manifest: dict[str, Any]) -> set[str]:
     return {entry["sha256"] for entry in manifest["files"].values()}
 
 
-def _collect(store: Store) -> int:
+def _grace(store: Store) -> float:
+    return 0.0 if isinstance(store.place, Folder) else GRACE_S
+
+
+def _all_named(store: Store) -> set[str]:
+    """The digests that any bundle names."""
     named: set[str] = set()
     for bundle in store.bundles():
         named |= _named(store.manifest(bundle))
-    orphans = [digest for digest in store.objects() if digest not in named]
-    for digest in orphans:
-        store.delete_object(digest)
-    store.sweep()
-    return len(orphans)
+    return named
 
 
 def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from beholder.annotations import Annotations, Problem, Task, find_problems
 from beholder.errors import DataError
+from beholder.files import beside
 from beholder.home import home
 from beholder.sources.labels import Rule, parse_column
 from beholder.texts import text_key
@@ -182,7 +183,7 @@ def _write_refused(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> Path:
     folder = source.parent if os.access(source.parent, os.W_OK) else home() / "refused"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.name}.refused.csv"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = beside(target)
     several = len(raw.files) > 1
     try:
         with temporary.open("w", encoding="utf-8", newline="") as stream:

@@ -13,7 +13,7 @@ from typing import Literal
 import httpx
 
 from beholder.errors import DataError, unknown
-from beholder.files import sha256_of
+from beholder.files import sha256_of, whole
 from beholder.sources import goemotions, unhealthy
 from beholder.sources.finding import cache_folder
 from beholder.sources.reading import read_csv, require_columns
@@ -251,6 +251,5 @@ def _read_checksums(folder: Path) -> dict[str, str]:
 
 
 def _write_checksums(folder: Path, recorded: dict[str, str]) -> None:
-    temporary = folder / f".{CHECKSUMS}.{os.getpid()}"
-    temporary.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / CHECKSUMS)
+    with whole(folder / CHECKSUMS) as temporary:
+        temporary.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,82 @@
+"""Conditional writes to S3, which pyarrow's file systems do not have: `If-None-Match` and `If-Match`."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlparse
+
+from beholder.errors import RegistryError
+
+REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+"""Error codes for: it is not as you think. A conflict is two at once, of which this one was slower."""
+ABSENT = ("NoSuchKey", "404")
+
+
+class Bucket:
+    """Small objects below a prefix, replaced by compare-and-swap on their ETag."""
+
+    def __init__(self, uri: str) -> None:
+        """`uri`: as pyarrow takes it, `s3://bucket/prefix?endpoint_override=...&scheme=...&region=...`.
+
+        Raises:
+            RegistryError: boto3 is not installed.
+        """
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError:
+            raise RegistryError(
+                f"store {uri}: one writer at a time takes boto3, which is not installed. "
+                "Install it with: pip install 'beholder[cluster]'"
+            ) from None
+        parsed = urlparse(uri)
+        asked = {name: values[-1] for name, values in parse_qs(parsed.query).items()}
+        endpoint = asked.get("endpoint_override")
+        if endpoint and "://" not in endpoint:
+            endpoint = f"{asked.get('scheme', 'https')}://{endpoint}"
+        self._bucket, self._prefix = parsed.netloc, parsed.path.strip("/")
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=asked.get("region"),
+            config=Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, read_timeout=30),
+        )
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        """See `lease.Swaps`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            found = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
+            return found["Body"].read(), found["ETag"]
+        except ClientError as error:
+            if _code(error) in ABSENT:
+                return None
+            raise OSError(f"{name}: {_code(error)}") from error
+        except BotoCoreError as error:
+            raise OSError(str(error)) from error
+
+    def swap(self, name: str, data: bytes, tag: str | None) -> str | None:
+        """See `lease.Swaps`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            return self._client.put_object(Bucket=self._bucket, Key=self._key(name), Body=data, **condition)["ETag"]
+        except ClientError as error:
+            if _code(error) in REFUSED or (tag is not None and _code(error) in ABSENT):
+                return None
+            if _code(error) == "NotImplemented":
+                raise OSError(
+                    "the store has no conditional writes, without which two writers could break it"
+                ) from error
+            raise OSError(f"{name}: {_code(error)}") from error
+        except BotoCoreError as error:
+            raise OSError(str(error)) from error
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", "?"))
