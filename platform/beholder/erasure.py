@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -89,9 +90,7 @@ def erase_everywhere(user: str) -> dict[str, Any]:
         stream.write(json.dumps(record) + "\n")
     if problems:
         more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
-        raise RegistryError(
-            f"not erased everywhere: {problems[0]}{more} Mend that and erase again; all else of theirs is gone."
-        )
+        raise RegistryError(f"not erased everywhere: {problems[0]}{more} Once that is mended or deleted, erase again.")
     return record
 
 
@@ -158,8 +157,9 @@ def _erase_run(folder: Path, user: str) -> bool:
         if (folder / "results.json").is_file():
             draw_report(folder, read_results(folder))
         shared.mirror("annotations.parquet")
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror}). Mend that, and erase again.") from error
+    except (OSError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"{folder}: cannot be read or written ({reason}). Mend it, or delete the folder.") from error
     return True
 
 
@@ -196,9 +196,7 @@ def _erase_refused(user: str) -> None:
                 with whole(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
                     csv.writer(stream).writerows(kept)
         except (OSError, ValueError, csv.Error) as error:
-            raise DataError(
-                f"{file}: cannot be read or written ({first_line(error)}). Delete it, and erase again."
-            ) from error
+            raise DataError(f"{file}: cannot be read or written ({first_line(error)}). Mend or delete it.") from error
 
 
 def _names(file: Path, user: str) -> bool:

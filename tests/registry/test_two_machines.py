@@ -240,6 +240,30 @@ def test_a_manifest_is_replaced_only_by_who_read_it(fitted, machine, tmp_path):
     assert one.manifest(kept)["seed"] == 7
 
 
+def test_threads_that_fetch_one_object_all_get_it_whole(machine, tmp_path):
+    """An engine answers in several threads, all of which may be the first to ask for a shard."""
+    one, digests = machine("one"), []
+    for number in range(3):
+        (tmp_path / "file").write_bytes(os.urandom(4_000_000) + bytes([number]))
+        digests.append(one.put(tmp_path / "file"))
+    other, found = machine("other"), []
+
+    def fetch(digest):
+        try:
+            found.append(other.checked(digest).name == digest)
+        except BaseException as error:
+            found.append(error)
+
+    for digest in digests:
+        threads = [threading.Thread(target=fetch, args=(digest,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == [True] * 24
+    assert not [file for file in (tmp_path / "other").rglob(".*") if file.is_file() and file.name != ".lock"]
+
+
 def test_what_is_young_is_not_collected_from_a_bucket(fitted, machine, tmp_path):
     one = machine("one")
     (tmp_path / "file").write_bytes(b"of a publishing whose manifest is still to come")

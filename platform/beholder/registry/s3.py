@@ -27,7 +27,7 @@ class Bucket:
         except ImportError:
             raise RegistryError(
                 f"store {uri}: one writer at a time takes boto3, which is not installed. "
-                "Install it with: pip install 'beholder[cluster]'"
+                "Install it with: pip install boto3"
             ) from None
         parsed = urlparse(uri)
         asked = {name: values[-1] for name, values in parse_qs(parsed.query).items()}

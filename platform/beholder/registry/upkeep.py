@@ -101,8 +101,8 @@ def erase(user: str, store: Store) -> Erased:
 
     Bundles keep their ids, and everybody else's bytes. Each is replaced as a whole, and the bytes it had are deleted
     when no bundle names them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody
-    from being erased from the rest. What a bundle's prior was learned from stays in it: how much that is of erased
-    people is counted in its manifest (`remainder`).
+    from being erased from the rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's
+    prior was learned from stays in it: how much that is of erased people is counted in its manifest (`remainder`).
 
     Raises:
         RegistryError: the store cannot be reached, or is written by another process for too long.
@@ -132,8 +132,9 @@ def erase(user: str, store: Store) -> Erased:
                 problems[bundle] = str(error)
         try:
             deleted = _collect(store, _all_named(store), store.objects(_grace(store)))
-        except RegistryError:  # what a bundle that cannot be read names, nobody knows
-            deleted = _collect(store, set(), [])
+        except RegistryError as error:  # what a bundle that cannot be read names, nobody knows: all is kept till then
+            if str(error) not in problems.values():
+                problems["objects"] = str(error)
     return Erased(changed, deleted, shares, tuple(problems.values()))
 
 

@@ -1,0 +1,133 @@
+"""What an erasure reaches beyond bundles, and what it says where something is in its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import bundles
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bundles import ADA, BOB, bundle_of, grep
+from typer.testing import CliRunner
+
+from beholder.annotations import Annotations, Task
+from beholder.cli.main import app
+from beholder.erasure import erase_everywhere
+from beholder.errors import RegistryError
+from beholder.feedback import Feedback
+from beholder.registry import registry
+from beholder.registry.store import Store
+from beholder.registry.stored import keep
+from beholder.tracking import client
+
+fitted = bundles.fitted
+
+
+def judged(*users: str) -> Annotations:
+    labels = np.ones((len(users), 1), dtype=np.float32)
+    return Annotations.from_columns(
+        Task(("rude",)), text=[f"text {row}" for row in range(len(users))], user_id=list(users), labels=labels
+    )
+
+
+@pytest.fixture
+def run(home):
+    """A run of judgements by Bob, and what was measured of forgetting on another source, by both."""
+    folder = home / "runs" / "one-1234"
+    (folder / "forgetting").mkdir(parents=True)
+    (folder / "scores").mkdir()
+    judged(BOB).write_parquet(folder / "annotations.parquet")
+    judged(ADA, BOB).write_parquet(folder / "forgetting" / "test.parquet")
+    return folder
+
+
+def dead() -> int:
+    """The number of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        return process.pid
+
+
+def test_whoever_is_in_another_source_of_a_run_alone_is_erased_from_it(home, run):
+    assert erase_everywhere(ADA)["runs"] == 1
+    assert not grep(home, ADA.encode())
+    assert pq.read_table(run / "forgetting" / "test.parquet")["user_id"].to_pylist() == [BOB]
+    assert pq.read_table(run / "annotations.parquet").num_rows == 1
+    assert erase_everywhere(ADA)["runs"] == 0
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_one_writes_stays(home, run):
+    killed = dead()
+    names = [
+        f".annotations.parquet.{killed}.0a1b2c3d",
+        f"scores/.cls.parquet.{killed}",
+        f"forgetting/.t.parquet.{killed}",
+    ]
+    for name in names:
+        (run / name).write_bytes(ADA.encode())
+    mine = run / f".annotations.parquet.{os.getpid()}.0a1b2c3d"
+    mine.write_bytes(b"being written")
+    erase_everywhere(ADA)
+    assert not grep(home, ADA.encode()) and mine.exists()
+    assert not [name for name in names if (run / name).exists()]
+
+
+def test_rows_that_were_refused_are_theirs_too(home):
+    file = home / "refused" / "mine.csv.refused.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'text,user_id,rude,reason\n"a, b",{ADA},9,no\n"c\nd",{BOB},9,no\n', newline="")
+    erase_everywhere(ADA)
+    assert file.read_text() == f'text,user_id,rude,reason\n"c\nd",{BOB},9,no\n'
+
+
+def test_nothing_on_record_tells_who(home, run):
+    first, second = erase_everywhere(ADA), erase_everywhere(ADA)
+    assert first["record"] != second["record"]
+    lines = [json.loads(line) for line in (home / "erasures.jsonl").read_text().splitlines()]
+    assert [line["record"] for line in lines] == [first["record"], second["record"]]
+    assert not {"salt", "fingerprint"} & set(lines[0])
+    again = erase_everywhere("somebody else")
+    assert {key: value for key, value in again.items() if key not in ("record", "when")} == {
+        key: value for key, value in second.items() if key not in ("record", "when")
+    }
+
+
+def test_what_is_damaged_is_named_and_keeps_nothing_else_from_being_erased(home, run, fitted, tmp_path):
+    store = Store()
+    damaged, intact = (keep(bundle_of(fitted, tmp_path / name, seed=ord(name)), store) for name in "ab")
+    manifest = home / "store" / "bundles" / f"{damaged}.json"
+    was = manifest.read_text()
+    manifest.write_text(was.replace('"seed": 97', '"seed": 98'))
+    (home / "runs" / "broken-1" / "scores").mkdir(parents=True)
+    (home / "runs" / "broken-1" / "annotations.parquet").write_bytes(b"PAR1 nonsense")
+    client()  # whose first use makes its tables
+    feedback = Feedback()
+    for user in (ADA, BOB):
+        feedback.put("a model", user, [("a text", {"rude": True})])
+    done = CliRunner().invoke(app, ["registry", "erase", "--user", ADA])
+    assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert (
+        done.stderr.startswith("error: not erased everywhere: ")
+        and "And 1 more. Once that is mended or deleted, erase again." in done.stderr
+    )
+    assert ADA not in done.output
+    kept = feedback.annotations("a model", Task(("rude",)))
+    assert kept is not None and kept.users == [BOB]
+    assert pq.read_table(run / "forgetting" / "test.parquet")["user_id"].to_pylist() == [BOB]
+    assert json.loads((home / "erasures.jsonl").read_text())["left"] == 2
+    with pytest.raises(RegistryError, match="not erased everywhere"):
+        erase_everywhere(ADA)  # and again, as long as it is so
+    manifest.write_text(was)
+    (home / "runs" / "broken-1" / "annotations.parquet").unlink()
+    assert erase_everywhere(ADA)["bundles"] == 1  # the intact one was done before
+    assert not grep(home, ADA.encode()) and intact in store.bundles()
+
+
+def test_models_beyond_the_first_page_of_mlflow_are_models(home):
+    tracker = client()
+    for number in range(106):
+        tracker.create_registered_model(f"model-{number:03d}")
+    assert registry.models() == [f"model-{number:03d}" for number in range(106)]
