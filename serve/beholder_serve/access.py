@@ -1,7 +1,7 @@
 """Who may ask: bearer tokens (JWT, RFC 7519, signed with HMAC-SHA-256) of users and services, and how much.
 
-A token is not stored. What is kept, in a folder that only its owner reads, are the keys tokens are signed with, and the
-ids of those that were revoked before they expired. A server that runs sees at once when either changes.
+A token is not stored. What is kept, in a folder that only its owner reads, are the keys tokens are signed with, the ids
+of tokens, and which of them were revoked before they expired. A server that runs sees at once when either changes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ SCOPES = ("predict:self", "predict:any", "annotate:self", "admin")
 """What a token may be for: its own user's views, or anybody's; to judge and be trained, as its own user; everything."""
 ISSUER = "beholder"
 ALGORITHM = "HS256"
+ISSUED = "issued.txt"
+"""The ids of all tokens, a line each: they say nothing of whom a token is for."""
 FORMAT = 1
 LONGEST_TOKEN = 4_096
 CLAIMS = ["iss", "aud", "sub", "scope", "iat", "exp", "jti"]
@@ -107,6 +109,10 @@ class KeyRing:
             if not keys:
                 keys = [_new_key()]
                 self._write("keys.json", {"format": FORMAT, "keys": keys})
+            token_id = secrets.token_urlsafe(12)
+            handle = os.open(self.folder / ISSUED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "w") as stream:
+                stream.write(f"{token_id}\n")
         now = int(time.time())
         claims = {
             "iss": ISSUER,
@@ -115,7 +121,7 @@ class KeyRing:
             "scope": " ".join(scopes),
             "iat": now,
             "exp": now + int(lifetime.total_seconds()),
-            "jti": secrets.token_urlsafe(12),
+            "jti": token_id,
         }
         return jwt.encode(claims, keys[-1]["secret"], ALGORITHM, {"kid": keys[-1]["kid"]})
 
@@ -130,16 +136,30 @@ class KeyRing:
         """Make one token void before it expires; returns its id.
 
         Raises:
-            AccessError: it looks like a token and was not issued here.
+            AccessError: no such token was issued here: a mistyped id would leave the token valid.
         """
         token_id, until = token_or_id, time.time() + timedelta(days=3_650).total_seconds()
         if "." in token_or_id:
             claims = self._claims(token_or_id, expired=True)
             token_id, until = claims["jti"], claims["exp"]
+        elif not self._was_issued(token_id):
+            raise AccessError(
+                f"{self.folder}: no token with this id was issued here. Look at the id again, or give the whole token "
+                "(ids are kept since November 2026)."
+            )
         with self._writing():
             kept = {each: end for each, end in self._revoked().items() if end > time.time()}
             self._write("revoked.json", {"format": FORMAT, "revoked": {**kept, token_id: until}})
         return token_id
+
+    def _was_issued(self, token_id: str) -> bool:
+        try:
+            with (self.folder / ISSUED).open() as stream:
+                return any(line.rstrip("\n") == token_id for line in stream)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError) as error:
+            raise AccessError(f"{self.folder / ISSUED}: cannot be read. Give the whole token.") from error
 
     def verify(self, token: str) -> Caller:
         """Who a token was issued to.

@@ -126,6 +126,11 @@ def test_a_revoked_token_is_refused_at_once_by_id_or_whole(ring):
     assert server.verify(third).subject == "third"
     with pytest.raises(AccessError):
         ring.revoke("not.a.token")
+    for mistyped in (f"{ids[2]}x", ids[2][:-1], ids[2].swapcase(), ""):
+        with pytest.raises(AccessError, match="no token with this id was issued here"):
+            KeyRing(ring.folder).revoke(mistyped)
+    assert server.verify(third).subject == "third"
+    assert (ring.folder / "issued.txt").stat().st_mode & 0o077 == 0
     soon = ring.issue("soon", ["predict:self"], timedelta(seconds=-1))
     ring.revoke(soon)  # expired anyhow; dropped when the list is next written
     ring.revoke(third)
