@@ -77,6 +77,24 @@ def test_only_who_has_read_what_it_says_now_replaces_a_file(place, tmp_path, kin
     assert place.read("a.json") == (b"2", second)
 
 
+def test_a_write_whose_answer_was_lost_is_known_by_its_content(machine, monkeypatch):
+    """The client asks again when no answer comes; the second time it is refused, for what it wrote the first time."""
+    place = machine("one").place.swaps
+    put = place._client.put_object
+
+    def twice(**asked):
+        put(**asked)
+        return put(**asked)
+
+    monkeypatch.setattr(place._client, "put_object", twice)
+    first = place.swap("a.json", b"mine", None)
+    assert first is not None and place.swap("a.json", b"mine too", first) is not None
+    assert place.swap("a.json", b"late", first) is None and place.read("a.json")[0] == b"mine too"
+    with Lease(place, "here", 1.0).held("writing", 0) as hold:
+        time.sleep(1.5)
+        hold.check()
+
+
 def test_one_holds_it_and_the_other_waits_or_is_refused(place):
     one, other = (Lease(place, "here", TERM_S) for _ in range(2))
     fences = []

@@ -117,7 +117,7 @@ class Hold:
         found = self._lease.place.read(FILE)
         if found is None or _said(found[0]).get("holder") != self._holder:
             return False
-        self._tag = found[1]  # an earlier renewal got through, and its answer did not
+        self._tag = found[1]  # an earlier renewal got through, and its answer did not: the next one counts
         return True
 
     def beat(self) -> None:
