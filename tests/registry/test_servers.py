@@ -162,7 +162,7 @@ def test_the_mlflow_server_of_the_compose_file_works_as_it_is_written_there(here
     ):
         names = ("mlflow:5000", "evil")
         api = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"  # probes are open to all
-        assert [httpx.get(api, headers={"Host": name}).status_code for name in names] == [200, 403]
+        assert [httpx.get(api, headers={"Host": name}, timeout=60).status_code for name in names] == [200, 403]
         client = MlflowClient(f"http://127.0.0.1:{port}")
         run = client.create_run(client.create_experiment("compose"))
         client.log_text(run.info.run_id, "kept", "note.txt")

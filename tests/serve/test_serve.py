@@ -146,7 +146,7 @@ def test_a_version_switched_under_load_is_never_mixed_and_nothing_fails(served, 
         np.testing.assert_allclose(scores, of, atol=1e-5)
     if registry.find(MODEL).number != 1:
         registry.rollback(MODEL)
-    until(lambda: httpx.get(f"{served}/readyz").json()["version"] == f"{MODEL} v1")
+    until(lambda: httpx.get(f"{served}/readyz", timeout=60).json()["version"] == f"{MODEL} v1")
 
 
 def until(true, seconds: float = 20.0) -> None:
@@ -218,10 +218,13 @@ def test_what_happened_is_told_to_prometheus(served):
 
 def test_enrolment_runs_beside_and_is_quick(served, world):
     _, texts = world
-    labels = httpx.get(f"{served}/v1/model").json()["labels"]
+    labels = httpx.get(f"{served}/v1/model", timeout=60).json()["labels"]
     given = [{label: number % 2 == 0 for label in labels} for number in range(20)]
     judgements = [{"text": text, "labels": mine} for text, mine in zip(texts, given, strict=False)]
-    assert httpx.put(f"{served}/v1/users/new/annotations", json={"judgements": judgements}).json()["total"] == 20
+    assert (
+        httpx.put(f"{served}/v1/users/new/annotations", json={"judgements": judgements}, timeout=60).json()["total"]
+        == 20
+    )
     started = time.monotonic()
     answer = httpx.post(f"{served}/v1/users/new/enrol", timeout=60)
     took = time.monotonic() - started
@@ -229,16 +232,16 @@ def test_enrolment_runs_beside_and_is_quick(served, world):
     again = httpx.post(f"{served}/v1/users/new/enrol", timeout=60).json()
     assert (again["route"], again["gain"]) == (answer.json()["route"], answer.json()["gain"])
     assert took < 20 and again["seconds"] < took  # 10 s where nothing else runs; the second finds the model open
-    assert httpx.get(f"{served}/v1/users/new").json()["enrolled"]
+    assert httpx.get(f"{served}/v1/users/new", timeout=60).json()["enrolled"]
     few = httpx.post(f"{served}/v1/users/nobody/enrol", timeout=60)
     assert few.status_code == 409 and "Traceback" not in few.text
     assert httpx.delete(f"{served}/v1/users/new", timeout=60).json()["judgements"] == 20
-    assert not httpx.get(f"{served}/v1/users/new").json()["known"]
+    assert not httpx.get(f"{served}/v1/users/new", timeout=60).json()["known"]
 
 
 def test_the_curl_commands_of_the_readme_work_as_printed(served):
     commands = [line for page, line in printed_lines() if page == "README.md" and line.startswith("curl -s")]
-    label = httpx.get(f"{served}/v1/model").json()["labels"][0]
+    label = httpx.get(f"{served}/v1/model", timeout=60).json()["labels"][0]
     codes = []
     for command in commands:
         here = command.replace("localhost:8000", served.removeprefix("http://")).replace('"abusive"', f'"{label}"')
@@ -271,7 +274,7 @@ def test_the_command_serves_with_tokens_finishes_what_is_under_way_and_stops(wor
             except httpx.TransportError:
                 pass
             time.sleep(0.5)
-        assert httpx.post(f"{url}/v1/predict", json={"user_id": "reader1", "text": "a"}).status_code == 401
+        assert httpx.post(f"{url}/v1/predict", json={"user_id": "reader1", "text": "a"}, timeout=60).status_code == 401
         body = {"user_id": "reader1", "text": "a"}
         assert httpx.post(f"{url}/v1/predict", json=body, headers=headers, timeout=30).status_code == 200
         body["user_id"] = "reader2"
