@@ -108,17 +108,13 @@ def put_together(
     if routing is None or routing.routed is None:
         file.unlink(missing_ok=True)
         return routing
-    served = [
-        replace(
-            _joined(
-                [_served(find_routing(arms, users, here), here) for users, here in zip(known, each, strict=True)],
-                ROUTED,
-            ),
-            method=ROUTED,
-        )
-        for each in (parts, *(files for _, files in repeats))
-    ]
-    write_scores(file, replace(served[0], repeats=tuple(served[1:])), valid, test)
+
+    def as_served(files: list[dict[str, ScoresFile]]) -> ArmScores:
+        each = [_served(find_routing(arms, users, here), here) for users, here in zip(known, files, strict=True)]
+        return replace(_joined(each, ROUTED), method=ROUTED)
+
+    again_served = tuple(as_served(files) for _, files in repeats)
+    write_scores(file, replace(as_served(parts), repeats=again_served), valid, test)
     return routing
 
 

@@ -67,10 +67,15 @@ def erase_everywhere(user: str) -> dict[str, Any]:
             runs += _erase_run(folder, user)
     with _noted(problems):
         _erase_refused(user)
-    versions = []
+    versions: list[registry.Version] = []
+    stores: set[str] = set()
+    with _noted(problems):
+        stores.add(Store().uri)
     with _noted(problems):
         versions = _versions()
-    stores = {Store().uri} | {registry.store_of(version).uri for version in versions}
+    for version in versions:
+        with _noted(problems):
+            stores.add(registry.store_of(version).uri)
     for uri in sorted(stores):
         with _noted(problems):
             found.append(upkeep.erase(user, Store(uri)))
@@ -90,13 +95,13 @@ def erase_everywhere(user: str) -> dict[str, Any]:
         stream.write(json.dumps(record) + "\n")
     if problems:
         more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
-        raise RegistryError(f"not erased everywhere: {problems[0]}{more} Once that is mended or deleted, erase again.")
+        raise RegistryError(f"not erased everywhere: {problems[0]}{more} Repair or delete that, then erase again.")
     return record
 
 
 @contextlib.contextmanager
 def _noted(problems: list[str]) -> Iterator[None]:
-    """An erasure goes on past what cannot be done."""
+    """Collect an error instead of raising it, so that the erasure continues with the rest."""
     try:
         yield
     except BeholderError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
+from typing import cast
 
 SHINGLE = 5
 """Letters of the pieces that near copies are compared by."""
@@ -66,7 +67,7 @@ def near_copies(texts: Sequence[str], similarity: float) -> list[str]:
     sieve = MinHashLSH(threshold=max(0.1, similarity - 0.15), num_perm=PERMUTATIONS)
     alike: list[tuple[int, int]] = []
     for place, signature in signatures.items():
-        for other in map(int, sieve.query(signature)):  # type: ignore[arg-type]
+        for other in cast(list[int], sieve.query(signature)):
             one, two = pieces[place], pieces[other]
             if len(one & two) >= similarity * len(one | two):
                 alike.append((place, other))

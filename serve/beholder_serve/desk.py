@@ -91,8 +91,10 @@ class Desk:
 
     async def erase(self, user: str) -> dict[str, Any]:
         """Take a user away, everywhere: what `schemas.ErasedResponse` holds."""
-        record = await self._run(erase_everywhere, user)
-        await self._engine.look()
+        try:
+            record = await self._run(erase_everywhere, user)
+        finally:  # what was erased before it failed is not served any more either
+            await self._engine.look()
         keys = ("judgements", "bundles", "runs", "record")
         priors = [
             {key: share[key] for key in ("version", "rows", "of_rows", "of_people")}

@@ -111,7 +111,7 @@ def test_what_is_damaged_is_named_and_keeps_nothing_else_from_being_erased(home,
     assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1
     assert (
         done.stderr.startswith("error: not erased everywhere: ")
-        and "And 1 more. Once that is mended or deleted, erase again." in done.stderr
+        and "And 1 more. Repair or delete that, then erase again." in done.stderr
     )
     assert ADA not in done.output
     kept = feedback.annotations("a model", Task(("rude",)))

@@ -52,7 +52,7 @@ class Spread:
     def with_training(self, values: Floats) -> Spread:
         """The spread of a mean over trainings, this one being that of its rows: with the chance of training in it.
 
-        That training is chance, and is to be drawn anew: Bouthillier et al. 2021, Accounting for Variance in Machine
+        Training is random, so a benchmark repeats it: Bouthillier et al. 2021, Accounting for Variance in Machine
         Learning Benchmarks, MLSys. The variance of the mean over trainings is added; what training does to single rows
         is so counted twice, which makes intervals hardly wider (`experiments/benchmarks/intervals.py --trainings 3`).
 
@@ -62,7 +62,7 @@ class Spread:
         return self.plus(training_error(values), len(values))
 
     def plus(self, error: float, trainings: int) -> Spread:
-        """With an independent error of a mean of so many values.
+        """Add an independent standard error, that of a mean over trainings.
 
         Degrees of freedom are of Welch (1947, Biometrika 34) and Satterthwaite (1946, Biometrics Bulletin 2): few where
         there are three trainings and much chance in them.

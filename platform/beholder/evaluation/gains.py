@@ -104,7 +104,7 @@ class Gain(Interval):
 class Compared:
     """Methods that decided the same rows, each once, or trained under several seeds, all under as many.
 
-    What is said of a method is the mean over its trainings, and intervals hold the chance of training.
+    Scores and gains are means over trainings, and intervals include the chance of training.
 
     Attributes:
         clusters: the people and texts that rows share.

@@ -128,7 +128,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Results:
-    """The arms compared. What is said of an arm that was trained several times is the mean over its trainings.
+    """The arms compared. Scores and gains of an arm that was trained several times are means over its trainings.
 
     Attributes:
         gains: of each arm over `reference`.

@@ -1,10 +1,10 @@
 """One writer at a time, of many machines: a lease that is kept where the store is.
 
-The lease is one small file, replaced only by whoever has read what it says now (compare-and-swap). Its holder renews it
-again and again. Others look: where it stays the same for a whole term by *their own* clock, its holder is dead or
-stopped, and one of them takes it. No two clocks are compared, so that a wrong one does no harm; all that is assumed is
-that they run about equally fast (Gray & Cheriton 1989, Leases, SOSP). A holder that was stopped for too long knows it
-by its own clock, and writes nothing more.
+The lease is one small file, replaced by compare-and-swap: only if it has not changed since it was read. Its holder
+renews it again and again. Others look: where it stays the same for a whole term by *their own* clock, its holder is
+dead or stopped, and one of them takes it. No two clocks are compared, so that a wrong one does no harm; all that is
+assumed is that they run about equally fast (Gray & Cheriton 1989, Leases, SOSP). A holder that was stopped for too long
+detects that by its own clock, and writes nothing more.
 
 Each holder's number is one higher than the last (a fencing token): it is in the lease, for people who look at it. What
 protects a store from a writer that wakes up between its last look and its write is not the lease but that manifests,

@@ -145,7 +145,7 @@ class Elsewhere:
 
     def local(self, name: str, again: bool = False) -> Path:
         """See `Place`."""
-        changes = name.startswith(MANIFESTS)  # an erasure writes them anew
+        changes = name.startswith(MANIFESTS)  # an erasure replaces them
         if again or changes or not self.cache.exists(name):
             file = self.cache.root / name
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ A store is a folder of this machine, or any place that pyarrow's file systems re
 folder are used where they lie; those of other places are fetched once, when first asked for.
 
 One process writes at a time: in a folder by a lock on a file, in a bucket of S3 by a lease that lies in it (`lease`),
-so that machines wait for each other. A manifest is replaced only by whoever has read what it says now.
+so that machines wait for each other. A manifest is replaced only if it has not changed since it was read.
 """
 
 from __future__ import annotations

@@ -143,8 +143,10 @@ def _collect(store: Store, named: set[str], orphans: list[str]) -> int:
 
     What erasures replaced goes however young it is, that of one which died among it: it holds somebody who is gone.
     """
-    there = set(store.objects())
-    gone = sorted(({*orphans, *store.retired()} - named) & there)
+    retired = store.retired() - named
+    if retired:
+        retired &= set(store.objects())
+    gone = sorted({*orphans} - named | retired)
     for digest in gone:
         store.delete_object(digest)
     store.forget_retired()
