@@ -72,15 +72,17 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
     assert spearmanr(far, really)[0] > 0.25  # type: ignore[operator]
     test = np.flatnonzero(part == "test")
     ideal = decide(truth[test].astype(np.float32), np.full(4, 0.5, np.float32), "multilabel")
-    could = user_gains(ideal, results.decisions(results.reference_arm), results.test.labels, results.test.user_ids)
+    (decided,) = results.decisions(results.reference_arm)  # of the one training
+    could = user_gains(ideal, decided, results.test.labels, results.test.user_ids)
     did = results.user_gains(results.arm("cls-u"))
     both = ~np.isnan(could) & ~np.isnan(did)
     assert spearmanr(did[both], could[both])[0] > 0.25  # type: ignore[operator]
 
 
+@pytest.mark.timeout(1800)  # a world takes 4 s on a fast machine, half a minute on a busy one
 def test_where_readers_are_all_alike_the_verdict_is_not_that_it_pays(tmp_path, monkeypatch):
     claims, held = [], []
-    for seed in range(20):
+    for seed in range(12):
         source = {"users": 20, "rows_per_user": 40, "distinct_texts": 120, "effect": 0.0, "seed": seed}
         results, *_ = evaluated(tmp_path / f"{seed}", monkeypatch, source, {"epochs": 1}, {}, "tiny-bert")
         said = verdict(results, {"cls-u", "cls-u~shuffled-users"})
@@ -89,4 +91,4 @@ def test_where_readers_are_all_alike_the_verdict_is_not_that_it_pays(tmp_path, m
         held.append(beyond.low <= 0 <= beyond.high)  # nothing here is about who reads
     # The intervals are about the models as fitted, without the chance of training arm and control: zero is missed more
     # often than once in twenty. What may not happen more often is a claim.
-    assert sum(claims) <= 1 and sum(held) >= 14
+    assert sum(claims) <= 1 and sum(held) >= 8
