@@ -57,6 +57,20 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     """
     problems: list[str] = []
     judgements, runs, found = 0, 0, []
+    versions: list[registry.Version] = []
+    stores: set[str] = set()
+    with _noted(problems):
+        stores.add(Store().uri)
+    with _noted(problems):
+        versions = _versions()
+    for version in versions:
+        with _noted(problems):
+            stores.add(registry.store_of(version).uri)
+    for uri in sorted(stores):  # tombstones first: from here on nothing that is under way brings them back
+        with contextlib.suppress(BeholderError):  # which is said below
+            store = Store(uri)
+            with store.writing("erasing"):
+                store.bury(user)
     with _noted(problems):
         judgements = Feedback().erase(user)
     folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
@@ -67,15 +81,6 @@ def erase_everywhere(user: str) -> dict[str, Any]:
             runs += _erase_run(folder, user)
     with _noted(problems):
         _erase_refused(user)
-    versions: list[registry.Version] = []
-    stores: set[str] = set()
-    with _noted(problems):
-        stores.add(Store().uri)
-    with _noted(problems):
-        versions = _versions()
-    for version in versions:
-        with _noted(problems):
-            stores.add(registry.store_of(version).uri)
     for uri in sorted(stores):
         with _noted(problems):
             found.append(upkeep.erase(user, Store(uri)))
@@ -106,6 +111,21 @@ def _noted(problems: list[str]) -> Iterator[None]:
         yield
     except BeholderError as error:
         problems.append(str(error))
+
+
+def admit_again(user: str) -> bool:
+    """Take away all tombstones of somebody who was erased, so that they can be learned from; whether there were any.
+
+    Raises:
+        BeholderError: a store or the database cannot be written. Done again, it finishes.
+    """
+    stores = {Store().uri, *(registry.store_of(version).uri for version in _versions())}
+    found = [Feedback().admit_again(user)]
+    for uri in sorted(stores):
+        store = Store(uri)
+        with store.writing("admitting"):
+            found.append(store.unbury(user))
+    return any(found)
 
 
 def retrain_priors(reporter: Reporter | None = None) -> list[dict[str, Any]]:

@@ -54,6 +54,10 @@ class FeedbackError(BeholderError):
     """The database of users' judgements cannot be reached, read or written."""
 
 
+class ErasedError(FeedbackError):
+    """Something of a person who was erased was to be kept."""
+
+
 class ServeError(BeholderError):
     """The server cannot be started as asked."""
 

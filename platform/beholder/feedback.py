@@ -1,16 +1,18 @@
 """What users of a served model say: their judgements, and the adapters they were enrolled with.
 
 One database, SQLite in the home folder or any that SQLAlchemy reaches (`BEHOLDER_FEEDBACK`, a URL; PostgreSQL wants
-`psycopg`). What a call has written is on disk when it returns. All of it is personal data: `erase` takes it away.
+`psycopg`). What a call has written is on disk when it returns. All of it is personal data: `erase` takes it away,
+and leaves a tombstone, so that an enrolment that was under way brings nobody back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from beholder.annotations import Annotations, Task
-from beholder.errors import FeedbackError
+from beholder.errors import ErasedError, FeedbackError
 from beholder.home import home
 from beholder.texts import text_key
+from beholder.tombstones import new_key, tombstone
 
 _META = sa.MetaData()
 _JUDGEMENTS = sa.Table(
@@ -46,6 +49,13 @@ _ENROLMENTS = sa.Table(
     sa.Column("tensors", sa.LargeBinary, nullable=False),  # safetensors; nothing where the global model serves them
     sa.Column("facts", sa.JSON, nullable=False),
     sa.Column("stamp", sa.String(64), nullable=False),
+)
+_TOMBSTONES = sa.Table("tombstones", _META, sa.Column("person", sa.String(64), primary_key=True))  # see `tombstones`
+_KEYS = sa.Table(
+    "keys",
+    _META,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
 )
 
 
@@ -90,6 +100,7 @@ class Feedback:
         """Keep judgements; of a text judged before, the labels said now. Returns how many the user has.
 
         Raises:
+            ErasedError: the user was erased.
             FeedbackError: they are not on disk.
         """
         rows = {
@@ -104,6 +115,7 @@ class Feedback:
             for text, labels in judgements
         }
         with self._begin() as connection:
+            self._refuse_erased(connection, user)
             for row in rows.values():
                 self._upsert(connection, _JUDGEMENTS, row)
             return self._count(connection, model, user)
@@ -137,10 +149,16 @@ class Feedback:
         )
 
     def enrol(self, model: str, foundation: str, user: str, enrolment: Enrolment) -> None:
-        """Keep what a user was trained to, in the place of what was kept before."""
+        """Keep what a user was trained to, in the place of what was kept before.
+
+        Raises:
+            ErasedError: the user was erased, perhaps while they were trained.
+            FeedbackError: it is not on disk.
+        """
         stamp = f"{time.time():.3f}-{secrets.token_hex(8)}"
         row = {"model": model, "foundation": foundation, "user_id": user, "stamp": stamp}
         with self._begin() as connection:
+            self._refuse_erased(connection, user)
             self._upsert(connection, _ENROLMENTS, {**row, "tensors": enrolment.tensors, "facts": dict(enrolment.facts)})
 
     def enrolled(self, model: str, foundation: str) -> dict[str, str]:
@@ -160,14 +178,81 @@ class Feedback:
         return None if row is None else Enrolment(bytes(row.tensors), dict(row.facts))
 
     def erase(self, user: str) -> int:
-        """Take all that is kept of a user away, of every model; returns how many judgements there were."""
+        """Take all that is kept of a user away, of every model; returns how many judgements there were.
+
+        They have a tombstone from then on: nothing of theirs is kept any more (see `admit_again`).
+        """
         with self._begin() as connection:
+            self._lock(connection, user)
+            self._bury(connection, user)
             connection.execute(sa.delete(_ENROLMENTS).where(_ENROLMENTS.c.user_id == user))
             found = connection.execute(sa.delete(_JUDGEMENTS).where(_JUDGEMENTS.c.user_id == user)).rowcount
         if self._engine.dialect.name == "sqlite":  # deleted bytes are zeroed; the log that held them is cut off
             with self._engine.connect() as connection:
                 connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
         return int(found)
+
+    def erased(self, users: Collection[str]) -> set[str]:
+        """Those of these people who were erased, and not admitted again."""
+        with self._begin() as connection:
+            return self._erased(connection, users)
+
+    def admit_again(self, user: str) -> bool:
+        """Take away the tombstone of somebody who was erased; whether there was one."""
+        with self._begin() as connection:
+            self._lock(connection, user)
+            key = self._key(connection)
+            mine = _TOMBSTONES.c.person == tombstone(key or b"", user)
+            return connection.execute(sa.delete(_TOMBSTONES).where(mine)).rowcount > 0
+
+    def _refuse_erased(self, connection: sa.Connection, user: str) -> None:
+        """Nobody can be erased between this and the end of the transaction. Raises ErasedError."""
+        self._lock(connection, user)
+        if self._erased(connection, [user]):
+            raise ErasedError(
+                "this user was erased, so nothing of theirs is kept. Whoever runs this can admit them again: beholder "
+                "registry admit --user ID"
+            )
+
+    def _erased(self, connection: sa.Connection, users: Collection[str]) -> set[str]:
+        key = self._key(connection)
+        if key is None:
+            return set()
+        people = {tombstone(key, user): user for user in users}
+        chosen = sa.select(_TOMBSTONES.c.person)
+        if len(people) == 1:
+            chosen = chosen.where(_TOMBSTONES.c.person == next(iter(people)))
+        return {people[stone] for stone in connection.execute(chosen).scalars() if stone in people}
+
+    def _key(self, connection: sa.Connection) -> bytes | None:
+        """The key of tombstones; None where there never was one.
+
+        Raises:
+            FeedbackError: there are tombstones, and it is missing.
+        """
+        key = connection.execute(sa.select(_KEYS.c.key).where(_KEYS.c.name == _TOMBSTONES.name)).scalar_one_or_none()
+        if key is None and connection.execute(sa.select(_TOMBSTONES.c.person).limit(1)).first() is not None:
+            raise FeedbackError(
+                f"{self.place}: the key of its tombstones is missing, so nobody can tell who was erased. Restore the "
+                "table keys from a copy; where there is none, empty the table tombstones and erase these people again."
+            )
+        return None if key is None else bytes(key)
+
+    def _bury(self, connection: sa.Connection, user: str) -> None:
+        """Put up a tombstone; the first makes the key."""
+        if self._key(connection) is None:
+            row = {"name": _TOMBSTONES.name, "key": new_key()}
+            connection.execute(self._insert(connection, _KEYS, row).on_conflict_do_nothing())
+        row = {"person": tombstone(self._key(connection) or b"", user)}
+        connection.execute(self._insert(connection, _TOMBSTONES, row).on_conflict_do_nothing())
+
+    def _lock(self, connection: sa.Connection, user: str) -> None:
+        """Until the transaction ends, no other one keeps or erases anything of this user."""
+        if connection.dialect.name == "postgresql":
+            number = int.from_bytes(hashlib.sha256(user.encode()).digest()[:8], "little", signed=True)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+        else:  # SQLite has one writer at a time: the first that writes
+            connection.execute(sa.delete(_TOMBSTONES).where(_TOMBSTONES.c.person == ""))
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
@@ -182,10 +267,14 @@ class Feedback:
             ) from None
 
     def _upsert(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).values(row)
+        insert = self._insert(connection, table, row)
         keys = [column.name for column in table.primary_key]
         rest = {name: insert.excluded[name] for name in row if name not in keys}
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=rest))
+
+    @staticmethod
+    def _insert(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> Any:
+        return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table).values(row)
 
     @staticmethod
     def _count(connection: sa.Connection, model: str, user: str) -> int:

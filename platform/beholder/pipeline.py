@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,7 +23,7 @@ from beholder.cluster.local import on_ray
 from beholder.cluster.shared import require_shared, run_of
 from beholder.cluster.train import FitJob, fit_arms
 from beholder.cross_fitting import put_together, refitted, training_rows
-from beholder.errors import DataError
+from beholder.errors import DataError, RegistryError
 from beholder.evaluation import figures, report
 from beholder.evaluation.results import plain
 from beholder.evaluation.scores_file import write_scores
@@ -37,9 +37,11 @@ from beholder.methods.blocks import working_folder
 from beholder.prepared import Prepared, prepare
 from beholder.records import make_bundle, publish, track, write_json
 from beholder.registry.bundle import Bundle
+from beholder.registry.store import Store
 from beholder.report.page import write_reports
 from beholder.routing import Routing, find_routing, scores_of
 from beholder.splits import ByPeople
+from beholder.tombstones import erased_people
 from beholder.tracking import client, page_of, tracking_uri
 
 
@@ -93,7 +95,8 @@ def run(
         fresh: fit every arm again, even those finished before with the same inputs.
 
     Raises:
-        BeholderError: see `prepare`; or training, tracking or publishing failed, and what was finished before is kept.
+        BeholderError: see `prepare`; or training, tracking or publishing failed, and what was finished before is kept;
+            or somebody was erased meanwhile, and nothing is.
     """
     reporter = reporter or Silent()
     clock = _Clock()
@@ -115,34 +118,64 @@ def run(
         if parts.leaked:
             reporter.say(f"note: {100 * parts.leaked:.0f} % of the test rows repeat a training text under this split")
         folder = _run_folder(experiment, prepared, fresh)
-    with clock.phase("fit"):
-        if prepared.repeats:
-            pending, measured, routing = _cross_fit(experiment, prepared, folder, reporter)
-        else:
-            pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
-            routing = _route(experiment, prepared, folder)
-        shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
-        run_of(folder).drop(working_folder(folder).name)
-    fitted_now = {job.name: done(job.name, folder) for job in pending}
-    clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
-    with clock.phase("evaluation"):
-        facts = _facts(experiment, prepared, folder)
-        found = _evaluate(experiment, folder, routing, facts)
-    with clock.phase("bundle"):
-        held = prepared.part("valid" if prepared.folds else "test")
-        bundle = make_bundle(experiment, facts, held, folder, routing, found) if routing else None
-    with clock.phase("tracking"):
-        run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
-        registered = None
-        if experiment.register_ and routing and bundle:
-            registered = publish(
-                experiment, folder, routing, bundle, prepared.part("valid"), found, facts, run_id, reporter.say
-            )
-    whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
-    whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
-    write_json(folder / "results.json", whole)
-    run_of(folder).keep(".")
+    with _nobody_erased(annotations.users, folder):
+        with clock.phase("fit"):
+            if prepared.repeats:
+                pending, measured, routing = _cross_fit(experiment, prepared, folder, reporter)
+            else:
+                pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
+                routing = _route(experiment, prepared, folder)
+            shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
+            run_of(folder).drop(working_folder(folder).name)
+        fitted_now = {job.name: done(job.name, folder) for job in pending}
+        clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
+        with clock.phase("evaluation"):
+            facts = _facts(experiment, prepared, folder)
+            found = _evaluate(experiment, folder, routing, facts)
+        with clock.phase("bundle"):
+            held = prepared.part("valid" if prepared.folds else "test")
+            bundle = make_bundle(experiment, facts, held, folder, routing, found) if routing else None
+        with clock.phase("tracking"):
+            run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
+            registered = None
+            if experiment.register_ and routing and bundle:
+                registered = publish(
+                    experiment,
+                    folder,
+                    routing,
+                    bundle,
+                    prepared.part("valid"),
+                    found,
+                    facts,
+                    run_id,
+                    annotations.users,
+                    reporter.say,
+                )
+        whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
+        whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
+        write_json(folder / "results.json", whole)
+        run_of(folder).keep(".")
     return Outcome(folder, whole, bundle, prepared.part("test"), clock.seconds)
+
+
+@contextlib.contextmanager
+def _nobody_erased(people: Collection[str], folder: Path) -> Iterator[None]:
+    """A `with` block whose work is deleted where one of the people it is of was erased meanwhile.
+
+    Raises:
+        RegistryError: it was so.
+    """
+    try:
+        yield
+    finally:
+        erased = Store().erased(people)
+        if erased:
+            run_of(folder).drop(".")
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RegistryError(
+                f"{erased_people(len(erased))} while the run was under way, so what it made of their judgements was "
+                "deleted. Run it again: it leaves their rows out."
+            )
 
 
 def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], reporter: Reporter) -> Path:

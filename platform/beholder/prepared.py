@@ -23,10 +23,13 @@ from beholder.experiment import Arm, Experiment
 from beholder.folds import Folds, deal, with_uses
 from beholder.methods import forgetting
 from beholder.methods.arm import ArmJob
+from beholder.registry.store import Store
+from beholder.registry.upkeep import without_erased
 from beholder.sections import Limits
 from beholder.sources import Loaded, load
 from beholder.splits import Split, held_out_people, split
 from beholder.texts import text_key
+from beholder.tombstones import erased_people
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> Prepared:
-    """Load, limit, split and check, without writing anything.
+    """Load, limit, split and check, without writing anything. Rows of people who were erased are left out.
 
     Raises:
         BeholderError: data, split, base or methods cannot be used; nothing was left behind.
@@ -86,7 +89,11 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     arms = experiment.arms
     base, identity = _base(experiment.base)
     loaded = load(experiment.source, on_bad_rows)
-    annotations = _limited(loaded.annotations, experiment.limits, experiment.seed)
+    store = Store()
+    here = without_erased(loaded.annotations, store)
+    if not len(here):
+        raise DataError(f"{loaded.origin}: everybody in it was erased. Give judgements of other people.")
+    annotations = _limited(here, experiment.limits, experiment.seed)
     if isinstance(experiment.split, CutByText):
         annotations = experiment.split.prepared(annotations)
     folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
@@ -119,9 +126,15 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
             repeats += [replace(job, fold=number, seed=seed) for job in fitted]
         if seed is not None and not folds:
             repeats += [replace(job, seed=seed) for job in _jobs(some, parts, mine, annotations)]
-    measured = experiment.forgetting and forgetting.plan(experiment.forgetting, base, identity, jobs, experiment.seed)
+    measured = experiment.forgetting and forgetting.plan(
+        experiment.forgetting, base, identity, jobs, experiment.seed, lambda rows: without_erased(rows, store)
+    )
     slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
     people = [held_out_people(annotations, parts).line()] if parts.people else []
+    gone = len(loaded.annotations.users) - len(here.users)
+    if gone:
+        rows = len(loaded.annotations) - len(here)
+        people.append(f"{erased_people(gone)}: their {rows:,} judgements are left out")
     notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 

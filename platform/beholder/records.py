@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,7 @@ def publish(
     found: dict[str, Any],
     facts: dict[str, Any],
     run_id: str,
+    people: Collection[str],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Publish the bundle once per MLflow run, and promote it unless the champion is better."""
@@ -221,6 +222,7 @@ def publish(
             },
             version_page(experiment, routing, found, facts, folder.name),
             registry.Proof(texts, users, scores, _tolerance(experiment)),
+            people,
         )
     try:
         version = registry.promote(

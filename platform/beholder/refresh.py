@@ -28,13 +28,14 @@ from beholder.home import home
 from beholder.methods import Context, Fitted, load_fitted
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
-from beholder.registry import registry, stored
+from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE
 from beholder.registry.routes import USERS, Population, reroute, row_losses
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.splits import PARTS, ByText
 from beholder.texts import normalise
+from beholder.tombstones import erased_people
 
 KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
@@ -66,6 +67,13 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     require_bank(champion, manifest)
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
     new = _told(file, model, task)
+    here = upkeep.without_erased(new, store)
+    if len(here) < len(new):
+        gone = erased_people(len(new.users) - len(here.users))
+        reporter.say(f"{gone}: their {len(new) - len(here):,} judgements are left out")
+    if not len(here):
+        raise DataError(f"{file or 'what users told'}: everybody in it was erased, so there is nobody to learn from.")
+    new = here
     parts, left = with_earlier(new, manifest, reporter)
     if not len(parts["train"]):
         where = file or "what users told"
@@ -136,7 +144,8 @@ def publish_candidate(
         page: of the version.
 
     Raises:
-        RegistryError: the champion's bundle changed since it was opened, or it cannot be published.
+        RegistryError: the champion's bundle changed since it was opened, somebody in the new one was erased, or it
+            cannot be published.
     """
     store = registry.store_of(champion)
     with store.writing("publishing"):
@@ -145,6 +154,7 @@ def publish_candidate(
                 f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the result "
                 "was not published. Run the command again."
             )
+        stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
         files = stored.files_of(folder, was, store)
         kept = stored.new_id()
         store.write_manifest(kept, {**becomes, "files": files})

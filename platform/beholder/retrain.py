@@ -37,7 +37,7 @@ from beholder.methods.arm import to_learn
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
 from beholder.refresh import publish_candidate, require_bank, scores_of, with_earlier
-from beholder.registry import registry, stored
+from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routes import USERS, Population, reroute, route, row_losses
@@ -90,7 +90,8 @@ def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     manifest = store.manifest(registry.bundle_of(champion))
     require_bank(champion, manifest)
     run = _run_of(champion, manifest)
-    train, valid = _learned_from(run, manifest["methods"]["personal"]["arm"])
+    learned_from = _learned_from(run, manifest["methods"]["personal"]["arm"])
+    train, valid = (upkeep.without_erased(rows, store) for rows in learned_from)  # the run may be a copy
     if not len(train):
         raise RegistryError(f"{model} v{champion.number}: its run {run.name} has no training row left to learn from.")
     base = base_of(manifest["base"]["name"])
@@ -101,7 +102,8 @@ def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
         everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, scratch, "run"))
         told = Feedback().annotations(model, old.task)
         later = None
-        if told is not None:
+        told = told and upkeep.without_erased(told, store)
+        if told:
             parts, _ = with_earlier(told, manifest, reporter)
             if len(parts["train"]):
                 context = _context(base, seed, reporter, scratch, "feedback")

@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from beholder import __version__
-from beholder.errors import BeholderError, MethodError, ServeError
+from beholder.errors import BeholderError, ErasedError, MethodError, ServeError
 from beholder_serve.access import OPEN, AccessError, Caller, KeyRing, RateLimit
 from beholder_serve.desk import Desk, Engine
 from beholder_serve.guard import Guard, Observe
@@ -234,6 +234,7 @@ STATUSES: dict[type[BeholderError], tuple[int, dict[str, str]]] = {
     AccessError: (401, {"WWW-Authenticate": "Bearer"}),
     ForbiddenError: (403, {}),
     MethodError: (409, {}),
+    ErasedError: (409, {}),
     ServeError: (422, {}),
     BusyError: (429, {"Retry-After": "1"}),
 }

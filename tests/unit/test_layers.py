@@ -36,7 +36,7 @@ LAYERS = (
     {"methods"},
     {"bank", "prompts", "evaluation"},
     {"bases", "sources"},
-    {"splits", "folds", "cut_by_text", "annotations", "texts"},
+    {"splits", "folds", "cut_by_text", "annotations", "texts", "tombstones"},
     {"errors", "files", "home", "configuration", "beholder"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

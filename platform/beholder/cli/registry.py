@@ -256,8 +256,8 @@ def erase(
 
     Their share in what was learned of people in general, the prior, remains until it is learned again: how large it is
     is printed for each version. The global model was trained on their judgements, too; only a new run without them
-    changes that. Their judgements in your own files are yours to remove: a run on those files would learn from them
-    again.
+    changes that. Their judgements in your own files are yours to remove; runs, refreshes and enrolments leave them out
+    from now on, until they are admitted again (beholder registry admit).
     """
     from beholder.erasure import erase_everywhere, retrain_priors
     from beholder.errors import RegistryError
@@ -274,6 +274,18 @@ def erase(
         _print_erased(found, retrained, retrain_prior)
     for first in refused[:1]:
         raise RegistryError(first + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
+
+
+@app.command("admit")
+def admit(user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson = False) -> None:
+    """Admit somebody again who was erased and wants to come back: judgements they give from now on are kept."""
+    from beholder.erasure import admit_again
+
+    admitted = admit_again(user)
+    if as_json:
+        print_json({"admitted": admitted})
+        return
+    console.print("admitted again" if admitted else "nobody of this id was erased: nothing to do", markup=False)
 
 
 def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], retrain_prior: bool) -> None:

@@ -155,12 +155,12 @@ class SharedRun:
         self.keep(last)
 
     def drop(self, name: str) -> None:
-        """Remove a folder there."""
+        """Remove a folder there; with `.` all of it."""
         if not self.uri:
             return
         with _told(self.uri):
             if any(True for _ in self._there((name,))):
-                self._system.delete_dir(f"{self._prefix}/{name}")
+                self._system.delete_dir(self._prefix if name == "." else f"{self._prefix}/{name}")
 
     def _there(self, names: tuple[str, ...]) -> Iterator[tuple[str, Stamp]]:
         from pyarrow import fs

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,14 @@ class Plan:
         return tuple(job for job in self.jobs if job.arm in fitted or _found(job.arm, run_folder)["key"] != job.key)
 
 
-def plan(settings: Forgetting, base: BaseFacts | Endpoint, identity: str, arms: Sequence[ArmJob], seed: int) -> Plan:
+def plan(
+    settings: Forgetting,
+    base: BaseFacts | Endpoint,
+    identity: str,
+    arms: Sequence[ArmJob],
+    seed: int,
+    chosen: Callable[[Annotations], Annotations] = lambda rows: rows,
+) -> Plan:
     """Load the other task's rows and say what is to be measured on them. Nothing is written.
 
     Args:
@@ -115,12 +122,13 @@ def plan(settings: Forgetting, base: BaseFacts | Endpoint, identity: str, arms: 
         identity: what tells the base from others.
         arms: all arms of the run.
         seed: of which rows are taken.
+        chosen: of the other task's rows those that may be used.
 
     Raises:
         BeholderError: the rows cannot be used, or the base cannot be asked about them.
     """
     try:
-        rows = _rows(settings, seed)
+        rows = _rows(settings, seed, chosen)
         ASKED.check(base, rows["test"].task)
     except BeholderError as error:
         raise type(error)(f"forgetting: {error}") from error
@@ -221,10 +229,10 @@ def _general_text() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("general_text.yaml").read_text(encoding="utf-8"))
 
 
-def _rows(settings: Forgetting, seed: int) -> dict[str, Annotations]:
+def _rows(settings: Forgetting, seed: int, chosen: Callable[[Annotations], Annotations]) -> dict[str, Annotations]:
     """Judgements drawn at random from two halves of the texts."""
     loaded = load(settings.source)
-    everything = loaded.annotations
+    everything = chosen(loaded.annotations)
     texts, index = everything.distinct_texts
     half = np.asarray([int(text_key(f"{seed} {text}"), 16) % 2 for text in texts])[index]
     drawn = np.random.default_rng(seed).permutation(len(everything))

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,13 @@ class Bundle:
         self._users = USERS.empty_table() if users is None else users
         self._places = {user: place for place, user in enumerate(self._users["user_id"].to_pylist())}
         self.on_personal = frozenset(self._users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
+
+    def leave_out(self, people: Collection[str]) -> None:
+        """Serve some people as if they were unknown."""
+        if people:
+            self._users = self._users.filter(~pc.field("user_id").isin(sorted(people)))
+            self._places = {user: place for place, user in enumerate(self._users["user_id"].to_pylist())}
+            self.on_personal -= frozenset(people)
 
     @property
     def users(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,7 @@ def publish(
     tags: Mapping[str, str],
     description: str,
     proof: Proof | None = None,
+    people: Collection[str] = (),
 ) -> Version:
     """Store a bundle, make it a new version of `model` and point `candidate` at it.
 
@@ -119,12 +120,14 @@ def publish(
         tags: facts to search and compare by; `split_hash` and `valid_macro_f1` decide promotion.
         description: Markdown for the version's page.
         proof: what has to hold of the model as MLflow loads it.
+        people: see `stored.keep`.
 
     Raises:
-        RegistryError: store or MLflow refused, or MLflow's way to the model predicts something else.
+        RegistryError: store or MLflow refused, somebody was erased meanwhile, or MLflow's way to the model predicts
+            something else.
     """
     store = Store()
-    return make_version(model, keep(bundle, store), store, run_id, tags, description, proof)
+    return make_version(model, keep(bundle, store, people), store, run_id, tags, description, proof)
 
 
 def make_version(

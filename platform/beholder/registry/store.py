@@ -3,6 +3,7 @@
 ```
 objects/ab/ab12...        the bytes of one file of one or more bundles
 bundles/ID.json           a bundle's manifest (see `bundle`); with it the bundle is there, whole
+tombstones/HASH           of somebody who was erased (see `erased`)
 ```
 
 Two versions that share a file share its bytes: a refresh that trains ten users anew writes their shards, not the bank.
@@ -30,6 +31,7 @@ from filelock import FileLock, Timeout
 from beholder.errors import RegistryError, first_line
 from beholder.files import sha256_of
 from beholder.home import home
+from beholder.registry.erased import Tombstones
 from beholder.registry.lease import TERM_S, Hold, Lease
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder
 
@@ -206,6 +208,25 @@ class Store:
             names = [Path(name).name for name in self.place.names(MANIFESTS)]
         return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
 
+    def named(self) -> set[str]:
+        """The digests that any bundle names. Raises RegistryError: see `manifest`."""
+        return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
+
+    def evict(self, named: Collection[str]) -> int:
+        """Delete what this machine fetched of the store, but for what bundles name; returns how many objects.
+
+        What another machine erased goes here, too. In a folder of this machine nothing was fetched.
+        """
+        if not isinstance(self.place, Elsewhere):
+            return 0
+        with _told(self.uri):
+            kept = self.place.cache
+            names = {name: Path(name).name for name in kept.names(OBJECTS)}
+            gone = [name for name, digest in names.items() if len(digest) == 64 and digest not in named]
+            for name in gone:
+                kept.delete(name)
+        return len(gone)
+
     def objects(self, older_than: float = 0.0) -> list[str]:
         """The digests of all objects, those that no bundle names among them.
 
@@ -254,6 +275,27 @@ class Store:
     def _retirements(self) -> list[str]:
         return [name for name in self.place.names(RETIRED) if name.endswith(".json")]
 
+    def bury(self, user: str) -> None:
+        """Put up the tombstone of somebody who is being erased. For those who hold the lock (`writing`).
+
+        Raises:
+            RegistryError: the store cannot be written, or the key of its tombstones is missing.
+        """
+        self._check()
+        with _told(self.uri):
+            Tombstones(self.place, self.uri).add(user)
+
+    def unbury(self, user: str) -> bool:
+        """Take the tombstone of somebody away who is admitted again; whether there was one. See `bury`."""
+        self._check()
+        with _told(self.uri):
+            return Tombstones(self.place, self.uri).remove(user)
+
+    def erased(self, users: Collection[str]) -> set[str]:
+        """Those of these people who were erased from this store. Raises RegistryError: see `bury`."""
+        with _told(self.uri):
+            return Tombstones(self.place, self.uri).among(users)
+
     def sweep(self) -> None:
         """Remove what processes that were killed left half-written. For those who hold the lock (`writing`)."""
         with _told(self.uri):
@@ -265,6 +307,11 @@ class Store:
         """Remove a bundle; its files stay until they are collected (`upkeep.gc`)."""
         with _told(self.uri):
             self.place.delete(_manifest(bundle))
+
+
+def named_by(manifest: dict[str, Any]) -> set[str]:
+    """The digests of the objects that a bundle consists of."""
+    return {entry["sha256"] for entry in manifest["files"].values()}
 
 
 def _object(digest: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from beholder.errors import RegistryError
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
 from beholder.registry.routes import USERS
 from beholder.registry.store import Store
+from beholder.tombstones import erased_people
 
 
 def new_id() -> str:
@@ -29,16 +30,23 @@ def made(bundle: str) -> float:
     return datetime.strptime(bundle[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
-def keep(folder: Path, store: Store) -> str:
+def keep(folder: Path, store: Store, people: Collection[str] = ()) -> str:
     """Put a bundle that `write_bundle` wrote into a store; returns its id there.
 
     Files that the store has already cost a look only. The manifest comes last: before it, nothing is there.
 
+    Args:
+        folder: of the bundle.
+        store: where it goes.
+        people: whose judgements it was made from, besides those in its table of users.
+
     Raises:
-        RegistryError: a file was altered since it was written, or the store cannot be written.
+        RegistryError: one of the people was erased; a file was altered since it was written; or the store cannot be
+            written.
     """
     manifest = read_manifest(folder)
     with store.writing("publishing"):
+        refuse_erased(folder, store, people, "Run the experiment again: it leaves their rows out.")
         for name, expected in manifest["files"].items():
             try:
                 found = store.put(folder / name)
@@ -54,13 +62,20 @@ def keep(folder: Path, store: Store) -> str:
 def open_stored(bundle: str, store: Store, device: str = "cpu") -> Bundle:
     """Load a stored bundle's methods onto the base it names. Shards are fetched, and checked, when first asked for.
 
+    Whoever was erased is nobody it knows, even where it was restored from a copy; and what this machine fetched of
+    bundles that are no more is deleted.
+
     Raises:
         RegistryError: not there, damaged, or the base here is not the one it was trained on.
         BaseModelError: the base is not here at all.
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+    with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
+        store.evict(store.named())
     with unfolded(manifest, store) as folder:
-        return load_bundle(folder, manifest, device, store.get)
+        opened = load_bundle(folder, manifest, device, store.get)
+    opened.leave_out(store.erased(opened.users))
+    return opened
 
 
 @contextlib.contextmanager
@@ -86,13 +101,36 @@ def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> It
         yield folder
 
 
+def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: str) -> None:
+    """Refuse a bundle of somebody who was erased. For those who hold the store's lock; see `keep`.
+
+    Raises:
+        RegistryError: says how many there are.
+    """
+    table = folder / USERS_FILE
+    known = pq.read_table(table, columns=["user_id"])["user_id"].to_pylist() if table.is_file() else []
+    erased = store.erased({*people, *known})
+    if erased:
+        raise RegistryError(
+            f"{erased_people(len(erased))} after their judgements were read here, so this was not published. {remedy}"
+        )
+
+
 def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
     """What a manifest says of its files, after some in a folder of links (`unfolded`) were written anew, or left out.
 
     What is no link any more is put into the store.
+
+    Raises:
+        RegistryError: what a link stands for is gone.
     """
     files: dict[str, dict[str, Any]] = {}
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for file in sorted(each for each in folder.rglob("*") if each.is_symlink() or each.is_file()):
+        if not file.exists():
+            raise RegistryError(
+                f"store {store.uri}: an object was deleted while a bundle was made of it, so that was not published. "
+                "Try again."
+            )
         name = file.relative_to(folder).as_posix()
         files[name] = (
             manifest["files"][name] if file.is_symlink() else {"sha256": store.put(file), "bytes": file.stat().st_size}

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from beholder.annotations import Annotations
 from beholder.errors import RegistryError
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
 from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
-from beholder.registry.store import Store
+from beholder.registry.store import Store, named_by
 from beholder.registry.stored import files_of, unfolded
+from beholder.tombstones import erased_people
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def verify(store: Store) -> Checked:
             problems.append(str(error))
             continue
         bundles += 1
-        named |= _named(manifest)
+        named |= named_by(manifest)
+        problems += _returned(bundle, manifest, store)
     whole_files = 0
     for digest in sorted(named):
         try:
@@ -57,6 +61,20 @@ def verify(store: Store) -> Checked:
         except RegistryError as error:
             problems.append(str(error))
     return Checked(bundles, whole_files, len(set(store.objects()) - named), tuple(problems))
+
+
+def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
+    """A line where a bundle has somebody who was erased, as one has that was restored from a copy."""
+    try:
+        known = pq.read_table(store.checked(manifest["files"][USERS_FILE]["sha256"]))["user_id"].to_pylist()
+        erased = store.erased(known)
+    except KeyError:  # it knows nobody
+        return []
+    except RegistryError as error:
+        return [str(error)]
+    if not erased:
+        return []
+    return [f"store {store.uri}: in bundle {bundle}, {erased_people(len(erased))} from the store. Erase them again."]
 
 
 GRACE_S = 24 * 3600.0
@@ -75,7 +93,9 @@ def gc(store: Store, older_than: float | None = None) -> int:
         RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
     """
     with store.writing("collecting"):
-        return _collect(store, _all_named(store), store.objects(_grace(store) if older_than is None else older_than))
+        named = store.named()
+        store.evict(named)
+        return _collect(store, named, store.objects(_grace(store) if older_than is None else older_than))
 
 
 @dataclass(frozen=True)
@@ -99,10 +119,11 @@ class Erased:
 def erase(user: str, store: Store) -> Erased:
     """Take a person out of every bundle of a store, and read everything back to see that they are gone.
 
-    Bundles keep their ids, and everybody else's bytes. Each is replaced as a whole, and the bytes it had are deleted
-    when no bundle names them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody
-    from being erased from the rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's
-    prior was learned from stays in it: how much that is of erased people is counted in its manifest (`remainder`).
+    A tombstone comes first: from then on nothing of theirs is published (`stored.keep`). Bundles keep their ids, and
+    everybody else's bytes. Each is replaced as a whole, and the bytes it had are deleted when no bundle names them; an
+    erasure that died half-way is finished by doing it again. What is damaged keeps nobody from being erased from the
+    rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's prior was learned from stays
+    in it: how much that is of erased people is counted in its manifest (`remainder`).
 
     Raises:
         RegistryError: the store cannot be reached, or is written by another process for too long.
@@ -111,6 +132,10 @@ def erase(user: str, store: Store) -> Erased:
     shares: dict[str, Share] = {}
     problems: dict[str, str] = {}
     with store.writing("erasing"):
+        try:
+            store.bury(user)
+        except RegistryError as error:
+            problems["tombstone"] = str(error)
         for bundle in store.bundles():
             try:
                 manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
@@ -123,7 +148,7 @@ def erase(user: str, store: Store) -> Erased:
                         shares[bundle] = share
                         counted = {**manifest, STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)}
                     becomes = {**counted, "files": files_of(folder, manifest, store)}
-                    store.retire(_named(manifest) - _named(becomes))
+                    store.retire(named_by(manifest) - named_by(becomes))
                     store.write_manifest(bundle, becomes, instead_of=manifest)
                     changed += 1
                 if _is_in(becomes, store, user):
@@ -131,11 +156,23 @@ def erase(user: str, store: Store) -> Erased:
             except RegistryError as error:
                 problems[bundle] = str(error)
         try:
-            deleted = _collect(store, _all_named(store), store.objects(_grace(store)))
+            deleted = _collect(store, store.named(), store.objects(_grace(store)))
         except RegistryError as error:  # what a bundle that cannot be read names, nobody knows: all is kept till then
             if str(error) not in problems.values():
                 problems["objects"] = str(error)
     return Erased(changed, deleted, shares, tuple(problems.values()))
+
+
+def without_erased(rows: Annotations, store: Store) -> Annotations:
+    """The rows of people who were not erased from a store; the same object where nobody was.
+
+    Raises:
+        RegistryError: see `Store.erased`.
+    """
+    erased = store.erased(rows.users)
+    if not erased:
+        return rows
+    return rows.select(np.flatnonzero([user not in erased for user in rows.user_ids]))
 
 
 def _collect(store: Store, named: set[str], orphans: list[str]) -> int:
@@ -154,20 +191,8 @@ def _collect(store: Store, named: set[str], orphans: list[str]) -> int:
     return len(gone)
 
 
-def _named(manifest: dict[str, Any]) -> set[str]:
-    return {entry["sha256"] for entry in manifest["files"].values()}
-
-
 def _grace(store: Store) -> float:
     return 0.0 if isinstance(store.place, Folder) else GRACE_S
-
-
-def _all_named(store: Store) -> set[str]:
-    """The digests that any bundle names."""
-    named: set[str] = set()
-    for bundle in store.bundles():
-        named |= _named(store.manifest(bundle))
-    return named
 
 
 def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
