@@ -230,8 +230,11 @@ class Feedback:
         Raises:
             FeedbackError: there are tombstones, and it is missing.
         """
+        any_at_all = connection.execute(
+            sa.select(_TOMBSTONES.c.person).limit(1)
+        ).first()  # first: the key comes with it
         key = connection.execute(sa.select(_KEYS.c.key).where(_KEYS.c.name == _TOMBSTONES.name)).scalar_one_or_none()
-        if key is None and connection.execute(sa.select(_TOMBSTONES.c.person).limit(1)).first() is not None:
+        if key is None and any_at_all is not None:
             raise FeedbackError(
                 f"{self.place}: the key of its tombstones is missing, so nobody can tell who was erased. Restore the "
                 "table keys from a copy; where there is none, empty the table tombstones and erase these people again."

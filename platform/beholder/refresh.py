@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from beholder.annotations import Annotations, Task
 from beholder.bank.shards import update
 from beholder.bases.endpoint import base_of
 from beholder.cluster.shared import run_of
-from beholder.errors import DataError, RegistryError
+from beholder.errors import BeholderError, DataError, RegistryError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.feedback import Feedback
 from beholder.files import whole
@@ -31,6 +32,7 @@ from beholder.pipeline import Reporter, Silent
 from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE
 from beholder.registry.routes import USERS, Population, reroute, row_losses
+from beholder.registry.store import ChangedError, Store
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.splits import PARTS, ByText
@@ -41,11 +43,16 @@ KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
 
 
+TRIES = 3
+"""How often a refresh begins, where people are erased from the champion meanwhile."""
+
+
 def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train users with new judgements on the champion's global model; publish a candidate.
 
     Their earlier judgements are learned from again where the champion's run is kept here. A text is learned from,
-    chooses epochs, or is left alone for testing, as the champion's split would have it.
+    chooses epochs, or is left alone for testing, as the champion's split would have it. Where somebody is erased while
+    it works, it begins again without them.
 
     Args:
         model: a registered model that gives users adapters.
@@ -60,11 +67,39 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     Raises:
         BeholderError: nothing to refresh, or the table cannot be read; nothing was published.
     """
-    reporter = reporter or Silent()
-    champion = registry.find(model)
-    store = registry.store_of(champion)
-    manifest = store.manifest(registry.bundle_of(champion))
-    require_bank(champion, manifest)
+    return with_champion(model, reporter or Silent(), partial(_refresh, file=file))
+
+
+Work = Callable[[registry.Version, Store, dict[str, Any], Reporter], dict[str, Any]]
+"""What is done with a champion, its store and its manifest."""
+
+
+def with_champion(model: str, reporter: Reporter, work: Work) -> dict[str, Any]:
+    """Do something with a model's champion; again from the beginning where it changes meanwhile, as by an erasure.
+
+    Raises:
+        BeholderError: it gives nobody an adapter, what the work raises, or it changed `TRIES` times.
+    """
+    for left in reversed(range(TRIES)):
+        champion = registry.find(model)
+        store = registry.store_of(champion)
+        manifest = store.manifest(registry.bundle_of(champion))
+        require_bank(champion, manifest)
+        try:
+            return work(champion, store, manifest, reporter)
+        except (BeholderError, FileNotFoundError) as error:
+            changed = isinstance(error, ChangedError) or store.manifest(registry.bundle_of(champion)) != manifest
+            if not changed or not left:
+                raise
+        reporter.say("somebody was erased meanwhile: it begins again without them")
+    raise AssertionError("unreachable")
+
+
+def _refresh(
+    champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter, file: Path | None
+) -> dict[str, Any]:
+    """One try. See `refresh`."""
+    model = champion.model
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
     new = _told(file, model, task)
     here = upkeep.without_erased(new, store)
@@ -144,13 +179,13 @@ def publish_candidate(
         page: of the version.
 
     Raises:
-        RegistryError: the champion's bundle changed since it was opened, somebody in the new one was erased, or it
-            cannot be published.
+        ChangedError: the champion's bundle changed since it was opened, or somebody in the new one was erased.
+        RegistryError: it cannot be published.
     """
     store = registry.store_of(champion)
     with store.writing("publishing"):
         if store.manifest(registry.bundle_of(champion)) != was:
-            raise RegistryError(
+            raise ChangedError(
                 f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the result "
                 "was not published. Run the command again."
             )

@@ -36,11 +36,12 @@ from beholder.methods import Context, load_fitted
 from beholder.methods.arm import to_learn
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
-from beholder.refresh import publish_candidate, require_bank, scores_of, with_earlier
+from beholder.refresh import publish_candidate, scores_of, with_champion, with_earlier
 from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routes import USERS, Population, reroute, route, row_losses
+from beholder.registry.store import Store
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     Raises:
         BeholderError: the champion's run is not here, or there is nobody to learn from; nothing was published.
     """
-    reporter = reporter or Silent()
-    champion = registry.find(model)
-    store = registry.store_of(champion)
-    manifest = store.manifest(registry.bundle_of(champion))
-    require_bank(champion, manifest)
+    return with_champion(model, reporter or Silent(), _retrain)
+
+
+def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    """One try. See `retrain`."""
+    model = champion.model
     run = _run_of(champion, manifest)
     learned_from = _learned_from(run, manifest["methods"]["personal"]["arm"])
     train, valid = (upkeep.without_erased(rows, store) for rows in learned_from)  # the run may be a copy

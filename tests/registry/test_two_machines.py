@@ -13,7 +13,7 @@ import time
 import bundles
 import numpy as np
 import pytest
-from bundles import ADA, BOB, bundle_of, weights_of
+from bundles import ADA, BOB, bundle_of, grep, weights_of
 from servers import object_storage
 
 from beholder.errors import RegistryError
@@ -221,7 +221,8 @@ def test_one_that_was_held_up_past_its_lease_writes_nothing_more(fitted, machine
         found = [str(error)]
     assert erased[0].bundles == 1 and found and ADA not in str(found)
     again = machine("third")
-    assert upkeep.verify(again).problems == ()
+    (unfinished,) = upkeep.verify(again).problems  # all is whole, and Ada is still to be erased
+    assert "1 person was erased" in unfinished
     assert open_stored(kept, again).predict(["hello"], [BOB]).routes == ["cls"]
     one.place.swaps.swap = swap
     assert upkeep.erase(ADA, one).problems == ()
@@ -244,6 +245,26 @@ def test_an_erasure_that_died_is_finished_however_young_its_remains(fitted, mach
     upkeep.erase(ADA, machine("other"))
     left = everything(bucket, tmp_path.name)
     assert not [key for key, data in left.items() for needle in gone if needle in data]
+
+
+def test_what_another_machine_erased_leaves_this_ones_cache_at_the_next_look(fitted, machine, tmp_path):
+    one, other = machine("one"), machine("other")
+    first, second = (keep(bundle_of(fitted, tmp_path / name, seed=place), one) for place, name in enumerate("ab"))
+    opened = open_stored(first, other)
+    gone = [ADA.encode(), *weights_of(opened, ADA)]
+    assert weights_of(opened, BOB) and grep(tmp_path / "other", *gone)
+    upkeep.erase(ADA, one)
+    assert grep(tmp_path / "other", *gone)  # nobody has told it
+    again = open_stored(first, other)
+    assert not grep(tmp_path / "other", *gone) and not grep(tmp_path / "one", *gone)
+    assert again.predict(["hello"] * 2, [ADA, BOB]).routes == ["cls", "cls-u"]
+    open_stored(second, other)
+    with one.writing("deleting"):
+        one.delete_manifest(second)
+    fetched = len(list((tmp_path / "other" / "fetched").rglob("objects/*/*")))
+    upkeep.gc(other)  # of another bundle that is no more, too
+    left = {file.name for file in (tmp_path / "other" / "fetched").rglob("objects/*/*")}
+    assert left == other.named() & left and 0 < len(left) <= fetched
 
 
 def test_a_manifest_is_replaced_only_by_who_read_it(fitted, machine, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from house import MODEL
 from inside import server
 
+from beholder.erasure import admit_again
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 
@@ -90,6 +91,7 @@ def test_every_endpoint_answers_and_its_examples_run(ask, outcome):
     page = ask("GET", "/docs")
     assert page.status_code == 200 and "https://" not in page.text.replace("https://fastapi", "")
     ask("DELETE", "/v1/users/me")
+    assert admit_again("me")
 
 
 def test_a_reader_comes_judges_is_trained_and_goes(ask, outcome):
@@ -112,6 +114,8 @@ def test_a_reader_comes_judges_is_trained_and_goes(ask, outcome):
     assert erased["judgements"] == len(told) and me not in json.dumps(erased)
     assert erased["priors"] == []  # a newcomer: no prior was learned from what they told
     assert ask("GET", path).json()["known"] is False
+    back = ask("PUT", f"{path}/annotations", json={"judgements": told[:3]})
+    assert back.status_code == 409 and "was erased" in back.json()["detail"] and me not in back.text
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
+from databases import database
 from house import MODEL, said, table_of
-from servers import postgres
 
 from beholder.annotations import Annotations, Task
 from beholder.enrolment import train_user
-from beholder.erasure import erase_everywhere
+from beholder.erasure import admit_again, erase_everywhere
 from beholder.errors import DataError, FeedbackError, MethodError, RegistryError
 from beholder.feedback import Enrolment, Feedback
 from beholder.refresh import refresh
@@ -21,6 +21,8 @@ from beholder_serve.core import Core, Followed
 from beholder_serve.recent import Recent
 from beholder_serve.scoring import Scorer
 from beholder_serve.texts import most_informative
+
+__all__ = ["database"]
 
 
 @pytest.fixture
@@ -194,6 +196,7 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     np.testing.assert_allclose(as_array(other, other.predict([asked])[0]), as_array(core, after), atol=2e-6)
 
     record = erase_everywhere("a newcomer")
+    assert admit_again("a newcomer")
     assert record["judgements"] == 20
     core.look()
     gone = core.predict([asked])[0]
@@ -229,6 +232,7 @@ def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome)
     core.look()
     assert core.user("a newcomer")["enrolled"]  # this version does not know them
     erase_everywhere("a newcomer")
+    assert admit_again("a newcomer")
     core.look()
     assert not core.user("a newcomer")["known"]
 
@@ -283,16 +287,6 @@ def test_recent_things_stay_within_their_bytes():
     kept.drop("not there")
     kept.clear()
     assert kept.used == 0 and len(kept) == 0
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path):
-    """The address of an empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'kept.db'}"
-        return
-    with postgres(tmp_path / "postgres.log") as url:
-        yield url.replace("postgresql://", "postgresql+psycopg://")
 
 
 def test_feedback_in_any_database(database):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from beholder.errors import RegistryError
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
 from beholder.registry.routes import USERS
-from beholder.registry.store import Store
+from beholder.registry.store import ChangedError, Store
 from beholder.tombstones import erased_people
 
 
@@ -105,13 +105,13 @@ def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: s
     """Refuse a bundle of somebody who was erased. For those who hold the store's lock; see `keep`.
 
     Raises:
-        RegistryError: says how many there are.
+        ChangedError: says how many there are.
     """
     table = folder / USERS_FILE
     known = pq.read_table(table, columns=["user_id"])["user_id"].to_pylist() if table.is_file() else []
     erased = store.erased({*people, *known})
     if erased:
-        raise RegistryError(
+        raise ChangedError(
             f"{erased_people(len(erased))} after their judgements were read here, so this was not published. {remedy}"
         )
 

@@ -1,0 +1,162 @@
+"""Whoever is erased while they are enrolled stays erased; what is told of them later is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+import sqlalchemy as sa
+from databases import database
+from house import MODEL
+
+from beholder.erasure import admit_again, erase_everywhere
+from beholder.errors import ErasedError, FeedbackError
+from beholder.feedback import Enrolment, Feedback
+from beholder_serve.core import Core, Followed
+from beholder_serve.desk import Desk
+
+__all__ = ["database"]
+OWN = Enrolment(b"of them alone", {"route": "personal"})
+TOLD = [("a text", {"rude": True})]
+
+
+def everything(feedback: Feedback) -> str:
+    """All that is in the tables."""
+    with feedback._engine.connect() as connection:
+        names = sa.inspect(feedback._engine).get_table_names()
+        return "\n".join(str(connection.exec_driver_sql(f"SELECT * FROM {name}").all()) for name in names)
+
+
+def test_nothing_of_an_erased_person_is_kept_until_they_are_admitted_again(database):
+    feedback, other = Feedback(database), Feedback(database)
+    for user in ("ada@example.org", "bob"):
+        feedback.put("m", user, TOLD)
+        feedback.enrol("m", "f", user, OWN)
+    assert other.erase("ada@example.org") == 1
+    for again in (
+        lambda: feedback.put("m", "ada@example.org", TOLD),
+        lambda: feedback.enrol("m", "f", "ada@example.org", OWN),
+    ):
+        with pytest.raises(ErasedError, match="was erased, so nothing of theirs is kept") as refused:
+            again()
+        assert "ada" not in str(refused.value) and len(str(refused.value).splitlines()) == 1
+    assert "ada@example.org" not in everything(feedback) and set(feedback.enrolled("m", "f")) == {"bob"}
+    assert feedback.put("m", "bob", [("another", {"rude": False})]) == 2
+    assert feedback.erased(["bob", "ada@example.org", "cleo"]) == {"ada@example.org"}
+    assert other.admit_again("ada@example.org") and not other.admit_again("ada@example.org")
+    assert not other.admit_again("cleo") and feedback.erased(["ada@example.org"]) == set()
+    assert feedback.put("m", "ada@example.org", TOLD) == 1
+
+
+def test_of_an_erasure_and_an_enrolment_at_one_moment_the_erasure_stays(database):
+    """Each pair meets at a gate; whichever is first, nothing of anybody is left."""
+    one, other = Feedback(database), Feedback(database)
+    one.erase("the first, which makes the key")
+    refused = []
+    for number in range(40):
+        user, gate = f"user {number}", threading.Barrier(2)
+        one.put("m", user, TOLD)
+
+        def enrol(user=user, gate=gate):
+            gate.wait()
+            try:
+                one.enrol("m", "f", user, OWN)
+            except ErasedError:
+                refused.append(user)
+
+        thread = threading.Thread(target=enrol)
+        thread.start()
+        gate.wait()
+        other.erase(user)
+        thread.join()
+    assert one.enrolled("m", "f") == {}
+    assert one.erased([f"user {number}" for number in range(40)]) == {f"user {number}" for number in range(40)}
+
+
+def test_first_erasures_at_one_moment_make_one_key(database):
+    gate, people = threading.Barrier(6), [f"user {number}" for number in range(6)]
+    Feedback(database)
+
+    def erase(user):
+        mine = Feedback(database)
+        gate.wait()
+        mine.erase(user)
+
+    threads = [threading.Thread(target=erase, args=(user,)) for user in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Feedback(database).erased([*people, "bob"]) == set(people)
+
+
+def test_a_key_that_is_missing_is_one_line_and_nothing_is_kept(database):
+    feedback = Feedback(database)
+    feedback.erase("ada")
+    with feedback._engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM keys")
+    for refused in (
+        lambda: feedback.put("m", "bob", TOLD),
+        lambda: feedback.erased(["ada"]),
+        lambda: feedback.erase("bob"),
+    ):
+        with pytest.raises(FeedbackError, match="the key of its tombstones is missing") as said:
+            refused()
+        assert len(str(said.value).splitlines()) == 1
+    assert "a text" not in everything(feedback)
+
+
+@pytest.fixture
+def core(outcome):
+    return Core(Followed(model=MODEL))
+
+
+class Engine:
+    """A core as the desk calls it."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    async def describe(self):
+        return self.core.describe()
+
+    async def where(self):
+        return self.core.where()
+
+    async def look(self):
+        return self.core.look()
+
+
+def judgements(outcome, count: int = 20):
+    labels = outcome.test.task.labels
+    return [
+        (f"{text} number {place}", {label: bool(value) for label, value in zip(labels, given, strict=True)})
+        for place, (text, given) in enumerate(zip(outcome.test.texts[:count], outcome.test.labels[:count], strict=True))
+    ]
+
+
+def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
+    """Twenty judgements, an enrolment, and an erasure in its midst, as `DELETE` in another process does it."""
+    feedback = core.feedback
+    feedback.put(MODEL, "nell@example.org", judgements(outcome))
+    trained = []
+
+    async def run(function, *arguments):
+        found = function(*arguments)
+        trained.append(found)
+        assert erase_everywhere("nell@example.org")["judgements"] == 20
+        return found
+
+    desk = Desk(MODEL, Engine(core), feedback, run)
+    with pytest.raises(ErasedError):
+        asyncio.run(desk.enrol("nell@example.org"))
+    assert trained and trained[0].tensors
+    core.look()
+    assert not core.user("nell@example.org")["known"] and not core.user("nell@example.org").get("enrolled")
+    assert "nell" not in everything(feedback)
+    with pytest.raises(ErasedError):
+        asyncio.run(desk.put("nell@example.org", judgements(outcome)[:1]))
+    assert admit_again("nell@example.org") and not admit_again("nell@example.org")
+    assert asyncio.run(desk.put("nell@example.org", judgements(outcome)[:1])) == 1
+    erase_everywhere("nell@example.org")
