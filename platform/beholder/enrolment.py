@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 
 from beholder.annotations import Annotations
 from beholder.bank.layers import Tensors
+from beholder.earlier import earlier, joined, merged
 from beholder.errors import MethodError
 from beholder.feedback import Enrolment
 from beholder.methods import Fitted
@@ -25,7 +26,6 @@ from beholder.methods.classify import FittedClassifier
 from beholder.methods.fitted_bank import FittedBank
 from beholder.methods.newcomers import estimate_newcomers
 from beholder.methods.personal import FittedPersonal
-from beholder.refresh import earlier, joined
 from beholder.registry.bundle import Bundle
 from beholder.registry.routes import Population, reroute, row_losses
 from beholder.texts import text_key
@@ -62,11 +62,14 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
         )
     if len(rows) < LEAST:
         raise MethodError(f"{len(rows)} judgements are too few to learn from. Give at least {LEAST}.")
-    old = earlier(bundle.manifest, rows)
+    told = bundle.told()
+    old = earlier(bundle.manifest, rows, () if told is None else (told,))
+    if told is not None:
+        rows = merged(rows, told.select(np.flatnonzero(told.user_ids == user)))
     if old is not None:
         for part in ("train", "valid"):
             rows = joined(rows, old[part])
-    elif fitted.knows(user):
+    elif fitted.knows(user) and len(rows) < _learned(bundle, user):
         raise MethodError("they have a model of their own, and what it learned from is not here: beholder refresh")
     fold = np.empty(len(rows), dtype=np.int64)
     fold[np.argsort([text_key(text) for text in rows.texts], kind="stable")] = np.arange(len(rows)) % FOLDS
@@ -98,6 +101,12 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
         for name, scores, method in (("global", shared, bundle.shared), ("personal", held, fitted))
     }
     return Enrolment(b"" if facts["route"] == "global" else save(tensors), facts)
+
+
+def _learned(bundle: Bundle, user: str) -> int:
+    """From how many judgements what a version has of a user was learned."""
+    row = bundle.user_row(user)
+    return int(row["train_rows"] + row["valid_rows"]) if row["known"] else 0
 
 
 def tensors_of(enrolment: Enrolment) -> Tensors:

@@ -30,6 +30,7 @@ from beholder.prompts.settings import PromptSettings
 from beholder.prompts.wording import load_wording
 from beholder.registry import registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
+from beholder.registry.memory import TEXTS, texts_table
 from beholder.report.page import NAMELESS
 from beholder.routing import Routing
 from beholder.tracking import ChildRun, log_run, register_prompt, tracking_uri
@@ -68,9 +69,12 @@ def make_bundle(
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
     }
     fitted = {arm.name: folder / "methods" / arm.name for arm in experiment.arms}
-    bundle = open_bundle(
-        write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users)
-    )
+    tables = {}
+    if experiment.split.by != "text":  # which texts are kept for testing cannot be told by their hash
+        everything = Annotations.read_parquet(folder / "annotations.parquet")
+        tables[TEXTS] = texts_table(everything, np.asarray(everything.column("part"), dtype=object))
+    written = write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users, tables)
+    bundle = open_bundle(written)
     sample = _sample(experiment, test, 200)
     rows = test.select(sample)
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))

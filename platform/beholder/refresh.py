@@ -20,23 +20,21 @@ from numpy.typing import NDArray
 from beholder.annotations import Annotations, Task
 from beholder.bank.shards import update
 from beholder.bases.endpoint import base_of
-from beholder.cluster.shared import run_of
+from beholder.earlier import merged, with_earlier
 from beholder.errors import BeholderError, DataError, RegistryError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.feedback import Feedback
 from beholder.files import whole
-from beholder.home import home
 from beholder.methods import Context, Fitted, load_fitted
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
 from beholder.registry import registry, stored, upkeep
-from beholder.registry.bundle import USERS_FILE
+from beholder.registry.bundle import USERS_FILE, foundation_of
+from beholder.registry.memory import read_texts, read_told, write_taken_in, write_told
 from beholder.registry.routes import USERS, Population, reroute, row_losses
 from beholder.registry.store import ChangedError, Store
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
-from beholder.splits import PARTS, ByText
-from beholder.texts import normalise
 from beholder.tombstones import erased_people
 
 KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
@@ -50,9 +48,10 @@ TRIES = 3
 def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train users with new judgements on the champion's global model; publish a candidate.
 
-    Their earlier judgements are learned from again where the champion's run is kept here. A text is learned from,
-    chooses epochs, or is left alone for testing, as the champion's split would have it. Where somebody is erased while
-    it works, it begins again without them.
+    All that is known of them is learned from: the new judgements, what they told the served model, what earlier
+    refreshes learned of them, and their rows in the champion's run where that is kept here; of the same text, what
+    comes first in this list. A text is learned from, chooses epochs, or is left alone for testing, as the champion's
+    split would have it. Where somebody is erased while it works, it begins again without them.
 
     Args:
         model: a registered model that gives users adapters.
@@ -101,15 +100,22 @@ def _refresh(
     """One try. See `refresh`."""
     model = champion.model
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
-    new = _told(file, model, task)
-    here = upkeep.without_erased(new, store)
-    if len(here) < len(new):
-        gone = erased_people(len(new.users) - len(here.users))
-        reporter.say(f"{gone}: their {len(new) - len(here):,} judgements are left out")
-    if not len(here):
+    feedback = Feedback()
+    enrolments = feedback.enrolled(model, foundation_of(manifest))  # before the judgements they are of
+    told = feedback.annotations(model, task)
+    if file is None and told is None:
+        raise DataError(f"nobody has told {model} anything: PUT /v1/users/ID/annotations, or give --annotations.")
+    given = _table(file, task) if file else told
+    assert given is not None
+    new = upkeep.without_erased(given, store)
+    if len(new) < len(given):
+        gone = erased_people(len(given.users) - len(new.users))
+        reporter.say(f"{gone}: their {len(given) - len(new):,} judgements are left out")
+    if not len(new):
         raise DataError(f"{file or 'what users told'}: everybody in it was erased, so there is nobody to learn from.")
-    new = here
-    parts, left = with_earlier(new, manifest, reporter)
+    of_tables = read_told(manifest, store)
+    others = [rows for rows in (told if file else None, of_tables) if rows is not None]
+    parts, left = with_earlier(new, manifest, reporter, others, read_texts(manifest, store))
     if not len(parts["train"]):
         where = file or "what users told"
         raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
@@ -128,11 +134,14 @@ def _refresh(
         before = scores_of(old, parts["valid"])
         trained, measured_on = fitting.finish()
         rewritten = update(folder / "personal" / "bank", trained)
-        new = load_fitted(folder / "personal", base)
+        refreshed = load_fitted(folder / "personal", base)
         after = scores_of(old.with_bank(measured_on), parts["valid"])  # before these rows were learned from
         shared = scores_of(load_fitted(folder / "global", base), parts["valid"])
         _write_routes(folder / USERS_FILE, manifest, parts, shared, after)
-        measured = {"old": _macro_f1(before, old, parts["valid"]), "new": _macro_f1(after, new, parts["valid"])}
+        if file:
+            write_told(folder, merged(new, of_tables))
+        write_taken_in(folder, {user: enrolments[user] for user in parts["train"].users if user in enrolments})
+        measured = {"old": _macro_f1(before, old, parts["valid"]), "new": _macro_f1(after, refreshed, parts["valid"])}
         users = len(parts["train"].users)
         changed = {"refreshed": {"from": champion.number, "users": users, "valid_macro_f1": measured}}
         page = _version_page(model, champion.number, users, len(parts["train"]), measured)
@@ -201,13 +210,8 @@ def publish_candidate(
     return registry.make_version(champion.model, kept, store, champion.run_id, tags, page)
 
 
-def _told(file: Path | None, model: str, task: Task) -> Annotations:
-    """New judgements, of a table or of the served model's users."""
-    if file is None:
-        told = Feedback().annotations(model, task)
-        if told is None:
-            raise DataError(f"nobody has told {model} anything: PUT /v1/users/ID/annotations, or give --annotations.")
-        return told
+def _table(file: Path, task: Task) -> Annotations:
+    """New judgements of a table."""
     if task.kind == "multiclass":
         return load(Table(path=file, kind=task.kind, label_column="label", classes=task.labels)).annotations
     return load(Table(path=file, labels={name: LabelRule() for name in task.labels}, allow_missing=True)).annotations
@@ -221,57 +225,6 @@ def _version_page(model: str, old: int, users: int, rows: int, measured: dict[st
     return (
         f"# {model} v{old}, refreshed\n\n{users:,} users were trained anew on {rows:,} judgements. {better}\n\n"
         f"All else is v{old}'s, whose page has the gains on test; what is refreshed was not measured there."
-    )
-
-
-def with_earlier(new: Annotations, manifest: dict[str, Any], reporter: Reporter) -> tuple[dict[str, Annotations], int]:
-    """Rows to learn from and to choose by, earlier ones of the same users among them; and how many rows were left."""
-    said = manifest["split"]
-    split = ByText() if said["by"] != "text" else ByText.model_validate({"key": 1} | said)  # key 1: an older bundle
-    part = split.assign(new)
-    if manifest.get("folds"):  # nothing was held back for testing
-        part[part == "test"] = "train"
-    reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
-    found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
-    old = earlier(manifest, new)
-    if old is not None:
-        reporter.say(f"{len(old['train']) + len(old['valid']):,} earlier judgements of theirs are learned from again")
-        found = {name: joined(found[name], old[name]) for name in PARTS}
-    return {name: found[name] for name in ("train", "valid")}, int((part == "test").sum())
-
-
-def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations] | None:
-    """What the users of new judgements said in the run that made a bundle, by part, but for what they said anew.
-
-    None where that run is not kept here.
-    """
-    folder = home() / "runs" / str(manifest["run"])
-    run_of(folder).fetch("annotations.parquet")
-    file = folder / "annotations.parquet"
-    if not file.is_file():
-        return None
-    kept, users = Annotations.read_parquet(file), set(new.users)
-    kept = kept.select(np.flatnonzero([user in users for user in kept.user_ids]))
-    again = set(_judgements(new))
-    mine = np.asarray([each not in again for each in _judgements(kept)], dtype=bool)
-    parts = np.asarray(kept.column("part"), dtype=object)
-    return {name: kept.select(np.flatnonzero(mine & (parts == name))) for name in PARTS}
-
-
-def _judgements(rows: Annotations) -> list[tuple[str, str]]:
-    """Text and user of each row; texts that count as the same are the same here."""
-    return [(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)]
-
-
-def joined(one: Annotations, other: Annotations) -> Annotations:
-    """All rows of both."""
-    if not len(other):
-        return one
-    return Annotations.from_columns(
-        one.task,
-        text=[*one.texts, *other.texts],
-        user_id=[*one.user_ids, *other.user_ids],
-        labels=np.concatenate([one.labels, other.labels]),
     )
 
 

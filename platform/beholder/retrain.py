@@ -25,6 +25,7 @@ from beholder.bank.prior import Prior, save_prior
 from beholder.bank.shards import Bank, record_prior_rows, update
 from beholder.bases.endpoint import base_of
 from beholder.cluster.shared import run_of
+from beholder.earlier import merged, with_earlier
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
 from beholder.evaluation.scores_file import read_scores
@@ -36,9 +37,10 @@ from beholder.methods import Context, load_fitted
 from beholder.methods.arm import to_learn
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
-from beholder.refresh import publish_candidate, scores_of, with_champion, with_earlier
+from beholder.refresh import publish_candidate, scores_of, with_champion
 from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE
+from beholder.registry.memory import read_texts, read_told
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routes import USERS, Population, reroute, route, row_losses
 from beholder.registry.store import Store
@@ -104,9 +106,11 @@ def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any],
         everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, scratch, "run"))
         told = Feedback().annotations(model, old.task)
         later = None
+        of_tables = read_told(manifest, store)
+        told = of_tables if told is None else merged(told, of_tables)
         told = told and upkeep.without_erased(told, store)
         if told:
-            parts, _ = with_earlier(told, manifest, reporter)
+            parts, _ = with_earlier(told, manifest, reporter, (), read_texts(manifest, store))
             if len(parts["train"]):
                 context = _context(base, seed, reporter, scratch, "feedback")
                 later = _estimate(old, parts["train"], parts["valid"], everybody.prior, context)

@@ -245,14 +245,10 @@ class Core:
     def _read_enrolled(self, scorer: Scorer) -> None:
         """Who was enrolled, or erased, since the last look, by whichever engine.
 
-        A version that knows a user and is younger than their enrolment has taken in what they said (`refresh`).
+        A version has taken in what somebody said where a refresh learned from the judgements of this very enrolment.
         """
         told = self.feedback.enrolled(self.followed.model, scorer.bundle.foundation)
-        now = {
-            user: stamp
-            for user, stamp in told.items()
-            if when(stamp) > scorer.made or not scorer.bundle.user_row(user)["known"]
-        }
+        now = {user: stamp for user, stamp in told.items() if not _took_in(scorer, user, stamp)}
         for user in {user for user in now.keys() | self._enrolled.keys() if now.get(user) != self._enrolled.get(user)}:
             scorer.forget(user)
         self._enrolled = now
@@ -267,6 +263,14 @@ class Core:
             log.warning("an enrolled user is served as before: %s", error)
             return None
         return None if kept is None else tensors_of(kept)
+
+
+def _took_in(scorer: Scorer, user: str, stamp: str) -> bool:
+    """Whether a version has learned from the judgements of an enrolment."""
+    taken_in = scorer.bundle.taken_in
+    if taken_in is None:  # refreshed before this was recorded: by age
+        return when(stamp) <= scorer.made and bool(scorer.bundle.user_row(user)["known"])
+    return taken_in.get(user) == stamp
 
 
 def _telling(scorer: Scorer) -> tuple[str, list[str]]:

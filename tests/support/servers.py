@@ -103,8 +103,20 @@ def postgres(log: Path) -> Iterator[str]:
         made = [postgres_tool("initdb"), "-D", data, "-U", "beholder", "--auth=trust", "--no-sync"]
         subprocess.run(made, user=user, check=True, capture_output=True, cwd=temporary)
         server = [postgres_tool("postgres"), "-D", data, "-p", str(port), "-k", temporary, "-h", "127.0.0.1"]
-        with running([*server, "-c", "fsync=off"], log, lambda: listens(port), user, signal.SIGINT):
-            yield f"postgresql://beholder@127.0.0.1:{port}/postgres"
+        address = f"postgresql://beholder@127.0.0.1:{port}/postgres"
+        with running([*server, "-c", "fsync=off"], log, lambda: takes_connections(address), user, signal.SIGINT):
+            yield address
+
+
+def takes_connections(address: str) -> bool:
+    """Whether a PostgreSQL has begun its work; it listens before that."""
+    import psycopg
+
+    try:
+        psycopg.connect(address).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ LAYERS = (
         "refresh",
         "retrain",
         "enrolment",
+        "earlier",
         "runs",
         "report",
         "own_table",

@@ -5,6 +5,7 @@ beholder.json   format, task, base and its checksums, routes, split hash, evalua
 global/         the method for everybody: settings (JSON), adapter (PEFT), head (safetensors)
 personal/       the method for users it is better for, where there is one; of users' adapters: bank/ and from/ in it
 users.parquet   who gets which, and why (see `routes.USERS`), where there is a personal method
+*.parquet       what it remembers for the next refresh, see `memory`
 ```
 """
 
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder import __version__
-from beholder.annotations import Task
+from beholder.annotations import Annotations, Task
 from beholder.bases import resolve
 from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
@@ -36,6 +37,7 @@ from beholder.evaluation.metrics import decide
 from beholder.files import beside, link, sha256_of
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.fitted_bank import FittedBank
+from beholder.registry.memory import TAKEN_IN, TOLD, read_taken_in
 from beholder.registry.routes import USERS, Choice
 
 FORMAT = 1
@@ -67,7 +69,13 @@ class Bundle:
         shared: the method for everybody.
         personal: the method for users it is better for, where there is one.
         on_personal: those users.
+        taken_in: user -> stamp of the enrolment whose judgements this version learned from; None where that was not
+            recorded yet.
+        file: where a file of the bundle is, by its name.
     """
+
+    taken_in: Mapping[str, str] | None = None
+    file: Callable[[str], Path]
 
     def __init__(
         self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None, users: pa.Table | None
@@ -92,6 +100,10 @@ class Bundle:
         """Everybody the personal method was trained on, whatever serves them."""
         return list(self._places)
 
+    def told(self) -> Annotations | None:
+        """What earlier refreshes learned from tables; None where there is nothing. Read when it is asked for."""
+        return Annotations.read_parquet(self.file(TOLD)) if TOLD in self.manifest["files"] else None
+
     @property
     def base(self) -> str | Endpoint:
         """What both stand on."""
@@ -99,13 +111,8 @@ class Bundle:
 
     @property
     def foundation(self) -> str:
-        """SHA-256 of all that users' adapters stand on: equal where an adapter trained on one bundle fits another."""
-        under = {
-            name: entry["sha256"]
-            for name, entry in self.manifest["files"].items()
-            if name.startswith(("global/", "personal/from/", "personal/prior.")) or name == "personal/personal.json"
-        }
-        return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
+        """See `foundation_of`."""
+        return foundation_of(self.manifest)
 
     def user_row(self, user: str) -> dict[str, Any]:
         """What it says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
@@ -164,6 +171,16 @@ class Bundle:
             os.replace(made, folder)
 
 
+def foundation_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all that users' adapters stand on: equal where an adapter trained on one bundle fits another."""
+    under = {
+        name: entry["sha256"]
+        for name, entry in manifest["files"].items()
+        if name.startswith(("global/", "personal/from/", "personal/prior.")) or name == "personal/personal.json"
+    }
+    return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
+
+
 def write_bundle(
     folder: Path,
     choice: Choice,
@@ -171,6 +188,7 @@ def write_bundle(
     base: str | Endpoint,
     facts: Mapping[str, Any],
     users: pa.Table | None = None,
+    tables: Mapping[str, pa.Table] | None = None,
 ) -> Path:
     """Put a bundle together from fitted methods on disk.
 
@@ -181,6 +199,7 @@ def write_bundle(
         base: the base's name, or the endpoint: then neither weights nor a key are needed to write it.
         facts: further entries of the manifest (routes, split hash, evaluation, ...).
         users: see `routes.USERS`; wanted where `choice` has a personal arm.
+        tables: further tables by file name, see `memory`.
     """
     temporary = beside(folder)
     temporary.mkdir(parents=True)
@@ -195,8 +214,8 @@ def write_bundle(
         described = json.loads((temporary / part / "method.json").read_text())
         task = {"labels": described["labels"], "kind": described["kind"]}
         methods[part] = {"arm": arm, "method": described["method"]}
-    if users is not None:
-        pq.write_table(users, temporary / USERS_FILE, compression="zstd")
+    for name, table in {**({} if users is None else {USERS_FILE: users}), **(tables or {})}.items():
+        pq.write_table(table, temporary / name, compression="zstd")
     manifest = {
         "format": FORMAT,
         "task": task,
@@ -286,7 +305,11 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
 
 
 def load_bundle(
-    folder: Path, manifest: dict[str, Any], device: str = "cpu", shard: Callable[[str], Path] | None = None
+    folder: Path,
+    manifest: dict[str, Any],
+    device: str = "cpu",
+    shard: Callable[[str], Path] | None = None,
+    file: Callable[[str], Path] | None = None,
 ) -> Bundle:
     """Load a bundle's methods onto the base it names.
 
@@ -296,6 +319,7 @@ def load_bundle(
         device: where to.
         shard: where a bank's shard is, by its SHA-256; by default beside the bank's index. Asked, and the shard's
             bytes checked, when one of its users is first scored.
+        file: where a file of the bundle is that is asked for later, by its name; by default in the folder.
 
     Raises:
         RegistryError: damaged, or the base here is not the one it was trained on.
@@ -317,4 +341,8 @@ def load_bundle(
     else:
         shared = load_fitted(folder / "global", base, device)
     users = pq.read_table(folder / USERS_FILE) if personal is not None else None
-    return Bundle(manifest, shared, personal, users)
+    bundle = Bundle(manifest, shared, personal, users)
+    bundle.file = file or (lambda name: folder / name)
+    if TAKEN_IN in manifest["files"] or "refreshed" not in manifest:
+        bundle.taken_in = read_taken_in(folder / TAKEN_IN)
+    return bundle

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from beholder.errors import RegistryError
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
+from beholder.registry.memory import TOLD
 from beholder.registry.routes import USERS
 from beholder.registry.store import ChangedError, Store
 from beholder.tombstones import erased_people
@@ -73,7 +74,9 @@ def open_stored(bundle: str, store: Store, device: str = "cpu") -> Bundle:
     with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
         store.evict(store.named())
     with unfolded(manifest, store) as folder:
-        opened = load_bundle(folder, manifest, device, store.get)
+        opened = load_bundle(
+            folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"])
+        )
     opened.leave_out(store.erased(opened.users))
     return opened
 
@@ -85,7 +88,7 @@ def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> It
     Args:
         manifest: of the bundle.
         store: where it is.
-        shards: whether a bank's shards are there, too.
+        shards: whether a bank's shards are there, too, and judgements that were learned from.
 
     Raises:
         RegistryError: a file is missing or was altered.
@@ -94,7 +97,7 @@ def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> It
         folder = Path(temporary)
         for name, expected in manifest["files"].items():
             is_shard = Path(name).name.startswith("shard-")
-            if is_shard and not shards:
+            if (is_shard or name == TOLD) and not shards:
                 continue
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(store.get(expected["sha256"]) if is_shard else store.checked(expected["sha256"]))

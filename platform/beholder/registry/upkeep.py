@@ -16,6 +16,7 @@ from beholder.errors import RegistryError
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
+from beholder.registry.memory import forget
 from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
 from beholder.registry.store import Store, named_by
@@ -206,6 +207,7 @@ def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
             with whole(file) as temporary:
                 pq.write_table(others, temporary, compression="zstd")
             found.append(True)
+    found.append(forget(folder, user))
     return any(found)
 
 

@@ -1,0 +1,138 @@
+"""What is known of users besides their new judgements, and which part of the champion's split each judgement is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.annotations import Annotations
+from beholder.cluster.shared import run_of
+from beholder.home import home
+from beholder.pipeline import Reporter
+from beholder.registry.memory import texts_table
+from beholder.splits import PARTS, ByText
+from beholder.texts import normalise
+
+
+def with_earlier(
+    new: Annotations,
+    manifest: dict[str, Any],
+    reporter: Reporter,
+    others: Sequence[Annotations] = (),
+    texts: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Annotations], int]:
+    """Rows to learn from and to choose by, earlier ones of the same users among them.
+
+    Args:
+        new: judgements.
+        manifest: of the champion.
+        reporter: told how many there are.
+        others: further judgements, those that count more first. Last come those of the champion's run, where it is
+            kept here. Of a user and a text, those that count most are taken.
+        texts: see `memory.read_texts`.
+
+    Returns:
+        `train` and `valid`, and how many of the new rows are left for testing.
+    """
+    run = _of_run(manifest)
+    if texts is None and run is not None:
+        table = texts_table(run, np.asarray(run.column("part"), dtype=object)).to_pydict()
+        texts = dict(zip(table["key"], table["part"], strict=True))
+    reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
+    if manifest["split"]["by"] != "text" and texts is None:
+        reporter.say("note: which texts the champion's run kept for testing is not known here; they are drawn by hash")
+    part = _parts(new, manifest, texts)
+    found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
+    left, known = len(found["test"]), _judgements(new)
+    for more in others:
+        mine = _of_users_anew(more, new.users, known)
+        known |= _judgements(mine)
+        part = _parts(mine, manifest, texts)
+        found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
+    if run is not None:
+        mine = _of_users_anew(run, new.users, known)
+        part = np.asarray(mine.column("part"), dtype=object)
+        found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
+    more = sum(len(found[name]) for name in ("train", "valid")) - (len(new) - left)
+    if more:
+        reporter.say(f"{more:,} earlier judgements of theirs are learned from again")
+    return {name: found[name] for name in ("train", "valid")}, left
+
+
+def earlier(
+    manifest: dict[str, Any], new: Annotations, others: Sequence[Annotations] = ()
+) -> dict[str, Annotations] | None:
+    """What the users of new judgements said in the run that made a bundle, by part, but for what they said anew.
+
+    None where that run is not kept here.
+    """
+    run = _of_run(manifest)
+    if run is None:
+        return None
+    known = _judgements(new).union(*map(_judgements, others))
+    mine = _of_users_anew(run, new.users, known)
+    parts = np.asarray(mine.column("part"), dtype=object)
+    return {name: mine.select(np.flatnonzero(parts == name)) for name in PARTS}
+
+
+def merged(new: Annotations, old: Annotations | None) -> Annotations:
+    """All judgements of both; of a user and a text, the new one."""
+    if old is None:
+        return joined(new, new.select([]))
+    known = _judgements(new)
+    return joined(new, old.select(_places(old, lambda key: key not in known)))
+
+
+def joined(one: Annotations, other: Annotations) -> Annotations:
+    """All rows of both, without context columns where both have some."""
+    if not len(other):
+        return one
+    return Annotations.from_columns(
+        one.task,
+        text=[*one.texts, *other.texts],
+        user_id=[*one.user_ids, *other.user_ids],
+        labels=np.concatenate([one.labels, other.labels]),
+    )
+
+
+def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
+    folder = home() / "runs" / str(manifest["run"])
+    run_of(folder).fetch("annotations.parquet")
+    file = folder / "annotations.parquet"
+    return Annotations.read_parquet(file) if file.is_file() else None
+
+
+def _parts(
+    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None
+) -> NDArray[np.object_]:
+    """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash."""
+    said = manifest["split"]
+    by_text = said["by"] == "text"
+    split = ByText.model_validate({"key": 1} | said) if by_text else ByText()  # key 1: an older bundle
+    part = split.assign(rows)
+    if not by_text and texts is not None:
+        part = np.asarray(
+            [texts.get(key, drawn) for key, drawn in zip(rows.text_keys, part, strict=True)], dtype=object
+        )
+    if manifest.get("folds"):  # nothing was held back for testing
+        part[part == "test"] = "train"
+    return part
+
+
+def _of_users_anew(rows: Annotations, users: Sequence[str], known: set[tuple[str, str]]) -> Annotations:
+    """Judgements of some users that are not known yet."""
+    some = set(users)
+    return rows.select(_places(rows, lambda key: key[1] in some and key not in known))
+
+
+def _places(rows: Annotations, wanted: Any) -> NDArray[np.int64]:
+    keys = zip(map(normalise, rows.texts), rows.user_ids, strict=True)
+    return np.flatnonzero(np.fromiter((wanted(key) for key in keys), bool, len(rows)))
+
+
+def _judgements(rows: Annotations) -> set[tuple[str, str]]:
+    """Text and user of each row; texts that count as the same are the same here."""
+    return {(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)}

@@ -1,0 +1,231 @@
+"""What a refresh learned is not forgotten by the next, and nobody's enrolment ends by a refresh of others."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from bundles import grep
+from house import MODEL, settings
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import home_with_a_run
+
+from beholder.annotations import Annotations, Task
+from beholder.earlier import with_earlier
+from beholder.enrolment import train_user
+from beholder.erasure import erase_everywhere
+from beholder.pipeline import Silent
+from beholder.refresh import refresh
+from beholder.registry import registry
+from beholder.registry.memory import read_texts, read_told, texts_table
+from beholder.registry.store import Store
+from beholder_serve.core import Core, Followed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "home"
+    folder.mkdir()
+    with home_with_a_run(folder, settings(users=8)) as outcome:
+        yield folder, outcome
+
+
+@pytest.fixture
+def world(made, monkeypatch):
+    """The home, and the run's rows. Each test has readers of its own, who are in the champion that others left."""
+    monkeypatch.setenv("BEHOLDER_HOME", str(made[0]))
+    return made[0], Annotations.read_parquet(made[1].run_folder / "annotations.parquet")
+
+
+def table(rows: Annotations, user: str, name: str, folder) -> tuple:
+    """A file of one user's judgements about texts nobody has seen, and how many."""
+    mine = np.flatnonzero(rows.user_ids == user)
+    columns = {
+        "text": [f"{text} {name}" for text in rows.texts[mine]],
+        "user_id": [user] * len(mine),
+        **{label: rows.labels[mine, place].astype(int) for place, label in enumerate(rows.task.labels)},
+    }
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return folder / f"{name}.parquet", len(mine)
+
+
+def refreshed(file) -> dict:
+    found = refresh(MODEL, file)
+    registry.promote(MODEL, found["version"], force=True)
+    return found
+
+
+def tell(core: Core, rows: Annotations, user: str, like: str, count: int = 24) -> None:
+    mine = np.flatnonzero(rows.user_ids == like)[:count]
+    labels = rows.task.labels
+    told = [
+        (f"{text} indeed", {label: bool(value) for label, value in zip(labels, given_, strict=True)})
+        for text, given_ in zip(rows.texts[mine], rows.labels[mine], strict=True)
+    ]
+    core.feedback.put(MODEL, user, told)
+
+
+def enrol(core: Core, user: str) -> None:
+    bundle = registry.open_version(registry.find(MODEL))
+    kept = core.feedback.annotations(MODEL, bundle.task, user)
+    core.feedback.enrol(MODEL, bundle.foundation, user, train_user(bundle, kept))
+    core.look()
+
+
+def test_two_refreshes_in_a_row_add_up(world, tmp_path):
+    """On this machine, and on one where the run is not kept; and a person erased is gone from what was kept."""
+    home, rows = world
+    user = rows.users[0]
+    monday, count = table(rows, user, "monday", tmp_path)
+    first = refreshed(monday)
+    tuesday, _ = table(rows, user, "tuesday", tmp_path)
+    second = refreshed(tuesday)
+    of_run = int(((rows.user_ids == user) & (part_of(rows) != "test")).sum())
+    learned = [sum(found["rows"].values()) for found in (first, second)]
+    kept = [count - found["kept_for_testing"] for found in (first, second)]
+    assert learned == [of_run + kept[0], of_run + kept[0] + kept[1]]
+    row = registry.user_row(registry.find(MODEL), user)
+    assert row["train_rows"] == second["rows"]["train"]
+    wednesday, _ = table(rows, user, "wednesday", tmp_path)
+    (home / "runs").rename(tmp_path / "runs")
+    try:
+        third = refreshed(wednesday)
+        assert sum(third["rows"].values()) == sum(kept) + count - third["kept_for_testing"]
+        again = refreshed(monday)  # said again is said once
+        assert sum(again["rows"].values()) == sum(third["rows"].values())
+    finally:
+        (tmp_path / "runs").rename(home / "runs")
+    erase_everywhere(user)
+    told = read_told(Store().manifest(registry.bundle_of(registry.find(MODEL))), Store())
+    assert told is not None and len(told) == 0
+    assert not grep(home, b"monday", f'{user}"'.encode())
+
+
+def part_of(rows: Annotations) -> np.ndarray:
+    return np.asarray(rows.column("part"), dtype=object)
+
+
+def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(world, tmp_path):
+    _, rows = world
+    user, other = rows.users[1], rows.users[2]
+    core = Core(Followed(model=MODEL))
+    tell(core, rows, user, other)
+    enrol(core, user)
+    assert core.user(user)["enrolled"]
+    refreshed(table(rows, other, "monday", tmp_path)[0])
+    assert core.look() and core.user(user)["enrolled"]  # nothing of theirs was learned from
+    foundation = registry.open_version(registry.find(MODEL)).foundation
+    stamp = core.feedback.enrolled(MODEL, foundation)[user]
+    found = refreshed(None)
+    assert found["users"] >= 1 and core.look()
+    assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, foundation)[user] == stamp
+    tell(core, rows, user, user)
+    enrol(core, user)  # and again, on this version
+    assert core.user(user)["enrolled"]
+    refreshed(table(rows, other, "tuesday", tmp_path)[0])
+    assert core.look() and core.user(user)["enrolled"]
+    registry.rollback(MODEL)
+    assert core.look() and core.user(user)["enrolled"]
+
+
+def test_whoever_enrols_while_a_refresh_trains_stays_enrolled(world):
+    _, rows = world
+    core = Core(Followed(model=MODEL))
+    tell(core, rows, rows.users[3], rows.users[4])
+    tell(core, rows, "late", rows.users[5])
+
+    class EnrolsWhenItTrains(Silent):
+        done = False
+
+        def step(self, *arguments, **more) -> None:
+            if not self.done:
+                self.done = True
+                enrol(core, "late")
+
+    found = refresh(MODEL, None, EnrolsWhenItTrains())
+    registry.promote(MODEL, found["version"], force=True)
+    assert core.look() and found["users"] >= 2
+    assert registry.user_row(registry.find(MODEL), "late")["known"] and core.user("late")["enrolled"]
+
+
+def test_a_table_of_somebody_who_told_the_served_model_something_too_is_learned_with_it(world, tmp_path):
+    _, rows = world
+    core = Core(Followed(model=MODEL))
+    tell(core, rows, "nell", rows.users[2])
+    enrol(core, "nell")
+    mine = rows.select(np.flatnonzero(rows.user_ids == rows.users[2])).replace_users(["nell"] * 60)
+    file, count = table(mine, "nell", "monday", tmp_path)
+    found = refreshed(file)
+    told = core.feedback.annotations(MODEL, rows.task, "nell")
+    assert count - found["kept_for_testing"] < sum(found["rows"].values()) <= count + len(told)
+    assert core.look() and not core.user("nell")["enrolled"]
+
+
+def test_texts_that_another_split_keeps_for_testing_are_left_alone(tmp_path, monkeypatch):
+    """As of new users: the run's texts are in the parts that the run had them in, wherever a hash would put them."""
+    with home_with_a_run(tmp_path, settings(users=8, split={"by": "new-users", "new_users": 0.25})) as outcome:
+        rows = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
+        part = part_of(rows)
+        tested = set(rows.text_keys[part == "test"])
+        version = registry.find(MODEL)
+        manifest = registry.store_of(version).manifest(registry.bundle_of(version))
+        texts = read_texts(manifest, registry.store_of(version))
+        assert {key for key, where in texts.items() if where == "test"} == tested
+        shutil.rmtree(outcome.run_folder)
+        mine = rows.select(np.flatnonzero(rows.user_ids == rows.users[0])).replace_users(["nell"] * 60)
+        everything = Annotations.from_columns(
+            rows.task,
+            text=list(rows.distinct_texts[0]),
+            user_id=["nell"] * len(rows.distinct_texts[0]),
+            labels=np.tile(mine.labels[:1], (len(rows.distinct_texts[0]), 1)),
+        )
+        file = tmp_path / "all.parquet"
+        columns = {label: everything.labels[:, place].astype(int) for place, label in enumerate(rows.task.labels)}
+        pq.write_table(
+            pa.table({"text": list(everything.texts), "user_id": ["nell"] * len(everything), **columns}), file
+        )
+        found = refresh(MODEL, file)
+        assert found["kept_for_testing"] >= len(tested)
+        told = read_told(
+            registry.store_of(version).manifest(registry.bundle_of(registry.find(MODEL, "candidate"))), Store()
+        )
+        assert told is not None and len(told) == len(everything)
+        learned = with_earlier(everything, manifest, Silent(), (), texts)[0]
+        assert {name: len(part) for name, part in learned.items()} == found["rows"]
+        assert not tested & {key for part in learned.values() for key in part.text_keys}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 3), st.sampled_from(["train", "valid", "test"])),
+        min_size=1,
+        unique_by=lambda row: row[:2],
+    ),
+    st.sampled_from(["column", "new-users", "people", "paper"]),
+)
+def test_no_row_of_a_text_that_was_tested_is_learned_from(judged, by):
+    """Whatever rows a split put where: a text with a test row is for testing, of whomever."""
+    task = Task(("rude",))
+    text, user, part = zip(*judged, strict=True)
+    run = Annotations.from_columns(
+        task,
+        text=[f"text {each}" for each in text],
+        user_id=[f"u{each}" for each in user],
+        labels=np.ones((len(judged), 1), np.float32),
+    )
+    texts = dict(zip(*texts_table(run, np.asarray(part, dtype=object)).to_pydict().values(), strict=True))
+    new = Annotations.from_columns(
+        task, text=[f"Text {each}!" for each in range(10)], user_id=["new"] * 10, labels=np.ones((10, 1), np.float32)
+    )
+    found, left = with_earlier(new, {"run": "not here", "split": {"by": by}}, Silent(), (), texts)
+    tested = {each for each, where in zip(text, part, strict=True) if where == "test"}
+    learned = {text for name in ("train", "valid") for text in found[name].texts}
+    assert not {f"Text {each}!" for each in tested} & learned
+    for each, where in zip(text, part, strict=True):
+        if where == "train" and not {(each, "test"), (each, "valid")} & set(zip(text, part, strict=True)):
+            assert f"Text {each}!" in set(found["train"].texts)
+    assert left + sum(map(len, found.values())) == 10
