@@ -105,9 +105,7 @@ def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
     return Annotations.read_parquet(file) if file.is_file() else None
 
 
-def _parts(
-    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None
-) -> NDArray[np.object_]:
+def _parts(rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None) -> NDArray[np.object_]:
     """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash."""
     said = manifest["split"]
     by_text = said["by"] == "text"
