@@ -36,6 +36,7 @@ from beholder.registry.store import ChangedError, Store
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.tombstones import erased_people
+from beholder.tracking import identity
 
 KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
@@ -201,7 +202,7 @@ def publish_candidate(
         stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
         files = stored.files_of(folder, was, store)
         kept = stored.new_id()
-        store.write_manifest(kept, {**becomes, "files": files})
+        store.write_manifest(kept, {**becomes, "files": files, "tracking": identity()})
     tags = {
         **{name: value for name, value in champion.tags.items() if name in KEPT},
         registry.REFRESHED: str(champion.number),

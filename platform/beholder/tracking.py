@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,11 @@ class ChildRun:
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, else SQLite in the home folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def identity() -> str:
+    """What tells this MLflow from others: a hash of its address without name and password."""
+    return hashlib.sha256(re.sub(r"//[^/@]*@", "//", tracking_uri()).encode()).hexdigest()[:16]
 
 
 def artifact_folder() -> Path:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from beholder.annotations import Annotations
 from beholder.experiment import make_experiment
 from beholder.refresh import refresh
 from beholder.registry import registry, upkeep
+from beholder.registry.repair import delete_unnamed
 from beholder.registry.store import Store
+from beholder.tracking import identity
 
 KILLS = 10
 LOAD_S = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "10"))
@@ -69,7 +72,11 @@ def killed_at(forks: Forks, *codes: str):
 
 
 def sound() -> None:
-    """Nothing is damaged, and what the dead left is collected."""
+    """Nothing is damaged, and what the dead left is collected, whole bundles that became no version among it."""
+    named = registry.bundles_named(Store())
+    time.sleep(1.1)
+    delete_unnamed(Store(), named, identity(), 0)
+    assert set(Store().bundles()) == named
     upkeep.gc(Store())
     found = upkeep.verify(Store())
     assert found.problems == () and found.orphans == 0

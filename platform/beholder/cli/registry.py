@@ -196,12 +196,27 @@ def export(
 def verify(
     model: Annotated[str | None, typer.Argument(help="A registered model; the whole store where left out.")] = None,
     version: Which = "champion",
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="First put back what is missing or damaged in the store, from the runs kept here or another store.",
+        ),
+    ] = False,
+    copy: Annotated[
+        str | None, typer.Option("--from", help="With --repair: another store, or a folder with a backup of this one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every file of a version, or of the whole store, against its checksum."""
     from beholder.errors import RegistryError
+    from beholder.home import home
     from beholder.registry import registry, stored, upkeep
+    from beholder.registry.repair import repair as repaired
     from beholder.registry.store import Store
+
+    if copy is not None and not repair:
+        raise RegistryError("--from says where --repair takes files from. Give both.")
 
     if model is not None:
         found = registry.find(model, version)
@@ -211,10 +226,15 @@ def verify(
             return
         console.print(f"{model} v{found.number}: {files} files, all intact", markup=False)
         return
-    store = Store()
+    store, done = Store(), {}
+    if repair:
+        found_again = repaired(store, [home() / "runs"], Store(copy) if copy else None)
+        done = {"repaired": found_again.files}
+        if not as_json:
+            console.print(f"{store.uri}: {found_again.files:,} files put back", markup=False)
     checked = upkeep.verify(store)
     if as_json:
-        print_json({"store": store.uri, **asdict(checked), "intact": not checked.problems})
+        print_json({"store": store.uri, **done, **asdict(checked), "intact": not checked.problems})
     else:
         orphans = f"; {checked.orphans:,} that no bundle needs (beholder registry gc)" if checked.orphans else ""
         console.print(
@@ -226,17 +246,25 @@ def verify(
 
 
 @app.command("gc")
-def gc(as_json: AsJson = False) -> None:
-    """Delete the files of the store that no bundle needs."""
-    from beholder.registry import upkeep
+def gc(
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, help="Hours: bundles without a version that are younger stay.")
+    ] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Delete bundles of the store that no version names any more, and the files that no bundle needs."""
+    from beholder.registry import registry, upkeep
+    from beholder.registry.repair import delete_unnamed
     from beholder.registry.store import Store
+    from beholder.tracking import identity
 
     store = Store()
+    bundles = delete_unnamed(store, registry.bundles_named(store), identity(), 3600 * older_than)
     deleted = upkeep.gc(store)
     if as_json:
-        print_json({"store": store.uri, "deleted": deleted})
+        print_json({"store": store.uri, "deleted": deleted, "bundles": bundles})
         return
-    console.print(f"{store.uri}: {deleted:,} files deleted", markup=False)
+    console.print(f"{store.uri}: {bundles:,} bundles that no version names and {deleted:,} files deleted", markup=False)
 
 
 @app.command("erase")

@@ -23,7 +23,7 @@ from beholder.registry.bundle import Bundle
 from beholder.registry.pyfunc import write_model
 from beholder.registry.store import Store
 from beholder.registry.stored import keep, open_stored, users_of
-from beholder.tracking import client
+from beholder.tracking import client, identity
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -127,7 +127,7 @@ def publish(
             something else.
     """
     store = Store()
-    return make_version(model, keep(bundle, store, people), store, run_id, tags, description, proof)
+    return make_version(model, keep(bundle, store, people, identity()), store, run_id, tags, description, proof)
 
 
 def make_version(
@@ -299,6 +299,12 @@ def find(model: str, which: str = CHAMPION) -> Version:
             return version
     names = [str(version.number) for version in all_versions] + sorted({a for v in all_versions for a in v.aliases})
     raise RegistryError(f"{model}: {unknown('version or alias', which, names)}")
+
+
+def bundles_named(store: Store) -> set[str]:
+    """The bundles of a store that are versions of any model."""
+    every = [version for model in models() for version in versions(model)]
+    return {bundle_of(each) for each in every if BUNDLE in each.tags and store_of(each).uri == store.uri}
 
 
 def store_of(version: Version) -> Store:

@@ -105,16 +105,24 @@ class Store:
             self._hold.check()
 
     def put(self, file: Path) -> str:
-        """Keep a file's bytes; returns their SHA-256.
+        """Keep a file's bytes; returns their SHA-256. What is there under that name and damaged is written again.
 
         Raises:
             RegistryError: the store cannot be written.
         """
         digest = sha256_of(file)
         with _told(self.uri):
-            if not self.place.exists(_object(digest)):
+            if not self.has(digest):
                 self.place.write(_object(digest), file)
         return digest
+
+    def has(self, digest: str) -> bool:
+        """Whether an object is there and its bytes are what its name says; they are read, fetched again if need be."""
+        try:
+            self.checked(digest, again=True)
+        except RegistryError:
+            return False
+        return True
 
     def get(self, digest: str, again: bool = False) -> Path:
         """A local file with these bytes. It is not read: see `checked`.
@@ -136,13 +144,15 @@ class Store:
                 ) from None
 
     def checked(self, digest: str, again: bool = False) -> Path:
-        """The same, its bytes compared with their name.
+        """The same, its bytes compared with their name. What was fetched and is damaged is fetched again.
 
         Raises:
             RegistryError: see `get`; or they were altered.
         """
         file = self.get(digest, again)
         if sha256_of(file) != digest:
+            if isinstance(self.place, Elsewhere) and not again:
+                return self.checked(digest, again=True)
             raise RegistryError(
                 f"{file}: altered since it was published (checksum differs). Publish the version again, or roll back "
                 "to another."

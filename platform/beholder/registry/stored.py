@@ -31,7 +31,7 @@ def made(bundle: str) -> float:
     return datetime.strptime(bundle[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
-def keep(folder: Path, store: Store, people: Collection[str] = ()) -> str:
+def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str = "") -> str:
     """Put a bundle that `write_bundle` wrote into a store; returns its id there.
 
     Files that the store has already cost a look only. The manifest comes last: before it, nothing is there.
@@ -40,6 +40,7 @@ def keep(folder: Path, store: Store, people: Collection[str] = ()) -> str:
         folder: of the bundle.
         store: where it goes.
         people: whose judgements it was made from, besides those in its table of users.
+        tracking: what tells the tracking server whose versions name the bundle from others (`tracking.identity`).
 
     Raises:
         RegistryError: one of the people was erased; a file was altered since it was written; or the store cannot be
@@ -56,7 +57,7 @@ def keep(folder: Path, store: Store, people: Collection[str] = ()) -> str:
             if found != expected["sha256"]:
                 raise RegistryError(f"{folder / name}: altered since it was written. Run the experiment again.")
         bundle = new_id()
-        store.write_manifest(bundle, manifest)
+        store.write_manifest(bundle, {**manifest, "tracking": tracking})
     return bundle
 
 

@@ -67,10 +67,11 @@ def verify(store: Store) -> Checked:
 def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
     """A line where a bundle has somebody who was erased, as one has that was restored from a copy."""
     try:
-        known = pq.read_table(store.checked(manifest["files"][USERS_FILE]["sha256"]))["user_id"].to_pylist()
-        erased = store.erased(known)
-    except KeyError:  # it knows nobody
+        file = store.checked(manifest["files"][USERS_FILE]["sha256"])
+    except (KeyError, RegistryError):  # it knows nobody, or the table is damaged, which is said with the other files
         return []
+    try:
+        erased = store.erased(pq.read_table(file, columns=["user_id"])["user_id"].to_pylist())
     except RegistryError as error:
         return [str(error)]
     if not erased:
