@@ -19,6 +19,7 @@ from beholder import __version__
 from beholder.errors import BeholderError, ErasedError, MethodError, ServeError
 from beholder_serve.access import OPEN, AccessError, Caller, KeyRing, RateLimit
 from beholder_serve.desk import Desk, Engine
+from beholder_serve.gate import BusyError
 from beholder_serve.guard import Guard, Observe
 from beholder_serve.schemas import (
     AnnotationsRequest,
@@ -54,10 +55,6 @@ REFUSALS = {
     429: "Over the limit; Retry-After says until when",
     503: "Cannot be answered just now",
 }
-
-
-class BusyError(BeholderError):
-    """More is asked than can be answered now."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +233,7 @@ STATUSES: dict[type[BeholderError], tuple[int, dict[str, str]]] = {
     MethodError: (409, {}),
     ErasedError: (409, {}),
     ServeError: (422, {}),
-    BusyError: (429, {"Retry-After": "1"}),
+    BusyError: (429, {"Retry-After": "2"}),
 }
 """What HTTP says of a refusal, and with which headers; 503 of all others."""
 

@@ -25,10 +25,11 @@ from beholder.cluster.local import on_ray
 from beholder.errors import BeholderError, ClusterError, ServeError
 from beholder.feedback import Feedback
 from beholder_serve.access import require_tokens
-from beholder_serve.api import BusyError, Settings, build_app
+from beholder_serve.api import Settings, build_app
 from beholder_serve.batching import Batcher
 from beholder_serve.desk import Desk
 from beholder_serve.engine import BATCH, EngineDeployment, Item, characters
+from beholder_serve.gate import BusyError
 
 APPLICATION = "beholder"
 TRIES = 3
@@ -101,6 +102,9 @@ async def as_task(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @ray.remote(num_cpus=0, max_retries=1)
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    import torch
+
+    torch.set_num_threads(1)  # what is answered meanwhile needs the other cores
     return function(*arguments)
 
 

@@ -195,6 +195,7 @@ class Core:
             "evaluation": manifest.get("evaluation", {}),
             "split_hash": manifest.get("split_hash", ""),
             "enrolled": len(self._enrolled),
+            "looks_every_s": self.followed.poll_s,
         }
 
     def where(self) -> tuple[str, str, str, str]:
@@ -223,7 +224,8 @@ class Core:
     def _switch(self, found: tuple[tuple[str, ...], registry.Version]) -> None:
         """Load what was found, ask it once, and put it in the place of what is served; all stays where that fails."""
         key, version = found
-        bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version))
+        open_now = self._scorer.bundle if self._key else None
+        bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version), like=open_now)
         scorer = Scorer(
             bundle,
             f"{version.model} v{version.number}",

@@ -12,7 +12,12 @@ from beholder.annotations import Annotations, Task
 from beholder.erasure import erase_everywhere
 from beholder.errors import MethodError, ServeError, unknown
 from beholder.feedback import Enrolment, Feedback
+from beholder_serve.gate import Gate
 
+ENROLMENTS, ERASURES = (2, 16), (1, 16)
+"""At once, and waiting: each takes a process of its own, and the store's lock in the end."""
+OPENING_S = 5.0
+"""A replica that has seen that somebody was erased reads the adapters of the others anew within this time."""
 Run = Callable[..., Awaitable[Any]]
 """Calls a function with arguments, somewhere, and waits for what it returns."""
 
@@ -40,6 +45,7 @@ class Desk:
 
     def __init__(self, model: str, engine: Engine, feedback: Feedback, run: Run) -> None:
         self.model, self._engine, self._feedback, self._run = model, engine, feedback, run
+        self._enrolments, self._erasures = Gate(*ENROLMENTS), Gate(*ERASURES)
 
     async def count(self, user: str) -> int:
         """How many judgements are kept of a user."""
@@ -65,8 +71,14 @@ class Desk:
         """Train a user on their judgements and serve what comes out: what `schemas.EnrolResponse` holds.
 
         Raises:
+            BusyError: this user is being enrolled, or too many others wait for it.
+            ErasedError: the user was erased, perhaps meanwhile.
             BeholderError: there are too few judgements, or the version gives nobody a model of their own.
         """
+        async with self._enrolments.passed(user, "enrolment"):
+            return await self._enrol(user)
+
+    async def _enrol(self, user: str) -> dict[str, Any]:
         started = time.perf_counter()
         described = await self._engine.describe()
         task = Task(tuple(described["labels"]), described["kind"])
@@ -90,18 +102,29 @@ class Desk:
         }
 
     async def erase(self, user: str) -> dict[str, Any]:
-        """Take a user away, everywhere: what `schemas.ErasedResponse` holds."""
+        """Take a user away, everywhere: what `schemas.ErasedResponse` holds.
+
+        Raises:
+            BusyError: this user is being erased, or too many others wait for it.
+            RegistryError: something of theirs may be left; see `erasure.erase_everywhere`.
+        """
+        async with self._erasures.passed(user, "erasure"):
+            return await self._erase(user)
+
+    async def _erase(self, user: str) -> dict[str, Any]:
         try:
             record = await self._run(erase_everywhere, user)
         finally:  # what was erased before it failed is not served any more either
             await self._engine.look()
+        described = await self._engine.describe()
         keys = ("judgements", "bundles", "runs", "record")
         priors = [
             {key: share[key] for key in ("version", "rows", "of_rows", "of_people")}
             for share in record["priors"]
             if share["model"] == self.model
         ]
-        return {"erased": True, **{key: record[key] for key in keys}, "priors": priors}
+        within = described["looks_every_s"] + OPENING_S
+        return {"erased": True, **{key: record[key] for key in keys}, "priors": priors, "within_s": within}
 
 
 def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:

@@ -190,6 +190,7 @@ class ErasedResponse(BaseModel):
     runs: int
     priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
     record: str = Field(description="as it stands in the record of erasures, which does not say of whom")
+    within_s: float = Field(description="after so many seconds no replica that reaches the store serves them")
 
 
 class ModelResponse(BaseModel):
@@ -206,6 +207,7 @@ class ModelResponse(BaseModel):
     evaluation: dict[str, Any]
     split_hash: str
     enrolled: int
+    looks_every_s: float = Field(description="how often every replica looks for another version, and who was erased")
 
 
 class TextsResponse(BaseModel):

@@ -241,8 +241,16 @@ def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
     bundle = registry.open_version(registry.find(MODEL))
     user = sorted(bundle.on_personal)[-1]
     assert core.predict([(user, ["hello"])])[0]["predictions"][0]["route"] == "cls-u"
+    before = core._scorer.bundle
+    others = sorted(bundle.on_personal - {user})
+    asked = [(other, ["hello", "you are a fool"]) for other in others]
+    expected = core.predict(asked)
     erase_everywhere(user)
     assert core.look()  # the same version, without them
+    after = core._scorer.bundle
+    assert after is not before and after.shared is before.shared  # the base is not read again
+    assert after.personal.model is before.personal.model and user not in after.personal.bank
+    assert core.predict(asked) == expected  # to the bit
     answer = core.predict([(user, ["hello"])])[0]
     assert answer["predictions"][0]["route"] == "cls" and not answer["predictions"][0]["fallback"]
     assert user not in [reader["user_id"] for reader in core.perspectives("hello", None, 100)["readers"]]

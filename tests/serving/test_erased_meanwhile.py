@@ -9,12 +9,14 @@ import pytest
 import sqlalchemy as sa
 from databases import database
 from house import MODEL
+from inside import LocalEngine, here
 
 from beholder.erasure import admit_again, erase_everywhere
 from beholder.errors import ErasedError, FeedbackError
 from beholder.feedback import Enrolment, Feedback
 from beholder_serve.core import Core, Followed
 from beholder_serve.desk import Desk
+from beholder_serve.gate import BusyError
 
 __all__ = ["database"]
 OWN = Enrolment(b"of them alone", {"route": "personal"})
@@ -112,28 +114,28 @@ def core(outcome):
     return Core(Followed(model=MODEL))
 
 
-class Engine:
-    """A core as the desk calls it."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-
-    async def describe(self):
-        return self.core.describe()
-
-    async def where(self):
-        return self.core.where()
-
-    async def look(self):
-        return self.core.look()
-
-
 def judgements(outcome, count: int = 20):
     labels = outcome.test.task.labels
     return [
         (f"{text} number {place}", {label: bool(value) for label, value in zip(labels, given, strict=True)})
         for place, (text, given) in enumerate(zip(outcome.test.texts[:count], outcome.test.labels[:count], strict=True))
     ]
+
+
+def test_one_user_is_enrolled_once_at_a_time(core, outcome):
+    feedback, users = core.feedback, [f"one of {number}" for number in range(3)]
+    for user in users:
+        feedback.put(MODEL, user, judgements(outcome))
+    desk = Desk(MODEL, LocalEngine(core), feedback, here)
+
+    async def at_once() -> list:
+        asked = [desk.enrol(user) for user in (*users, *users)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(at_once())
+    assert [each["train_rows"] for each in found[:3]] == [20] * 3
+    assert all(isinstance(each, BusyError) and "is under way" in str(each) for each in found[3:])
+    assert asyncio.run(desk.enrol(users[0]))["train_rows"] == 20  # and again, once that is over
 
 
 def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
@@ -148,7 +150,7 @@ def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
         assert erase_everywhere("nell@example.org")["judgements"] == 20
         return found
 
-    desk = Desk(MODEL, Engine(core), feedback, run)
+    desk = Desk(MODEL, LocalEngine(core), feedback, run)
     with pytest.raises(ErasedError):
         asyncio.run(desk.enrol("nell@example.org"))
     assert trained and trained[0].tensors

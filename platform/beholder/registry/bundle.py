@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.annotations import Annotations, Task
+from beholder.bank.shards import Bank
 from beholder.bases import resolve
 from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
 from beholder.bases.loading import tokenizer_checksum, weights_checksum
@@ -181,6 +182,15 @@ def foundation_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
 
 
+def stands_on_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two bundles, by their manifests, are the same but for their users' adapters."""
+    method = "personal/method.json"
+    return foundation_of(one) == foundation_of(other) and all(
+        each(one) == each(other)
+        for each in (lambda it: it["base"], lambda it: it["methods"], lambda it: it["files"].get(method))
+    )
+
+
 def write_bundle(
     folder: Path,
     choice: Choice,
@@ -310,6 +320,7 @@ def load_bundle(
     device: str = "cpu",
     shard: Callable[[str], Path] | None = None,
     file: Callable[[str], Path] | None = None,
+    like: Bundle | None = None,
 ) -> Bundle:
     """Load a bundle's methods onto the base it names.
 
@@ -320,6 +331,8 @@ def load_bundle(
         shard: where a bank's shard is, by its SHA-256; by default beside the bank's index. Asked, and the shard's
             bytes checked, when one of its users is first scored.
         file: where a file of the bundle is that is asked for later, by its name; by default in the folder.
+        like: one that is open. Where the new one has its users' adapters on the very same model, as after a refresh or
+            an erasure, that model serves both, and only the adapters are read.
 
     Raises:
         RegistryError: damaged, or the base here is not the one it was trained on.
@@ -333,11 +346,18 @@ def load_bundle(
             f"{folder}: trained on another base {base_name(base)!r} than the one here (checksums differ). "
             "Install the same base, or publish a version trained on this one."
         )
-    personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
+    same = like.personal if like is not None and stands_on_the_same(manifest, like.manifest) else None
+    if isinstance(same, FittedBank):
+        personal: Fitted | None = same.with_bank(Bank(folder / "personal" / "bank", same.prior.mean))
+    else:
+        like = None
+        personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
     if isinstance(personal, FittedBank) and shard is not None:
         personal.bank.shard_file = shard
-    if isinstance(personal, FittedBank) and personal.from_ == manifest["methods"]["global"]["arm"]:
-        shared: Fitted = personal.shared  # one copy of the base serves both
+    if like is not None:
+        shared = like.shared
+    elif isinstance(personal, FittedBank) and personal.from_ == manifest["methods"]["global"]["arm"]:
+        shared = personal.shared  # one copy of the base serves both
     else:
         shared = load_fitted(folder / "global", base, device)
     users = pq.read_table(folder / USERS_FILE) if personal is not None else None

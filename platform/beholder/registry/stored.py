@@ -61,11 +61,11 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
     return bundle
 
 
-def open_stored(bundle: str, store: Store, device: str = "cpu") -> Bundle:
+def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | None = None) -> Bundle:
     """Load a stored bundle's methods onto the base it names. Shards are fetched, and checked, when first asked for.
 
     Whoever was erased is nobody it knows, even where it was restored from a copy; and what this machine fetched of
-    bundles that are no more is deleted.
+    bundles that are no more is deleted. `like`: see `load_bundle`.
 
     Raises:
         RegistryError: not there, damaged, or the base here is not the one it was trained on.
@@ -76,7 +76,7 @@ def open_stored(bundle: str, store: Store, device: str = "cpu") -> Bundle:
         store.evict(store.named())
     with unfolded(manifest, store) as folder:
         opened = load_bundle(
-            folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"])
+            folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"]), like
         )
     opened.leave_out(store.erased(opened.users))
     return opened
