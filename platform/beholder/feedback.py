@@ -2,7 +2,8 @@
 
 One database, SQLite in the home folder or any that SQLAlchemy reaches (`BEHOLDER_FEEDBACK`, a URL; PostgreSQL wants
 `psycopg`). What a call has written is on disk when it returns. All of it is personal data: `erase` takes it away,
-and leaves a tombstone, so that an enrolment that was under way brings nobody back.
+and leaves a tombstone, so that an enrolment that was under way brings nobody back. Which tokens were revoked is here,
+too, for servers of all machines to see.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ _KEYS = sa.Table(
     _META,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("key", sa.LargeBinary, nullable=False),
+)
+_REVOCATIONS = sa.Table(
+    "revocations",
+    _META,
+    sa.Column("token_id", sa.String(64), primary_key=True),
+    sa.Column("until", sa.Float, nullable=False),  # when the token expires anyway, in seconds since 1970
 )
 
 
@@ -204,6 +211,18 @@ class Feedback:
             key = self._key(connection)
             mine = _TOMBSTONES.c.person == tombstone(key or b"", user)
             return connection.execute(sa.delete(_TOMBSTONES).where(mine)).rowcount > 0
+
+    def revoke(self, token_id: str, until: float) -> None:
+        """Note that a token is void, for the servers of all machines; of those that have expired nothing is kept."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(_REVOCATIONS).where(_REVOCATIONS.c.until < time.time()))
+            self._upsert(connection, _REVOCATIONS, {"token_id": token_id, "until": until})
+
+    def revoked(self) -> frozenset[str]:
+        """The ids of all tokens that were revoked and have not expired."""
+        chosen = sa.select(_REVOCATIONS.c.token_id).where(_REVOCATIONS.c.until >= time.time())
+        with self._begin() as connection:
+            return frozenset(connection.execute(chosen).scalars())
 
     def _refuse_erased(self, connection: sa.Connection, user: str) -> None:
         """Nobody can be erased between this and the end of the transaction. Raises ErasedError."""

@@ -2,6 +2,7 @@
 
 A token is not stored. What is kept, in a folder that only its owner reads, are the keys tokens are signed with, the ids
 of tokens, and which of them were revoked before they expired. A server that runs sees at once when either changes.
+Revocations are in the database of judgements, too (`feedback`), where servers of other machines see them in a second.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import logging
 import os
 import secrets
 import threading
@@ -24,8 +26,10 @@ import jwt
 from filelock import FileLock
 
 from beholder.errors import BeholderError, unknown
+from beholder.feedback import Feedback
 from beholder.home import home
 
+log = logging.getLogger("beholder.access")
 SCOPES = ("predict:self", "predict:any", "annotate:self", "admin")
 """What a token may be for: its own user's views, or anybody's; to judge and be trained, as its own user; everything."""
 ISSUER = "beholder"
@@ -88,10 +92,16 @@ class KeyRing:
     Several processes may use one folder. Nothing is written before the first token is issued.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: by default `access/` in the home folder."""
+    def __init__(self, folder: Path | None = None, feedback: Feedback | None = None) -> None:
+        """Open a folder, by default `access/` in the home folder, and the database of revocations, if one is given.
+
+        Raises:
+            FeedbackError: the database cannot be read.
+        """
         self.folder = folder or home() / "access"
         self._read: dict[str, tuple[Any, Any]] = {}
+        self._feedback = feedback
+        self._elsewhere = _Elsewhere(feedback) if feedback else frozenset()
 
     def issue(self, subject: str, scopes: Sequence[str], lifetime: timedelta) -> str:
         """A token for a user or a service; the first one makes the first key.
@@ -137,6 +147,7 @@ class KeyRing:
 
         Raises:
             AccessError: no such token was issued here: a mistyped id would leave the token valid.
+            FeedbackError: the database cannot be written: the token is valid still.
         """
         token_id, until = token_or_id, time.time() + timedelta(days=3_650).total_seconds()
         if "." in token_or_id:
@@ -147,6 +158,8 @@ class KeyRing:
                 f"{self.folder}: no token with this id was issued here. Look at the id again, or give the whole token "
                 "(ids are kept since November 2026)."
             )
+        if self._feedback is not None:
+            self._feedback.revoke(token_id, until)
         with self._writing():
             kept = {each: end for each, end in self._revoked().items() if end > time.time()}
             self._write("revoked.json", {"format": FORMAT, "revoked": {**kept, token_id: until}})
@@ -168,7 +181,7 @@ class KeyRing:
             AccessError: it is not one of ours, expired, or was revoked; or a file is damaged.
         """
         claims = self._claims(token)
-        if claims["jti"] in self._revoked():
+        if claims["jti"] in self._revoked() or claims["jti"] in self._elsewhere:
             raise AccessError(f"this token was revoked. {AGAIN}")
         scopes = frozenset(str(claims["scope"]).split())
         if not scopes or not scopes <= set(SCOPES):
@@ -242,6 +255,32 @@ class KeyRing:
         with os.fdopen(handle, "w") as stream:
             stream.write(json.dumps(said, indent=2) + "\n")
         os.replace(temporary, self.folder / name)
+
+
+class _Elsewhere:
+    """The tokens that were revoked on any machine, read again in the background when that was a second ago.
+
+    Nobody waits for the database. Where it is away, the last that is known counts, and the log says so.
+    """
+
+    def __init__(self, feedback: Feedback, every_s: float = 1.0) -> None:
+        self._feedback, self._every_s = feedback, every_s
+        self._known, self._read = feedback.revoked(), time.monotonic()
+        self._reading = threading.Lock()
+
+    def __contains__(self, token_id: object) -> bool:
+        if time.monotonic() - self._read > self._every_s and self._reading.acquire(blocking=False):
+            threading.Thread(target=self._again, daemon=True).start()
+        return token_id in self._known
+
+    def _again(self) -> None:
+        try:
+            self._known = self._feedback.revoked()
+        except BeholderError as error:
+            log.warning("cannot see which tokens were revoked elsewhere: %s", error)
+        finally:
+            self._read = time.monotonic()
+            self._reading.release()
 
 
 def _new_key() -> dict[str, str]:

@@ -144,7 +144,8 @@ def build_app(
             allow_headers=["authorization", "content-type", "x-request-id"],
         )
     app.state.settings = settings
-    app.state.keys, app.state.limit = KeyRing(), RateLimit(settings.rate, settings.burst)
+    app.state.keys = KeyRing(feedback=desk.feedback if settings.tokens else None)
+    app.state.limit = RateLimit(settings.rate, settings.burst)
 
     # What is asked most, and what is largest, is put into JSON as it comes: it was made here, and needs no second look.
     @app.post("/v1/predict", tags=["views"], response_model=PredictResponse)

@@ -44,12 +44,12 @@ class Desk:
     """Takes judgements, enrols and erases users of one registered model."""
 
     def __init__(self, model: str, engine: Engine, feedback: Feedback, run: Run) -> None:
-        self.model, self._engine, self._feedback, self._run = model, engine, feedback, run
+        self.model, self.feedback, self._engine, self._run = model, feedback, engine, run
         self._enrolments, self._erasures = Gate(*ENROLMENTS), Gate(*ERASURES)
 
     async def count(self, user: str) -> int:
         """How many judgements are kept of a user."""
-        return await asyncio.to_thread(self._feedback.count, self.model, user)
+        return await asyncio.to_thread(self.feedback.count, self.model, user)
 
     async def put(self, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
         """Keep judgements; they are on disk when this returns. Returns how many the user has.
@@ -65,7 +65,7 @@ class Desk:
                     raise ServeError(f"judgements[{number}]: {unknown('label', label, known)}")
             if described["kind"] == "multiclass" and sum(labels.values()) != 1:
                 raise ServeError(f"judgements[{number}]: exactly one label has to be given. Set one to true.")
-        return await asyncio.to_thread(self._feedback.put, self.model, user, judgements)
+        return await asyncio.to_thread(self.feedback.put, self.model, user, judgements)
 
     async def enrol(self, user: str) -> dict[str, Any]:
         """Train a user on their judgements and serve what comes out: what `schemas.EnrolResponse` holds.
@@ -82,12 +82,12 @@ class Desk:
         started = time.perf_counter()
         described = await self._engine.describe()
         task = Task(tuple(described["labels"]), described["kind"])
-        rows = await asyncio.to_thread(self._feedback.annotations, self.model, task, user)
+        rows = await asyncio.to_thread(self.feedback.annotations, self.model, task, user)
         if rows is None:
             raise MethodError("there are no judgements of this user. Give some first: PUT /v1/users/{id}/annotations")
         store, bundle, seal, foundation = await self._engine.where()
         enrolment: Enrolment = await self._run(train, store, bundle, seal, rows)
-        await asyncio.to_thread(self._feedback.enrol, self.model, foundation, user, enrolment)
+        await asyncio.to_thread(self.feedback.enrol, self.model, foundation, user, enrolment)
         await self._engine.look()
         facts = enrolment.facts
         helped = facts["route"] == "personal"

@@ -57,10 +57,13 @@ def rotate(
 
 @app.command("revoke")
 def revoke(token: Annotated[str, typer.Argument(help="The token, or its id.")], as_json: AsJson = False) -> None:
-    """Make one token void before it expires. A server that runs refuses it at once."""
+    """Make one token void before it expires. Servers that run refuse it at once; those of other machines that have the
+    same database (BEHOLDER_FEEDBACK), in about a second.
+    """
+    from beholder.feedback import Feedback
     from beholder_serve.access import KeyRing
 
-    token_id = KeyRing().revoke(token)
+    token_id = KeyRing(feedback=Feedback()).revoke(token)
     if as_json:
         print_json({"revoked": token_id})
         return
