@@ -31,6 +31,7 @@ PAGES = {  # what READMEs link to -> the page that holds it
     "docs/how-to/own-table.md": "how-to/own-table.md",
     "docs/how-to/newcomers.md": "how-to/newcomers.md",
     "docs/concepts.md": "concepts.md",
+    "docs/promises.md": "promises.md",
     "#a-hosted-model": "how-to/hosted.md",
     "#an-adapter-per-user": "how-to/adapters.md",
     "#every-arm-of-the-paper": "how-to/prompting.md",
