@@ -306,8 +306,14 @@ def _plain(labels: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
             "decisions": dict(zip(labels, decisions, strict=True)),
             "route": route,
             "fallback": fallback,
+            "adapter": adapter or None,
         }
-        for scores, decisions, route, fallback in zip(
-            answers.scores.tolist(), answers.decisions.tolist(), answers.routes, answers.fallback.tolist(), strict=True
+        for scores, decisions, route, fallback, adapter in zip(
+            answers.scores.tolist(),
+            answers.decisions.tolist(),
+            answers.routes,
+            answers.fallback.tolist(),
+            answers.adapters,
+            strict=True,
         )
     ]

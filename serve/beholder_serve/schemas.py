@@ -55,6 +55,9 @@ class Prediction(BaseModel):
     fallback: bool = Field(
         default=False, description="whether the user has a model of their own that could not be read just now"
     )
+    adapter: str | None = Field(
+        default=None, description="of the adapter that gave the answer, a digest of its numbers; none where none did"
+    )
 
 
 class PredictResponse(BaseModel):

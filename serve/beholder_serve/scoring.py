@@ -11,8 +11,9 @@ the place of its bank (`overlay`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,9 +37,19 @@ class Answers(Predictions):
 
     Attributes:
         fallback: bool [rows], whether the user has a model of their own that could not be read.
+        adapters: the digest of the adapter that gave each row's answer (`digest_of`); empty where none did.
     """
 
     fallback: NDArray[np.bool_]
+    adapters: list[str]
+
+
+class Row(dict[str, Tensor]):
+    """One user's tensors [1, ...], and their digest, which is of these very numbers."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self.digest = digest_of(self) if self else ""
 
 
 Enrolled = Callable[[str], "Tensors | None"]
@@ -74,8 +85,8 @@ class Scorer:
         if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:
             self._bank = personal
         self._states: Recent[str, Tensor] = Recent(trunk_mb * MEGABYTE, _bytes)
-        self._rows: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, _row_bytes)
-        self._own: Recent[str, Tensors] = Recent(rows_mb * MEGABYTE, _row_bytes)  # of those who were enrolled
+        self._rows: Recent[str, Row] = Recent(rows_mb * MEGABYTE, _row_bytes)
+        self._own: Recent[str, Row] = Recent(rows_mb * MEGABYTE, _row_bytes)  # of those who were enrolled
 
     @property
     def arms(self) -> Mapping[str, str]:
@@ -96,7 +107,7 @@ class Scorer:
         """By the bundle, but those who were enrolled by what they were enrolled to."""
         found = self._blank(len(texts))
         personal = self.bundle.personal
-        own: dict[str, Tensors] = {}
+        own: dict[str, Row] = {}
         if isinstance(personal, FittedBank):
             own = {user: row for user in dict.fromkeys(users) if (row := self._enrolled_row(user)) is not None}
         plain = [row for row, user in enumerate(users) if user not in own]
@@ -109,8 +120,8 @@ class Scorer:
             theirs = personal.with_bank(Overlay(personal.model.shapes, {user: row for user, row in own.items() if row}))
             scores = theirs.score([texts[row] for row in alone], [users[row] for row in alone])
             decisions = self.bundle.decide(scores, personal)
-            routes = [self.arms["personal"]] * len(alone)
-            _fill(found, alone, Answers(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_)))
+            routes, adapters = [self.arms["personal"]] * len(alone), [own[users[row]].digest for row in alone]
+            _fill(found, alone, Answers(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_), adapters))
         return found
 
     def _by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
@@ -122,25 +133,36 @@ class Scorer:
             if len(names) == 1 and names[0] not in self.bundle.on_personal:
                 raise
             if len(names) == 1:
-                answers = self._by_global(texts, users)
-                return Answers(answers.scores, answers.decisions, answers.routes, np.ones(len(texts), dtype=np.bool_))
+                return replace(self._by_global(texts, users), fallback=np.ones(len(texts), dtype=np.bool_))
             answers = self._blank(len(texts))
             for name in names:
                 rows = [row for row, user in enumerate(users) if user == name]
                 _fill(answers, rows, self._by_bundle([texts[row] for row in rows], [name] * len(rows)))
             return answers
-        return Answers(found.scores, found.decisions, found.routes, np.zeros(len(texts), dtype=np.bool_))
+        fallback, adapters = np.zeros(len(texts), dtype=np.bool_), [self._digest(user) for user in users]
+        return Answers(found.scores, found.decisions, found.routes, fallback, adapters)
+
+    def _digest(self, user: str) -> str:
+        """Of the adapter that the version has of somebody whom it serves with one."""
+        personal = self.bundle.personal
+        if user not in self.bundle.on_personal or not isinstance(personal, FittedBank):
+            return ""
+        row = self._rows.get(user)
+        if row is None:
+            row = Row(personal.bank.take([user], personal.device))
+            self._rows.put(user, row)
+        return row.digest
 
     def _blank(self, rows: int) -> Answers:
         """To be filled."""
-        shape = rows, len(self.bundle.task.labels)
-        return Answers(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, np.zeros(rows, np.bool_))
+        shape, none = (rows, len(self.bundle.task.labels)), np.zeros(rows, np.bool_)
+        return Answers(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, none, [""] * rows)
 
     def _by_global(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
         """By the global model, whoever asks."""
         scores = self.bundle.shared.score(texts, users)
-        decisions = self.bundle.decide(scores, self.bundle.shared)
-        return Answers(scores, decisions, [self.arms["global"]] * len(texts), np.zeros(len(texts), dtype=np.bool_))
+        decisions, none = self.bundle.decide(scores, self.bundle.shared), np.zeros(len(texts), dtype=np.bool_)
+        return Answers(scores, decisions, [self.arms["global"]] * len(texts), none, [""] * len(texts))
 
     def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
         names = list(dict.fromkeys(users))
@@ -156,8 +178,9 @@ class Scorer:
             self.bundle.decide(scores, bank),
             self.bundle.decide(scores, self.bundle.shared),
         )
-        arms = self.arms
-        return Answers(scores, decisions, [arms["personal"] if each else arms["global"] for each in mine], unread[user])
+        arms, digests = self.arms, [row.digest if row else "" for row in rows]
+        routes = [arms["personal"] if each else arms["global"] for each in mine]
+        return Answers(scores, decisions, routes, unread[user], [digests[each] for each in user])
 
     def _read(self, bank: FittedPersonal, texts: Sequence[str]) -> list[Tensor]:
         """What the trunk says of each text; only those it has not read lately are read, each once."""
@@ -170,9 +193,9 @@ class Scorer:
                 self._states.put(text, state)
         return [found[text] for text in texts]  # type: ignore[misc]
 
-    def _take(self, bank: FittedPersonal, names: Sequence[str]) -> tuple[list[Tensors | None], NDArray[np.bool_]]:
+    def _take(self, bank: FittedPersonal, names: Sequence[str]) -> tuple[list[Row | None], NDArray[np.bool_]]:
         """Each user's row, None for those whom the global model serves; and whose could not be read."""
-        rows: list[Tensors | None] = [None] * len(names)
+        rows: list[Row | None] = [None] * len(names)
         unread = np.zeros(len(names), dtype=np.bool_)
         wanted: list[int] = []
         for position, name in enumerate(names):
@@ -189,14 +212,15 @@ class Scorer:
                 self._rows.put(names[position], row)
         return rows, unread
 
-    def _enrolled_row(self, name: str) -> Tensors | None:
+    def _enrolled_row(self, name: str) -> Row | None:
         """See `Enrolled`; what was read lately is not read again."""
         row = self._own.get(name)
-        if row is None and (row := self.enrolled(name)) is not None:
+        if row is None and (read := self.enrolled(name)) is not None:
+            row = Row(read)
             self._own.put(name, row)
         return row
 
-    def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[Tensors | None]:
+    def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[Row | None]:
         """Rows of users who have one; None where it cannot be read."""
         try:
             taken = bank.bank.take(names, bank.device)
@@ -204,12 +228,12 @@ class Scorer:
             if len(names) == 1:
                 return [None]
             return [row for name in names for row in self._rows_of(bank, [name])]
-        return [{name: tensor[at : at + 1].clone() for name, tensor in taken.items()} for at in range(len(names))]
+        return [Row({name: tensor[at : at + 1].clone() for name, tensor in taken.items()}) for at in range(len(names))]
 
     def everybody(self, text: str, users: Sequence[str]) -> Answers:
         """What each of these users says of one text. Users must be different ones.
 
-        With the head alone, all heads are one product; recent rows are neither used nor kept.
+        With the head alone, all heads are one product; recent rows are neither used nor kept, and digests not made.
         """
         bank = self._bank
         if bank is None:
@@ -223,6 +247,7 @@ class Scorer:
             np.repeat(shared.decisions, len(users), axis=0),
             shared.routes * len(users),
             np.zeros(len(users), dtype=np.bool_),
+            [""] * len(users),
         )
         place = {user: position for position, user in enumerate(users)}
         if plain:
@@ -230,14 +255,22 @@ class Scorer:
                 said = bank.score_all([text], plain)[0]
                 routes = [self.arms["personal"]] * len(plain)
                 decisions = self.bundle.decide(said, bank)
-                _fill(
-                    found, [place[user] for user in plain], Answers(said, decisions, routes, np.zeros(len(plain), "?"))
-                )
+                read = Answers(said, decisions, routes, np.zeros(len(plain), "?"), [""] * len(plain))
+                _fill(found, [place[user] for user in plain], read)
             except BeholderError:  # somebody's shard cannot be read: one by one, each by what can be
                 alone += plain
         if alone:
             _fill(found, [place[user] for user in alone], self._mixed(bank, [text] * len(alone), alone))
         return found
+
+
+def digest_of(tensors: Tensors) -> str:
+    """What tells one adapter from others: 64 bits of SHA-256 of its numbers, tensor by tensor in order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _fill(answers: Answers, at: Sequence[int], some: Answers) -> None:
@@ -248,8 +281,8 @@ def _fill(answers: Answers, at: Sequence[int], some: Answers) -> None:
         some.decisions,
         some.fallback,
     )
-    for each, route in zip(at, some.routes, strict=True):
-        answers.routes[each] = route
+    for each, route, adapter in zip(at, some.routes, some.adapters, strict=True):
+        answers.routes[each], answers.adapters[each] = route, adapter
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -14,11 +14,15 @@ from beholder.errors import RegistryError
 
 def add_to(app: typer.Typer) -> None:
     """Register this file's commands."""
-    app.command("serve")(serve_command)
+    serving = typer.Typer(help="Serve a registered model over HTTP, and check what is served.")
+    serving.callback(invoke_without_command=True, help=serve_command.__doc__)(serve_command)
+    serving.command("check")(check_command)
+    app.add_typer(serving, name="serve")
     app.command("ui")(ui_command)
 
 
 def serve_command(
+    context: typer.Context,
     model: Annotated[
         str | None, typer.Option(help="A registered model; the only one, or the newest, where left out.")
     ] = None,
@@ -39,6 +43,8 @@ def serve_command(
 
     Ask it: curl localhost:8000/v1/predict -H 'content-type: application/json' -d '{"user_id": "7", "text": "hi"}'
     """
+    if context.invoked_subcommand is not None:
+        return
     from beholder.registry import registry
     from beholder_serve.api import Settings
     from beholder_serve.app import serve_forever
@@ -61,6 +67,51 @@ def serve_command(
         )
 
     serve_forever({"model": model, "version": version}, host, port, settings, scale, ready)
+
+
+def check_command(
+    model: Annotated[str, typer.Argument(help="The registered model that is served.")],
+    url: Annotated[str, typer.Option(help="Where.")] = "http://127.0.0.1:8000",
+    seconds: Annotated[float, typer.Option(help="How long; everybody is asked for once at least.", min=0)] = 10.0,
+    connections: Annotated[int, typer.Option(help="Requests at once.", min=1, max=256)] = 16,
+    most: Annotated[int, typer.Option("--users", help="Users to ask for, at most, drawn seeded.", min=1)] = 1_000,
+    token: Annotated[
+        str | None, typer.Option(envvar="BEHOLDER_TOKEN", help="With the scope predict:any, where tokens are wanted.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Hold what a server says against the bundles, under load: is every answer of the very adapter it names?
+
+    Run it where the store is, on the server's machine or another. Versions may switch meanwhile, and users may be
+    enrolled or erased.
+    """
+    import asyncio
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from beholder.cli.console import print_json
+    from beholder.errors import ServeError
+    from beholder.registry import registry
+    from beholder_serve.check import check
+
+    bundle = registry.open_version(registry.find(model))
+    drawn = np.random.default_rng(0).permutation(len(bundle.users))[:most]
+    users = [*(bundle.users[each] for each in sorted(drawn.tolist())), "nobody of this name"]
+    texts = [f"text number {number}, to see who answers" for number in range(4)] + ["you are kind", "you are a fool"]
+    found = asyncio.run(check(url, model, users, texts, seconds=seconds, connections=connections, token=token))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        console.print(
+            f"{found.answers:,} answers to {found.users:,} users by {', '.join(found.versions)} in "
+            f"{found.seconds:.0f} s ({found.answers / found.seconds:,.0f} a second): {found.own:,} by adapters, "
+            f"{found.wrong:,} wrong, {found.fallbacks:,} fallbacks, {found.refused:,} requests refused; "
+            f"{found.expected_seconds:.1f} s went into computing what is right",
+            markup=False,
+        )
+    if found.wrong:
+        raise ServeError(f"{found.wrong:,} answers are not of the adapter they name: {found.first_wrong[0]}.")
 
 
 def ui_command(
