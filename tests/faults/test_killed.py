@@ -17,7 +17,7 @@ from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 3, prior: {rank: 0, steps: 2, strength: 0.25}}}"
+BANK = "{from: cls, bank: {block_users: 1, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",
@@ -63,7 +63,7 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     finished = {file.parent.name: file.read_bytes() for file in run.glob("methods/*/done.json")}
     assert set(finished) == {"prior", "cls"}  # killed while `long` was trained, between two blocks of `cls-u`
     blocks = {file: file.stat().st_mtime_ns for file in run.glob("unfinished/bank-*/block-*.parquet")}
-    assert 0 < len(blocks) < 6
+    assert 0 < len(blocks) < 12
     assert not (run / "results.json").exists() and not (home / "mlflow.db").exists()
 
     with on_ray(workers=2):
