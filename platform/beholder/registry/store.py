@@ -222,13 +222,17 @@ class Store:
         """The digests that any bundle names. Raises RegistryError: see `manifest`."""
         return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
 
-    def evict(self, named: Collection[str]) -> int:
+    def evict(self) -> int:
         """Delete what this machine fetched of the store, but for what bundles name; returns how many objects.
 
         What another machine erased goes here, too. In a folder of this machine nothing was fetched.
+
+        Raises:
+            RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
         """
         if not isinstance(self.place, Elsewhere):
             return 0
+        named = self.named()
         with _told(self.uri):
             kept = self.place.cache
             names = {name: Path(name).name for name in kept.names(OBJECTS)}

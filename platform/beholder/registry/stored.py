@@ -73,7 +73,7 @@ def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | N
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
     with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
-        store.evict(store.named())
+        store.evict()
     with unfolded(manifest, store) as folder:
         opened = load_bundle(
             folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"]), like

@@ -95,9 +95,8 @@ def gc(store: Store, older_than: float | None = None) -> int:
         RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
     """
     with store.writing("collecting"):
-        named = store.named()
-        store.evict(named)
-        return _collect(store, named, store.objects(_grace(store) if older_than is None else older_than))
+        store.evict()
+        return _collect(store, store.named(), store.objects(_grace(store) if older_than is None else older_than))
 
 
 @dataclass(frozen=True)
