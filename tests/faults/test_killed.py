@@ -17,10 +17,10 @@ from beholder.experiment import load_experiment
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 1, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
+BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (
     "base=tiny-bert",
-    "source={name: simulated, texts: templates, users: 12, rows_per_user: 60}",
+    "source={name: simulated, texts: templates, users: 24, rows_per_user: 60}",
     "cluster.workers=2",
 )
 
