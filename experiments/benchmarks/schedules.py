@@ -176,7 +176,7 @@ class World:
         for each, worker in enumerate(self.workers):
             if worker.process.poll() is not None:
                 self.workers[each] = Worker()
-        for user in sorted(asked):  # whoever got no answer asks again
+        for user in sorted(asked):  # an erasure that was not answered is requested again
             for each in (0, 2):  # each home folder has what its machine holds
                 said = self.workers[each].ask("erase", places[each], argument=user, facts=self.facts)
                 if not said["ok"]:
@@ -234,7 +234,7 @@ def readable(data: bytes) -> bytes:
 
 
 class Worker:
-    """A process that does one thing after the other, in whatever home it is told."""
+    """A process that carries out one request after the other, each in the home folder it names."""
 
     def __init__(self) -> None:
         environment = {
@@ -349,7 +349,7 @@ def make(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores_of(bundle: Any) -> dict[str, str]:
-    """The bytes of what a bundle says of each bystander."""
+    """The bytes of each bystander's scores by a bundle."""
     return {
         user: bundle.predict(TEXTS, [user] * len(TEXTS)).scores.astype(np.float32).tobytes().hex()
         for user in BYSTANDERS
@@ -447,7 +447,7 @@ def read(asked: dict[str, Any]) -> list[str]:
 
 
 def look(asked: dict[str, Any]) -> dict[str, list[str]]:
-    """What is wrong with the store, with any version, and with what bystanders are told."""
+    """Problems of the store and of any version, and bystanders whose scores changed."""
     from beholder.errors import BeholderError
     from beholder.registry import registry, upkeep
     from beholder.registry.store import Store

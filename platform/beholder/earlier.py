@@ -38,22 +38,23 @@ def with_earlier(
         `train` and `valid`, and how many of the new rows are left for testing.
     """
     run = _of_run(manifest)
-    if texts is None and run is not None:
+    by_text = manifest["split"]["by"] == "text"
+    if not by_text and texts is None and run is not None:
         table = texts_table(run, np.asarray(run.column("part"), dtype=object)).to_pydict()
         texts = dict(zip(table["key"], table["part"], strict=True))
     reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
-    if manifest["split"]["by"] != "text" and texts is None:
+    if not by_text and texts is None:
         reporter.say("note: which texts the champion's run kept for testing is not known here; they are drawn by hash")
     part = _parts(new, manifest, texts)
     found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
     left, known = len(found["test"]), _judgements(new)
     for more in others:
-        mine = _of_users_anew(more, new.users, known)
+        mine = _of_users_besides(more, new.users, known)
         known |= _judgements(mine)
         part = _parts(mine, manifest, texts)
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     if run is not None:
-        mine = _of_users_anew(run, new.users, known)
+        mine = _of_users_besides(run, new.users, known)
         part = np.asarray(mine.column("part"), dtype=object)
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     more = sum(len(found[name]) for name in ("train", "valid")) - (len(new) - left)
@@ -62,18 +63,15 @@ def with_earlier(
     return {name: found[name] for name in ("train", "valid")}, left
 
 
-def earlier(
-    manifest: dict[str, Any], new: Annotations, others: Sequence[Annotations] = ()
-) -> dict[str, Annotations] | None:
-    """What the users of new judgements said in the run that made a bundle, by part, but for what they said anew.
+def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations] | None:
+    """The rows of the same users in the run that made a bundle, by part, except for texts they judged again since.
 
     None where that run is not kept here.
     """
     run = _of_run(manifest)
     if run is None:
         return None
-    known = _judgements(new).union(*map(_judgements, others))
-    mine = _of_users_anew(run, new.users, known)
+    mine = _of_users_besides(run, new.users, _judgements(new))
     parts = np.asarray(mine.column("part"), dtype=object)
     return {name: mine.select(np.flatnonzero(parts == name)) for name in PARTS}
 
@@ -82,8 +80,7 @@ def merged(new: Annotations, old: Annotations | None) -> Annotations:
     """All judgements of both; of a user and a text, the new one."""
     if old is None:
         return joined(new, new.select([]))
-    known = _judgements(new)
-    return joined(new, old.select(_places(old, lambda key: key not in known)))
+    return joined(new, _without(old, _judgements(new)))
 
 
 def joined(one: Annotations, other: Annotations) -> Annotations:
@@ -120,17 +117,20 @@ def _parts(rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, s
     return part
 
 
-def _of_users_anew(rows: Annotations, users: Sequence[str], known: set[tuple[str, str]]) -> Annotations:
-    """Judgements of some users that are not known yet."""
-    some = set(users)
-    return rows.select(_places(rows, lambda key: key[1] in some and key not in known))
+def _of_users_besides(rows: Annotations, users: Sequence[str], known: set[tuple[str, str]]) -> Annotations:
+    """Judgements of some users that are not known yet. Only their texts are normalised: a run has many others."""
+    mine = rows.select(np.flatnonzero(np.isin(rows.user_ids.astype(str), list(users))))
+    return _without(mine, known)
 
 
-def _places(rows: Annotations, wanted: Any) -> NDArray[np.int64]:
-    keys = zip(map(normalise, rows.texts), rows.user_ids, strict=True)
-    return np.flatnonzero(np.fromiter((wanted(key) for key in keys), bool, len(rows)))
+def _without(rows: Annotations, known: set[tuple[str, str]]) -> Annotations:
+    return rows.select([place for place, key in enumerate(_keys(rows)) if key not in known])
 
 
 def _judgements(rows: Annotations) -> set[tuple[str, str]]:
+    return set(_keys(rows))
+
+
+def _keys(rows: Annotations) -> list[tuple[str, str]]:
     """Text and user of each row; texts that count as the same are the same here."""
-    return {(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)}
+    return [(normalise(text), user) for text, user in zip(rows.texts, rows.user_ids, strict=True)]

@@ -62,10 +62,9 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
         )
     if len(rows) < LEAST:
         raise MethodError(f"{len(rows)} judgements are too few to learn from. Give at least {LEAST}.")
-    told = bundle.told()
-    old = earlier(bundle.manifest, rows, () if told is None else (told,))
-    if told is not None:
+    if (told := bundle.told()) is not None:
         rows = merged(rows, told.select(np.flatnonzero(told.user_ids == user)))
+    old = earlier(bundle.manifest, rows)
     if old is not None:
         for part in ("train", "valid"):
             rows = joined(rows, old[part])

@@ -2,7 +2,7 @@
 
 Each answer names the version and, by a digest of its numbers, the adapter that gave it. Here both are computed again
 from the bundle of that version: the digest has to be the user's own, and the scores those of that adapter. So an answer
-of somebody else's adapter, of another version's, or of a mixture is found, whatever it names.
+of somebody else's adapter, of another version's, or of a mixture is found.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Checked:
 
 
 class Expected:
-    """What each version says of some texts for some users, by the bundles themselves."""
+    """Scores of some texts for some users by each version, computed from the bundles."""
 
     def __init__(self, model: str, users: Sequence[str], texts: Sequence[str]) -> None:
         self._model, self._users, self._texts = model, users, texts

@@ -17,7 +17,7 @@ from beholder_serve.gate import Gate
 ENROLMENTS, ERASURES = (2, 16), (1, 16)
 """At once, and waiting: each takes a process of its own, and the store's lock in the end."""
 OPENING_S = 5.0
-"""A replica that has seen that somebody was erased reads the adapters of the others anew within this time."""
+"""Within this time a replica that has detected an erasure has reopened the others' adapters."""
 Run = Callable[..., Awaitable[Any]]
 """Calls a function with arguments, somewhere, and waits for what it returns."""
 

@@ -96,6 +96,8 @@ def test_the_command_repairs_from_a_run_and_from_another_store(tmp_path, monkeyp
         assert refused.exit_code == 2 and "0 files put back" in refused.stdout and "is missing" in refused.stderr
         alone = CliRunner().invoke(app, ["registry", "verify", "--from", "x"])
         assert alone.exit_code == 2 and "Give both" in alone.stderr
+        one = CliRunner().invoke(app, ["registry", "verify", MODEL, "--repair"])
+        assert one.exit_code == 2 and "whole store" in one.stderr  # and not passed over in silence
         done = CliRunner().invoke(app, ["registry", "verify", "--repair", "--from", str(tmp_path / "backup")])
         assert done.exit_code == 0 and f"{len(objects(store, champion))} files put back" in done.stdout
         (tmp_path / "runs").rename(home / "runs")

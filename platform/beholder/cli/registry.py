@@ -217,7 +217,8 @@ def verify(
 
     if copy is not None and not repair:
         raise RegistryError("--from says where --repair takes files from. Give both.")
-
+    if model is not None and repair:
+        raise RegistryError("--repair is for the whole store: leave the model out.")
     if model is not None:
         found = registry.find(model, version)
         files = stored.check(registry.bundle_of(found), registry.store_of(found))
