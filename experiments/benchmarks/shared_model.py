@@ -163,7 +163,7 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
         }
         parts.append(pa.table({name: list(values) for name, values in columns.items()}, schema=INDEX))
     write_index(folder, pa.concat_tables(parts), model.shapes)
-    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder, prior.mean), prior, settings)
+    return FittedPersonal("cls-u", shared, "cls", model, Bank(folder, prior.without_rows()), prior, settings)
 
 
 def bundle_of(users: int, folder: Path, top_layers: int) -> tuple[Path, Annotations]:

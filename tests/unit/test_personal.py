@@ -60,7 +60,7 @@ def test_it_fits_scores_saves_and_loads(base, from_, more, bank, kind, tmp_path)
     assert scores.min() >= 0 and scores.max() <= 1
     assert any(fitted.knows(user) for user in rows.users) and not fitted.knows("nobody")
     before = shared.score(texts, users)
-    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.mean))
+    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.without_rows()))
     a_stranger = nobody.score(texts[-1:], users[-1:])[0]
     np.testing.assert_allclose(scores[-1], a_stranger, atol=1e-6)  # who is the prior's mean
     assert np.abs(scores - before).max() > 1e-3

@@ -69,7 +69,7 @@ def test_it_fits_scores_saves_and_loads(architecture, shape, kind, tmp_path):
     assert scores.dtype == np.float32 and scores.shape == (21, 3)
     assert scores.min() >= 0 and scores.max() <= 1
     shared = load_fitted(tmp_path / "methods" / "lm", base).score(texts, users)
-    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.mean))
+    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.without_rows()))
     np.testing.assert_allclose(scores[-1], nobody.score(texts[-1:], users[-1:])[0], atol=1e-5)  # the prior's mean
     assert np.abs(scores - shared).max() > 1e-3
     everybody = fitted.score_all(texts[:4], ["u1", "nobody", "u0"])

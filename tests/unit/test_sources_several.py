@@ -248,7 +248,7 @@ def test_what_is_a_users_own_changes_nothing_they_were_not_asked(tmp_path):
     bank = {"epochs": 20, "step_size": 0.3, "prior": {"rank": 0, "steps": 10, "strength": 1.0}}
     fitted = config_class("cls-u")(bank=bank).fit(joined, joined, context)
     texts, users = list(joined.texts), list(joined.user_ids)
-    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.mean))
+    nobody = fitted.with_bank(Overlay(fitted.model.shapes, {}, fitted.prior.without_rows()))
     before, after = nobody.score(texts, users), fitted.score(texts, users)
     asked = np.zeros(before.shape, dtype=bool)
     for task, columns in tasks_of(joined.task.labels).items():

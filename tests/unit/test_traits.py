@@ -387,8 +387,8 @@ def test_a_newcomers_first_guess_is_the_mean_of_their_group(fitted):
     assert losses[0] < losses[1] - 0.1
     someone = parts["test"].users[0]
     tensors = method.adapt(rows.select([]), traits={someone: {"camp": "left"}}).bank.take([someone, "nobody"])
-    for name, mean in method.prior.mean_of({"camp": "left"}).items():
-        assert torch.equal(tensors[name][0], mean) and torch.equal(tensors[name][1], method.prior.mean[name])
+    for name, mean in method.prior.without_rows({"camp": "left"}).items():
+        assert torch.equal(tensors[name][0], mean) and torch.equal(tensors[name][1], method.prior.without_rows()[name])
     seen = [part for part in parts if part == "seen_people"]
     for part in seen:
         np.testing.assert_array_equal(

@@ -200,6 +200,11 @@ class AnswerRows:
                 values[starts[each] : starts[each + 1]] = said[place, : starts[each + 1] - starts[each]]
         return replace(self, model=model, outputs=TrunkOutputs(values, starts))
 
+    @property
+    def readings(self) -> None:
+        """See `fit.Examples`: not done; answers are written token by token."""
+        return None
+
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from beholder.bank.estimate import FIXED, LEAST_USERS, PriorSettings, estimate_prior, unit_of, with_spread
 from beholder.bank.fit import BankTraining, Examples, fit_bank
 from beholder.bank.layers import Shapes
+from beholder.bank.moderation import moderation_of
 from beholder.bank.prior import Prior, isotropic
 from beholder.bank.traits import Traits, coded
 
@@ -80,6 +81,8 @@ def learn_prior(
     flat = isotropic(shapes, seed, training.epochs, people=int((train.rows > 0).sum()), rows=int(train.rows.sum()))
     if not train.rows.any():
         return flat
+    if (readings := train.readings) is not None:
+        flat = replace(flat, moderation=moderation_of(readings, seed))
     units = unit_of(flat, train, seed, device)
     candidates = {"isotropic": flat}
     for known in ((), traits) if coded(traits, settings.traits) else ((),):
@@ -96,7 +99,7 @@ def learn_prior(
         )
         if flat.facts["people"] >= LEAST_USERS:
             suffix = ", traits" if learned.traits else ""
-            candidates[f"learned, rank {learned.rank}{suffix}"] = learned
+            candidates[f"learned, rank {learned.rank}{suffix}"] = replace(learned, moderation=flat.moderation)
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
     fits = len(candidates) + len(strengths)
     progress(1, fits)

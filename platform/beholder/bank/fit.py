@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from beholder.bank.layers import Tensors
+from beholder.bank.moderation import Readings, kappas, moderated
 from beholder.bank.optimizer import UserAdam
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bank.prior import Prior, step_scale
@@ -104,6 +105,14 @@ class Examples(Protocol):
         """
         ...
 
+    @property
+    def readings(self) -> Readings | None:
+        """The same rows as a head reads them, from the shared model's last states, for moderating users' heads.
+
+        None where this is not done: of language models, and where a head is not all of a user's own.
+        """
+        ...
+
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:
@@ -127,8 +136,9 @@ class BankFit:
     """Users' estimates.
 
     Attributes:
-        tensors: name -> [users, ...]; the mean of their group, or the prior's, bit for bit, for users without rows.
-        coordinates: what they were composed of (`Prior.coordinates`).
+        tensors: name -> [users, ...], moderated where the prior says how; for users without rows `Prior.without_rows`
+            of their group, bit for bit.
+        coordinates: what they were composed of before (`Prior.coordinates`).
         losses: float64 [epochs, users], each user's summed loss on their held-out rows after each epoch, where such
             rows were given.
     """
@@ -163,6 +173,9 @@ def fit_bank(
         around: name -> [users, *shape], where each user is expected and pulled to; the prior's mean by default.
         progress: called with (epochs done, epochs).
     """
+    kappa = None
+    if prior.moderation is not None and (readings := train.readings) is not None:
+        kappa = kappas(prior, readings).to(device)
     prior, count = prior.to(device), len(users)
     around = around and {name: tensor.to(device) for name, tensor in around.items()}
     coordinates = {name: torch.zeros(count, *shape, device=device) for name, shape in prior.coordinates.items()}
@@ -171,6 +184,13 @@ def fit_bank(
     pieces = None if held_out is None else held_out_batches(held_out.rows)
     losses = np.zeros((prior.epochs, count))
     asked = train.asked
+
+    def scored_with() -> Tensors:
+        """Everybody's tensors as they stand, moderated."""
+        tensors = prior.compose(coordinates, around)
+        known = prior.moderation
+        return tensors if kappa is None or known is None else moderated(tensors, kappa, known)
+
     for epoch in range(prior.epochs):
         for batch, moving in schedule.epoch():
             here = torch.from_numpy(moving).to(device)
@@ -183,10 +203,10 @@ def fit_bank(
             rate = torch.from_numpy(schedule.rates(moving)).float().to(device)
             optimizer.step(here, gradients, rate, {n: step_scale(n, tuple(t.shape[1:])) for n, t in local.items()})
         if held_out is not None and pieces is not None:
-            rows = row_losses(held_out, pieces, prior.compose(coordinates, around))
+            rows = row_losses(held_out, pieces, scored_with())
             losses[epoch] = np.bincount(np.repeat(np.arange(count), held_out.rows), rows, count)
         progress(epoch + 1, prior.epochs)
-    tensors = {name: tensor.contiguous() for name, tensor in prior.compose(coordinates, around).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in scored_with().items()}
     return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 

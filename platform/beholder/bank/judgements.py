@@ -14,6 +14,7 @@ from torch import Tensor
 from beholder.bank.fit import Batch
 from beholder.bank.layers import Tensors, everybodys_change
 from beholder.bank.model import BankModel
+from beholder.bank.moderation import Readings
 from beholder.bank.outputs import TrunkOutputs
 from beholder.bases.tokens import length_cut
 
@@ -33,6 +34,7 @@ class Judgements:
         targets, weights: float32 [rows, labels]; weight 0 = not asked.
         row_losses: what is minimised.
         device: where.
+        exclusive: whether labels exclude each other.
     """
 
     model: BankModel
@@ -44,6 +46,7 @@ class Judgements:
     weights: NDArray[np.float32]
     row_losses: RowLosses
     device: str = "cpu"
+    exclusive: bool = False
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -82,11 +85,27 @@ class Judgements:
         if not self.model.shape.top_layers:
             return None
         model = BankModel(self.model.network, self.model.shape.model_copy(update={"top_layers": 0}))
-        texts = len(self.outputs.lengths)
-        values = np.empty((texts, self.model.width), np.float32)
-        for some in length_cut(self.outputs.lengths, self.model.piece):
-            values[some] = self.model.pooled(*self.outputs.batch(some, self.device)).cpu().numpy()
-        return replace(self, model=model, outputs=TrunkOutputs(values, np.arange(texts + 1)))
+        values = self._pooled(np.arange(len(self.outputs.lengths)))
+        return replace(self, model=model, outputs=TrunkOutputs(values, np.arange(len(values) + 1)))
+
+    @property
+    def readings(self) -> Readings | None:
+        """See `fit.Examples`."""
+        if "head.weight" not in self.model.shapes:
+            return None
+        values, index = self.outputs.values, self.input
+        if self.model.shape.top_layers:
+            inputs, index = np.unique(self.input, return_inverse=True)
+            values = self._pooled(inputs)
+        head = self.model.network.head
+        return Readings(values, index, self.rows, self.weights, head.weight, head.bias, self.exclusive)
+
+    def _pooled(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some texts as the shared model has them: float32 [inputs, width]."""
+        values = np.empty((len(inputs), self.model.width), np.float32)
+        for some in length_cut(self.outputs.lengths[inputs], self.model.piece):
+            values[some] = self.model.pooled(*self.outputs.batch(inputs[some], self.device)).float().cpu().numpy()
+        return values
 
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch

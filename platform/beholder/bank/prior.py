@@ -7,7 +7,8 @@ A user's tensors are
 A linear Gaussian factor model over users (Tipping & Bishop 1999): `basis` holds the directions in which people differ
 together, `spread` what is left to each person alone. Given the prior, a user is a maximum a posteriori estimate of
 (z_u, e_u) from their own rows and nobody else's (`fit`). `estimate` learns a prior, `choose` picks its strength. Where
-people's traits are known (`traits`), z_u and the biases are expected at those of their group instead of zero.
+people's traits are known (`traits`), z_u and the biases are expected at those of their group instead of zero. What a
+user is scored with allows for what is not known of them (`moderation`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from beholder.bank import moderation
 from beholder.bank.layers import Shapes, Tensors, start
+from beholder.bank.moderation import Moderation, moderated
 from beholder.bank.traits import Effects, Traits, shift_of
 from beholder.errors import BankError
 from beholder.files import sha256_of, whole
 
-FORMAT = 2
-"""1: without traits, and still written so where there are none."""
+FORMAT = 3
+"""1: without traits, 2: without moderation; both are still written where there is none."""
 FILES = ("prior.safetensors", "prior.json")
 FACTORS = "z"
 """Under this name a user's factors stand among their coordinates."""
@@ -47,6 +52,8 @@ class Prior:
         epochs: passes over a user's rows after which the estimate stops.
         facts: how it was learned: people, rows, what was tried and chosen. Plain values, no ids.
         traits: column -> what its values shift; see `traits`.
+        moderation: what moderated heads need; None where users are scored by their estimates as they are, as in banks
+            of before, of language models, and where a head is not all of a user's own.
     """
 
     mean: Tensors
@@ -55,6 +62,7 @@ class Prior:
     epochs: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     traits: Mapping[str, Effects] = field(default_factory=dict)
+    moderation: Moderation | None = None
 
     @property
     def rank(self) -> int:
@@ -130,9 +138,25 @@ class Prior:
         of = torch.tensor([groups[key] for key in keys], device=self.mean[BIAS].device)
         return {name: torch.stack([each[name] for each in means])[of] for name in self.mean}
 
-    def nobody(self, users: int) -> Tensors:
-        """Tensors of people who have no rows: the mean, name -> [users, *shape]."""
+    def at_mean(self, users: int) -> Tensors:
+        """As many users at the mean: name -> [users, *shape]."""
         return {name: mean.expand(users, *mean.shape).clone() for name, mean in self.mean.items()}
+
+    @cached_property
+    def kappa_without_rows(self) -> Tensor | None:
+        """How far the logits of somebody who has judged nothing are shrunk: float32 [labels]; see `moderation`."""
+        return None if self.moderation is None else moderation.kappa_without_rows(self)
+
+    def without_rows(self, traits: Traits | None = None) -> Tensors:
+        """What somebody who has judged nothing is scored with: the mean of their group, moderated; name -> [*shape].
+
+        Where the mean is the shared model it is that, bit for bit.
+        """
+        mean = self.mean_of(traits or {})
+        if self.moderation is None or self.kappa_without_rows is None:
+            return mean
+        alone = {name: tensor[None] for name, tensor in mean.items()}
+        return {n: t[0] for n, t in moderated(alone, self.kappa_without_rows[None], self.moderation).items()}
 
     def to(self, device: str) -> Prior:
         """The same on another device."""
@@ -179,13 +203,15 @@ def save_prior(prior: Prior, folder: Path) -> None:
     with whole(folder / FILES[0]) as temporary:
         save_file(tensors, str(temporary))
     traits = {"traits": _values(prior)} if prior.traits else {}
+    known = {"moderation": {"exclusive": prior.moderation.exclusive}} if prior.moderation else {}
     described = {
-        "format": FORMAT if traits else 1,
+        "format": FORMAT if known else 2 if traits else 1,
         "model": "theta = mean + basis z + spread e; z, e standard normal",
         "rank": prior.rank,
         "epochs": prior.epochs,
         **prior.facts,
         **traits,
+        **known,
         "sha256": sha256_of(folder / FILES[0]),
     }
     with whole(folder / FILES[1]) as temporary:
@@ -221,7 +247,7 @@ def load_prior(folder: Path, shapes: Shapes) -> Prior:
     )
     if {name: tuple(tensor.shape) for name, tensor in mean.items()} != shapes:
         raise BankError(f"{folder / FILES[0]}: a prior of other tensors than this bank's. {remedy}")
-    known = ("format", "model", "rank", "epochs", "traits", "sha256")
+    known = ("format", "model", "rank", "epochs", "traits", "moderation", "sha256")
     facts = {key: value for key, value in described.items() if key not in known}
     traits: dict[str, Effects] = {}
     for column, values in described.get("traits", {}).items():
@@ -229,7 +255,17 @@ def load_prior(folder: Path, shapes: Shapes) -> Prior:
         if shifts is None or len(shifts) != len(values):
             raise BankError(f"{folder / FILES[1]}: trait {column!r} has other values than its tensor. {remedy}")
         traits[column] = Effects(tuple(values), shifts)
-    return Prior(mean, basis, spread, epochs, facts, traits)
+    known_of_heads = None
+    if (how := described.get("moderation")) is not None:
+        try:
+            parts = [flat[f"moderation:{name}"] for name in _MODERATION]
+        except KeyError as error:
+            raise BankError(f"{folder / FILES[0]}: it lacks what moderates heads. {remedy}") from error
+        known_of_heads = Moderation(*parts, exclusive=bool(how["exclusive"]))
+    return Prior(mean, basis, spread, epochs, facts, traits, known_of_heads)
+
+
+_MODERATION = ("places", "weight", "bias")
 
 
 def _values(prior: Prior) -> dict[str, list[str]]:
@@ -239,4 +275,6 @@ def _values(prior: Prior) -> dict[str, list[str]]:
 def _flat(prior: Prior) -> Tensors:
     shifts = {column: effect.shifts for column, effect in prior.traits.items()}
     groups = {"mean": prior.mean, "basis": prior.basis, "spread": prior.spread, "trait": shifts}
+    if prior.moderation is not None:
+        groups["moderation"] = {name: getattr(prior.moderation, name) for name in _MODERATION}
     return {f"{group}:{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}

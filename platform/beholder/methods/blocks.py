@@ -332,7 +332,7 @@ class BankFitting:
 
     def _bank(self, folder: Path, parts: list[pa.Table]) -> Bank:
         write_index(folder, pa.concat_tables([completed(part) for part in parts]), self.model.shapes)
-        return Bank(folder, self.prior.mean)
+        return Bank(folder, self.prior.without_rows())
 
     def _zeros(self, users: int) -> Tensors:
         """Tensors with which everybody is the shared model."""

@@ -169,6 +169,8 @@ class FittedBank:
             prior = load_prior(folder, model.shapes)
         else:  # written before priors were learned
             prior = isotropic_as_before(model.shapes, written["bank"])
-        fitted = cls(method, shared, written["from"], model, Bank(folder / "bank", prior.mean), prior, settings)
+        fitted = cls(
+            method, shared, written["from"], model, Bank(folder / "bank", prior.without_rows()), prior, settings
+        )
         fitted.thresholds = thresholds
         return fitted

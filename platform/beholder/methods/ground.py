@@ -80,4 +80,5 @@ class ClassifierGround:
             (~np.isnan(labels)).astype(np.float32),
             lambda logits, targets, weights: row_losses(logits, targets, weights, self.shared.task.kind),
             self.shared.device,
+            exclusive=self.shared.task.kind == "multiclass",
         )

@@ -45,7 +45,7 @@ class Newcomers:
     def overlay(self, fitted: FittedBank, grouped: Mapping[str, Tensors] | None = None) -> Overlay:
         """A bank of them, in which everybody else is the prior's mean, or that of their group where it is given."""
         own = {user: {n: t[at : at + 1] for n, t in self.tensors.items()} for at, user in enumerate(self.users)}
-        return Overlay(fitted.model.shapes, own, fitted.prior.mean, grouped)
+        return Overlay(fitted.model.shapes, own, fitted.prior.without_rows(), grouped)
 
 
 def estimate_newcomers(
@@ -91,7 +91,7 @@ def bank_of_newcomers(fitted: FittedBank, rows: Annotations, seed: int, traits: 
 
     Everybody else is the prior's mean. See `FittedBank.adapt`.
     """
-    grouped = {user: fitted.prior.mean_of(each) for user, each in traits.items()}
+    grouped = {user: fitted.prior.without_rows(each) for user, each in traits.items()}
     if not len(rows):
-        return Overlay(fitted.model.shapes, {}, fitted.prior.mean, grouped)
+        return Overlay(fitted.model.shapes, {}, fitted.prior.without_rows(), grouped)
     return estimate_newcomers(fitted, rows, seed, traits).overlay(fitted, grouped)

@@ -348,7 +348,7 @@ def load_bundle(
         )
     same = like.personal if like is not None and stands_on_the_same(manifest, like.manifest) else None
     if isinstance(same, FittedBank):
-        personal: Fitted | None = same.with_bank(Bank(folder / "personal" / "bank", same.prior.mean))
+        personal: Fitted | None = same.with_bank(Bank(folder / "personal" / "bank", same.prior.without_rows()))
     else:
         like = None
         personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None

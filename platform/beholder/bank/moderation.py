@@ -1,0 +1,232 @@
+"""Moderated heads: a user's scores allow for what is not yet known of them.
+
+An estimate is the most probable head given a user's rows, not the only one. Averaged over all heads that these rows
+leave possible, a probability lies nearer to one half (MacKay 1992, "The evidence framework applied to classification
+networks"; for a posterior that is a Gaussian around the estimate, Daxberger et al. 2021, "Laplace redux"):
+
+    E[sigmoid(f)] ~ sigmoid(kappa f),    kappa = (1 + pi s^2 / 8)^(-1/2),    s^2 = Var(f | the user's rows)
+
+Without it, somebody with few judgements is scored as if the prior's mean were theirs for certain, and people who differ
+from it are worse off than with the global model, whose probabilities are averages over people (attenuation: Zeger,
+Liang & Albert 1988).
+
+s^2 is that of a Gaussian process with the prior's covariance and the curvature of the log-loss at the prior's mean
+(Rasmussen & Williams 2006, eq. 3.26), averaged over texts of the training set. So kappa is one number for each user and
+label; it depends on which texts they judged, not on how, and it can be multiplied into their head, which stays an
+ordinary head wherever it is read, served or exported. The labels of an exclusive task have one kappa in common, from
+the variance of differences between logits (Lu, Ie & Sha 2020). Of changes within layers, nothing is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from beholder.bank.layers import Tensors
+    from beholder.bank.prior import Prior
+
+PLACES = 64
+"""Directions that stand for the training texts."""
+PLACE_TEXTS = 1_024
+"""Training texts they are made of, at most."""
+PIECE_ROWS = 2_048
+"""Rows of one user that are taken in at once, at least."""
+PIECE = 4_000_000
+"""Numbers of one piece's features, at most about."""
+
+
+@dataclass(frozen=True)
+class Moderation:
+    """What moderating needs besides the prior, kept with it.
+
+    Attributes:
+        places: [places, width + 1], such that places^T places is the mean of x x^T over training texts, x their
+            features and a 1 for the bias.
+        weight, bias: the shared head, [labels, width] and [labels].
+        exclusive: whether labels exclude each other (softmax).
+    """
+
+    places: Tensor
+    weight: Tensor
+    bias: Tensor
+    exclusive: bool
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Rows, ordered by user, as a head reads them.
+
+    Attributes:
+        values: float32 [inputs, width], features of each input.
+        input: int64 [rows], positions among the inputs.
+        rows: int64 [users], how many each has.
+        asked: float32 [rows, labels], 1 or 0.
+        weight, bias, exclusive: see `Moderation`.
+    """
+
+    values: NDArray[np.float32]
+    input: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    asked: NDArray[np.float32]
+    weight: Tensor
+    bias: Tensor
+    exclusive: bool
+
+
+def moderation_of(rows: Readings, seed: int) -> Moderation:
+    """What is kept of training rows for moderating whoever is estimated later.
+
+    The places are principal directions of the texts' second moment, scaled so that its trace stays what it is.
+    """
+    inputs = np.unique(rows.input)
+    some = np.random.default_rng([seed, 4]).permutation(len(inputs))[:PLACE_TEXTS]
+    features = torch.from_numpy(rows.values[inputs[np.sort(some)]]).double()
+    x = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], 1) / len(features) ** 0.5
+    _, size, directions = torch.linalg.svd(x, full_matrices=False)
+    size, directions = size[:PLACES], directions[:PLACES]
+    size = size * (x.square().sum() / size.square().sum()).sqrt()
+    places = (size[:, None] * directions).float().contiguous()
+    return Moderation(places, rows.weight.detach().cpu().float(), rows.bias.detach().cpu().float(), rows.exclusive)
+
+
+def moderated(tensors: Tensors, kappa: Tensor, known: Moderation) -> Tensors:
+    """Users' tensors with kappa in their heads: W + V becomes kappa (W + V), W the shared head and V their change.
+
+    Args:
+        tensors: name -> [users, ...].
+        kappa: [users, labels].
+        known: see there.
+    """
+    made = dict(tensors)
+    for name, shared in (("head.weight", known.weight), ("head.bias", known.bias)):
+        own = tensors[name]
+        by = kappa.to(own).view(*kappa.shape, *[1] * (own.dim() - 2))
+        made[name] = by * own - (1 - by) * shared.to(own)
+    return made
+
+
+def kappa_without_rows(prior: Prior) -> Tensor:
+    """That of somebody who has judged nothing: float32 [labels].
+
+    1 where the prior's mean is the shared model: its probabilities are averages over people already.
+    """
+    known, design = prior.moderation, _Design(prior)
+    assert known is not None
+    if not design.mean.any():
+        return torch.ones(len(known.bias))
+    nothing = torch.zeros(1, 0, len(design.spread[0]), dtype=torch.float64)
+    return _kappa(_variance(design, [nothing] * len(design.spread)), known.exclusive)[0]
+
+
+def kappas(prior: Prior, rows: Readings) -> Tensor:
+    """How far the logits of each user are to be shrunk: float32 [users, labels].
+
+    Args:
+        prior: whose `moderation` is known.
+        rows: what users were estimated from.
+    """
+    known, design = prior.moderation, _Design(prior)
+    assert known is not None
+    labels, width = known.weight.shape
+    nobody = kappa_without_rows(prior)
+    found = nobody.repeat(len(rows.rows), 1)
+    head = torch.cat([known.weight, known.bias[:, None]], 1).double() + design.mean
+    first = np.cumsum(rows.rows) - rows.rows
+    for users in _chunks(rows.rows, width + 1):
+        taken: list[Tensor] = [torch.zeros(len(users), 0, width + 1, dtype=torch.float64)] * labels
+        most, step = int(rows.rows[users].max()), max(PIECE_ROWS, width + 1)
+        for start in range(0, most, step):
+            place = np.arange(start, min(start + step, most))
+            there = place < rows.rows[users][:, None]  # [users, rows]
+            at = np.where(there, first[users][:, None] + place, 0)
+            x = torch.from_numpy(rows.values[rows.input[at]]).double()
+            x = torch.cat([x, torch.ones(*x.shape[:2], 1, dtype=torch.float64)], 2)
+            curvature = _curvature(x @ head.T, known.exclusive)  # [users, rows, labels]
+            curvature = curvature * torch.from_numpy(rows.asked[at] * there[..., None])
+            for label in range(labels):
+                z = torch.cat([taken[label], curvature[..., label, None].sqrt() * x], 1)
+                # What follows depends on z^T z alone: more rows than numbers are replaced by as many.
+                taken[label] = torch.linalg.qr(z, mode="r").R if z.shape[1] > width + 1 else z
+        found[torch.from_numpy(users)] = _kappa(_variance(design, taken), known.exclusive)
+    return found
+
+
+class _Design:
+    """The prior of logits, a label at a time: mean [labels, width + 1], basis and spread, as [rank, width + 1] and
+    [width + 1] of each label, and the places they are wanted at.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        assert prior.moderation is not None
+        weight, bias = prior.mean["head.weight"].cpu().double(), prior.mean["head.bias"].cpu().double()
+        labels, width = weight.shape
+        self.mean = torch.cat([weight, bias[:, None]], 1)
+        self.basis = torch.zeros(labels, prior.rank, width + 1, dtype=torch.float64)
+        if "head.weight" in prior.basis:
+            self.basis[..., :width] = prior.basis["head.weight"].cpu().double().transpose(0, 1)
+        if "head.bias" in prior.basis:
+            self.basis[..., width] = prior.basis["head.bias"].cpu().double().T
+        none = torch.zeros((), dtype=torch.float64)
+        of_weight = prior.spread.get("head.weight", none).cpu().double().expand(labels, width)
+        of_bias = prior.spread.get("head.bias", none).cpu().double().expand(labels)
+        self.spread = torch.cat([of_weight, of_bias[:, None]], 1)
+        self.places = prior.moderation.places.cpu().double()
+
+
+def _variance(design: _Design, taken: list[Tensor]) -> Tensor:
+    """s^2 of each user and label, summed over places: [users, labels].
+
+    Given z of a label, [users, rows, width + 1], rows times the root of their curvature: what is a user's own of this
+    label is a Gaussian process apart; factors are shared by all labels, and their precision is the sum of what each
+    label tells of them.
+    """
+    v = design.places
+    own, across = [], []
+    users, rank = len(taken[0]), design.basis.shape[1]
+    precision = torch.eye(rank, dtype=torch.float64).repeat(users, 1, 1)
+    for z, basis, spread in zip(taken, design.basis, design.spread, strict=True):
+        scaled = z * spread.square()
+        root = torch.linalg.cholesky(torch.eye(z.shape[1], dtype=torch.float64) + scaled @ z.mT)
+        factors = torch.linalg.solve_triangular(root, z @ basis.T, upper=False)  # [users, rows, rank]
+        seen = torch.linalg.solve_triangular(root, scaled @ v.T, upper=False)  # [users, rows, places]
+        precision = precision + factors.mT @ factors
+        own.append((v * spread).square().sum() - seen.square().sum((1, 2)))
+        across.append(v @ basis.T - seen.mT @ factors)  # [users, places, rank]
+    root = torch.linalg.cholesky(precision)
+    shared = [torch.linalg.solve_triangular(root, each.mT, upper=False).square().sum((1, 2)) for each in across]
+    return torch.stack([mine + theirs for mine, theirs in zip(own, shared, strict=True)], 1)
+
+
+def _kappa(variance: Tensor, exclusive: bool) -> Tensor:
+    """float32 [users, labels]"""
+    if exclusive:
+        variance = 2 * variance.mean(1, keepdim=True).expand_as(variance)
+    return (1 + math.pi / 8 * variance.clamp(min=0)).rsqrt().float()
+
+
+def _curvature(logits: Tensor, exclusive: bool) -> Tensor:
+    """The second derivative of the log-loss by each logit; by differences between logits where labels exclude."""
+    if not exclusive:
+        p = torch.sigmoid(logits)
+        return p * (1 - p)
+    p, labels = torch.softmax(logits, -1), logits.shape[-1]
+    return p * (1 - p) * (labels / max(labels - 1, 1))
+
+
+def _chunks(rows: NDArray[np.int64], numbers: int) -> Iterator[NDArray[np.int64]]:
+    """Users who have rows, those with about as many side by side, as many at once as memory is meant for."""
+    order = np.argsort(-rows, kind="stable")
+    order = order[rows[order] > 0]
+    while len(order):
+        most = min(int(rows[order[0]]), max(PIECE_ROWS, numbers))
+        count = max(1, PIECE // (most * numbers))
+        yield order[:count]
+        order = order[count:]
