@@ -260,7 +260,12 @@ def test_where_nothing_was_learned_of_people_somebody_without_rows_is_the_shared
     prior = _learned(here, people=3)
     assert prior.facts["kind"] == "isotropic" and prior.moderation is not None
     assert not any(tensor.any() for tensor in prior.without_rows().values())
-    assert (kappas(prior, here.judgements(["a"]).readings) < 1).all()
+    one = here.judgements(["a"]).readings
+    assert (kappas(prior, one) < 1).all()
+    asked = one.asked.copy()
+    asked[:, 1] = 0
+    found = kappas(prior, replace(one, asked=asked))[0]
+    assert found[1] == 1 and (found[[0, 2]] < 1).all()  # and so of a label they were never asked
 
 
 @pytest.mark.parametrize("shape", ["bias", "gate"])

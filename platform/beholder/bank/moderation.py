@@ -156,6 +156,11 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
                 # What follows depends on z^T z alone: more rows than numbers are replaced by as many.
                 taken[label] = torch.linalg.qr(z, mode="r").R if z.shape[1] > width + 1 else z
         found[torch.from_numpy(users)] = _kappa(_variance(design, taken), known.exclusive)
+    if not design.mean.any():  # of labels that somebody was never asked, they are the shared model: see above
+        user = np.repeat(np.arange(len(rows.rows)), rows.rows)
+        asked = np.zeros((len(rows.rows), labels))
+        np.add.at(asked, user, rows.asked)
+        found[torch.from_numpy(asked == 0)] = 1.0
     return found
 
 
