@@ -13,8 +13,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
 from beholder.files import whole
 from beholder.home import home
+from beholder.methods import erase_saved
 from beholder.pipeline import Reporter, draw_report
 from beholder.registry import registry, upkeep
 from beholder.registry.remainder import STILL_HOLDS, Share
@@ -111,6 +113,92 @@ def _noted(problems: list[str]) -> Iterator[None]:
         yield
     except BeholderError as error:
         problems.append(str(error))
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Where a search for somebody looked, and what it found.
+
+    Attributes:
+        found: a line for each place that has something of theirs, or that would take it in again.
+        not_seen: a line for each place that could not be read.
+        bundles, runs: how many were searched.
+    """
+
+    found: tuple[str, ...]
+    not_seen: tuple[str, ...]
+    bundles: int
+    runs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def find_traces(user: str) -> Traces:
+    """Search all that an erasure reaches for somebody, and change nothing.
+
+    Every file of every bundle in every store, the database of what served models were told, and the runs, searches and
+    refused rows of this machine and of the storage of a cluster. A store or database without a tombstone of theirs is a
+    finding: what comes later is not refused there. Memory of servers, files of yours and backups are not searched.
+    """
+    found: list[str] = []
+    not_seen: list[str] = []
+    stores: set[str] = {Store().uri}
+    bundles = 0
+    with _noted(not_seen):
+        for version in _versions():
+            with _noted(not_seen):
+                stores.add(registry.store_of(version).uri)
+    for uri in sorted(stores):
+        with _noted(not_seen):
+            looked = upkeep.traces(user, Store(uri))
+            bundles += looked.bundles
+            found += looked.found
+            not_seen += looked.not_seen
+    with _noted(not_seen):
+        feedback = Feedback()
+        judgements, enrolments = feedback.kept_of(user)
+        if judgements or enrolments:
+            found.append(f"{feedback.place}: {judgements:,} judgements and {enrolments:,} enrolments")
+        if not feedback.erased([user]):
+            found.append(f"{feedback.place}: no tombstone, so that judgements of theirs would be kept")
+    folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
+    with _noted(not_seen):
+        folders |= {home() / "runs" / name for name in copies()}
+    for folder in sorted(folders):
+        with _noted(not_seen):
+            found += [f"{folder}: {name}" for name in _in_run(folder, user)]
+    for file in sorted((home() / "refused").glob("*.csv")):
+        with _noted(not_seen):
+            if any(user in row for row in _rows_of(file)):
+                found.append(str(file))
+    return Traces(tuple(found), tuple(not_seen), bundles, len(folders))
+
+
+def _in_run(folder: Path, user: str) -> list[str]:
+    """The files and fitted methods of a run that have something of somebody."""
+    shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
+    shared.fetch("annotations.parquet", "forgetting", "scores")
+    found = []
+    try:
+        for file in sorted(folder.rglob("*.parquet")):
+            if "user_id" in pq.read_schema(file).names and _names(file, user):
+                found.append(str(file.relative_to(folder)))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend it, or delete the folder.") from error
+    methods = {file.parent for file in folder.rglob("method.json")}
+    for method in sorted(methods):
+        with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
+            copy = Path(scratch) / "method"
+            shutil.copytree(method, copy, copy_function=_linked)
+            if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
+                found.append(str(method.relative_to(folder)))
+    return found
+
+
+def _linked(source: str, target: str) -> None:
+    Path(target).symlink_to(Path(source).resolve())
 
 
 def admit_again(user: str) -> bool:
@@ -213,15 +301,22 @@ def _erase_refused(user: str) -> None:
         DataError: one cannot be read or written.
     """
     for file in sorted((home() / "refused").glob("*.csv")):
-        try:
-            with file.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.reader(stream))
-            kept = [row for row in rows if user not in row]
-            if len(kept) < len(rows):
+        rows = _rows_of(file)
+        kept = [row for row in rows if user not in row]
+        if len(kept) < len(rows):
+            try:
                 with whole(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
                     csv.writer(stream).writerows(kept)
-        except (OSError, ValueError, csv.Error) as error:
-            raise DataError(f"{file}: cannot be read or written ({first_line(error)}). Mend or delete it.") from error
+            except OSError as error:
+                raise DataError(f"{file}: cannot be written ({first_line(error)}). Mend or delete it.") from error
+
+
+def _rows_of(file: Path) -> list[list[str]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return list(csv.reader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend or delete it.") from error
 
 
 def _names(file: Path, user: str) -> bool:

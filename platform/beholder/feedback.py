@@ -199,6 +199,15 @@ class Feedback:
                 connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
         return int(found)
 
+    def kept_of(self, user: str) -> tuple[int, int]:
+        """How many judgements, and how many enrolments, are kept of a user, of all models."""
+        with self._begin() as connection:
+            judgements, enrolments = (
+                connection.execute(sa.select(sa.func.count()).select_from(table).where(table.c.user_id == user))
+                for table in (_JUDGEMENTS, _ENROLMENTS)
+            )
+            return int(judgements.scalar_one()), int(enrolments.scalar_one())
+
     def erased(self, users: Collection[str]) -> set[str]:
         """Those of these people who were erased, and not admitted again."""
         with self._begin() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -24,6 +25,7 @@ from ray.serve.schema import LoggingConfig
 from beholder.cluster.local import on_ray
 from beholder.errors import BeholderError, ClusterError, ServeError
 from beholder.feedback import Feedback
+from beholder.tracking import tracking_uri
 from beholder_serve.access import require_tokens
 from beholder_serve.api import Settings, build_app
 from beholder_serve.batching import Batcher
@@ -168,6 +170,7 @@ def application(followed: dict[str, Any], settings: Settings, replicas: int | di
         settings: see `api.Settings`.
         replicas: engines; or `{min_replicas: , max_replicas: }`, and Serve adds and removes them with the load.
     """
+    refuse_one_machines_databases(sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1)
     scale: dict[str, Any] = {"num_replicas": replicas}
     if isinstance(replicas, dict):
         scale = {"autoscaling_config": {"target_ongoing_requests": 64, **replicas}}
@@ -178,6 +181,28 @@ def application(followed: dict[str, Any], settings: Settings, replicas: int | di
     )
     ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
     return ingress.bind(engine.bind(), followed["model"], settings)
+
+
+def refuse_one_machines_databases(nodes: int) -> None:
+    """Replicas on several nodes must see the same judgements, enrolments, revocations and versions.
+
+    Args:
+        nodes: of the cluster.
+
+    Raises:
+        ServeError: there are several, and MLflow or the feedback database is SQLite, which is a file of one machine.
+    """
+    if nodes < 2:
+        return
+    lacks = []
+    if tracking_uri().startswith("sqlite:"):
+        lacks.append("an MLflow server (MLFLOW_TRACKING_URI=http://HOST:5000)")
+    if os.environ.get("BEHOLDER_FEEDBACK", "sqlite:").startswith("sqlite"):
+        lacks.append("a database server for what users say (BEHOLDER_FEEDBACK=postgresql+psycopg://...)")
+    if lacks:
+        raise ServeError(
+            f"the cluster has {nodes} nodes, and SQLite is for one machine. Serving on it needs {' and '.join(lacks)}."
+        )
 
 
 class Deployed(BaseModel):

@@ -11,7 +11,9 @@ from clusters import Undisturbed, Watched, experiment, workers
 from ray.cluster_utils import Cluster
 
 from beholder.cluster import train
-from beholder.errors import ClusterError
+from beholder.errors import ClusterError, ServeError
+from beholder_serve.api import Settings
+from beholder_serve.app import application
 
 pytestmark = pytest.mark.cluster
 
@@ -65,3 +67,21 @@ def test_workers_that_keep_dying_are_one_clear_error(cluster, home, monkeypatch)
     assert isinstance(run.error, ClusterError)
     assert "workers died" in str(run.error) and "cls-u" in str(run.error) and "\n" not in str(run.error)
     assert any(home.glob("runs/*/methods/cls/done.json"))  # what was finished is kept
+
+
+def test_several_nodes_are_not_served_from_files_of_one_machine(cluster, home, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "BEHOLDER_FEEDBACK"):
+        monkeypatch.delenv(name, raising=False)
+    served = {"model": "a model", "version": "champion"}
+    node = cluster.add_node(num_cpus=1)
+    with pytest.raises(ServeError, match=r"^the cluster has 2 nodes, and SQLite is for one machine") as refused:
+        application(served, Settings())
+    assert "MLFLOW_TRACKING_URI" in str(refused.value) and "BEHOLDER_FEEDBACK" in str(refused.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    with pytest.raises(ServeError, match=r"needs a database server for what users say"):
+        application(served, Settings())
+    monkeypatch.setenv("BEHOLDER_FEEDBACK", "postgresql+psycopg://user@host/beholder")
+    assert application(served, Settings())
+    cluster.remove_node(node)
+    monkeypatch.delenv("BEHOLDER_FEEDBACK")
+    assert application(served, Settings())  # one machine may

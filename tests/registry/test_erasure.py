@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from beholder.annotations import Annotations, Task
 from beholder.cli.main import app
-from beholder.erasure import erase_everywhere
+from beholder.erasure import erase_everywhere, find_traces
 from beholder.errors import RegistryError
 from beholder.feedback import Feedback
 from beholder.registry import registry
@@ -124,6 +125,64 @@ def test_what_is_damaged_is_named_and_keeps_nothing_else_from_being_erased(home,
     (home / "runs" / "broken-1" / "annotations.parquet").unlink()
     assert erase_everywhere(ADA)["bundles"] == 1  # the intact one was done before
     assert not grep(home, ADA.encode()) and intact in store.bundles()
+
+
+def test_an_erasure_is_proved_by_searching_every_place_it_reaches(home, run, fitted, tmp_path):
+    store = Store()
+    bundle = keep(bundle_of(fitted, tmp_path / "a"), store)
+    shutil.copytree(tmp_path / "a", run / "bundle")
+    client()
+    Feedback().put("a model", ADA, [("a text", {"rude": True})])
+    file = home / "refused" / "mine.csv.refused.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"text,user_id,rude,reason\na,{ADA},9,no\n", newline="")
+    before = {each: each.read_bytes() for each in home.rglob("*") if each.is_file() and ".db" not in each.name}
+    found = find_traces(ADA)
+    assert not found.not_seen and found.bundles == 1 and found.runs == 1
+    places = "\n".join(found.found)
+    for place in (
+        f"bundle {bundle}",
+        f"store {store.uri}: no tombstone",
+        "1 judgements and 0 enrolments",
+        "feedback.db: no tombstone",
+        "one-1234: forgetting/test.parquet",
+        "one-1234: bundle/personal",
+        "mine.csv.refused.csv",
+    ):
+        assert place in places, place
+    assert "one-1234: annotations.parquet" not in places  # these are Bob's alone
+    assert [file for file, was in before.items() if file.read_bytes() != was] == []  # nothing was changed
+
+    told = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify"])
+    assert told.exit_code == 2 and ADA not in told.output
+    assert f"error: they are in {len(found.found)} places. Erase them" in told.stderr
+    erase_everywhere(ADA)
+    told = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify", "--json"])
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout) == {"found": [], "not_seen": [], "bundles": 1, "runs": 1}
+    assert (
+        Feedback().annotations("a model", Task(("rude",))) is None
+        and BOB in pq.read_table(run / "annotations.parquet")["user_id"].to_pylist()
+    )
+
+
+def test_what_could_not_be_searched_is_said_and_is_no_proof(home, run, fitted, tmp_path):
+    store = Store()
+    keep(bundle_of(fitted, tmp_path / "a"), store)
+    erase_everywhere(ADA)
+    assert find_traces(ADA).not_seen == ()
+    (tmp_path / "left").write_bytes(b"of somebody")
+    store.put(tmp_path / "left")
+    assert "1 objects that no bundle names" in find_traces(ADA).not_seen[0]
+    manifest = next((home / "store" / "bundles").glob("*.json"))
+    manifest.write_text("{}")
+    (run / "annotations.parquet").write_bytes(b"PAR1 nonsense")
+    found = find_traces(ADA)
+    assert len(found.not_seen) == 2 and not found.found
+    told = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify"])
+    assert told.exit_code == 2 and told.stderr.startswith("error: 2 places could not be searched.")
+    refused = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify", "--retrain-prior"])
+    assert refused.exit_code == 2 and "--verify changes nothing" in refused.stderr
 
 
 def test_models_beyond_the_first_page_of_mlflow_are_models(home):

@@ -279,6 +279,10 @@ def erase(
             "publish a candidate (beholder refresh MODEL --retrain-prior).",
         ),
     ] = False,
+    verify_only: Annotated[
+        bool,
+        typer.Option("--verify", help="Erase nothing: search all places for them, and fail where anything is found."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a person out of every version of every model, of MLflow's artifacts, and of the runs kept here.
@@ -291,6 +295,11 @@ def erase(
     from beholder.erasure import erase_everywhere, retrain_priors
     from beholder.errors import RegistryError
 
+    if verify_only:
+        if retrain_prior:
+            raise RegistryError("--verify changes nothing. Leave --retrain-prior out.")
+        _verify_erased(user, as_json)
+        return
     found = erase_everywhere(user)
     retrained: list[dict[str, Any]] = []
     if retrain_prior:
@@ -303,6 +312,29 @@ def erase(
         _print_erased(found, retrained, retrain_prior)
     for first in refused[:1]:
         raise RegistryError(first + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
+
+
+def _verify_erased(user: str, as_json: bool) -> None:
+    from beholder.erasure import find_traces
+    from beholder.errors import RegistryError
+
+    traces = find_traces(user)
+    if as_json:
+        print_json(traces.to_json())
+    else:
+        for line in traces.found:
+            console.print(f"found in {line}", markup=False, soft_wrap=True)
+        for line in traces.not_seen:
+            console.print(f"not searched: {line}", markup=False, soft_wrap=True)
+        console.print(
+            f"searched {traces.bundles:,} bundles, {traces.runs:,} runs and searches, the feedback database and rows "
+            "that were refused. Not searched: memory of running servers, files of yours, backups, runs on other machines",
+            markup=False,
+        )
+    if traces.found:
+        raise RegistryError(f"they are in {len(traces.found)} places. Erase them: beholder registry erase --user ID")
+    if traces.not_seen:
+        raise RegistryError(f"{len(traces.not_seen)} places could not be searched. Mend them, then verify again.")
 
 
 @app.command("admit")

@@ -164,6 +164,47 @@ def erase(user: str, store: Store) -> Erased:
     return Erased(changed, deleted, shares, tuple(problems.values()))
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What `traces` came to: a line for each bundle with something of theirs, and for each that could not be read."""
+
+    bundles: int
+    found: tuple[str, ...]
+    not_seen: tuple[str, ...]
+
+
+def traces(user: str, store: Store) -> Looked:
+    """Search a store for somebody: every file of every bundle, each checked; nothing is changed.
+
+    Found by erasing them from links to a bundle's files, so that what is searched is what an erasure erases. What no
+    bundle names cannot be searched by id; where there is any, it is listed, as what a killed erasure left may be among
+    it.
+
+    Raises:
+        RegistryError: the store cannot be reached.
+    """
+    found: list[str] = []
+    not_seen: list[str] = []
+    named: set[str] = set()
+    bundles = store.bundles()
+    for bundle in bundles:
+        try:
+            manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+            named |= named_by(manifest)
+            if _is_in(manifest, store, user):
+                found.append(f"store {store.uri}: bundle {bundle}")
+        except RegistryError as error:
+            not_seen.append(str(error))
+    if not store.erased([user]):
+        found.append(f"store {store.uri}: no tombstone, so that a run or refresh would publish them")
+    if not not_seen and (orphans := len(set(store.objects()) - named)):
+        not_seen.append(
+            f"store {store.uri}: {orphans:,} objects that no bundle names, of which nobody can tell whose they are. "
+            "Remove them: beholder registry gc"
+        )
+    return Looked(len(bundles), tuple(found), tuple(not_seen))
+
+
 def without_erased(rows: Annotations, store: Store) -> Annotations:
     """The rows of people who were not erased from a store; the same object where nobody was.
 
