@@ -328,7 +328,7 @@ def _verify_erased(user: str, as_json: bool) -> None:
             console.print(f"not searched: {line}", markup=False, soft_wrap=True)
         console.print(
             f"searched {traces.bundles:,} bundles, {traces.runs:,} runs and searches, the database and rows "
-            "that were refused. Not searched: memory of running servers, files of yours, backups, runs on other machines",
+            "that were refused. Not searched: memory of servers, files of yours, backups, runs on other machines",
             markup=False,
         )
     if traces.found:
