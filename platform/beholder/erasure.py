@@ -181,12 +181,12 @@ def _in_run(folder: Path, user: str) -> list[str]:
     shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
     shared.fetch("annotations.parquet", "forgetting", "scores")
     found = []
-    try:
-        for file in sorted(folder.rglob("*.parquet")):
+    for file in sorted(folder.rglob("*.parquet")):
+        try:
             if "user_id" in pq.read_schema(file).names and _names(file, user):
                 found.append(str(file.relative_to(folder)))
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend it, or delete the folder.") from error
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend it, or delete the folder.") from error
     methods = {file.parent for file in folder.rglob("method.json")}
     for method in sorted(methods):
         with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
