@@ -51,6 +51,13 @@ _ENROLMENTS = sa.Table(
     sa.Column("facts", sa.JSON, nullable=False),
     sa.Column("stamp", sa.String(64), nullable=False),
 )
+_CHANGES = sa.Table(  # how often a foundation's enrolments changed: all that servers ask for as long as nothing does
+    "changes",
+    _META,
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("foundation", sa.String(64), primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
 _TOMBSTONES = sa.Table("tombstones", _META, sa.Column("person", sa.String(64), primary_key=True))  # see `tombstones`
 _KEYS = sa.Table(
     "keys",
@@ -167,6 +174,16 @@ class Feedback:
         with self._begin() as connection:
             self._refuse_erased(connection, user)
             self._upsert(connection, _ENROLMENTS, {**row, "tensors": enrolment.tensors, "facts": dict(enrolment.facts)})
+            self._changed(connection, model, foundation)
+
+    def changes(self, model: str, foundation: str) -> int:
+        """How often enrolments on a foundation changed: as long as it stays the same, `enrolled` does.
+
+        Its cost does not grow with enrolments.
+        """
+        mine = (_CHANGES.c.model == model) & (_CHANGES.c.foundation == foundation)
+        with self._begin() as connection:
+            return int(connection.execute(sa.select(_CHANGES.c.count).where(mine)).scalar_one_or_none() or 0)
 
     def enrolled(self, model: str, foundation: str) -> dict[str, str]:
         """Everybody who was enrolled on a foundation -> a stamp, another when they are enrolled again. See `when`."""
@@ -192,7 +209,11 @@ class Feedback:
         with self._begin() as connection:
             self._lock(connection, user)
             self._bury(connection, user)
-            connection.execute(sa.delete(_ENROLMENTS).where(_ENROLMENTS.c.user_id == user))
+            mine = _ENROLMENTS.c.user_id == user
+            enrolments = sa.select(_ENROLMENTS.c.model, _ENROLMENTS.c.foundation).where(mine)
+            for model, foundation in sorted(tuple(row) for row in connection.execute(enrolments)):
+                self._changed(connection, model, foundation)
+            connection.execute(sa.delete(_ENROLMENTS).where(mine))
             found = connection.execute(sa.delete(_JUDGEMENTS).where(_JUDGEMENTS.c.user_id == user)).rowcount
         if self._engine.dialect.name == "sqlite":  # deleted bytes are zeroed; the log that held them is cut off
             with self._engine.connect() as connection:
@@ -296,6 +317,12 @@ class Feedback:
             raise FeedbackError(
                 f"{self.place}: {reason}. Nothing of this request was kept. Check the database and its disk."
             ) from None
+
+    def _changed(self, connection: sa.Connection, model: str, foundation: str) -> None:
+        """Count a change of a foundation's enrolments, in the transaction that makes it."""
+        insert = self._insert(connection, _CHANGES, {"model": model, "foundation": foundation, "count": 1})
+        keys = [column.name for column in _CHANGES.primary_key]
+        connection.execute(insert.on_conflict_do_update(index_elements=keys, set_={"count": _CHANGES.c.count + 1}))
 
     def _upsert(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
         insert = self._insert(connection, table, row)

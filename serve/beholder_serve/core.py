@@ -33,6 +33,9 @@ POOL, JUDGES, LONGEST = 300, 200, 500
 
 AGAIN_S = 60.0
 """After so many seconds, a version that could not be loaded is tried again."""
+REREAD_S = 60.0
+"""After so many seconds, who was enrolled is read again though the database counts no change: it may be a copy that was
+put back."""
 
 log = logging.getLogger("beholder.serve")
 
@@ -111,7 +114,8 @@ class Core:
             try:
                 found = self._newest()
                 if found[0] == self._key or self._lately_refused(found[0]):
-                    self._read_enrolled(self._scorer)
+                    if self._enrolments_changed():
+                        self._read_enrolled(self._scorer)
                     return False
             except Exception as error:  # registry or database cannot be reached: go on with what there is
                 log.warning("cannot see whether there is another version: %s", _one_line(error))
@@ -249,11 +253,20 @@ class Core:
 
         A version has taken in what somebody said where a refresh learned from the judgements of this very enrolment.
         """
+        count = self._changes_of(scorer)  # before what it counts: a change meanwhile is seen at the next look
         told = self.feedback.enrolled(self.followed.model, scorer.bundle.foundation)
         now = {user: stamp for user, stamp in told.items() if not _took_in(scorer, user, stamp)}
         for user in {user for user in now.keys() | self._enrolled.keys() if now.get(user) != self._enrolled.get(user)}:
             scorer.forget(user)
-        self._enrolled = now
+        self._enrolled, self._enrolments_at = now, (count, time.monotonic())
+
+    def _changes_of(self, scorer: Scorer) -> int:
+        return self.feedback.changes(self.followed.model, scorer.bundle.foundation)
+
+    def _enrolments_changed(self) -> bool:
+        """Whether the database counts another change, or was not read for a minute: it may have been restored."""
+        count, at = self._enrolments_at
+        return time.monotonic() - at > REREAD_S or self._changes_of(self._scorer) != count
 
     def _row(self, scorer: Scorer, user: str) -> Tensors | None:
         """See `scoring.Enrolled`. Where the database is away, users have what the version has of them."""

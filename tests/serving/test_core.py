@@ -204,6 +204,28 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     assert not core.user("a newcomer")["known"] and feedback.count(MODEL, "a newcomer") == 0
 
 
+def test_looking_does_not_read_all_enrolments_until_one_changes(core, monkeypatch):
+    read = []
+    monkeypatch.setattr(core.feedback, "enrolled", lambda *of: read.append(of) or Feedback().enrolled(*of))
+    for _ in range(5):
+        core.look()
+    assert read == []
+    elsewhere, foundation = Feedback(), registry.open_version(registry.find(MODEL)).foundation
+    nothing = Enrolment(b"", {"route": "global", "expected": 0.0, "train_rows": 5, "valid_rows": 5, "gain": 0.0})
+    elsewhere.enrol(MODEL, foundation, "somebody", nothing)
+    core.look()
+    core.look()
+    assert len(read) == 1 and core.describe()["enrolled"] == 1
+    elsewhere.erase("somebody")
+    core.look()
+    core.look()
+    assert len(read) == 2 and core.describe()["enrolled"] == 0
+    monkeypatch.setattr("beholder_serve.core.REREAD_S", 0.0)  # a copy may have been put back, with its count
+    core.look()
+    assert len(read) == 3
+    assert elsewhere.admit_again("somebody")
+
+
 def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome):
     labels = outcome.test.task.labels
     feedback, foundation = core.feedback, registry.open_version(registry.find(MODEL)).foundation

@@ -76,6 +76,38 @@ def test_of_an_erasure_and_an_enrolment_at_one_moment_the_erasure_stays(database
     assert one.erased([f"user {number}" for number in range(40)]) == {f"user {number}" for number in range(40)}
 
 
+def test_changes_of_enrolments_are_counted_and_nothing_else_is(database):
+    one, other = Feedback(database), Feedback(database)
+    assert one.changes("m", "f") == 0
+    one.enrol("m", "f", "ada", OWN)
+    one.enrol("m", "f", "bob", OWN)
+    one.enrol("m", "g", "ada", OWN)
+    assert (other.changes("m", "f"), other.changes("m", "g"), other.changes("n", "f")) == (2, 1, 0)
+    one.put("m", "ada", TOLD)
+    other.erase("nobody who was enrolled")
+    assert one.changes("m", "f") == 2
+    one.enrol("m", "f", "ada", OWN)
+    other.erase("ada")
+    assert (one.changes("m", "f"), one.changes("m", "g")) == (4, 2) and set(one.enrolled("m", "f")) == {"bob"}
+
+
+def test_changes_at_one_moment_are_all_counted(database):
+    gate = threading.Barrier(4)
+
+    def enrol(number):
+        feedback = Feedback(database)
+        gate.wait()
+        for each in range(10):
+            feedback.enrol("m", "f", f"user {number} {each}", OWN)
+
+    threads = [threading.Thread(target=enrol, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Feedback(database).changes("m", "f") == len(Feedback(database).enrolled("m", "f")) == 40
+
+
 def test_first_erasures_at_one_moment_make_one_key(database):
     gate, people = threading.Barrier(6), [f"user {number}" for number in range(6)]
     Feedback(database)
