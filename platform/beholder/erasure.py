@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beholder.cluster.shared import SharedRun, copies, run_of
+from beholder.cluster.shared import SharedRun, below, copies, run_of, storage_uri
 from beholder.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.evaluation.report import read_results
 from beholder.evaluation.scores_file import without_user
@@ -163,38 +163,44 @@ def find_traces(user: str) -> Traces:
             found.append(f"{feedback.place}: {judgements:,} judgements and {enrolments:,} enrolments")
         if not feedback.erased([user]):
             found.append(f"{feedback.place}: no tombstone, so that judgements of theirs would be kept")
-    folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
+    runs = 0
+    for folder in sorted(each for kind in ("runs", "searches") for each in (home() / kind).glob("*/")):
+        runs += 1
+        _search_run(folder, str(folder), user, found, not_seen)
     with _noted(not_seen):
-        folders |= {home() / "runs" / name for name in copies()}
-    for folder in sorted(folders):
-        with _noted(not_seen):
-            found += [f"{folder}: {name}" for name in _in_run(folder, user)]
+        for name in copies():
+            runs += 1
+            with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
+                uri = below(storage_uri() or "", f"runs/{name}")
+                SharedRun(Path(scratch), uri).fetch(".")
+                _search_run(Path(scratch), uri.partition("?")[0], user, found, not_seen)
     for file in sorted((home() / "refused").glob("*.csv")):
         with _noted(not_seen):
             if any(user in row for row in _rows_of(file)):
                 found.append(str(file))
-    return Traces(tuple(found), tuple(not_seen), bundles, len(folders))
+    return Traces(tuple(found), tuple(not_seen), bundles, runs)
 
 
-def _in_run(folder: Path, user: str) -> list[str]:
-    """The files and fitted methods of a run that have something of somebody."""
-    shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
-    shared.fetch("annotations.parquet", "forgetting", "scores")
-    found = []
+def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen: list[str]) -> None:
+    """Add what a run's files and fitted methods have of somebody, and what of it cannot be read."""
     for file in sorted(folder.rglob("*.parquet")):
+        if HALF_WRITTEN.fullmatch(file.name):
+            not_seen.append(f"{where}: {file.name} was left half-written. Erasing removes it.")
+            continue
         try:
             if "user_id" in pq.read_schema(file).names and _names(file, user):
-                found.append(str(file.relative_to(folder)))
+                found.append(f"{where}: {file.relative_to(folder)}")
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend it, or delete the folder.") from error
-    methods = {file.parent for file in folder.rglob("method.json")}
-    for method in sorted(methods):
-        with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
-            copy = Path(scratch) / "method"
-            shutil.copytree(method, copy, copy_function=_linked)
-            if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
-                found.append(str(method.relative_to(folder)))
-    return found
+            not_seen.append(f"{where}: {file.relative_to(folder)} cannot be read ({type(error).__name__})")
+    for method in sorted({file.parent for file in folder.rglob("method.json")}):
+        try:
+            with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
+                copy = Path(scratch) / "method"
+                shutil.copytree(method, copy, copy_function=_linked)
+                if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
+                    found.append(f"{where}: {method.relative_to(folder)}")
+        except Exception as error:  # a damaged file of whichever method, in whichever way
+            not_seen.append(f"{where}: {method.relative_to(folder)} cannot be read ({type(error).__name__})")
 
 
 def _linked(source: str, target: str) -> None:
@@ -258,7 +264,8 @@ def _erase_run(folder: Path, user: str) -> bool:
             return False
         shared.fetch("scores", "evaluation.json", "results.json", "experiment.json")
         for name in REBUILT:
-            shutil.rmtree(folder / name, ignore_errors=True)
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
         for file in (folder / "scores").glob("[!.]*.parquet"):
             without_user(file, user)
         for file in of_other_source:
@@ -276,10 +283,14 @@ def _erase_run(folder: Path, user: str) -> bool:
     return True
 
 
+HALF_WRITTEN = re.compile(r"\..+\.(\d+)(\.[0-9a-f]+)?")
+"""Names of what is being written, or was by a process that was killed: its number is in them."""
+
+
 def left_behind(folder: Path) -> None:
     """Remove what processes of this machine that were killed left half-written in a run: nothing says whose it is."""
     for file in folder.rglob(".*.*"):
-        found = re.fullmatch(r"\..+\.(\d+)(\.[0-9a-f]+)?", file.name)
+        found = HALF_WRITTEN.fullmatch(file.name)
         if found and file.is_file() and not _runs(int(found[1])):
             file.unlink(missing_ok=True)
 

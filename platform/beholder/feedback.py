@@ -104,7 +104,10 @@ class Feedback:
             self._engine = sa.create_engine(address, pool_pre_ping=True)
             if self._engine.dialect.name == "sqlite":
                 event.listen(self._engine, "connect", _durable)
-            _META.create_all(self._engine)
+            try:
+                _META.create_all(self._engine)
+            except SQLAlchemyError:  # another process that began at the same moment made a table of it first
+                _META.create_all(self._engine)
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             reason = str(error).strip().splitlines()[0]
             place = getattr(self, "place", "the feedback database")

@@ -197,7 +197,7 @@ def refuse_one_machines_databases(nodes: int) -> None:
     lacks = []
     if tracking_uri().startswith("sqlite:"):
         lacks.append("an MLflow server (MLFLOW_TRACKING_URI=http://HOST:5000)")
-    if os.environ.get("BEHOLDER_FEEDBACK", "sqlite:").startswith("sqlite"):
+    if (os.environ.get("BEHOLDER_FEEDBACK") or "sqlite:").startswith("sqlite"):
         lacks.append("a database server for what users say (BEHOLDER_FEEDBACK=postgresql+psycopg://...)")
     if lacks:
         raise ServeError(

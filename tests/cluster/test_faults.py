@@ -78,6 +78,7 @@ def test_several_nodes_are_not_served_from_files_of_one_machine(cluster, home, m
         application(served, Settings())
     assert "MLFLOW_TRACKING_URI" in str(refused.value) and "BEHOLDER_FEEDBACK" in str(refused.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("BEHOLDER_FEEDBACK", "")  # as a compose file leaves it
     with pytest.raises(ServeError, match=r"needs a database server for what users say"):
         application(served, Settings())
     monkeypatch.setenv("BEHOLDER_FEEDBACK", "postgresql+psycopg://user@host/beholder")

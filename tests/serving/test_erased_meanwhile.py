@@ -92,7 +92,7 @@ def test_changes_of_enrolments_are_counted_and_nothing_else_is(database):
 
 
 def test_changes_at_one_moment_are_all_counted(database):
-    gate = threading.Barrier(4)
+    gate, _ = threading.Barrier(4, timeout=60), Feedback(database)  # which makes the tables
 
     def enrol(number):
         feedback = Feedback(database)

@@ -14,6 +14,7 @@ from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.judgements import Judgements
 from beholder.bank.layers import start
 from beholder.bank.model import BankModel, BankShape
+from beholder.bank.moderation import moderation_of
 from beholder.bank.outputs import run_once
 from beholder.bank.prior import Prior
 from beholder.bases import load_base
@@ -90,7 +91,9 @@ class World:
         people = [f"p{number}" for number in range(12)]
         train = self.judgements(people)
         learned = estimate_prior(self.model.shapes, train, 2, PriorSettings(steps=20), epochs=3, seed=1)
-        return replace(learned, spread=with_spread(learned, unit_of(learned, train, 1, "cpu"), 0.5))
+        spread = with_spread(learned, unit_of(learned, train, 1, "cpu"), 0.5)
+        readings = train.readings
+        return replace(learned, spread=spread, moderation=readings and moderation_of(readings, 1))
 
     def fit(self, users: list[str], prior: Prior | None = None, **more):
         training = BankTraining(**{"epochs": 3, "batch_size": 4, **more})

@@ -220,6 +220,8 @@ def test_many_rows_taken_in_piece_by_piece_are_those_taken_at_once(monkeypatch):
     whole = kappas(prior, rows)
     monkeypatch.setattr("beholder.bank.moderation.PIECE_ROWS", 16)
     monkeypatch.setattr("beholder.bank.moderation.PIECE", 100)
+    few = readings([5] * 4)
+    assert few.rows.sum() == 20 and kappas(prior_for(few), few).shape == (4, 2)
     torch.testing.assert_close(whole, kappas(prior, rows), atol=1e-6, rtol=0)
 
 

@@ -14,7 +14,9 @@ s^2 is that of a Gaussian process with the prior's covariance and the curvature 
 (Rasmussen & Williams 2006, eq. 3.26), averaged over texts of the training set. So kappa is one number for each user and
 label; it depends on which texts they judged, not on how, and it can be multiplied into their head, which stays an
 ordinary head wherever it is read, served or exported. The labels of an exclusive task have one kappa in common, from
-the variance of differences between logits (Lu, Ie & Sha 2020). Of changes within layers, nothing is counted.
+the variance of differences between logits (Lu, Ie & Sha 2020), as if labels varied independently. Of changes within
+layers, nothing is counted. Where nothing was learned of how people differ, the prior's mean is the shared model, and
+whoever is not known at all is scored by it as it is.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ PLACE_TEXTS = 1_024
 """Training texts they are made of, at most."""
 PIECE_ROWS = 2_048
 """Rows of one user that are taken in at once, at least."""
-PIECE = 4_000_000
-"""Numbers of one piece's features, at most about."""
+PIECE = 16_000_000
+"""Numbers of all labels that are held at once, at most about, unless one user has more."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,10 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
     found = nobody.repeat(len(rows.rows), 1)
     head = torch.cat([known.weight, known.bias[:, None]], 1).double() + design.mean
     first = np.cumsum(rows.rows) - rows.rows
-    for users in _chunks(rows.rows, width + 1):
-        taken: list[Tensor] = [torch.zeros(len(users), 0, width + 1, dtype=torch.float64)] * labels
+    for users in _chunks(rows.rows, width + 1, labels):
         most, step = int(rows.rows[users].max()), max(PIECE_ROWS, width + 1)
+        many = most > width + 1  # then z^T z is all that is kept of rows
+        taken = [torch.zeros(len(users), (width + 1) * many, width + 1, dtype=torch.float64)] * labels
         for start in range(0, most, step):
             place = np.arange(start, min(start + step, most))
             there = place < rows.rows[users][:, None]  # [users, rows]
@@ -152,10 +155,9 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
             curvature = _curvature(x @ head.T, known.exclusive)  # [users, rows, labels]
             curvature = curvature * torch.from_numpy(rows.asked[at] * there[..., None])
             for label in range(labels):
-                z = torch.cat([taken[label], curvature[..., label, None].sqrt() * x], 1)
-                # What follows depends on z^T z alone: more rows than numbers are replaced by as many.
-                taken[label] = torch.linalg.qr(z, mode="r").R if z.shape[1] > width + 1 else z
-        found[torch.from_numpy(users)] = _kappa(_variance(design, taken), known.exclusive)
+                z = curvature[..., label, None].sqrt() * x
+                taken[label] = taken[label] + z.mT @ z if many else z
+        found[torch.from_numpy(users)] = _kappa(_variance(design, taken, many), known.exclusive)
     if not design.mean.any():  # of labels that somebody was never asked, they are the shared model: see above
         user = np.repeat(np.arange(len(rows.rows)), rows.rows)
         asked = np.zeros((len(rows.rows), labels))
@@ -186,24 +188,42 @@ class _Design:
         self.places = prior.moderation.places.cpu().double()
 
 
-def _variance(design: _Design, taken: list[Tensor]) -> Tensor:
+def _variance(design: _Design, taken: list[Tensor], gram: bool = False) -> Tensor:
     """s^2 of each user and label, summed over places: [users, labels].
 
-    Given z of a label, [users, rows, width + 1], rows times the root of their curvature: what is a user's own of this
-    label is a Gaussian process apart; factors are shared by all labels, and their precision is the sum of what each
-    label tells of them.
+    What is a user's own of a label is a Gaussian process apart; factors are shared by all labels, and their precision
+    is the sum of what each label tells of them. With z a user's rows times the root of their curvature, S the spread,
+    B the basis and v the places, all that is needed is
+
+        v S z^T (I + z S^2 z^T)^-1 (z S v^T, z B^T)  =  v S (I + S z^T z S)^-1 S z^T (z S^2 v^T, z B^T)
+
+    of which the left side is quick for few rows, the right one for many.
+
+    Args:
+        design: see there.
+        taken: of each label z, [users, rows, width + 1], or z^T z, [users, width + 1, width + 1].
+        gram: which of the two.
     """
     v = design.places
     own, across = [], []
     users, rank = len(taken[0]), design.basis.shape[1]
     precision = torch.eye(rank, dtype=torch.float64).repeat(users, 1, 1)
     for z, basis, spread in zip(taken, design.basis, design.spread, strict=True):
-        scaled = z * spread.square()
-        root = torch.linalg.cholesky(torch.eye(z.shape[1], dtype=torch.float64) + scaled @ z.mT)
-        factors = torch.linalg.solve_triangular(root, z @ basis.T, upper=False)  # [users, rows, rank]
-        seen = torch.linalg.solve_triangular(root, scaled @ v.T, upper=False)  # [users, rows, places]
-        precision = precision + factors.mT @ factors
-        own.append((v * spread).square().sum() - seen.square().sum((1, 2)))
+        unit = torch.eye(z.shape[1], dtype=torch.float64)
+        if gram:
+            root = torch.linalg.cholesky(unit + spread[:, None] * z * spread)
+            seen = torch.linalg.solve_triangular(root, (v * spread).T.expand(users, -1, -1), upper=False)
+            told = spread[:, None] * (z @ basis.T)
+            factors = torch.linalg.solve_triangular(root, told, upper=False)  # [users, width + 1, rank]
+            precision = precision + basis @ z @ basis.T - factors.mT @ factors
+            own.append(seen.square().sum((1, 2)))
+        else:
+            scaled = z * spread.square()
+            root = torch.linalg.cholesky(unit + scaled @ z.mT)
+            seen = torch.linalg.solve_triangular(root, scaled @ v.T, upper=False)  # [users, rows, places]
+            factors = torch.linalg.solve_triangular(root, z @ basis.T, upper=False)  # [users, rows, rank]
+            precision = precision + factors.mT @ factors
+            own.append((v * spread).square().sum() - seen.square().sum((1, 2)))
         across.append(v @ basis.T - seen.mT @ factors)  # [users, places, rank]
     root = torch.linalg.cholesky(precision)
     shared = [torch.linalg.solve_triangular(root, each.mT, upper=False).square().sum((1, 2)) for each in across]
@@ -226,12 +246,14 @@ def _curvature(logits: Tensor, exclusive: bool) -> Tensor:
     return p * (1 - p) * (labels / max(labels - 1, 1))
 
 
-def _chunks(rows: NDArray[np.int64], numbers: int) -> Iterator[NDArray[np.int64]]:
+def _chunks(rows: NDArray[np.int64], numbers: int, labels: int) -> Iterator[NDArray[np.int64]]:
     """Users who have rows, those with about as many side by side, as many at once as memory is meant for."""
     order = np.argsort(-rows, kind="stable")
     order = order[rows[order] > 0]
     while len(order):
-        most = min(int(rows[order[0]]), max(PIECE_ROWS, numbers))
-        count = max(1, PIECE // (most * numbers))
+        most = min(max(int(rows[order[0]]), PLACES), max(PIECE_ROWS, numbers))
+        count = max(1, PIECE // (most * numbers * labels))
+        if rows[order[0]] > numbers:  # those with more rows than numbers go by themselves
+            count = min(count, int((rows[order] > numbers).sum()))
         yield order[:count]
         order = order[count:]

@@ -41,7 +41,7 @@ INDEX = pa.schema(
         ("row", pa.int64()),  # place in the shard
         ("train_rows", pa.int64()),
         ("valid_rows", pa.int64()),
-        ("epoch", pa.int64()),  # epochs trained; 0 = no rows, so that the user is the prior's mean
+        ("epoch", pa.int64()),  # epochs trained; 0 = no rows, so that the user is the prior's mean, moderated
         ("loss", pa.float64()),  # mean loss on the user's validation rows, before these were learned from
         ("shared_loss", pa.float64()),  # ... and of the shared model; null for users without validation rows
         ("status", pa.string()),  # "own", or "shared": without anything of their own
@@ -230,7 +230,7 @@ class Bank:
         index: see `INDEX`.
         shapes: of one user's tensors.
         shard_file: where a shard is, by its SHA-256: beside the index, unless told otherwise.
-        mean: name -> [*shape], the tensors of users without rows: the prior's mean; zero where there is no prior.
+        mean: name -> [*shape], the tensors of users without rows (`Prior.without_rows`); zero where there is no prior.
     """
 
     def __init__(self, folder: Path, mean: Tensors | None = None) -> None:

@@ -112,7 +112,7 @@ class FittedBank:
         return tuple(self.prior.traits)
 
     def adapt(self, rows: Annotations, seed: int = 42, traits: Mapping[str, Traits] | None = None) -> Self:
-        """The same with users estimated from these rows alone, given the prior; everybody else is the prior's mean.
+        """The same with users estimated from these rows alone, given the prior; others have no rows.
 
         What somebody gains from their first judgements is measured with it: the prior is not touched. Traits are read
         from the rows' context columns where they have these, beside `traits`; with them alone, group means are used.

@@ -89,7 +89,7 @@ def estimate_newcomers(
 def bank_of_newcomers(fitted: FittedBank, rows: Annotations, seed: int, traits: Mapping[str, Traits]) -> Overlay:
     """Users estimated from these rows alone; those with traits and no rows are the mean of their group.
 
-    Everybody else is the prior's mean. See `FittedBank.adapt`.
+    Everybody else is the prior's mean, moderated. See `FittedBank.adapt`.
     """
     grouped = {user: fitted.prior.without_rows(each) for user, each in traits.items()}
     if not len(rows):

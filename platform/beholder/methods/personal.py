@@ -145,7 +145,7 @@ class FittedPersonal(FittedBank):
         return BankModel(shared.network, shape)
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
-        """float32 [rows, labels]. The trunk runs once per distinct text. Unknown users are the prior's mean.
+        """float32 [rows, labels]. The trunk runs once per distinct text. Unknown users: `Prior.without_rows`.
 
         Raises:
             BankError: a user's shard is missing or damaged.

@@ -233,13 +233,19 @@ class Store:
         if not isinstance(self.place, Elsewhere):
             return 0
         named = self.named()
+        gone = [digest for digest in self.cached() if digest not in named]
         with _told(self.uri):
-            kept = self.place.cache
-            names = {name: Path(name).name for name in kept.names(OBJECTS)}
-            gone = [name for name, digest in names.items() if len(digest) == 64 and digest not in named]
-            for name in gone:
-                kept.delete(name)
+            for digest in gone:
+                self.place.cache.delete(_object(digest))
         return len(gone)
+
+    def cached(self) -> list[str]:
+        """The digests of what this machine fetched of a store elsewhere."""
+        if not isinstance(self.place, Elsewhere):
+            return []
+        with _told(self.uri):
+            names = [Path(name).name for name in self.place.cache.names(OBJECTS)]
+        return [name for name in names if len(name) == 64]
 
     def objects(self, older_than: float = 0.0) -> list[str]:
         """The digests of all objects, those that no bundle names among them.

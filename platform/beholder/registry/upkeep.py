@@ -174,7 +174,7 @@ class Looked:
 
 
 def traces(user: str, store: Store) -> Looked:
-    """Search a store for somebody: every file of every bundle, each checked; nothing is changed.
+    """Search a store for somebody: the tables, indexes and methods of every bundle; nothing is changed.
 
     Found by erasing them from links to a bundle's files, so that what is searched is what an erasure erases. What no
     bundle names cannot be searched by id; where there is any, it is listed, as what a killed erasure left may be among
@@ -195,12 +195,15 @@ def traces(user: str, store: Store) -> Looked:
                 found.append(f"store {store.uri}: bundle {bundle}")
         except RegistryError as error:
             not_seen.append(str(error))
-    if not store.erased([user]):
-        found.append(f"store {store.uri}: no tombstone, so that a run or refresh would publish them")
-    if not not_seen and (orphans := len(set(store.objects()) - named)):
+    try:
+        if not store.erased([user]):
+            found.append(f"store {store.uri}: no tombstone, so that a run or refresh would publish them")
+    except RegistryError as error:
+        not_seen.append(str(error))
+    if not not_seen and (orphans := len((set(store.objects()) | set(store.cached())) - named)):
         not_seen.append(
-            f"store {store.uri}: {orphans:,} objects that no bundle names, of which nobody can tell whose they are. "
-            "Remove them: beholder registry gc"
+            f"store {store.uri}: {orphans:,} objects that no bundle names, here or there, of which nobody can tell "
+            "whose they are. Remove them: beholder registry gc (what is younger than a day: --older-than 0)"
         )
     return Looked(len(bundles), tuple(found), tuple(not_seen))
 
