@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from beholder.cluster.shared import SharedRun, below, copies, run_of, storage_uri
 from beholder.errors import BeholderError, DataError, RegistryError, first_line
@@ -183,10 +184,10 @@ def find_traces(user: str) -> Traces:
 
 def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen: list[str]) -> None:
     """Add what a run's files and fitted methods have of somebody, and what of it cannot be read."""
+    half = sum(HALF_WRITTEN.fullmatch(file.name) is not None for file in folder.rglob(".*.*"))
+    if half:
+        not_seen.append(f"{where}: {half} files are half-written. Let the run end, or erase again")
     for file in sorted(folder.rglob("*.parquet")):
-        if HALF_WRITTEN.fullmatch(file.name):
-            not_seen.append(f"{where}: {file.name} was left half-written. Erasing removes it.")
-            continue
         try:
             if "user_id" in pq.read_schema(file).names and _names(file, user):
                 found.append(f"{where}: {file.relative_to(folder)}")
@@ -199,7 +200,7 @@ def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen:
                 shutil.copytree(method, copy, copy_function=_linked)
                 if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
                     found.append(f"{where}: {method.relative_to(folder)}")
-        except Exception as error:  # a damaged file of whichever method, in whichever way
+        except (BeholderError, OSError, ValueError, KeyError, pa.ArrowException, SafetensorError) as error:
             not_seen.append(f"{where}: {method.relative_to(folder)} cannot be read ({type(error).__name__})")
 
 

@@ -34,8 +34,7 @@ POOL, JUDGES, LONGEST = 300, 200, 500
 AGAIN_S = 60.0
 """After so many seconds, a version that could not be loaded is tried again."""
 REREAD_S = 60.0
-"""After so many seconds, who was enrolled is read again though the database counts no change: it may be a copy that was
-put back."""
+"""Seconds after which all enrolments are read again though the database counts no change: it may be restored."""
 
 log = logging.getLogger("beholder.serve")
 

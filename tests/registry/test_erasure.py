@@ -174,6 +174,11 @@ def test_what_could_not_be_searched_is_said_and_is_no_proof(home, run, fitted, t
     (tmp_path / "left").write_bytes(b"of somebody")
     store.put(tmp_path / "left")
     assert "1 objects that no bundle names" in find_traces(ADA).not_seen[0]
+    half = run / "scores" / f".cls.parquet.{dead()}.0a1b2c3d"
+    half.write_bytes(ADA.encode())
+    assert any("1 files are half-written" in line for line in find_traces(ADA).not_seen)
+    erase_everywhere(ADA)
+    assert not half.exists()
     manifest = next((home / "store" / "bundles").glob("*.json"))
     manifest.write_text("{}")
     (run / "annotations.parquet").write_bytes(b"PAR1 nonsense")

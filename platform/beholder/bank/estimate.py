@@ -186,9 +186,8 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
     rows = np.sort(np.random.default_rng([seed, 2]).permutation(count)[:UNIT_ROWS])
     squares = dict.fromkeys(flat.mean, 0.0)
     for piece in np.array_split(rows, -(-len(rows) // 32)):
-        alone = {
-            n: t.requires_grad_() for n, t in flat.to(device).at_mean(len(piece)).items()
-        }  # every row its own user
+        # Every row is its own user.
+        alone = {name: tensor.requires_grad_() for name, tensor in flat.to(device).at_mean(len(piece)).items()}
         for loss, _, _ in train.losses(alone, piece[:, None]):
             loss.sum().backward()
         for name, tensor in alone.items():

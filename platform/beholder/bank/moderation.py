@@ -16,7 +16,7 @@ label; it depends on which texts they judged, not on how, and it can be multipli
 ordinary head wherever it is read, served or exported. The labels of an exclusive task have one kappa in common, from
 the variance of differences between logits (Lu, Ie & Sha 2020), as if labels varied independently. Of changes within
 layers, nothing is counted. Where nothing was learned of how people differ, the prior's mean is the shared model, and
-whoever is not known at all is scored by it as it is.
+it scores users without judgements as it is.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Readings:
 
 
 def moderation_of(rows: Readings, seed: int) -> Moderation:
-    """What is kept of training rows for moderating whoever is estimated later.
+    """Summarise training rows for moderating users who are estimated later.
 
     The places are principal directions of the texts' second moment, scaled so that its trace stays what it is.
     """
