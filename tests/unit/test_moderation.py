@@ -12,7 +12,7 @@ from bank_world import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.bank.choose import Judges, learn_prior
+from beholder.bank.choose import PLAIN, Judges, learn_prior
 from beholder.bank.estimate import PriorSettings
 from beholder.bank.fit import BankTraining, fit_bank
 from beholder.bank.judgements import Judgements
@@ -78,33 +78,70 @@ def written_out(prior: Prior, rows: Readings, user: int) -> np.ndarray:
     first = int(rows.rows[:user].sum())
     mine = np.arange(first, first + rows.rows[user])
     logits = x[rows.input[mine]] @ head.T
-    likely = 1 / (1 + np.exp(-logits))
-    curvature = likely * (1 - likely)
-    if rows.exclusive:
-        likely = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        curvature = likely * (1 - likely) * labels / (labels - 1)
     precision = np.eye(size)
-    for label in range(labels):
-        design = reads(label, x[rows.input[mine]])
-        precision += design.T @ ((curvature * rows.asked[mine])[:, label, None] * design)
+    if rows.exclusive:  # the Hessian of the softmax's log-loss, whole
+        likely = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        design = np.stack([reads(label, x[rows.input[mine]]) for label in range(labels)], 1)  # [rows, labels, size]
+        hessian = likely[:, :, None] * np.eye(labels) - likely[:, :, None] * likely[:, None, :]
+        precision += np.einsum("rls,rlm,rmt->st", design, hessian, design)
+    else:
+        likely = 1 / (1 + np.exp(-logits))
+        for label in range(labels):
+            design = reads(label, x[rows.input[mine]])
+            curvature = likely[:, label] * (1 - likely[:, label]) * rows.asked[mine, label]
+            precision += design.T @ (curvature[:, None] * design)
     covariance = np.linalg.inv(precision)
-    return np.asarray([np.einsum("ij,jk,ik->i", d, covariance, d).mean() for d in (reads(n, x) for n in range(labels))])
+    over = np.stack([reads(label, x) for label in range(labels)], 1)  # [texts, labels, size]
+    if not rows.exclusive:
+        return np.einsum("tls,su,tlu->l", over, covariance, over) / len(x)
+    pairs = [over[:, one] - over[:, other] for one in range(labels) for other in range(one)]
+    return np.full(labels, np.mean([np.einsum("ts,su,tu->", d, covariance, d) / len(x) for d in pairs]))
 
 
-@pytest.mark.parametrize("exclusive", [False, True])
+def all_texts(rows: Readings) -> Readings:
+    """Each once, for places that stand for all of them."""
+    count, labels = len(rows.values), len(rows.bias)
+    asked = np.ones((count, labels), np.float32)
+    return replace(rows, input=np.arange(count), rows=np.asarray([count]), asked=asked)
+
+
 @pytest.mark.parametrize("rank", [0, 2])
-def test_kappa_is_that_of_the_posterior_written_out(rank, exclusive):
-    rows = readings([3, 0, 9, 25], exclusive=exclusive, asked=0.8)  # 25 rows are more than the 6 numbers of a label
-    rows = replace(rows, input=np.r_[rows.input[:-1], 0])
-    everything = replace(rows, input=np.arange(60), rows=np.asarray([60]), asked=np.ones((60, 2), np.float32))
-    prior = replace(prior_for(rows, rank), moderation=moderation_of(everything, 0))
+@pytest.mark.parametrize(("exclusive", "labels"), [(False, 2), (True, 2), (True, 4)])
+def test_kappa_is_that_of_the_posterior_written_out(rank, exclusive, labels):
+    """For labels that exclude each other: exact for two, and for more where they are equally likely."""
+    asked = 1.0 if exclusive else 0.8
+    rows = readings([3, 0, 9, 25], labels, exclusive=exclusive, asked=asked)  # 25: more than a label's six numbers
+    mean = 0.1
+    if labels > 2:
+        mean = 0.0
+        rows = replace(rows, weight=torch.zeros_like(rows.weight), bias=torch.zeros_like(rows.bias))
+    prior = replace(prior_for(rows, rank, mean=mean), moderation=moderation_of(all_texts(rows), 0))
+    if labels > 2:  # so that the mean is not the shared model, which is treated apart, and labels stay equally likely
+        prior = replace(prior, mean={"head.weight": torch.full((labels, WIDTH), 0.3), "head.bias": torch.ones(labels)})
     found = kappas(prior, rows).numpy()
     for user in range(4):
         variance = written_out(prior, rows, user)
-        if exclusive:
-            variance = np.full(2, 2 * variance.mean())
         np.testing.assert_allclose(found[user], (1 + np.pi / 8 * variance) ** -0.5, atol=2e-5)
     assert np.ptp(found, axis=0).min() > 0.02
+
+
+def test_where_labels_are_not_equally_likely_kappa_is_near_that_of_the_posterior_written_out():
+    for seed in range(5):
+        rows = readings([3, 0, 9, 25], labels=3, seed=seed, exclusive=True)
+        prior = replace(prior_for(rows, seed=seed), moderation=moderation_of(all_texts(rows), 0))
+        found = kappas(prior, rows).numpy()
+        for user in range(4):
+            exact = (1 + np.pi / 8 * written_out(prior, rows, user)) ** -0.5
+            np.testing.assert_allclose(found[user], exact, atol=0.04)
+
+
+def test_what_moves_all_labels_of_an_exclusive_task_alike_is_not_counted():
+    rows = readings([4, 0], labels=3, exclusive=True)
+    prior = prior_for(rows, own=0.3)
+    alike = {name: tensor[:, :1].expand_as(tensor) for name, tensor in prior.basis.items()}
+    without = replace(prior, basis={name: torch.zeros_like(tensor) for name, tensor in alike.items()})
+    torch.testing.assert_close(kappas(replace(prior, basis=alike), rows), kappas(without, rows), atol=1e-6, rtol=0)
+    assert (kappas(prior, rows) < kappas(without, rows)).all()
 
 
 def test_what_is_scored_is_as_likely_as_it_says_where_the_truth_is_drawn_from_the_prior():
@@ -260,7 +297,10 @@ def test_a_fit_is_its_estimate_moderated_and_somebody_without_rows_is_the_same_w
 def test_where_nothing_was_learned_of_people_somebody_without_rows_is_the_shared_model_bit_for_bit():
     here = world("bert", "full")
     prior = _learned(here, people=3)
-    assert prior.facts["kind"] == "isotropic" and prior.moderation is not None
+    tried = {each["kind"]: each["log_loss"] for each in prior.facts["tried"][-2:]}  # both ways, the better one is kept
+    assert set(tried) == {"isotropic", PLAIN} and prior.facts["kind"] == min(tried, key=lambda kind: tried[kind])
+    assert (prior.moderation is None) == (prior.facts["kind"] == PLAIN)
+    prior = replace(prior, moderation=moderation_of(here.judgements(["a", "b"]).readings, 1))  # whether or not it pays
     assert not any(tensor.any() for tensor in prior.without_rows().values())
     one = here.judgements(["a"]).readings
     assert (kappas(prior, one) < 1).all()
@@ -283,6 +323,7 @@ def test_what_moderates_is_written_and_read_back(tmp_path):
     save_prior(prior, tmp_path)
     again = load_prior(tmp_path, here.model.shapes)
     assert again.checksum == prior.checksum != replace(prior, moderation=None).checksum
+    assert prior.checksum != replace(prior, moderation=replace(prior.moderation, exclusive=True)).checksum
     one = here.judgements(["a"])
     fits = [fit_bank(each, ["a"], one, BankTraining(epochs=2), seed=0).tensors for each in (prior, again)]
     assert all(torch.equal(fits[0][name], fits[1][name]) for name in fits[0])

@@ -26,6 +26,8 @@ QUICK = (0.25, 1.0)
 """The same where every try is dear, because users have layers of their own."""
 UNCHOSEN = 0.25
 """The strength where there are no validation rows to choose it by."""
+PLAIN = "isotropic, not moderated"
+"""The isotropic prior with users scored by their estimates as they are."""
 LEAST_ROWS = 20
 """Validation rows, of all users together, without which nothing is chosen."""
 
@@ -64,8 +66,10 @@ def learn_prior(
     Candidates: the isotropic prior; the learned one, whose factors shrink away where people do not differ in
     any; and the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of
     them is tried at larger strengths as long as that helps, and if the first did not, at smaller ones: the loss is
-    taken to have one minimum in the strength. Each is looked at after every epoch. Where there are too few validation
-    rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all epochs.
+    taken to have one minimum in the strength. Each is looked at after every epoch. The isotropic prior is tried with
+    estimates that are not moderated, too: its mean, the shared model, is an average over people already, so that
+    moderating may shrink it twice. Where there are too few validation rows, nothing is chosen: the richest prior at
+    `UNCHOSEN`, after all epochs.
 
     Args:
         shapes: of one user's tensors.
@@ -101,7 +105,7 @@ def learn_prior(
             suffix = ", traits" if learned.traits else ""
             candidates[f"learned, rank {learned.rank}{suffix}"] = replace(learned, moderation=flat.moderation)
     strengths = _strengths(shapes, settings, QUICK if quick else STRENGTHS)
-    fits = len(candidates) + len(strengths)
+    fits = len(candidates) + len(strengths) + (flat.moderation is not None)
     progress(1, fits)
     choosing = int(chosen_on.valid.rows.sum())
     if choosing < LEAST_ROWS:
@@ -131,8 +135,12 @@ def learn_prior(
             reached = found
         if reached < least:
             break
-    progress(fits, fits)
     chosen = min(tried, key=lambda each: each["log_loss"])
+    if candidates[chosen["kind"]] is flat and flat.moderation is not None:
+        candidates[PLAIN] = replace(flat, moderation=None)
+        trial(PLAIN, chosen["strength"])
+        chosen = min(tried, key=lambda each: each["log_loss"])
+    progress(fits, fits)
     prior = candidates[chosen["kind"]]
     facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}
     facts |= {"chosen_on": choosing, "tried": tried}
@@ -169,7 +177,7 @@ def in_words(prior: Prior) -> str:
     """What was learned and chosen, in a line."""
     facts = prior.facts
     people, rows = facts.get("people", 0), facts.get("rows", 0)
-    if facts.get("kind") == "isotropic" or "kind" not in facts:
+    if str(facts.get("kind", "isotropic")).startswith("isotropic"):
         few = f"; fewer than {LEAST_USERS} people" if people < LEAST_USERS else ""
         return f"isotropic around the shared model, {people:,} people{few}"
     chosen = f"strength {facts['strength']:g}, {prior.epochs} epochs"

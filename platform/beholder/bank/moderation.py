@@ -13,10 +13,15 @@ Liang & Albert 1988).
 s^2 is that of a Gaussian process with the prior's covariance and the curvature of the log-loss at the prior's mean
 (Rasmussen & Williams 2006, eq. 3.26), averaged over texts of the training set. So kappa is one number for each user and
 label; it depends on which texts they judged, not on how, and it can be multiplied into their head, which stays an
-ordinary head wherever it is read, served or exported. The labels of an exclusive task have one kappa in common, from
-the variance of differences between logits (Lu, Ie & Sha 2020), as if labels varied independently. Of changes within
-layers, nothing is counted. Where nothing was learned of how people differ, the prior's mean is the shared model, and
-it scores users without judgements as it is.
+ordinary head wherever it is read, served or exported. Of changes within layers, nothing is counted. Where nothing was
+learned of how people differ, the prior's mean is the shared model, and it scores users without judgements as it is.
+
+The labels of an exclusive task have one kappa in common, from the variance of a difference between two logits, averaged
+over pairs (Lu, Ie & Sha 2020, "Mean-field approximation to Gaussian-softmax integral"). What moves all logits alike
+moves no difference, so factors count by their contrasts: a label's logit less the mean of all labels'. With as many
+labels as K, equally likely, the Hessian of the log-loss is 1/K times the projection onto contrasts, and each label can
+be taken apart with curvature 1/K; where they are not equally likely, p (1 - p) K / (K - 1) stands in for it, which is
+exact for two labels.
 """
 
 from __future__ import annotations
@@ -125,7 +130,7 @@ def kappa_without_rows(prior: Prior) -> Tensor:
     if not design.mean.any():
         return torch.ones(len(known.bias))
     nothing = torch.zeros(1, 0, len(design.spread[0]), dtype=torch.float64)
-    return _kappa(_variance(design, [nothing] * len(design.spread)), known.exclusive)[0]
+    return _kappa(*_variances(design, [nothing] * len(design.spread)), known.exclusive)[0]
 
 
 def kappas(prior: Prior, rows: Readings) -> Tensor:
@@ -157,7 +162,7 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
             for label in range(labels):
                 z = curvature[..., label, None].sqrt() * x
                 taken[label] = taken[label] + z.mT @ z if many else z
-        found[torch.from_numpy(users)] = _kappa(_variance(design, taken, many), known.exclusive)
+        found[torch.from_numpy(users)] = _kappa(*_variances(design, taken, many), known.exclusive)
     if not design.mean.any():  # of labels that somebody was never asked, they are the shared model: see above
         user = np.repeat(np.arange(len(rows.rows)), rows.rows)
         asked = np.zeros((len(rows.rows), labels))
@@ -167,8 +172,8 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
 
 
 class _Design:
-    """The prior of logits, a label at a time: mean [labels, width + 1], basis and spread, as [rank, width + 1] and
-    [width + 1] of each label, and the places they are wanted at.
+    """The prior of logits, a label at a time: mean [labels, width + 1], basis (of contrasts, where labels exclude each
+    other) and spread, as [rank, width + 1] and [width + 1] of each label, and the places they are wanted at.
     """
 
     def __init__(self, prior: Prior) -> None:
@@ -181,6 +186,8 @@ class _Design:
             self.basis[..., :width] = prior.basis["head.weight"].cpu().double().transpose(0, 1)
         if "head.bias" in prior.basis:
             self.basis[..., width] = prior.basis["head.bias"].cpu().double().T
+        if prior.moderation.exclusive:
+            self.basis -= self.basis.mean(0)
         none = torch.zeros((), dtype=torch.float64)
         of_weight = prior.spread.get("head.weight", none).cpu().double().expand(labels, width)
         of_bias = prior.spread.get("head.bias", none).cpu().double().expand(labels)
@@ -188,8 +195,8 @@ class _Design:
         self.places = prior.moderation.places.cpu().double()
 
 
-def _variance(design: _Design, taken: list[Tensor], gram: bool = False) -> Tensor:
-    """s^2 of each user and label, summed over places: [users, labels].
+def _variances(design: _Design, taken: list[Tensor], gram: bool = False) -> tuple[Tensor, Tensor]:
+    """s^2 of each user and label, summed over places, in two parts: of what is their own, and of factors.
 
     What is a user's own of a label is a Gaussian process apart; factors are shared by all labels, and their precision
     is the sum of what each label tells of them. With z a user's rows times the root of their curvature, S the spread,
@@ -203,6 +210,9 @@ def _variance(design: _Design, taken: list[Tensor], gram: bool = False) -> Tenso
         design: see there.
         taken: of each label z, [users, rows, width + 1], or z^T z, [users, width + 1, width + 1].
         gram: which of the two.
+
+    Returns:
+        Twice [users, labels]. What the estimates of the two have to do with each other is counted among the factors.
     """
     v = design.places
     own, across = [], []
@@ -227,13 +237,15 @@ def _variance(design: _Design, taken: list[Tensor], gram: bool = False) -> Tenso
         across.append(v @ basis.T - seen.mT @ factors)  # [users, places, rank]
     root = torch.linalg.cholesky(precision)
     shared = [torch.linalg.solve_triangular(root, each.mT, upper=False).square().sum((1, 2)) for each in across]
-    return torch.stack([mine + theirs for mine, theirs in zip(own, shared, strict=True)], 1)
+    return torch.stack(own, 1), torch.stack(shared, 1)
 
 
-def _kappa(variance: Tensor, exclusive: bool) -> Tensor:
-    """float32 [users, labels]"""
-    if exclusive:
-        variance = 2 * variance.mean(1, keepdim=True).expand_as(variance)
+def _kappa(own: Tensor, factors: Tensor, exclusive: bool) -> Tensor:
+    """float32 [users, labels], from the two parts of their variance."""
+    variance, labels = own + factors, own.shape[1]
+    if exclusive:  # of differences: what is a label's own is independent of others', contrasts sum to nothing
+        variance = 2 * own + 2 * labels / max(labels - 1, 1) * factors
+        variance = variance.mean(1, keepdim=True).expand_as(variance)
     return (1 + math.pi / 8 * variance.clamp(min=0)).rsqrt().float()
 
 

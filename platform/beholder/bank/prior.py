@@ -84,6 +84,8 @@ class Prior:
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         if self.traits:
             digest.update(json.dumps(_values(self), sort_keys=True).encode())
+        if self.moderation is not None:
+            digest.update(f"exclusive {self.moderation.exclusive}".encode())
         return digest.hexdigest()
 
     def compose(self, coordinates: Tensors, around: Tensors | None = None) -> Tensors:
