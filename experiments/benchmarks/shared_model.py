@@ -128,7 +128,7 @@ def peft_config(shared: FittedClassifier, top_layers: int):  # noqa: ANN201
     )  # fmt: skip
 
 
-def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: ANN001, ANN201
+def bank_of(shared, users: list[str], top_layers: int, folder: Path, seed: int = 0):  # noqa: ANN001, ANN201
     """A bank of users with random adapters: how long reading takes does not depend on what they learned."""
     import pyarrow as pa
 
@@ -142,7 +142,7 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
     settings = BankSettings(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full")
     model = BankModel(shared.network, settings)
     prior = isotropic(model.shapes, 0, settings.epochs)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     parts = []
     for first in range(0, len(users), SHARD_USERS):
         some = users[first : first + SHARD_USERS]
@@ -166,8 +166,11 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path):  # noqa: A
     return FittedPersonal("cls-u", shared, "cls", model, Bank(folder, prior.without_rows()), prior, settings)
 
 
-def bundle_of(users: int, folder: Path, top_layers: int) -> tuple[Path, Annotations]:
-    """A bundle in a folder as a run would write it, on MiniLM, of so many users with random adapters; and some rows."""
+def bundle_of(users: int, folder: Path, top_layers: int, seed: int = 0) -> tuple[Path, Annotations]:
+    """A bundle in a folder as a run would write it, on MiniLM, of so many users with random adapters; and some rows.
+
+    With another seed, adapters and routes are others, and the shared model is the same.
+    """
     import shutil
 
     import pyarrow as pa
@@ -182,8 +185,8 @@ def bundle_of(users: int, folder: Path, top_layers: int) -> tuple[Path, Annotati
     for name in ("bank", "cls", "cls-u"):
         (folder / name).mkdir(parents=True)
     save_fitted(shared, folder / "cls")
-    save_fitted(bank_of(shared, names, top_layers, folder / "bank"), folder / "cls-u")
-    drawn = np.random.default_rng(0)
+    save_fitted(bank_of(shared, names, top_layers, folder / "bank", seed), folder / "cls-u")
+    drawn = np.random.default_rng(seed)
     gains = drawn.normal(0.05, 0.05, users)
     routed = pa.table(
         {

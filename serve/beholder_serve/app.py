@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
@@ -29,13 +30,16 @@ from beholder.tracking import tracking_uri
 from beholder_serve.access import require_tokens
 from beholder_serve.api import Settings, build_app
 from beholder_serve.batching import Batcher
+from beholder_serve.clerk import ClerkDeployment
 from beholder_serve.desk import Desk
 from beholder_serve.engine import BATCH, EngineDeployment, Item, characters
 from beholder_serve.gate import BusyError
 
 APPLICATION = "beholder"
 TRIES = 3
-"""How often an engine is asked that dies meanwhile."""
+"""How often what dies meanwhile is asked."""
+LOOK_S = 30.0
+"""So long an answer waits, at most, for all replicas to have looked."""
 STICKY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray's own access log names paths, and they name users."""
@@ -77,37 +81,29 @@ class RayEngine:
         return await self._ask("where")
 
     async def look(self) -> bool:
-        return await self._ask("look")
+        """Every replica that answers now has looked when this returns, or `LOOK_S` are over."""
+        seen = self._handle.broadcast("look").results_async(timeout_s=LOOK_S, return_exceptions=True)
+        try:
+            return any(changed is True for changed in await seen)
+        except TimeoutError:  # what it would have detected it detects by itself; see `desk.OPENING_S`
+            return False
 
     async def _ask(self, method: str, *arguments: Any, handle: DeploymentHandle | None = None) -> Any:
-        for left in reversed(range(TRIES)):
-            try:
-                return await getattr(handle or self._handle, method).remote(*arguments)
-            except BackPressureError as error:
-                raise BusyError("more is asked than can be answered now.") from error
-            except RayTaskError as error:
-                raise _cause(error) from error
-            except RayActorError as error:
-                if not left:
-                    raise ClusterError(
-                        "the engine died while it was asked; another is being started. Ask again."
-                    ) from error
+        return await _asked(getattr(handle or self._handle, method), *arguments)
 
 
-async def as_task(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a Ray task and wait for it. See `desk.Run`."""
-    try:
-        return await _call.remote(function, *arguments)
-    except RayTaskError as error:
-        raise _cause(error) from error
-
-
-@ray.remote(num_cpus=0, max_retries=1)
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    import torch
-
-    torch.set_num_threads(1)  # what is answered meanwhile needs the other cores
-    return function(*arguments)
+async def _asked(method: Any, *arguments: Any) -> Any:
+    """Call a method of a deployment; what died meanwhile is asked again, of another replica."""
+    for left in reversed(range(TRIES)):
+        try:
+            return await method.remote(*arguments)
+        except BackPressureError as error:
+            raise BusyError("more is asked than can be answered now.") from error
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except RayActorError as error:
+            if not left:
+                raise ClusterError("what was asked died meanwhile, and is being started again. Ask again.") from error
 
 
 def _cause(error: RayTaskError) -> Exception:
@@ -120,10 +116,10 @@ def _cause(error: RayTaskError) -> Exception:
 class Ingress:
     """Checks requests and hands them to the engine, or to the desk."""
 
-    def __init__(self, engine: DeploymentHandle, model: str, settings: Settings) -> None:
+    def __init__(self, engine: DeploymentHandle, clerk: DeploymentHandle, model: str, settings: Settings) -> None:
         logging.getLogger("beholder.requests").setLevel(logging.INFO)
         self._settings, self._engine = settings, RayEngine(engine, settings.sticky)
-        self._desk = Desk(model, self._engine, Feedback(), as_task)
+        self._desk = Desk(model, self._engine, Feedback(), partial(_asked, clerk.run))
         self._requests = Counter(
             "beholder_requests_total",
             "requests answered",
@@ -180,7 +176,8 @@ def application(followed: dict[str, Any], settings: Settings, replicas: int | di
         user_config=followed, ray_actor_options={"num_cpus": 1}, max_queued_requests=2_048, **scale
     )
     ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
-    return ingress.bind(engine.bind(), followed["model"], settings)
+    clerk = ClerkDeployment.options(ray_actor_options={"num_cpus": 0})
+    return ingress.bind(engine.bind(), clerk.bind(), followed["model"], settings)
 
 
 def refuse_one_machines_databases(nodes: int) -> None:

@@ -1,8 +1,9 @@
-"""What writes: judgements, enrolments, erasures. Long work goes elsewhere (a Ray task) and is waited for."""
+"""What writes: judgements, enrolments, erasures. Long work goes elsewhere (see `clerk`) and is waited for."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,9 +16,11 @@ from beholder.feedback import Enrolment, Feedback
 from beholder_serve.gate import Gate
 
 ENROLMENTS, ERASURES = (2, 16), (1, 16)
-"""At once, and waiting: each takes a process of its own, and the store's lock in the end."""
+"""At once, and waiting: each takes a thread, and the store's lock in the end."""
 OPENING_S = 5.0
 """Within this time a replica that has detected an erasure has reopened the others' adapters."""
+_training = threading.Lock()
+"""One bundle is open for enrolments, and one user at a time is trained on it."""
 Run = Callable[..., Awaitable[Any]]
 """Calls a function with arguments, somewhere, and waits for what it returns."""
 
@@ -37,7 +40,9 @@ class Engine(Protocol):
 
     async def where(self) -> tuple[str, str, str, str]: ...
 
-    async def look(self) -> bool: ...
+    async def look(self) -> bool:
+        """See what is new; all replicas have when this returns."""
+        ...
 
 
 class Desk:
@@ -131,7 +136,8 @@ def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:
     """Train one user on a stored bundle, which is kept open for the next. See `enrolment.train_user`."""
     from beholder.enrolment import train_user
 
-    return train_user(_opened(store, bundle, seal), rows)
+    with _training:
+        return train_user(_opened(store, bundle, seal), rows)
 
 
 @lru_cache(maxsize=1)

@@ -193,7 +193,9 @@ class ErasedResponse(BaseModel):
     runs: int
     priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
     record: str = Field(description="as it stands in the record of erasures, which does not say of whom")
-    within_s: float = Field(description="after so many seconds no replica that reaches the store serves them")
+    within_s: float = Field(
+        description="after so many seconds no server that reaches the store serves them; this one does not from now on"
+    )
 
 
 class ModelResponse(BaseModel):

@@ -69,14 +69,14 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
     truth, crowd = (np.asarray(rows.column(name)) for name in ("truth", "truth_global"))
     off = np.abs(truth - crowd).mean(axis=1)
     really = np.asarray([off[rows.user_ids == user].mean() for user in users])
-    assert spearmanr(far, really)[0] > 0.25  # type: ignore[operator]
+    assert spearmanr(far, really)[0] > 0.35  # type: ignore[operator]
     test = np.flatnonzero(part == "test")
     ideal = decide(truth[test].astype(np.float32), np.full(4, 0.5, np.float32), "multilabel")
     (decided,) = results.decisions(results.reference_arm)  # of the one training
     could = user_gains(ideal, decided, results.test.labels, results.test.user_ids)
     did = results.user_gains(results.arm("cls-u"))
     both = ~np.isnan(could) & ~np.isnan(did)
-    assert spearmanr(did[both], could[both])[0] > 0.25  # type: ignore[operator]
+    assert spearmanr(did[both], could[both])[0] > 0.35  # type: ignore[operator]
 
 
 @pytest.mark.timeout(1800)  # a world takes 4 s on a fast machine, half a minute on a busy one

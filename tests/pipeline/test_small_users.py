@@ -27,10 +27,13 @@ def first_rows_of(annotations, users, count):
     return annotations.select(kept)
 
 
-def test_users_with_fewer_than_twenty_rows_are_not_hurt_and_those_with_many_gain(tmp_path):
-    source = source_class("simulated")(name="simulated", texts="templates", users=60, rows_per_user=150, effect=2.0)
+def gains(seed, folder):
+    """Points that people with few rows gain on average, and people with many, of one world."""
+    source = source_class("simulated")(
+        name="simulated", texts="templates", users=60, rows_per_user=150, effect=2.0, seed=seed
+    )
     annotations = load(source).annotations
-    parts = split(annotations, ByText(fractions=(0.5, 0.2, 0.3)))
+    parts = split(annotations, ByText(fractions=(0.5, 0.2, 0.3), seed=seed))
     small = annotations.users[:SMALL]
     train = first_rows_of(annotations.select(parts["train"]), small, FEW)
     valid = first_rows_of(annotations.select(parts["valid"]), small, 4)
@@ -38,10 +41,10 @@ def test_users_with_fewer_than_twenty_rows_are_not_hurt_and_those_with_many_gain
     rows_of = dict(zip(*np.unique(train.user_ids.astype(str), return_counts=True), strict=True))
     assert all(rows_of[user] < 20 for user in small)
 
-    context = Context("minilm-l6", run_folder=tmp_path)
+    context = Context("minilm-l6", seed, run_folder=folder)
     shared = config_class("cls")(epochs=2, learning_rate=2e-3).fit(train, valid, context)
-    (tmp_path / "methods" / "cls").mkdir(parents=True)
-    save_fitted(shared, tmp_path / "methods" / "cls")
+    (folder / "methods" / "cls").mkdir(parents=True)
+    save_fitted(shared, folder / "methods" / "cls")
     fitted = config_class("cls-u")().fit(train, valid, context)
 
     def decisions(method):
@@ -51,5 +54,10 @@ def test_users_with_fewer_than_twenty_rows_are_not_hurt_and_those_with_many_gain
     by_user = dict(zip(test.users, gained, strict=True))
     few = np.nanmean([by_user[user] for user in small])
     many = np.nanmean([by_user[user] for user in test.users if user not in small])
-    assert few >= 0, f"users with {FEW} rows lose {-few:.1f} points on average"
-    assert many > 1, f"users with many rows gain {many:.1f} points on average"
+    return few, many
+
+
+def test_users_with_fewer_than_twenty_rows_are_not_hurt_and_those_with_many_gain(tmp_path):
+    few, many = np.transpose([gains(seed, tmp_path / f"{seed}") for seed in range(3)])
+    assert few.mean() > 0 and few.min() > -0.5, f"users with {FEW} rows gain {few} points on average"
+    assert many.min() > 1, f"users with many rows gain {many} points on average"

@@ -157,8 +157,12 @@ def until(true, seconds: float = 20.0) -> None:
 
 
 def test_many_connections_get_answers_or_are_told_to_wait(served, world):
+    """Whoever is turned away costs little: many more connections than can be answered at once lose no half of them."""
+    few = load.run(served, asking(world), 32, SECONDS / 2)
+    assert set(few.statuses) == {"200"}, few.statuses
     found = load.run(served, asking(world), 256, SECONDS)
-    assert set(found.statuses) <= {"200", "429"} and found.statuses["200"] > 100, found.statuses
+    assert set(found.statuses) <= {"200", "429"}, found.statuses
+    assert found.rps > few.rps / 2, (found.rps, few.rps, found.statuses)
 
 
 def engines() -> list[psutil.Process]:
@@ -231,7 +235,7 @@ def test_enrolment_runs_beside_and_is_quick(served, world):
     assert answer.status_code == 200, answer.text
     again = httpx.post(f"{served}/v1/users/new/enrol", timeout=60).json()
     assert (again["route"], again["gain"]) == (answer.json()["route"], answer.json()["gain"])
-    assert took < 20 and again["seconds"] < took  # 10 s where nothing else runs; the second finds the model open
+    assert took < 10 and again["seconds"] < took  # 1 s where nothing else runs; the second finds the model open
     assert httpx.get(f"{served}/v1/users/new", timeout=60).json()["enrolled"]
     few = httpx.post(f"{served}/v1/users/nobody/enrol", timeout=60)
     assert few.status_code == 409 and "Traceback" not in few.text
