@@ -15,6 +15,7 @@ unchecked_a_second    the same requests without anything being held against a bu
 erase_s         one user out of all three versions, over HTTP, under load
 gone_s          from the answer until no replica gives their adapter any more; the answer promises `within_s`
 p50_ms, p99_ms  of everybody else, in ten seconds before, and in twelve around it
+statuses        of everybody else's answers meanwhile
 engine_mb       what the engines hold of their own, together: before it, at most from then on, and after it
 same_engines    whether the processes are the same ones after it
 """
@@ -182,7 +183,7 @@ def one_erased(url: str, arguments: argparse.Namespace, user: str) -> dict[str, 
         "within_s": answer.json()["within_s"],
         "p50_ms": [round(each.percentile(50), 1) for each in (before, under[0])],
         "p99_ms": [round(each.percentile(99), 1) for each in (before, under[0])],
-        "failed": sum(count for status, count in under[0].statuses.items() if status != "200"),
+        "statuses": dict(under[0].statuses),
         "engine_mb": [round(each) for each in (held, max(most), memory(engines))],
         "same_engines": {each.pid for each in engines} == {each.pid for each in running()},
     }

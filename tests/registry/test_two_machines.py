@@ -267,6 +267,43 @@ def test_what_another_machine_erased_leaves_this_ones_cache_at_the_next_look(fit
     assert left == other.named() & left and 0 < len(left) <= fetched
 
 
+def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_first(
+    fitted, machine, tmp_path, monkeypatch
+):
+    store = machine("one")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), store)
+    expected = open_stored(kept, store).predict(["hello"] * 2, [ADA, BOB]).scores
+
+    def fetched() -> dict[str, int]:
+        return {file.name: file.stat().st_size for file in (tmp_path / "one" / "fetched").rglob("objects/*/*")}
+
+    def unused_for(hours: float, names) -> None:
+        when = time.time() - 3_600 * hours
+        for file in (tmp_path / "one" / "fetched").rglob("objects/*/*"):
+            if file.name in names:
+                os.utime(file, (when, when))
+
+    monkeypatch.setenv("BEHOLDER_FETCHED_GB", "0")
+    before = fetched()
+    assert store.evict() == 0 and fetched() == before  # somebody may be opening it
+    oldest = set(sorted(before)[::2])
+    unused_for(2, before)
+    unused_for(3, oldest)
+    rest = sum(size for name, size in before.items() if name not in oldest)
+    monkeypatch.setenv("BEHOLDER_FETCHED_GB", str((rest + 1) / 1e9))
+    assert store.evict() == len(oldest) > 1
+    assert set(fetched()) == set(before) - oldest
+    monkeypatch.setenv("BEHOLDER_FETCHED_GB", "0")
+    store.evict()
+    assert fetched() == {}
+    again = open_stored(kept, store)  # it is fetched again
+    np.testing.assert_array_equal(again.predict(["hello"] * 2, [ADA, BOB]).scores, expected)
+    for wrong in ("much", "-1", "nan", "inf"):
+        monkeypatch.setenv("BEHOLDER_FETCHED_GB", wrong)
+        with pytest.raises(RegistryError, match=f"BEHOLDER_FETCHED_GB={wrong}: not a number of gigabytes"):
+            store.evict()
+
+
 def test_a_manifest_is_replaced_only_by_who_read_it(fitted, machine, tmp_path):
     one, other = machine("one"), machine("other")
     kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)

@@ -155,7 +155,19 @@ class Elsewhere:
                 temporary.open("wb") as written,
             ):
                 shutil.copyfileobj(read, written, 1 << 20)
-        return self.cache.local(name)
+        file = self.cache.local(name)
+        with contextlib.suppress(OSError):  # of another user of this machine, or just evicted
+            os.utime(file)
+        return file
+
+    def used(self, folder: str) -> dict[str, tuple[float, int]]:
+        """Name of each fetched file below a folder -> when it was last asked for, in seconds since 1970, and bytes."""
+        found = {}
+        for name in self.cache.names(folder):
+            with contextlib.suppress(FileNotFoundError):
+                about = (self.cache.root / name).stat()
+                found[name] = (about.st_mtime, about.st_size)
+        return found
 
     def exists(self, name: str) -> bool:
         """See `Place`."""

@@ -36,6 +36,8 @@ from beholder.registry.lease import TERM_S, Hold, Lease
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder
 
 OBJECTS, RETIRED = "objects", "retired"
+FETCHED_GB, IN_USE_S = 50.0, 3_600.0
+"""What is kept of stores elsewhere, each, and for how long after it was used nothing is evicted for want of space."""
 SEAL = "sha256"
 """Key of a manifest that holds the SHA-256 of all the rest of it."""
 
@@ -223,17 +225,28 @@ class Store:
         return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
 
     def evict(self) -> int:
-        """Delete what this machine fetched of the store, but for what bundles name; returns how many objects.
+        """Delete what this machine fetched of the store and does not need; returns how many objects.
 
-        What another machine erased goes here, too. In a folder of this machine nothing was fetched.
+        Objects that no bundle names go: what another machine erased is among them. Of the others, those go that were
+        not used for longest, down to `BEHOLDER_FETCHED_GB` (50), but none that was used within an hour: somebody may be
+        opening it. They are fetched again when they are asked for. In a folder of this machine nothing was fetched.
 
         Raises:
-            RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
+            RegistryError: a manifest is damaged, so that nobody knows what it names, or the limit is not a number:
+                nothing was deleted.
         """
         if not isinstance(self.place, Elsewhere):
             return 0
-        named = self.named()
+        limit, named = _fetched_bytes(), self.named()
         gone = [digest for digest in self.cached() if digest not in named]
+        used = self.place.used(OBJECTS)
+        kept = sorted((when, size, name) for name, (when, size) in used.items() if Path(name).name not in set(gone))
+        over = sum(size for _, size, _ in kept) - limit
+        for when, size, name in kept:
+            if over <= 0 or when > time.time() - IN_USE_S:
+                break
+            gone.append(Path(name).name)
+            over -= size
         with _told(self.uri):
             for digest in gone:
                 self.place.cache.delete(_object(digest))
@@ -327,6 +340,17 @@ class Store:
         """Remove a bundle; its files stay until they are collected (`upkeep.gc`)."""
         with _told(self.uri):
             self.place.delete(_manifest(bundle))
+
+
+def _fetched_bytes() -> float:
+    written = os.environ.get("BEHOLDER_FETCHED_GB") or str(FETCHED_GB)
+    try:
+        found = float(written)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < float("inf"):
+        raise RegistryError(f"BEHOLDER_FETCHED_GB={written}: not a number of gigabytes. Set it to 0 or more.")
+    return found * 1e9
 
 
 def named_by(manifest: dict[str, Any]) -> set[str]:
