@@ -14,7 +14,7 @@ from beholder.home import home
 from beholder.pipeline import Reporter
 from beholder.registry.memory import texts_table
 from beholder.splits import PARTS, ByText
-from beholder.texts import normalise
+from beholder.texts import near_copies, normalise
 
 
 def with_earlier(
@@ -45,13 +45,17 @@ def with_earlier(
     reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
     if not by_text and texts is None:
         reporter.say("note: which texts the champion's run kept for testing is not known here; they are drawn by hash")
-    part = _parts(new, manifest, texts)
+    if run is None and manifest["split"].get("near_copies"):
+        reporter.say(
+            "note: near copies of texts that were tested are not looked for, as the champion's run is not here"
+        )
+    part = _parts(new, manifest, texts, run)
     found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
     left, known = len(found["test"]), _judgements(new)
     for more in others:
         mine = _of_users_besides(more, new.users, known)
         known |= _judgements(mine)
-        part = _parts(mine, manifest, texts)
+        part = _parts(mine, manifest, texts, run)
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     if run is not None:
         mine = _of_users_besides(run, new.users, known)
@@ -102,8 +106,13 @@ def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
     return Annotations.read_parquet(file) if file.is_file() else None
 
 
-def _parts(rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None) -> NDArray[np.object_]:
-    """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash."""
+def _parts(
+    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None, run: Annotations | None
+) -> NDArray[np.object_]:
+    """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash.
+
+    Where the split takes near copies for one text, those of texts of the run are in the part of these, too.
+    """
     said = manifest["split"]
     by_text = said["by"] == "text"
     split = ByText.model_validate({"key": 1} | said) if by_text else ByText()  # key 1: an older bundle
@@ -112,6 +121,11 @@ def _parts(rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, s
         part = np.asarray(
             [texts.get(key, drawn) for key, drawn in zip(rows.text_keys, part, strict=True)], dtype=object
         )
+    if by_text and split.near_copies is not None and run is not None:
+        keys = np.asarray(near_copies([*run.texts, *rows.texts], split.near_copies))
+        of_run, parts_of_run = keys[: len(run)], np.asarray(run.column("part"), dtype=object)
+        known = {key: name for name in PARTS for key in of_run[parts_of_run == name]}  # test comes last, and stands
+        part = np.asarray([known.get(key, drawn) for key, drawn in zip(keys[len(run) :], part, strict=True)], object)
     if manifest.get("folds"):  # nothing was held back for testing
         part[part == "test"] = "train"
     return part

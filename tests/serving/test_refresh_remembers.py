@@ -23,6 +23,7 @@ from beholder.refresh import refresh
 from beholder.registry import registry
 from beholder.registry.memory import read_texts, read_told, texts_table
 from beholder.registry.store import Store
+from beholder.splits import ByText
 from beholder_serve.core import Core, Followed
 
 
@@ -197,6 +198,43 @@ def test_texts_that_another_split_keeps_for_testing_are_left_alone(tmp_path, mon
         learned = with_earlier(everything, manifest, Silent(), (), texts)[0]
         assert {name: len(part) for name, part in learned.items()} == found["rows"]
         assert not tested & {key for part in learned.values() for key in part.text_keys}
+
+
+def test_near_copies_of_texts_that_were_tested_are_left_alone_where_the_split_takes_them_for_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path))
+    words = np.random.default_rng(0)
+    texts = [" ".join("".join(words.choice(list("abcdefghij"), 6)) for _ in range(12)) for _ in range(60)]
+    task, labels = Task(("yes",), "multilabel"), np.ones((60, 1), np.float32)
+    split = ByText(near_copies=0.6)
+    rows = split.prepared(Annotations.from_columns(task, text=texts, user_id=["old"] * 60, labels=labels))
+    part = split.assign(rows)
+    rows = rows.with_column("part", part.tolist())
+    (tmp_path / "runs" / "it").mkdir(parents=True)
+    rows.write_parquet(tmp_path / "runs" / "it" / "annotations.parquet")
+    copies = [f"{text} indeed" for text in texts]  # nobody's hash
+    new = Annotations.from_columns(task, text=copies, user_id=["new"] * 60, labels=labels)
+    manifest = {"run": "it", "split": split.model_dump()}
+    found, left = with_earlier(new, manifest, Silent())
+    tested = {copy for copy, name in zip(copies, part, strict=True) if name == "test"}
+    assert left == len(tested) > 3
+    assert not tested & set(found["train"].texts) and not tested & set(found["valid"].texts)
+    assert len(found["train"]) == int((part == "train").sum())
+
+    by_hash = manifest | {"split": split.model_dump() | {"near_copies": None}}
+    assert tested & set(with_earlier(new, by_hash, Silent())[0]["train"].texts)  # why it matters
+    said = Saying()
+    with_earlier(new, manifest | {"run": "gone"}, said)
+    assert any("near copies of texts that were tested are not looked for" in line for line in said.lines)
+
+
+class Saying(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @given(
