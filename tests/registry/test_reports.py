@@ -17,6 +17,7 @@ from worlds import home_with_a_run
 from beholder.cli.console import gain_table
 from beholder.cli.main import app
 from beholder.erasure import erase_everywhere
+from beholder.report import groups
 from beholder.report.page import NAMED, NAMELESS
 from beholder.tracking import client
 
@@ -52,13 +53,13 @@ def said(*arguments):
     return done.stdout
 
 
-def cells_of(page: str, head: str) -> dict[str, dict[str, str]]:
-    """Rows of the first table of a page that has a column `head`, by method: column -> what is shown."""
+def cells_of(page: str, head: str, by: str = "method") -> dict[str, dict[str, str]]:
+    """Rows of the first table of a page that has a column `head`, by the column `by`: column -> what is shown."""
     for table in re.findall(r"<table>.*?</table>", page, re.S):
         heads, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in table.split("<tr")[1:])
         if head in heads:
             shown = [dict(zip(heads, map(unescape, row), strict=True)) for row in rows]
-            return {row["method"]: row for row in shown}
+            return {row[by]: row for row in shown}
     raise AssertionError(f"no table has a column {head}")
 
 
@@ -142,6 +143,30 @@ def test_report_compare_mlflow_console_and_json_say_the_same(home, tmp_path):
     assert tuple(parent.data.metrics[key] for key in ("test_judgements", "people", "texts")) == tuple(
         found[key] for key in ("rows", "users", "texts")
     )
+
+
+def test_groups_on_the_page_are_those_of_the_json(home, monkeypatch):
+    _, outcome = home
+    monkeypatch.setattr(groups, "FEWEST_ROWS", 5)  # there are few rows here
+    found = json.loads(said("report", outcome.run_folder.name, "--json"))
+    page, method = (outcome.run_folder / NAMED).read_text(), found["verdict"]["arm"]
+    levels = [name for _, name in groups.LEVELS]
+    assert found["groups"] and all(len(by["groups"]) > 1 for by in found["groups"])
+    names = [group["name"] for group in found["groups"][0]["groups"]]
+    assert found["groups"][0]["column"] == groups.AGREEMENT and names == sorted(names, key=levels.index)
+    for by in found["groups"]:
+        shown = cells_of(page, by["column"], by["column"])
+        assert set(shown) == {group["name"] for group in by["groups"]}
+        for group in by["groups"]:
+            row = shown[group["name"]]
+            assert row["judgements"] == f"{group['rows']:,}" and row["people"] == f"{group['users']:,}"
+            assert row[found["reference"]] == f"{100 * group['reference']:.1f}"
+            assert row[method] == f"{100 * group['score']:.1f}"
+            assert row["gain"] == f"{group['points']:+.1f}" and row["interval"] == interval(group)
+        assert (
+            f"largest gap of macro-F1: {by['gap']:.1f} points, under {found['reference']} {by['reference_gap']:.1f}"
+            in page
+        )
 
 
 def test_it_is_one_file_with_every_panel_drawn(home):

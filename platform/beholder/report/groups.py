@@ -64,11 +64,11 @@ def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[s
         names = [name for name, count in zip(names.tolist(), counts.tolist(), strict=True) if count >= FEWEST_ROWS]
         if not len(names) >= 2 or len(set(values.tolist())) > MOST:
             continue
+        if column == AGREEMENT:
+            names.sort(key=[name for _, name in LEVELS].index)
         groups = [_group(results, arm, name, np.flatnonzero(values == name)) for name in names]
         pairs = set(zip(users.tolist(), values.tolist(), strict=True))
         of_readers = len(pairs) == len(set(users.tolist()))
-        if column == AGREEMENT:
-            names.sort(key=[name for _, name in LEVELS].index)
         found.append(
             {
                 "column": column,
