@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from beholder.registry import registry, upkeep
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.registry.store import Store
 from beholder.report.page import NAMED
-from beholder.retrain import retrain
+from beholder.retrain import retrain, train_again
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -229,18 +229,46 @@ def retrain_priors(reporter: Reporter | None = None) -> list[dict[str, Any]]:
     Returns:
         What `retrain.retrain` returns of each; of a model for which that was refused, `model` and `error`.
     """
-    found: list[dict[str, Any]] = []
-    for version in _versions():
-        if registry.CHAMPION not in version.aliases or registry.BUNDLE not in version.tags:
-            continue
-        manifest = registry.store_of(version).manifest(registry.bundle_of(version))
-        if STILL_HOLDS not in manifest:
-            continue
-        try:
-            found.append(retrain(version.model, reporter))
-        except BeholderError as error:
-            found.append({"model": version.model, "error": str(error)})
+    models = [version.model for version, manifest in _champions() if STILL_HOLDS in manifest]
+    return [_tried(retrain, model, reporter) for model in models]
+
+
+def trained_on(user: str) -> list[str]:
+    """Models whose champion was trained on a person's judgements, or on those of people who were erased earlier."""
+    found = []
+    for version, manifest in _champions():
+        folder = home() / "runs" / str(manifest["run"])
+        run_of(folder).fetch("annotations.parquet")
+        rows = folder / "annotations.parquet"
+        theirs = _names(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
+        if theirs or STILL_HOLDS in manifest:
+            found.append(version.model)
     return found
+
+
+def train_all_again(models: Sequence[str], reporter: Reporter | None = None) -> list[dict[str, Any]]:
+    """Train all that people share again, from the rows of those who are left: see `retrain.train_again`.
+
+    Returns:
+        What that returns of each; of a model for which it was refused, `model` and `error`.
+    """
+    return [_tried(train_again, model, reporter) for model in models]
+
+
+def _tried(
+    train: Callable[[str, Reporter | None], dict[str, Any]], model: str, reporter: Reporter | None
+) -> dict[str, Any]:
+    try:
+        return train(model, reporter)
+    except BeholderError as error:
+        return {"model": model, "error": str(error)}
+
+
+def _champions() -> Iterator[tuple[registry.Version, dict[str, Any]]]:
+    """Every champion, and its manifest."""
+    for version in _versions():
+        if registry.CHAMPION in version.aliases and registry.BUNDLE in version.tags:
+            yield version, registry.store_of(version).manifest(registry.bundle_of(version))
 
 
 def _versions() -> list[registry.Version]:

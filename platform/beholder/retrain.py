@@ -2,7 +2,7 @@
 
 The prior is learned from the rows of the champion's run, everybody is estimated given it, routes and thresholds are
 chosen on the validation rows, and what comes out is a candidate. The global model stays as it is: it was trained on
-the rows of the same people, and only a new run of the experiment removes somebody from it.
+the rows of the same people, and only a new run of the experiment removes somebody from it (`train_again`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from beholder import pipeline
 from beholder.annotations import Annotations
 from beholder.bank.prior import Prior, save_prior
 from beholder.bank.shards import Bank, record_prior_rows, update
@@ -29,7 +30,7 @@ from beholder.earlier import merged, with_earlier
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
 from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import ROUTED, make_experiment
+from beholder.experiment import ROUTED, Experiment, make_experiment
 from beholder.feedback import Feedback
 from beholder.files import whole
 from beholder.home import home
@@ -177,9 +178,37 @@ def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Path:
     if not (folder / "annotations.parquet").is_file() or not (folder / "experiment.json").is_file():
         raise RegistryError(
             f"{champion.model} v{champion.number}: its run {folder.name} is not in {folder.parent}, so there are no "
-            "judgements to learn the prior from. Run this where the run is kept, or run the experiment again."
+            "judgements to learn from. Run this where the run is kept, or run the experiment again."
         )
     return folder
+
+
+def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Run the experiment that made the champion again: what all share is trained anew, without whoever was erased.
+
+    Args:
+        model: a registered model.
+        reporter: told what happens.
+
+    Returns:
+        `model`, `version` (a candidate), and `run`, its folder's name.
+
+    Raises:
+        BeholderError: the champion's run is not here, or the experiment fails; nothing was published.
+    """
+    champion = registry.find(model)
+    run = _run_of(champion, registry.store_of(champion).manifest(registry.bundle_of(champion)))
+    outcome = pipeline.run(_experiment_of(run), reporter)
+    registered = outcome.results["registered"]
+    if registered is None or registered["model"] != model:
+        raise RegistryError(f"{model}: the experiment of its run {run.name} registers nothing of that name.")
+    return {"model": model, "version": registered["version"], "run": outcome.run_folder.name}
+
+
+def _experiment_of(run: Path) -> Experiment:
+    written = json.loads((run / "experiment.json").read_text())
+    del written["digest"]
+    return make_experiment(written)
 
 
 def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
@@ -187,9 +216,7 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     rows = Annotations.read_parquet(run / "annotations.parquet")
     part = np.asarray(rows.column("part"), dtype=object)
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
-    written = json.loads((run / "experiment.json").read_text())
-    del written["digest"]
-    arms = {each.name: each.config for each in make_experiment(written).arms}
+    arms = {each.name: each.config for each in _experiment_of(run).arms}
     if arm not in arms:
         raise RegistryError(f"{run / 'experiment.json'}: has no method {arm}. Run the experiment again.")
     return to_learn(arms[arm], seen)

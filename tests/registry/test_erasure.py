@@ -186,8 +186,9 @@ def test_what_could_not_be_searched_is_said_and_is_no_proof(home, run, fitted, t
     assert len(found.not_seen) == 2 and not found.found
     told = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify"])
     assert told.exit_code == 2 and told.stderr.startswith("error: 2 places could not be searched.")
-    refused = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, "--verify", "--retrain-prior"])
-    assert refused.exit_code == 2 and "--verify changes nothing" in refused.stderr
+    for two in (["--verify", "--retrain-prior"], ["--verify", "--retrain"], ["--retrain", "--retrain-prior"]):
+        refused = CliRunner().invoke(app, ["registry", "erase", "--user", ADA, *two])
+        assert refused.exit_code == 2 and "give one of --verify" in refused.stderr
 
 
 def test_models_beyond_the_first_page_of_mlflow_are_models(home):

@@ -90,7 +90,7 @@ def print_retrained(found: dict[str, Any]) -> None:
         )
     console.print(
         "the global model is unchanged: it was trained on the judgements of everybody in the run, erased people "
-        "among them; only a new run of the experiment changes that",
+        "among them; only a new run of the experiment changes that (beholder registry erase --retrain)",
         markup=False,
     )
     console.print(

@@ -279,6 +279,14 @@ def erase(
             "publish a candidate (beholder refresh MODEL --retrain-prior).",
         ),
     ] = False,
+    retrain: Annotated[
+        bool,
+        typer.Option(
+            "--retrain",
+            help="Where a champion was trained on their judgements, run its experiment again without them, and publish "
+            "a candidate: the global model and the prior are trained anew.",
+        ),
+    ] = False,
     verify_only: Annotated[
         bool,
         typer.Option("--verify", help="Erase nothing: search all places for them, and fail where anything is found."),
@@ -289,29 +297,30 @@ def erase(
 
     Their share in what was learned of people in general, the prior, remains until it is learned again: how large it is
     is printed for each version. The global model was trained on their judgements, too; only a new run without them
-    changes that. Their judgements in your own files are yours to remove; runs, refreshes and enrolments leave them out
-    from now on, until they are admitted again (beholder registry admit).
+    changes that (--retrain). Their judgements in your own files are yours to remove; runs, refreshes and enrolments
+    leave them out from now on, until they are admitted again (beholder registry admit).
     """
-    from beholder.erasure import erase_everywhere, retrain_priors
+    from beholder.erasure import erase_everywhere, retrain_priors, train_all_again, trained_on
     from beholder.errors import RegistryError
 
+    if verify_only + retrain + retrain_prior > 1:
+        raise RegistryError("give one of --verify, which changes nothing, --retrain and --retrain-prior.")
     if verify_only:
-        if retrain_prior:
-            raise RegistryError("--verify changes nothing. Leave --retrain-prior out.")
         _verify_erased(user, as_json)
         return
+    models, again = trained_on(user) if retrain else [], retrain or retrain_prior
     found = erase_everywhere(user)
     retrained: list[dict[str, Any]] = []
-    if retrain_prior:
+    if again:
         with RunReporter(quiet=as_json).live() as reporter:
-            retrained = retrain_priors(reporter)
-    refused = [f"erased, but {each['error']}" for each in retrained if "error" in each]
+            retrained = train_all_again(models, reporter) if retrain else retrain_priors(reporter)
     if as_json:
-        print_json({**found, **({"retrained": retrained} if retrain_prior else {})})
+        print_json({**found, **({"retrained": retrained} if again else {})})
     else:
-        _print_erased(found, retrained, retrain_prior)
-    for first in refused[:1]:
-        raise RegistryError(first + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
+        _print_erased(found, retrained, again)
+    refused = [f"erased, but {each['error']}" for each in retrained if "error" in each]
+    if refused:
+        raise RegistryError(refused[0] + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
 
 
 def _verify_erased(user: str, as_json: bool) -> None:
@@ -349,7 +358,7 @@ def admit(user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson =
     console.print("admitted again" if admitted else "nobody of this id was erased: nothing to do", markup=False)
 
 
-def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], retrain_prior: bool) -> None:
+def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], again: bool) -> None:
     console.print(
         f"erased from {found['bundles']:,} bundles and {found['runs']:,} runs; {found['objects']:,} files deleted. "
         f"On record as {found['record']}, which says nothing of who",
@@ -362,9 +371,15 @@ def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], retrai
         console.print(
             f"{each['model']} v{each['version']}: the prior still holds {share} of the {of}{percent}", markup=False
         )
-    if found["priors"] and not retrain_prior:
+    if found["priors"] and not again:
         for model in dict.fromkeys(each["model"] for each in found["priors"]):
             console.print(f"to remove that from {model}: beholder refresh {model} --retrain-prior", markup=False)
     for each in retrained:
-        if "error" not in each:
+        if "run" in each:
+            console.print(
+                f"{each['model']} v{each['version']} (candidate): trained again without them, run {each['run']}. To "
+                f"serve it: beholder registry promote {each['model']} {each['version']}",
+                markup=False,
+            )
+        elif "error" not in each:
             print_retrained(each)
