@@ -45,17 +45,18 @@ def with_earlier(
     reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
     if not by_text and texts is None:
         reporter.say("note: which texts the champion's run kept for testing is not known here; they are drawn by hash")
-    if run is None and manifest["split"].get("near_copies"):
+    near = _near_copies(run, [new, *others], manifest)
+    if near is None:
         reporter.say(
             "note: near copies of texts that were tested are not looked for, as the champion's run is not here"
         )
-    part = _parts(new, manifest, texts, run)
+    part = _parts(new, manifest, texts, near or {})
     found = {name: new.select(np.flatnonzero(part == name)) for name in PARTS}
     left, known = len(found["test"]), _judgements(new)
     for more in others:
         mine = _of_users_besides(more, new.users, known)
         known |= _judgements(mine)
-        part = _parts(mine, manifest, texts, run)
+        part = _parts(mine, manifest, texts, near or {})
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     if run is not None:
         mine = _of_users_besides(run, new.users, known)
@@ -106,12 +107,33 @@ def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
     return Annotations.read_parquet(file) if file.is_file() else None
 
 
+def _near_copies(
+    run: Annotations | None, later: Sequence[Annotations], manifest: Mapping[str, Any]
+) -> dict[str, str] | None:
+    """Text -> part, of those that are near copies of texts of the run, where its split takes these for one text.
+
+    None where they would have to be looked for and the run is not here.
+    """
+    similarity = manifest["split"].get("near_copies")
+    if similarity is None:
+        return {}
+    if run is None:
+        return None
+    texts = sorted({text for rows in later for text in rows.texts})
+    keys = np.asarray(near_copies([*run.texts, *texts], similarity))
+    of_run, parts_of_run = keys[: len(run)], np.asarray(run.column("part"), dtype=object)
+    known = {
+        key: name for name in PARTS for key in of_run[parts_of_run == name].tolist()
+    }  # test comes last, and stands
+    return {text: known[key] for text, key in zip(texts, keys[len(run) :].tolist(), strict=True) if key in known}
+
+
 def _parts(
-    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None, run: Annotations | None
+    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None, near: Mapping[str, str]
 ) -> NDArray[np.object_]:
     """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash.
 
-    Where the split takes near copies for one text, those of texts of the run are in the part of these, too.
+    near: see `_near_copies`.
     """
     said = manifest["split"]
     by_text = said["by"] == "text"
@@ -121,11 +143,8 @@ def _parts(
         part = np.asarray(
             [texts.get(key, drawn) for key, drawn in zip(rows.text_keys, part, strict=True)], dtype=object
         )
-    if by_text and split.near_copies is not None and run is not None:
-        keys = np.asarray(near_copies([*run.texts, *rows.texts], split.near_copies))
-        of_run, parts_of_run = keys[: len(run)], np.asarray(run.column("part"), dtype=object)
-        known = {key: name for name in PARTS for key in of_run[parts_of_run == name]}  # test comes last, and stands
-        part = np.asarray([known.get(key, drawn) for key, drawn in zip(keys[len(run) :], part, strict=True)], object)
+    if near:
+        part = np.asarray([near.get(text, drawn) for text, drawn in zip(rows.texts, part, strict=True)], dtype=object)
     if manifest.get("folds"):  # nothing was held back for testing
         part[part == "test"] = "train"
     return part

@@ -74,8 +74,8 @@ def erase_everywhere(user: str) -> dict[str, Any]:
             store = Store(uri)
             with store.writing("erasing"):
                 store.bury(user)
-    with _noted(problems):
-        judgements = Feedback().erase(user)
+    with _noted(problems), contextlib.closing(Feedback()) as feedback:
+        judgements = feedback.erase(user)
     folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
     with _noted(problems):
         folders |= {home() / "runs" / name for name in copies()}

@@ -113,6 +113,10 @@ class Feedback:
             place = getattr(self, "place", "the feedback database")
             raise FeedbackError(f"{place}: {reason}. Check BEHOLDER_FEEDBACK, or the disk.") from error
 
+    def close(self) -> None:
+        """Let its connections go; used again, it opens others."""
+        self._engine.dispose()
+
     def put(self, model: str, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
         """Keep judgements; of a text judged before, the labels said now. Returns how many the user has.
 

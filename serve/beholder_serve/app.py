@@ -1,4 +1,4 @@
-"""Serving on Ray Serve: the ingress, what it hands on, and starting both."""
+"""Serving on Ray Serve: the ingress, what it hands on, and starting them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.config import RequestRouterConfig
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from ray.serve.schema import LoggingConfig
@@ -37,7 +37,7 @@ from beholder_serve.gate import BusyError
 
 APPLICATION = "beholder"
 TRIES = 3
-"""How often what dies meanwhile is asked."""
+"""How often a call is tried whose replica dies."""
 LOOK_S = 30.0
 """So long an answer waits, at most, for all replicas to have looked."""
 STICKY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
@@ -81,11 +81,14 @@ class RayEngine:
         return await self._ask("where")
 
     async def look(self) -> bool:
-        """Every replica that answers now has looked when this returns, or `LOOK_S` are over."""
-        seen = self._handle.broadcast("look").results_async(timeout_s=LOOK_S, return_exceptions=True)
+        """Every replica that answers now has looked when this returns, or `LOOK_S` are over.
+
+        Of those that do not answer, one that is being started reads everything anyway, and another looks by itself.
+        """
         try:
+            seen = self._handle.broadcast("look").results_async(timeout_s=LOOK_S, return_exceptions=True)
             return any(changed is True for changed in await seen)
-        except TimeoutError:  # what it would have detected it detects by itself; see `desk.OPENING_S`
+        except (TimeoutError, RayServeException, RayActorError):  # perhaps no replica runs at this moment
             return False
 
     async def _ask(self, method: str, *arguments: Any, handle: DeploymentHandle | None = None) -> Any:

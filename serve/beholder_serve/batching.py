@@ -8,6 +8,7 @@ be computed, so that it grows with the load.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -47,24 +48,33 @@ class Batcher(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._working) < self._at_once:
-            task = asyncio.create_task(self._work())
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
+            # A batch is of many callers: it must not end with the one who began it, whose context Ray Serve cancels by.
+            self._working.add(asyncio.create_task(self._work(), context=contextvars.Context()))
         return await future
 
     async def _work(self) -> None:
-        await asyncio.sleep(self._wait_s)
-        while batch := self._next():
-            try:
-                answers = await self._compute([item for item, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():  # whoever asked has gone
-                    future.set_result(answer)
+        try:
+            await asyncio.sleep(self._wait_s)
+            while batch := self._next():
+                await self._answer(batch)
+        finally:  # in the step in which nobody waited: whoever comes next finds that nobody works
+            self._working.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+    async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._compute([item for item, _ in batch])
+        except Exception as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        except BaseException:  # cancelled
+            for _, future in batch:
+                future.cancel()
+            raise
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():  # whoever asked has gone
+                future.set_result(answer)
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         """As many of those who wait as a batch holds, first come first; those who have gone are left out."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray import serve
 
 from beholder.cluster.local import apply_settings
+from beholder.errors import BeholderError
 
 
-@serve.deployment(name="Clerk", max_ongoing_requests=8, health_check_period_s=1, graceful_shutdown_timeout_s=20)
+@serve.deployment(name="Clerk", max_ongoing_requests=64, health_check_period_s=1, graceful_shutdown_timeout_s=20)
 class ClerkDeployment:
-    """Calls functions in threads, so that it answers Serve meanwhile. Starting a process for each took seconds."""
+    """Calls functions in threads, so that it answers Serve meanwhile. Starting a process for each took seconds.
+
+    Each function has a thread of its own: one erasure at a time, and one user is trained at a time. What was begun
+    comes to its end, whether or not somebody still waits for it.
+    """
 
     def __init__(self) -> None:
         apply_settings()
@@ -25,8 +33,11 @@ class ClerkDeployment:
 
         torch.set_num_threads(1)  # what is answered meanwhile needs the other cores
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        client()  # MLflow takes longest
+        with contextlib.suppress(BeholderError):  # it may be away for now
+            client()  # MLflow takes longest
+        self._threads: dict[str, ThreadPoolExecutor] = defaultdict(lambda: ThreadPoolExecutor(1))
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """See `desk.Run`."""
-        return await asyncio.to_thread(function, *arguments)
+        thread = self._threads[function.__qualname__]
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)

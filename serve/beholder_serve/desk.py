@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from beholder.feedback import Enrolment, Feedback
 from beholder_serve.gate import Gate
 
 ENROLMENTS, ERASURES = (2, 16), (1, 16)
-"""At once, and waiting: each takes a thread, and the store's lock in the end."""
+"""At once, and waiting: each takes the store's lock in the end. Of two enrolments, one reads while the other trains."""
 OPENING_S = 5.0
 """Within this time a replica that has detected an erasure has reopened the others' adapters."""
 _training = threading.Lock()
@@ -41,7 +42,7 @@ class Engine(Protocol):
     async def where(self) -> tuple[str, str, str, str]: ...
 
     async def look(self) -> bool:
-        """See what is new; all replicas have when this returns."""
+        """See what is new; all replicas that answer have when this returns."""
         ...
 
 
@@ -51,6 +52,7 @@ class Desk:
     def __init__(self, model: str, engine: Engine, feedback: Feedback, run: Run) -> None:
         self.model, self.feedback, self._engine, self._run = model, feedback, engine, run
         self._enrolments, self._erasures = Gate(*ENROLMENTS), Gate(*ERASURES)
+        self._begun: set[asyncio.Task[Any]] = set()
 
     async def count(self, user: str) -> int:
         """How many judgements are kept of a user."""
@@ -80,10 +82,13 @@ class Desk:
             ErasedError: the user was erased, perhaps meanwhile.
             BeholderError: there are too few judgements, or the version gives nobody a model of their own.
         """
-        async with self._enrolments.passed(user, "enrolment"):
-            return await self._enrol(user)
+        return await self._to_its_end(self._enrol(user))
 
     async def _enrol(self, user: str) -> dict[str, Any]:
+        async with self._enrolments.passed(user, "enrolment"):
+            return await self._enrolled(user)
+
+    async def _enrolled(self, user: str) -> dict[str, Any]:
         started = time.perf_counter()
         described = await self._engine.describe()
         task = Task(tuple(described["labels"]), described["kind"])
@@ -113,12 +118,22 @@ class Desk:
             BusyError: this user is being erased, or too many others wait for it.
             RegistryError: something of theirs may be left; see `erasure.erase_everywhere`.
         """
-        async with self._erasures.passed(user, "erasure"):
-            return await self._erase(user)
+        return await self._to_its_end(self._erase(user))
 
     async def _erase(self, user: str) -> dict[str, Any]:
+        async with self._erasures.passed(user, "erasure"):
+            return await self._erased(user)
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """Work goes on when whoever asked has gone, and keeps its place at the gate meanwhile."""
+        task = asyncio.create_task(work, context=contextvars.Context())  # Ray Serve cancels by the context of a request
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        return await asyncio.shield(task)
+
+    async def _erased(self, user: str) -> dict[str, Any]:
         try:
-            record = await self._run(erase_everywhere, user)
+            record = await self._run(erase, user)
         finally:  # what was erased before it failed is not served any more either
             await self._engine.look()
         described = await self._engine.describe()
@@ -130,6 +145,15 @@ class Desk:
         ]
         within = described["looks_every_s"] + OPENING_S
         return {"erased": True, **{key: record[key] for key in keys}, "priors": priors, "within_s": within}
+
+
+def erase(user: str) -> dict[str, Any]:
+    """See `erasure.erase_everywhere`. The bundle that is open for enrolments knows the person, and is let go."""
+    try:
+        return erase_everywhere(user)
+    finally:
+        with _training:
+            _opened.cache_clear()
 
 
 def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:

@@ -40,6 +40,7 @@ class EngineDeployment:
         self._core: Any = None
         self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, characters, BATCH, wait_s=WAIT_S)
         self._looking: asyncio.Task[None] | None = None
+        self._one_look = asyncio.Lock()
         sizes, seconds = [2.0**power for power in range(10)], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
         self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
         self._batch_users = Histogram("beholder_batch_users", "distinct users in a batch", sizes)
@@ -112,7 +113,8 @@ class EngineDeployment:
 
     async def look(self) -> bool:
         """See `core.Core.look`."""
-        changed = await asyncio.to_thread(self._core.look)
+        async with self._one_look:  # those that wait hold no thread
+            changed = await asyncio.to_thread(self._core.look)
         self._refused.set(len(self._core.refused))
         self._enrolled.set(self._core.describe()["enrolled"])
         return changed

@@ -287,21 +287,36 @@ def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_firs
     before = fetched()
     assert store.evict() == 0 and fetched() == before  # somebody may be opening it
     oldest = set(sorted(before)[::2])
-    unused_for(2, before)
-    unused_for(3, oldest)
+    unused_for(25, before)
+    unused_for(30, oldest)
     rest = sum(size for name, size in before.items() if name not in oldest)
     monkeypatch.setenv("BEHOLDER_FETCHED_GB", str((rest + 1) / 1e9))
     assert store.evict() == len(oldest) > 1
     assert set(fetched()) == set(before) - oldest
     monkeypatch.setenv("BEHOLDER_FETCHED_GB", "0")
+    used = sorted(fetched())[0]
+    store.get(used)  # is a use
+    (folder,) = (tmp_path / "one" / "fetched").glob("*/objects")
+    half = [folder / "ab" / f".{place}.part" for place in "ab"]  # of downloads: one died, one is under way
+    for file in half:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"half")
+    unused_for(25, {half[0].name})
     store.evict()
-    assert fetched() == {}
+    assert set(fetched()) == {used, half[1].name}
+    unused_for(25, {used})
+    store.evict()
+    assert set(fetched()) == {half[1].name}
+    half[1].unlink()
     again = open_stored(kept, store)  # it is fetched again
     np.testing.assert_array_equal(again.predict(["hello"] * 2, [ADA, BOB]).scores, expected)
+    with store.writing("deleting"):
+        store.delete_manifest(kept)
     for wrong in ("much", "-1", "nan", "inf"):
         monkeypatch.setenv("BEHOLDER_FETCHED_GB", wrong)
         with pytest.raises(RegistryError, match=f"BEHOLDER_FETCHED_GB={wrong}: not a number of gigabytes"):
             store.evict()
+        assert fetched() == {}  # what no bundle names goes all the same
 
 
 def test_a_manifest_is_replaced_only_by_who_read_it(fitted, machine, tmp_path):

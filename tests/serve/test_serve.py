@@ -197,6 +197,15 @@ def test_a_replica_killed_under_load_is_healed_and_others_requests_live(served, 
     assert len(engines()) == 1
 
 
+def test_an_erasure_while_no_engine_runs_is_done(served):
+    (killed,) = engines()
+    killed.kill()
+    answer = httpx.delete(f"{served}/v1/users/a stranger", timeout=90)
+    assert answer.status_code == 200 and answer.json()["erased"], answer.text
+    (healed,) = engines()
+    assert healed.pid != killed.pid
+
+
 def test_what_happened_is_told_to_prometheus(served):
     time.sleep(11)  # Ray's exporter renews what it says every ten seconds
     lines = httpx.get(f"{served}/metrics", timeout=30).text.splitlines()

@@ -170,6 +170,47 @@ def test_one_user_is_enrolled_once_at_a_time(core, outcome):
     assert asyncio.run(desk.enrol(users[0]))["train_rows"] == 20  # and again, once that is over
 
 
+def test_an_erasure_goes_on_when_whoever_asked_has_gone_and_nobody_begins_another_beside_it(core, outcome):
+    feedback = core.feedback
+    feedback.put(MODEL, "zoe@example.org", judgements(outcome))
+
+    class Looking(LocalEngine):
+        looks = 0
+
+        async def look(self) -> bool:
+            self.looks += 1
+            return await super().look()
+
+    async def all_of_it() -> None:
+        begin, done = asyncio.Event(), asyncio.Event()
+
+        async def run(function, *arguments):
+            await begin.wait()
+            found = await asyncio.to_thread(function, *arguments)
+            done.set()
+            return found
+
+        engine = Looking(core)
+        desk = Desk(MODEL, engine, feedback, run)
+        first = asyncio.create_task(desk.erase("zoe@example.org"))
+        await asyncio.sleep(0.05)
+        first.cancel()  # as Ray Serve does when a client hangs up
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(BusyError, match="is under way"):
+            await desk.erase("zoe@example.org")
+        begin.set()
+        await asyncio.wait_for(done.wait(), 60)
+        while not engine.looks:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert (await desk.erase("zoe@example.org"))["judgements"] == 0  # all were erased before
+
+    asyncio.run(asyncio.wait_for(all_of_it(), 120))
+    assert feedback.count(MODEL, "zoe@example.org") == 0 and "zoe" not in everything(feedback)
+    assert admit_again("zoe@example.org")
+
+
 def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
     """Twenty judgements, an enrolment, and an erasure in its midst, as `DELETE` in another process does it."""
     feedback = core.feedback

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 from hypothesis import given, settings
@@ -88,3 +89,54 @@ def test_an_error_is_told_to_its_batch_only_and_those_who_left_are_left_out():
     assert compute.batches == [[-13], [8]]
     with pytest.raises(ValueError, match="thirteen"):
         asyncio.run(Batcher(compute, lambda item: 1, 1)(-13))
+
+
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_whoever_comes_in_the_very_step_in_which_the_last_batch_ends_is_answered(steps, at_once):
+    """Otherwise they would wait until somebody else comes, who may never do so."""
+
+    async def compute(items: list[int]) -> list[int]:
+        return items
+
+    async def run() -> list[int]:
+        batcher = Batcher(compute, lambda item: 1, 100, at_once=at_once)
+        before = [asyncio.create_task(batcher(number)) for number in range(at_once)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        last = await asyncio.wait_for(batcher(7), 2)
+        return [*await asyncio.gather(*before), last]
+
+    assert asyncio.run(run()) == [*range(at_once), 7]
+
+
+def test_a_batch_is_not_of_the_context_of_whoever_began_it():
+    """Ray Serve cancels what was called in the context of a request that was cancelled; a batch is others' as well."""
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="of nobody")
+    seen = []
+
+    async def compute(items: list[int]) -> list[int]:
+        seen.append(request.get())
+        return items
+
+    async def run() -> None:
+        request.set("of somebody")
+        await Batcher(compute, lambda item: 1, 100)(1)
+
+    asyncio.run(run())
+    assert seen == ["of nobody"]
+
+
+def test_where_computing_is_cancelled_nobody_waits_for_ever():
+    async def compute(items: list[int]) -> list[int]:
+        if 0 in items:
+            raise asyncio.CancelledError
+        return items
+
+    async def run() -> list[object]:
+        batcher = Batcher(compute, lambda item: 1, 100)
+        both = await asyncio.wait_for(asyncio.gather(batcher(0), batcher(1), return_exceptions=True), 2)
+        return [*both, await asyncio.wait_for(batcher(2), 2)]
+
+    one, other, after = asyncio.run(run())
+    assert isinstance(one, asyncio.CancelledError) and isinstance(other, asyncio.CancelledError) and after == 2

@@ -132,7 +132,7 @@ def test_where_labels_are_not_equally_likely_kappa_is_near_that_of_the_posterior
         found = kappas(prior, rows).numpy()
         for user in range(4):
             exact = (1 + np.pi / 8 * written_out(prior, rows, user)) ** -0.5
-            np.testing.assert_allclose(found[user], exact, atol=0.04)
+            np.testing.assert_allclose(found[user], exact, atol=0.03)
 
 
 def test_what_moves_all_labels_of_an_exclusive_task_alike_is_not_counted():

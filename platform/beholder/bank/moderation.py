@@ -18,10 +18,10 @@ learned of how people differ, the prior's mean is the shared model, and it score
 
 The labels of an exclusive task have one kappa in common, from the variance of a difference between two logits, averaged
 over pairs (Lu, Ie & Sha 2020, "Mean-field approximation to Gaussian-softmax integral"). What moves all logits alike
-moves no difference, so factors count by their contrasts: a label's logit less the mean of all labels'. With as many
-labels as K, equally likely, the Hessian of the log-loss is 1/K times the projection onto contrasts, and each label can
-be taken apart with curvature 1/K; where they are not equally likely, p (1 - p) K / (K - 1) stands in for it, which is
-exact for two labels.
+moves no difference, so factors count by their contrasts: a label's logit less the mean of all labels'. With K labels
+that are equally likely, the Hessian of the log-loss is 1/K times the projection onto contrasts, and each label can be
+taken apart with curvature 1/K if what is their own has the same spread; where they are not equally likely,
+p (1 - p) K / (K - 1) stands in for it, which is exact for two labels.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _variances(design: _Design, taken: list[Tensor], gram: bool = False) -> tupl
         gram: which of the two.
 
     Returns:
-        Twice [users, labels]. What the estimates of the two have to do with each other is counted among the factors.
+        Two tensors, each [users, labels]. How the estimates of the two hang together is counted among the factors.
     """
     v = design.places
     own, across = [], []

@@ -53,7 +53,7 @@ class Prior:
         facts: how it was learned: people, rows, what was tried and chosen. Plain values, no ids.
         traits: column -> what its values shift; see `traits`.
         moderation: what moderated heads need; None where users are scored by their estimates as they are, as in banks
-            of before, of language models, and where a head is not all of a user's own.
+            of before, of language models, where a head is not all of a user's own, and where validation rows said so.
     """
 
     mean: Tensors

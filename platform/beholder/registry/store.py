@@ -36,8 +36,8 @@ from beholder.registry.lease import TERM_S, Hold, Lease
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder
 
 OBJECTS, RETIRED = "objects", "retired"
-FETCHED_GB, IN_USE_S = 50.0, 3_600.0
-"""What is kept of stores elsewhere, each, and for how long after it was used nothing is evicted for want of space."""
+FETCHED_GB, IN_USE_S = 50.0, 86_400.0
+"""How much is kept of each store elsewhere, and for how long after its last use nothing is evicted to make space."""
 SEAL = "sha256"
 """Key of a manifest that holds the SHA-256 of all the rest of it."""
 
@@ -225,31 +225,34 @@ class Store:
         return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
 
     def evict(self) -> int:
-        """Delete what this machine fetched of the store and does not need; returns how many objects.
+        """Delete what this machine fetched of the store and does not need; returns how many files.
 
         Objects that no bundle names go: what another machine erased is among them. Of the others, those go that were
-        not used for longest, down to `BEHOLDER_FETCHED_GB` (50), but none that was used within an hour: somebody may be
-        opening it. They are fetched again when they are asked for. In a folder of this machine nothing was fetched.
+        not used for longest, down to `BEHOLDER_FETCHED_GB` (50), but none that was used within a day: somebody may have
+        a bundle of it open. They are fetched again when they are asked for. What was half-written when a process died
+        goes after a day, too. In a folder of this machine nothing was fetched.
 
         Raises:
-            RegistryError: a manifest is damaged, so that nobody knows what it names, or the limit is not a number:
-                nothing was deleted.
+            RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted. Or the limit
+                is not a number: what no bundle names was deleted.
         """
         if not isinstance(self.place, Elsewhere):
             return 0
-        limit, named = _fetched_bytes(), self.named()
-        gone = [digest for digest in self.cached() if digest not in named]
-        used = self.place.used(OBJECTS)
-        kept = sorted((when, size, name) for name, (when, size) in used.items() if Path(name).name not in set(gone))
-        over = sum(size for _, size, _ in kept) - limit
-        for when, size, name in kept:
-            if over <= 0 or when > time.time() - IN_USE_S:
-                break
-            gone.append(Path(name).name)
-            over -= size
+        named, last = self.named(), time.time() - IN_USE_S
         with _told(self.uri):
-            for digest in gone:
-                self.place.cache.delete(_object(digest))
+            used = self.place.used(OBJECTS)
+            left = {name: about for name, about in used.items() if Path(name).name in named}
+            whole = {name for name in used if len(Path(name).name) == 64}
+            gone = [name for name in used if name not in left and (name in whole or used[name][0] < last)]
+            for name in gone:  # of the others, what a process writes at this moment stays
+                self.place.cache.delete(name)
+            over = sum(size for _, size in left.values()) - _fetched_bytes()
+            for name, (when, size) in sorted(left.items(), key=lambda each: each[1]):
+                if over <= 0 or when > last:
+                    break
+                self.place.cache.delete(name)
+                gone.append(name)
+                over -= size
         return len(gone)
 
     def cached(self) -> list[str]:
