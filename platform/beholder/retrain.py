@@ -184,7 +184,7 @@ def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Path:
 
 
 def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Run the experiment that made the champion again: what all share is trained anew, without whoever was erased.
+    """Run the experiment of the champion again: what all users share is trained without the people erased since.
 
     Args:
         model: a registered model.

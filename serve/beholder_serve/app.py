@@ -39,7 +39,7 @@ APPLICATION = "beholder"
 TRIES = 3
 """How often a call is tried whose replica dies."""
 LOOK_S = 30.0
-"""So long an answer waits, at most, for all replicas to have looked."""
+"""How long an answer waits for all replicas to look, at most."""
 STICKY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 LOGGING = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """Ray's own access log names paths, and they name users."""
@@ -81,14 +81,14 @@ class RayEngine:
         return await self._ask("where")
 
     async def look(self) -> bool:
-        """Every replica that answers now has looked when this returns, or `LOOK_S` are over.
+        """Let every running replica look; returns after all have, or after `LOOK_S`.
 
-        Of those that do not answer, one that is being started reads everything anyway, and another looks by itself.
+        A replica that is starting reads the newest state anyway, and one that does not answer in time polls by itself.
         """
         try:
             seen = self._handle.broadcast("look").results_async(timeout_s=LOOK_S, return_exceptions=True)
             return any(changed is True for changed in await seen)
-        except (TimeoutError, RayServeException, RayActorError):  # perhaps no replica runs at this moment
+        except (TimeoutError, RayServeException, RayActorError):  # or no replica is running
             return False
 
     async def _ask(self, method: str, *arguments: Any, handle: DeploymentHandle | None = None) -> Any:

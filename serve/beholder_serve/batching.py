@@ -48,7 +48,7 @@ class Batcher(Generic[Item, Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._working) < self._at_once:
-            # A batch is of many callers: it must not end with the one who began it, whose context Ray Serve cancels by.
+            # A batch has many callers. Ray Serve cancels calls by the context of a request, so it gets one of its own.
             self._working.add(asyncio.create_task(self._work(), context=contextvars.Context()))
         return await future
 
@@ -57,7 +57,7 @@ class Batcher(Generic[Item, Answer]):
             await asyncio.sleep(self._wait_s)
             while batch := self._next():
                 await self._answer(batch)
-        finally:  # in the step in which nobody waited: whoever comes next finds that nobody works
+        finally:  # in the same step in which the queue was empty, so that the next request starts another worker
             self._working.discard(asyncio.current_task())  # type: ignore[arg-type]
 
     async def _answer(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
@@ -68,12 +68,12 @@ class Batcher(Generic[Item, Answer]):
                 if not future.done():
                     future.set_exception(error)
             return
-        except BaseException:  # cancelled
+        except BaseException:  # the worker is cancelled
             for _, future in batch:
                 future.cancel()
             raise
         for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():  # whoever asked has gone
+            if not future.done():  # the caller left
                 future.set_result(answer)
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Answer]]]:

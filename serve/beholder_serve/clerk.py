@@ -18,10 +18,10 @@ from beholder.errors import BeholderError
 
 @serve.deployment(name="Clerk", max_ongoing_requests=64, health_check_period_s=1, graceful_shutdown_timeout_s=20)
 class ClerkDeployment:
-    """Calls functions in threads, so that it answers Serve meanwhile. Starting a process for each took seconds.
+    """Calls functions in threads, so that health checks are answered. Starting a process for each call took seconds.
 
-    Each function has a thread of its own: one erasure at a time, and one user is trained at a time. What was begun
-    comes to its end, whether or not somebody still waits for it.
+    Each function has one thread: one erasure at a time, and one user is trained at a time. A call that has begun is
+    finished even if its caller is gone.
     """
 
     def __init__(self) -> None:
@@ -33,8 +33,8 @@ class ClerkDeployment:
 
         torch.set_num_threads(1)  # what is answered meanwhile needs the other cores
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        with contextlib.suppress(BeholderError):  # it may be away for now
-            client()  # MLflow takes longest
+        with contextlib.suppress(BeholderError):  # the tracking server may be down at the moment
+            client()  # importing MLflow takes longest
         self._threads: dict[str, ThreadPoolExecutor] = defaultdict(lambda: ThreadPoolExecutor(1))
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -125,7 +125,7 @@ class Desk:
             return await self._erased(user)
 
     async def _to_its_end(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-        """Work goes on when whoever asked has gone, and keeps its place at the gate meanwhile."""
+        """Finish work even if the client disconnects; it keeps its place at the gate meanwhile."""
         task = asyncio.create_task(work, context=contextvars.Context())  # Ray Serve cancels by the context of a request
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
@@ -148,7 +148,7 @@ class Desk:
 
 
 def erase(user: str) -> dict[str, Any]:
-    """See `erasure.erase_everywhere`. The bundle that is open for enrolments knows the person, and is let go."""
+    """See `erasure.erase_everywhere`. The bundle that is open for enrolments has the person in it, and is closed."""
     try:
         return erase_everywhere(user)
     finally:

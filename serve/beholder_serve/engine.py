@@ -113,7 +113,7 @@ class EngineDeployment:
 
     async def look(self) -> bool:
         """See `core.Core.look`."""
-        async with self._one_look:  # those that wait hold no thread
+        async with self._one_look:  # waiting calls hold no thread
             changed = await asyncio.to_thread(self._core.look)
         self._refused.set(len(self._core.refused))
         self._enrolled.set(self._core.describe()["enrolled"])

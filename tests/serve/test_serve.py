@@ -157,7 +157,7 @@ def until(true, seconds: float = 20.0) -> None:
 
 
 def test_many_connections_get_answers_or_are_told_to_wait(served, world):
-    """Whoever is turned away costs little: many more connections than can be answered at once lose no half of them."""
+    """Refusals are cheap: with many more connections than can be answered, at least half the throughput remains."""
     few = load.run(served, asking(world), 32, SECONDS / 2)
     assert set(few.statuses) == {"200"}, few.statuses
     found = load.run(served, asking(world), 256, SECONDS)

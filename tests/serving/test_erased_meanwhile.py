@@ -170,7 +170,7 @@ def test_one_user_is_enrolled_once_at_a_time(core, outcome):
     assert asyncio.run(desk.enrol(users[0]))["train_rows"] == 20  # and again, once that is over
 
 
-def test_an_erasure_goes_on_when_whoever_asked_has_gone_and_nobody_begins_another_beside_it(core, outcome):
+def test_an_erasure_is_finished_when_the_client_disconnects_and_no_second_one_starts_beside_it(core, outcome):
     feedback = core.feedback
     feedback.put(MODEL, "zoe@example.org", judgements(outcome))
 

@@ -93,8 +93,8 @@ def test_an_error_is_told_to_its_batch_only_and_those_who_left_are_left_out():
 
 @pytest.mark.parametrize("steps", range(12))
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_whoever_comes_in_the_very_step_in_which_the_last_batch_ends_is_answered(steps, at_once):
-    """Otherwise they would wait until somebody else comes, who may never do so."""
+def test_a_request_that_arrives_in_the_step_in_which_the_last_batch_ends_is_answered(steps, at_once):
+    """Otherwise it waits until another request arrives, which may never happen."""
 
     async def compute(items: list[int]) -> list[int]:
         return items
@@ -110,8 +110,8 @@ def test_whoever_comes_in_the_very_step_in_which_the_last_batch_ends_is_answered
     assert asyncio.run(run()) == [*range(at_once), 7]
 
 
-def test_a_batch_is_not_of_the_context_of_whoever_began_it():
-    """Ray Serve cancels what was called in the context of a request that was cancelled; a batch is others' as well."""
+def test_a_batch_does_not_run_in_the_context_of_its_first_request():
+    """Ray Serve cancels calls made in the context of a cancelled request; a batch has other callers as well."""
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="of nobody")
     seen = []
 
@@ -127,7 +127,7 @@ def test_a_batch_is_not_of_the_context_of_whoever_began_it():
     assert seen == ["of nobody"]
 
 
-def test_where_computing_is_cancelled_nobody_waits_for_ever():
+def test_if_a_computation_is_cancelled_no_caller_waits_for_ever():
     async def compute(items: list[int]) -> list[int]:
         if 0 in items:
             raise asyncio.CancelledError

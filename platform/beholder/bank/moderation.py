@@ -212,7 +212,7 @@ def _variances(design: _Design, taken: list[Tensor], gram: bool = False) -> tupl
         gram: which of the two.
 
     Returns:
-        Two tensors, each [users, labels]. How the estimates of the two hang together is counted among the factors.
+        Two tensors, each [users, labels]. The covariance of the two is counted among the factors.
     """
     v = design.places
     own, across = [], []

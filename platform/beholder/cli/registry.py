@@ -284,7 +284,7 @@ def erase(
         typer.Option(
             "--retrain",
             help="Where a champion was trained on their judgements, run its experiment again without them, and publish "
-            "a candidate: the global model and the prior are trained anew.",
+            "a candidate: the global model and the prior are trained again.",
         ),
     ] = False,
     verify_only: Annotated[
