@@ -72,7 +72,7 @@ def test_the_serve_config_for_kubernetes_names_what_is_there():
         name=app.name,
     )
     described = [[deployment_to_schema(each).model_dump() for each in made.deployments] for made in (built, ours)]
-    assert described[0] == described[1] and {each["name"] for each in described[0]} == {"Ingress", "Engine"}
+    assert described[0] == described[1] and {each["name"] for each in described[0]} == {"Ingress", "Engine", "Clerk"}
     assert config.http_options.port == 8000 and config.http_options.request_timeout_s == 60
     with pytest.raises(ValidationError, match="modell"):
         appmodule.Deployed(**{**app.args, "modell": "x"})
