@@ -26,9 +26,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +36,7 @@ from typing import Any
 import httpx
 import load
 import psutil
-from shared_model import bundle_of
+from shared_model import bundle_of, own_home
 
 MODEL = "replicated"
 VERSIONS = (1, 2, 3)
@@ -57,12 +55,8 @@ def main() -> None:
     parser.add_argument("--no-check", action="store_true", help="the erasure alone")
     parser.add_argument("--json", action="store_true", help="one JSON line")
     arguments = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with tempfile.TemporaryDirectory(prefix="beholder-") as home:
-        os.environ["BEHOLDER_HOME"] = home
-        for name in ("BEHOLDER_STORE", "BEHOLDER_FEEDBACK", "MLFLOW_TRACKING_URI"):
-            os.environ.pop(name, None)
-        found = measure(arguments, Path(home))
+    with own_home() as home:
+        found = measure(arguments, home)
     print(json.dumps(found) if arguments.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
 
 

@@ -32,7 +32,6 @@ import random
 import shutil
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +39,7 @@ from typing import Any
 
 import load
 from ray import serve
-from shared_model import RANK, bundle_of, peft_config, plain_network
+from shared_model import RANK, bundle_of, own_home, peft_config, plain_network
 
 MODEL, HELD, MIXED = "served", 32, 64
 CONNECTIONS = (1, 16, 64, 256)
@@ -58,12 +57,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (20 if arguments.full else 8)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    with tempfile.TemporaryDirectory(prefix="beholder-") as home:
-        os.environ["BEHOLDER_HOME"] = home
-        for name in ("BEHOLDER_STORE", "BEHOLDER_FEEDBACK", "MLFLOW_TRACKING_URI"):
-            os.environ.pop(name, None)
-        found = measure(arguments, Path(home))
+    with own_home() as home:
+        found = measure(arguments, home)
     print(json.dumps(found) if arguments.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +18,17 @@ if TYPE_CHECKING:
 
 RANK = 4
 RANDOM = "mistral-7b-random"
+
+
+@contextlib.contextmanager
+def own_home() -> Iterator[Path]:
+    """A temporary home folder of one's own, whatever the environment says, for the time of the block."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory(prefix="beholder-") as home:
+        os.environ["BEHOLDER_HOME"] = home
+        for name in ("BEHOLDER_STORE", "BEHOLDER_FEEDBACK", "MLFLOW_TRACKING_URI"):
+            os.environ.pop(name, None)
+        yield Path(home)
 
 
 def rows_of(source: str, users: int, rows_per_user: int, texts: int) -> tuple[Annotations, Annotations]:
@@ -71,8 +86,6 @@ def random_mistral(task: Task, device: str, layers: int | None) -> FittedClassif
 
 def random_folder(layers: int | None, device: str) -> Path:
     """A model folder of Mistral-7B's shape, or of so many of its 32 layers: random weights, a tokenizer of bytes."""
-    import os
-
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
     from beholder.bases import resolve

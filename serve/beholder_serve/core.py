@@ -229,10 +229,11 @@ class Core:
         key, version = found
         open_now = self._scorer.bundle if self._key else None
         bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version), like=open_now)
+        foundation = bundle.foundation  # and not the scorer, which would hold itself until garbage is collected
         scorer = Scorer(
             bundle,
             f"{version.model} v{version.number}",
-            enrolled=lambda user: self._row(scorer, user),
+            enrolled=lambda user: self._row(foundation, user),
             trunk_mb=self.followed.trunk_mb,
             rows_mb=self.followed.rows_mb,
             made=stored.made(registry.bundle_of(version)),
@@ -267,12 +268,12 @@ class Core:
         count, at = self._enrolments_at
         return time.monotonic() - at > REREAD_S or self._changes_of(self._scorer) != count
 
-    def _row(self, scorer: Scorer, user: str) -> Tensors | None:
+    def _row(self, foundation: str, user: str) -> Tensors | None:
         """See `scoring.Enrolled`. Where the database is away, users have what the version has of them."""
         if user not in self._enrolled:
             return None
         try:
-            kept = self.feedback.enrolment(self.followed.model, scorer.bundle.foundation, user)
+            kept = self.feedback.enrolment(self.followed.model, foundation, user)
         except BeholderError as error:
             log.warning("an enrolled user is served as before: %s", error)
             return None

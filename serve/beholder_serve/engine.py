@@ -7,7 +7,8 @@ import logging
 import os
 import time
 from collections import Counter as Counted
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray import serve
@@ -40,7 +41,8 @@ class EngineDeployment:
         self._core: Any = None
         self._batches: Batcher[Item, dict[str, Any]] = Batcher(self._compute, characters, BATCH, wait_s=WAIT_S)
         self._looking: asyncio.Task[None] | None = None
-        self._one_look = asyncio.Lock()
+        # Versions are loaded in one thread: each thread that did so would keep the memory of a load (malloc's arenas).
+        self._loading = ThreadPoolExecutor(1)
         sizes, seconds = [2.0**power for power in range(10)], [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2]
         self._batch_texts = Histogram("beholder_batch_texts", "texts in a batch", sizes)
         self._batch_users = Histogram("beholder_batch_users", "distinct users in a batch", sizes)
@@ -59,10 +61,13 @@ class EngineDeployment:
 
         followed = Followed.model_validate(config)
         if self._core is None:
-            self._core = await asyncio.to_thread(Core, followed)
+            self._core = await self._load(Core, followed)
             self._looking = asyncio.create_task(self._look_again())
         elif followed != self._core.followed:
-            await asyncio.to_thread(self._core.follow, followed)
+            await self._load(self._core.follow, followed)
+
+    async def _load(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._loading, function, *arguments)
 
     async def _look_again(self) -> None:
         while True:
@@ -113,8 +118,7 @@ class EngineDeployment:
 
     async def look(self) -> bool:
         """See `core.Core.look`."""
-        async with self._one_look:  # waiting calls hold no thread
-            changed = await asyncio.to_thread(self._core.look)
+        changed = await self._load(self._core.look)
         self._refused.set(len(self._core.refused))
         self._enrolled.set(self._core.describe()["enrolled"])
         return changed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -135,7 +137,14 @@ def test_an_alias_is_followed_and_a_bad_version_refused(core, outcome, tmp_path)
     finally:
         file.write_bytes(whole)
     core.refused.clear()  # a minute later
-    assert core.look() and core.version == f"{MODEL} v2"
+    gc.collect()
+    gc.disable()
+    try:
+        old = weakref.ref(core._scorer.bundle)
+        assert core.look() and core.version == f"{MODEL} v2"
+        assert old() is None  # its memory is free at once, not when cycles happen to be collected
+    finally:
+        gc.enable()
     answer = core.predict([(everybody.users[0], ["and now"])])[0]
     assert answer["version"] == f"{MODEL} v2"
     bundle = registry.open_version(registry.find(MODEL, "2"))
