@@ -180,7 +180,7 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path, seed: int =
 
 
 def bundle_of(users: int, folder: Path, top_layers: int, seed: int = 0) -> tuple[Path, Annotations]:
-    """A bundle in a folder as a run would write it, on MiniLM, of so many users with random adapters; and some rows.
+    """Write a bundle on MiniLM as a run would, with random adapters for `users` users; returns it and some rows.
 
     With another seed, adapters and routes are others, and the shared model is the same.
     """

@@ -194,7 +194,7 @@ class ErasedResponse(BaseModel):
     priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
     record: str = Field(description="as it stands in the record of erasures, which does not say of whom")
     within_s: float = Field(
-        description="after so many seconds no replica of any server that reaches the store serves them"
+        description="seconds until every server that reaches the store has dropped the user's model"
     )
 
 

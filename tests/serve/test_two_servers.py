@@ -1,4 +1,4 @@
-"""Two servers in two homes on one bucket and one PostgreSQL, one with two engines: both know what either is told.
+"""Two servers in two homes on one bucket and one PostgreSQL, one with two engines: writes to either reach both.
 
 Both want tokens, which one machine issues and revokes.
 """

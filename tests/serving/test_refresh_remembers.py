@@ -228,7 +228,7 @@ def test_near_copies_of_texts_that_were_tested_are_left_alone_where_the_split_ta
 
 
 class Saying(Silent):
-    """Keeps what it is told."""
+    """Records progress lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
