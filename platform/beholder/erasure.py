@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from beholder.cluster.shared import SharedRun, below, copies, run_of, storage_uri
@@ -30,7 +30,7 @@ from beholder.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.evaluation.report import read_results
 from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
-from beholder.files import whole
+from beholder.files import scratch, sweep_scratch, whole
 from beholder.home import home
 from beholder.methods import erase_saved
 from beholder.pipeline import Reporter, draw_report
@@ -76,14 +76,18 @@ def erase_everywhere(user: str) -> dict[str, Any]:
                 store.bury(user)
     with _noted(problems), contextlib.closing(Feedback()) as feedback:
         judgements = feedback.erase(user)
-    folders = {file.parent for kind in ("runs", "searches") for file in (home() / kind).glob("*/annotations.parquet")}
-    with _noted(problems):
-        folders |= {home() / "runs" / name for name in copies()}
-    for folder in sorted(folders):
+    sweep_scratch()
+    with _noted(problems), _alone():
+        folders = {
+            each.parent for kind in ("runs", "searches") for each in (home() / kind).glob("*/annotations.parquet")
+        }
         with _noted(problems):
-            runs += _erase_run(folder, user)
-    with _noted(problems):
-        _erase_refused(user)
+            folders |= {home() / "runs" / name for name in copies()}
+        for folder in sorted(folders):
+            with _noted(problems):
+                runs += _erase_run(folder, user)
+        with _noted(problems):
+            _erase_refused(user)
     for uri in sorted(stores):
         with _noted(problems):
             found.append(upkeep.erase(user, Store(uri)))
@@ -105,6 +109,25 @@ def erase_everywhere(user: str) -> dict[str, Any]:
         more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
         raise RegistryError(f"not erased everywhere: {problems[0]}{more} Repair or delete that, then erase again.")
     return record
+
+
+@contextlib.contextmanager
+def _alone(patience: float = 600.0) -> Iterator[None]:
+    """One at a time erases from runs: of two that each write a table without one person, the last would bring the
+    other's back.
+
+    Raises:
+        RegistryError: another does so for longer than that, in seconds.
+    """
+    home().mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(FileLock(home() / ".erasing.lock", timeout=patience))
+            if storage := storage_uri():
+                stack.enter_context(Store(storage).writing("erasing", patience))
+            yield
+    except Timeout:
+        raise RegistryError(f"{home()}: another process is erasing there. Erase again.") from None
 
 
 @contextlib.contextmanager
@@ -171,10 +194,10 @@ def find_traces(user: str) -> Traces:
     with _noted(not_seen):
         for name in copies():
             runs += 1
-            with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
+            with scratch() as own:
                 uri = below(storage_uri() or "", f"runs/{name}")
-                SharedRun(Path(scratch), uri).fetch(".")
-                _search_run(Path(scratch), uri.partition("?")[0], user, found, not_seen)
+                SharedRun(own, uri).fetch(".")
+                _search_run(own, uri.partition("?")[0], user, found, not_seen)
     for file in sorted((home() / "refused").glob("*.csv")):
         with _noted(not_seen):
             if any(user in row for row in _rows_of(file)):
@@ -195,8 +218,8 @@ def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen:
             not_seen.append(f"{where}: {file.relative_to(folder)} cannot be read ({type(error).__name__})")
     for method in sorted({file.parent for file in folder.rglob("method.json")}):
         try:
-            with tempfile.TemporaryDirectory(prefix="beholder-") as scratch:
-                copy = Path(scratch) / "method"
+            with scratch() as own:
+                copy = own / "method"
                 shutil.copytree(method, copy, copy_function=_linked)
                 if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
                     found.append(f"{where}: {method.relative_to(folder)}")

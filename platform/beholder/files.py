@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 def sha256_of(file: Path) -> str:
@@ -53,6 +53,42 @@ def made_once(folder: Path, says_whole: str) -> Iterator[Path | None]:
             yield Path(temporary) / "made"
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(Path(temporary) / "made", folder)
+
+
+SCRATCH, LOCKED = "beholder-", ".lock"
+"""What folders for the time of a block are called, in the system's temporary folder, and the file in them."""
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for the time of a block. It may hold what is personal: what processes that were killed left of
+    theirs is removed whenever one begins.
+
+    A process holds a lock on its folder, which ends with it however it ends.
+    """
+    sweep_scratch()
+    root = Path(tempfile.gettempdir())
+    hidden = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=root))
+    lock = FileLock(hidden / LOCKED)
+    lock.acquire()
+    folder = root / hidden.name.removeprefix(".")  # it is seen once it is locked
+    hidden.rename(folder)
+    try:
+        (folder / "files").mkdir()
+        yield folder / "files"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lock.release()
+
+
+def sweep_scratch() -> None:
+    """Remove the folders of `scratch` whose process is no more."""
+    for file in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{LOCKED}"):
+        with contextlib.suppress(Timeout, OSError):
+            if file.parent.lstat().st_uid == os.getuid() and not file.parent.is_symlink():
+                with FileLock(file, timeout=0):
+                    shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def beside(path: Path) -> Path:

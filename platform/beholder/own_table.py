@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import yaml
 from beholder.annotations import Annotations
 from beholder.configuration import build
 from beholder.errors import DataError
-from beholder.files import whole
+from beholder.files import scratch, whole
 from beholder.sources.agreement import agreement, offset_share
 from beholder.sources.columns import Asked, Column, guess, look_at, wide_columns
 from beholder.sources.describe import describe
@@ -177,12 +176,12 @@ def _curve(facts: dict[str, Any]) -> str:
 
 def _load(settings: dict[str, Any], long: pa.Table | None) -> tuple[Annotations, int]:
     """The rows as a run would see them, and how many it would refuse. The long form is read from a file, as then."""
-    with tempfile.TemporaryDirectory(prefix="beholder-") as folder:
+    with scratch() as folder:
         if long is not None:
-            settings = {**settings, "path": str(Path(folder) / "long.parquet")}
+            settings = {**settings, "path": str(folder / "long.parquet")}
             pq.write_table(long, settings["path"])
         else:  # rows put aside are written beside a run's input, and nobody asked for a run yet
-            settings = {**settings, "path": _linked(Path(settings["path"]), Path(folder))}
+            settings = {**settings, "path": _linked(Path(settings["path"]), folder)}
         loaded = load(build(Table, settings, "source"), "skip")
     return loaded.annotations, loaded.refused
 

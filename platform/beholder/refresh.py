@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from beholder.earlier import merged, with_earlier
 from beholder.errors import BeholderError, DataError, RegistryError
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.feedback import Feedback
-from beholder.files import whole
+from beholder.files import scratch, whole
 from beholder.methods import Context, Fitted, load_fitted
 from beholder.methods.fitted_bank import FittedBank
 from beholder.pipeline import Reporter, Silent
@@ -32,7 +31,7 @@ from beholder.registry import registry, stored, upkeep
 from beholder.registry.bundle import USERS_FILE, foundation_of
 from beholder.registry.memory import read_texts, read_told, write_taken_in, write_told
 from beholder.registry.routes import USERS, Population, reroute, row_losses
-from beholder.registry.store import ChangedError, Store
+from beholder.registry.store import ChangedError, Store, named_by
 from beholder.sources import load
 from beholder.sources.table import LabelRule, Table
 from beholder.tombstones import erased_people
@@ -121,14 +120,14 @@ def _refresh(
         where = file or "what users told"
         raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
     base = base_of(manifest["base"]["name"])
-    with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
+    with scratch() as own, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
 
         def progress(done: int, total: int, note: str, unit: str = "steps") -> None:
             reporter.step("refresh", done, total, note, unit)
 
-        context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=Path(scratch))
+        context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=own)
         fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context, old.prior)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
@@ -200,9 +199,11 @@ def publish_candidate(
                 "was not published. Run the command again."
             )
         stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
-        files = stored.files_of(folder, was, store)
         kept = stored.new_id()
-        store.write_manifest(kept, {**becomes, "files": files, "tracking": identity()})
+        new = {**becomes, "files": stored.files_of(folder, was, store), "tracking": identity()}
+        with store.changing(kept, named_by(new)):
+            stored.put_files(folder, new, store)
+            store.write_manifest(kept, new)
     tags = {
         **{name: value for name, value in champion.tags.items() if name in KEPT},
         registry.REFRESHED: str(champion.number),

@@ -8,7 +8,6 @@ the rows of the same people, and only a new run of the experiment removes somebo
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro
 from beholder.evaluation.scores_file import read_scores
 from beholder.experiment import ROUTED, Experiment, make_experiment
 from beholder.feedback import Feedback
-from beholder.files import whole
+from beholder.files import scratch, whole
 from beholder.home import home
 from beholder.methods import Context, load_fitted
 from beholder.methods.arm import to_learn
@@ -100,11 +99,11 @@ def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any],
     if not len(train):
         raise RegistryError(f"{model} v{champion.number}: its run {run.name} has no training row left to learn from.")
     base = base_of(manifest["base"]["name"])
-    with tempfile.TemporaryDirectory(prefix="beholder-") as scratch, stored.unfolded(manifest, store, True) as folder:
+    with scratch() as own, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
         seed = int(manifest["seed"])
-        everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, scratch, "run"))
+        everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, own, "run"))
         told = Feedback().annotations(model, old.task)
         later = None
         of_tables = read_told(manifest, store)
@@ -113,7 +112,7 @@ def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any],
         if told:
             parts, _ = with_earlier(told, manifest, reporter, (), read_texts(manifest, store))
             if len(parts["train"]):
-                context = _context(base, seed, reporter, scratch, "feedback")
+                context = _context(base, seed, reporter, own, "feedback")
                 later = _estimate(old, parts["train"], parts["valid"], everybody.prior, context)
         from_feedback = _as_many_rows(old.bank, later) if later else set[str]()
         from_run = _as_many_rows(old.bank, everybody) - from_feedback
@@ -222,8 +221,8 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     return to_learn(arms[arm], seen)
 
 
-def _context(base: Any, seed: int, reporter: Reporter, scratch: str, name: str) -> Context:
-    folder = Path(scratch) / name
+def _context(base: Any, seed: int, reporter: Reporter, own: Path, name: str) -> Context:
+    folder = own / name
     folder.mkdir()
 
     def progress(done: int, total: int, note: str, unit: str = "steps") -> None:

@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import bundles
 import numpy as np
@@ -20,9 +23,10 @@ from beholder.cli.main import app
 from beholder.erasure import erase_everywhere, find_traces
 from beholder.errors import RegistryError
 from beholder.feedback import Feedback
-from beholder.registry import registry
+from beholder.files import scratch
+from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
-from beholder.registry.stored import keep
+from beholder.registry.stored import keep, open_stored
 from beholder.tracking import client
 
 fitted = bundles.fitted
@@ -74,6 +78,63 @@ def test_what_a_killed_process_left_half_written_goes_and_what_one_writes_stays(
     erase_everywhere(ADA)
     assert not grep(home, ADA.encode()) and mine.exists()
     assert not [name for name in names if (run / name).exists()]
+
+
+@pytest.mark.parametrize("ends", ["killed", "lives"])
+def test_what_a_killed_process_left_in_the_temporary_folder_goes_and_what_one_works_on_stays(home, run, ends):
+    """A refresh or an opened bundle works there, on a copy of everybody's adapters."""
+    code = (
+        "import sys, time\nfrom beholder.files import scratch\nwith scratch() as folder:\n"
+        "    (folder / 'bank').write_bytes(b'adapters')\n    print(folder, flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        bank = Path(other.stdout.readline().strip()) / "bank"
+        if ends == "killed":
+            other.kill()
+            other.wait()
+        assert bank.read_bytes() == b"adapters"
+        erase_everywhere(ADA)
+        assert bank.exists() == (ends == "lives")
+        other.kill()
+        other.wait()
+        with scratch() as mine:
+            assert not bank.exists() and mine.is_dir() and not list(mine.iterdir())
+        assert not mine.parent.exists()
+
+
+def test_of_two_erasures_at_once_in_one_home_neither_brings_the_other_back(home, run, monkeypatch):
+    """Each reads a table and writes it without one person; the second begins when the first has read."""
+    read, begun = pq.read_table, []
+    second = threading.Thread(target=lambda: begun.append(erase_everywhere(BOB)))
+
+    def reads(file, **how):
+        table = read(file, **how)
+        if not how and Path(file).parent.name == "forgetting" and not second.ident:
+            second.start()
+            second.join(2)
+        return table
+
+    monkeypatch.setattr(pq, "read_table", reads)
+    assert erase_everywhere(ADA)["runs"] == 1
+    second.join()
+    assert begun[0]["runs"] == 1 and not grep(home, ADA.encode(), BOB.encode())
+
+
+def test_a_damaged_shard_keeps_nobody_from_being_erased_from_the_rest(home, fitted, tmp_path):
+    store = Store()
+    damaged = keep(bundle_of(fitted, tmp_path / "a"), store)
+    time.sleep(1.1)  # ids begin with the second
+    whole = keep(bundle_of(fitted, tmp_path / "b", "cls-p"), store)
+    assert store.bundles() == [damaged, whole]
+    entry = next(each for name, each in store.manifest(damaged)["files"].items() if "shard-" in name)
+    shard = store.get(entry["sha256"])
+    shard.unlink()  # a link to the run's
+    shard.write_bytes(b"damaged")
+    for found in (find_traces(ADA).not_seen, upkeep.erase(ADA, store).problems):
+        assert len(found) == 1 and "shard-" in found[0] and ADA not in found[0]
+    assert store.erased([ADA]) == {ADA} and not upkeep.traces(ADA, store).found
+    assert open_stored(whole, store).predict(["hello"] * 2, [ADA, BOB]).routes == ["cls", "cls-p"]
 
 
 def test_rows_that_were_refused_are_theirs_too(home):

@@ -11,52 +11,23 @@ import threading
 import time
 
 import bundles
+import machines
 import numpy as np
 import pytest
 from bundles import ADA, BOB, bundle_of, grep, weights_of
-from servers import object_storage
+from machines import TERM_S, everything
 
 from beholder.errors import RegistryError
 from beholder.registry import lease as leases
 from beholder.registry import upkeep
+from beholder.registry.cache import evict
 from beholder.registry.lease import Lease
 from beholder.registry.places import Folder
-from beholder.registry.store import ChangedError, Store
+from beholder.registry.store import ChangedError
 from beholder.registry.stored import keep, open_stored
 
-fitted = bundles.fitted
-TERM_S = 1.5
+fitted, bucket, machine = bundles.fitted, machines.bucket, machines.machine
 CLEO = bundles.NAMES["u2"]
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        with object_storage(tmp_path_factory.mktemp("s3"), "shared") as found:
-            yield found
-
-
-@pytest.fixture
-def machine(bucket, tmp_path, monkeypatch):
-    """Makes the store as a machine with a home folder of its own sees it, in an empty part of the bucket."""
-    address, _ = bucket
-    address = address.replace("/kept?", f"/{tmp_path.name}?")
-
-    def made(name: str) -> Store:
-        monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / name))
-        store = Store(address)
-        store.term = TERM_S
-        return store
-
-    return made
-
-
-def everything(bucket, prefix: str) -> dict[str, bytes]:
-    _, client = bucket
-    found = client.list_objects_v2(Bucket="shared", Prefix=prefix).get("Contents", [])
-    return {each["Key"]: client.get_object(Bucket="shared", Key=each["Key"])["Body"].read() for each in found}
 
 
 @pytest.fixture
@@ -194,7 +165,7 @@ def test_two_erasures_at_once_leave_the_champion_whole(fitted, machine, tmp_path
         assert upkeep.verify(store).problems == ()
     left = everything(bucket, tmp_path.name)
     assert not [key for key, data in left.items() for needle in gone if needle in data]
-    assert not [key for key in left if "/retired/" in key and not key.endswith("/")]
+    assert not [key for key in left if "/unfinished/" in key and not key.endswith("/")]
 
 
 def test_one_that_was_held_up_past_its_lease_writes_nothing_more(fitted, machine, tmp_path):
@@ -285,13 +256,13 @@ def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_firs
 
     monkeypatch.setenv("BEHOLDER_FETCHED_GB", "0")
     before = fetched()
-    assert store.evict() == 0 and fetched() == before  # somebody may be opening it
+    assert evict(store) == 0 and fetched() == before  # somebody may be opening it
     oldest = set(sorted(before)[::2])
     unused_for(25, before)
     unused_for(30, oldest)
     rest = sum(size for name, size in before.items() if name not in oldest)
     monkeypatch.setenv("BEHOLDER_FETCHED_GB", str((rest + 1) / 1e9))
-    assert store.evict() == len(oldest) > 1
+    assert evict(store) == len(oldest) > 1
     assert set(fetched()) == set(before) - oldest
     monkeypatch.setenv("BEHOLDER_FETCHED_GB", "0")
     used = sorted(fetched())[0]
@@ -302,10 +273,10 @@ def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_firs
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"half")
     unused_for(25, {half[0].name})
-    store.evict()
+    evict(store)
     assert set(fetched()) == {used, half[1].name}
     unused_for(25, {used})
-    store.evict()
+    evict(store)
     assert set(fetched()) == {half[1].name}
     half[1].unlink()
     again = open_stored(kept, store)  # it is fetched again
@@ -315,7 +286,7 @@ def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_firs
     for wrong in ("much", "-1", "nan", "inf"):
         monkeypatch.setenv("BEHOLDER_FETCHED_GB", wrong)
         with pytest.raises(RegistryError, match=f"BEHOLDER_FETCHED_GB={wrong}: not a number of gigabytes"):
-            store.evict()
+            evict(store)
         assert fetched() == {}  # what no bundle names goes all the same
 
 

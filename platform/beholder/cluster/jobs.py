@@ -11,7 +11,6 @@ import contextlib
 import os
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from beholder.bases.embedded import EMBEDDED
 from beholder.cluster.local import SETTINGS
 from beholder.cluster.shared import STORAGE, below, folder_of, missing
 from beholder.errors import ClusterError, first_line
+from beholder.files import scratch
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -88,9 +88,9 @@ def submit(job: Job, address: str) -> str:
     lacks = missing(_nodes(address), job.mlflow or "sqlite:", job.storage is not None)
     if lacks:
         raise ClusterError(f"{address}: {lacks}")
-    with tempfile.TemporaryDirectory(prefix="beholder-job-") as folder:
-        pack(Path(folder), job.files)
-        runtime: dict[str, Any] = {"working_dir": folder, "env_vars": job.environment}
+    with scratch() as folder:
+        pack(folder, job.files)
+        runtime: dict[str, Any] = {"working_dir": str(folder), "env_vars": job.environment}
         if job.bare:
             runtime["pip"] = {"packages": requirements(), "pip_install_options": ["--no-deps"]}
         # A driver computes nothing: it may run on a head that has no CPUs to give.

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -25,6 +24,7 @@ from beholder.bases.endpoint import base_of
 from beholder.cluster.local import cpus_each, on_ray, takes_gpu
 from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError, first_line
+from beholder.files import scratch
 from beholder.folds import parts_of
 from beholder.home import home
 from beholder.methods.arm import ArmJob
@@ -226,8 +226,8 @@ def _run_folder(job: dict[str, Any]) -> Iterator[Path]:
     if not job["copy"]:
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="beholder-") as own:
-        yield Path(own) / folder.parent.name / folder.name
+    with scratch() as own:
+        yield own / folder.parent.name / folder.name
 
 
 def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, together: list[str]) -> None:

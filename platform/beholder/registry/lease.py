@@ -128,13 +128,18 @@ class Hold:
                     self._renewed = float("-inf")
                     return
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was not renewed for most of a term, so that another may hold it."""
+        return time.monotonic() - self._renewed > 0.75 * self._lease.term
+
     def check(self) -> None:
         """For the moment before something is written that another holder must not see.
 
         Raises:
-            RegistryError: it was not renewed for most of a term, so that another may hold it.
+            RegistryError: it may be `lost`.
         """
-        if time.monotonic() - self._renewed > 0.75 * self._lease.term:
+        if self.lost:
             raise RegistryError(
                 f"store {self._lease.where}: {self._what} was held up for so long that another process may be writing "
                 "there. What was written so far stays. Do it again."

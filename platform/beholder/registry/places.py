@@ -40,8 +40,8 @@ class Place(Protocol):
         """Remove it, here and there; nothing happens where there is none."""
         ...
 
-    def written(self, folder: str) -> dict[str, float]:
-        """Name of each file below a folder -> when it came there, in seconds since 1970 by the place's clock."""
+    def written(self, folder: str) -> dict[str, tuple[float, int]]:
+        """Name of each file below a folder -> when it came there, in seconds since 1970 by the place's clock, bytes."""
         ...
 
     def read(self, name: str) -> tuple[bytes, str] | None:
@@ -89,12 +89,13 @@ class Folder:
         """See `Place`."""
         (self.root / name).unlink(missing_ok=True)
 
-    def written(self, folder: str) -> dict[str, float]:
+    def written(self, folder: str) -> dict[str, tuple[float, int]]:
         """See `Place`. A link is as old as itself, not as what it is a link to."""
         found = {}
         for name in self.names(folder):
             with contextlib.suppress(FileNotFoundError):
-                found[name] = (self.root / name).stat().st_ctime
+                about = (self.root / name).stat()
+                found[name] = (about.st_ctime, about.st_size)
         return found
 
     def read(self, name: str) -> tuple[bytes, str] | None:
@@ -140,6 +141,7 @@ class Elsewhere:
 
     def write(self, name: str, source: Path) -> None:
         """See `Place`. Object stores show a file when its last part has come."""
+        self.cache.delete(name)  # what was fetched may be what was damaged
         with source.open("rb") as read, self.system.open_output_stream(self._at(name)) as written:
             shutil.copyfileobj(read, written, 1 << 20)
 
@@ -186,13 +188,13 @@ class Elsewhere:
         if self.exists(name):
             self.system.delete_file(self._at(name))
 
-    def written(self, folder: str) -> dict[str, float]:
+    def written(self, folder: str) -> dict[str, tuple[float, int]]:
         """See `Place`."""
         from pyarrow import fs
 
         found = self.system.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True, recursive=True))
         files = [info for info in found if info.is_file]
-        return {info.path.removeprefix(f"{self.prefix}/"): info.mtime.timestamp() for info in files}
+        return {info.path.removeprefix(f"{self.prefix}/"): (info.mtime.timestamp(), info.size) for info in files}
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """See `Place`."""

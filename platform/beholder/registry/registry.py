@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beholder.errors import RegistryError, unknown
+from beholder.files import scratch
 from beholder.registry.bundle import Bundle
 from beholder.registry.pyfunc import write_model
 from beholder.registry.store import Store
@@ -144,8 +144,8 @@ def make_version(
 
     tracker = client()
     try:
-        with tempfile.TemporaryDirectory(prefix="beholder-") as temporary:
-            folder = Path(temporary) / "model"
+        with scratch() as temporary:
+            folder = temporary / "model"
             write_model(folder, kept, store)
             if proof is not None:
                 proof.hold(folder)

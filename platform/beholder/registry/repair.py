@@ -11,7 +11,7 @@ from beholder.errors import RegistryError
 from beholder.files import sha256_of
 from beholder.registry.bundle import checked_format
 from beholder.registry.store import Store
-from beholder.registry.stored import made
+from beholder.registry.stored import made, new_id
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ def repair(store: Store, folders: Iterable[Path] = (), other: Store | None = Non
         for digest in damaged.keys() - found.keys():
             if other is not None and other.has(digest):
                 found[digest] = other.get(digest)
-        for file in found.values():
-            store.put(file)
+        with store.changing(f"repair-{new_id()}", found.keys()):
+            for file in found.values():
+                store.put(file)
     return Repaired(len(found), tuple(sorted(damaged.keys() - found.keys())))
 
 

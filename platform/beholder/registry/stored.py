@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import tempfile
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beholder.errors import RegistryError
+from beholder.files import scratch, sha256_of
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
+from beholder.registry.cache import evict
 from beholder.registry.memory import TOLD
 from beholder.registry.routes import USERS
-from beholder.registry.store import ChangedError, Store
+from beholder.registry.store import ChangedError, Store, named_by
 from beholder.tombstones import erased_people
 
 
@@ -49,16 +50,29 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
     manifest = read_manifest(folder)
     with store.writing("publishing"):
         refuse_erased(folder, store, people, "Run the experiment again: it leaves their rows out.")
-        for name, expected in manifest["files"].items():
-            try:
-                found = store.put(folder / name)
-            except FileNotFoundError:
-                raise RegistryError(f"{folder / name}: missing from the bundle. Run the experiment again.") from None
-            if found != expected["sha256"]:
-                raise RegistryError(f"{folder / name}: altered since it was written. Run the experiment again.")
         bundle = new_id()
-        store.write_manifest(bundle, {**manifest, "tracking": tracking})
+        with store.changing(bundle, named_by(manifest)):
+            put_files(folder, manifest, store)
+            store.write_manifest(bundle, {**manifest, "tracking": tracking})
     return bundle
+
+
+def put_files(folder: Path, manifest: dict[str, Any], store: Store) -> None:
+    """Put the files of a manifest into a store; links stand for what is there. For those who hold the store's lock.
+
+    Raises:
+        RegistryError: a file is missing or was altered, or the store cannot be written.
+    """
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if file.is_symlink():
+            continue
+        try:
+            found = store.put(file)
+        except FileNotFoundError:
+            raise RegistryError(f"{file}: missing from the bundle. Run the experiment again.") from None
+        if found != expected["sha256"]:
+            raise RegistryError(f"{file}: altered since it was written. Run the experiment again.")
 
 
 def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | None = None) -> Bundle:
@@ -73,7 +87,7 @@ def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | N
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
     with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
-        store.evict()
+        evict(store)
     with unfolded(manifest, store) as folder:
         opened = load_bundle(
             folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"]), like
@@ -94,8 +108,7 @@ def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> It
     Raises:
         RegistryError: a file is missing or was altered.
     """
-    with tempfile.TemporaryDirectory(prefix="beholder-") as temporary:
-        folder = Path(temporary)
+    with scratch() as folder:
         for name, expected in manifest["files"].items():
             is_shard = Path(name).name.startswith("shard-")
             if (is_shard or name == TOLD) and not shards:
@@ -123,7 +136,7 @@ def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: s
 def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
     """What a manifest says of its files, after some in a folder of links (`unfolded`) were written anew, or left out.
 
-    What is no link any more is put into the store.
+    What is no link any more is still to be put into the store (`put_files`).
 
     Raises:
         RegistryError: what a link stands for is gone.
@@ -137,7 +150,7 @@ def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, 
             )
         name = file.relative_to(folder).as_posix()
         files[name] = (
-            manifest["files"][name] if file.is_symlink() else {"sha256": store.put(file), "bytes": file.stat().st_size}
+            manifest["files"][name] if file.is_symlink() else {"sha256": sha256_of(file), "bytes": file.stat().st_size}
         )
     return files
 

@@ -12,15 +12,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beholder.annotations import Annotations
-from beholder.errors import RegistryError
+from beholder.errors import BeholderError, RegistryError
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
+from beholder.registry.cache import evict
 from beholder.registry.memory import forget
 from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
-from beholder.registry.store import Store, named_by
-from beholder.registry.stored import files_of, unfolded
+from beholder.registry.store import GRACE_S, Store, named_by
+from beholder.registry.stored import files_of, put_files, unfolded
 from beholder.tombstones import erased_people
 
 
@@ -79,10 +80,6 @@ def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
     return [f"store {store.uri}: in bundle {bundle}, {erased_people(len(erased))} from the store. Erase them again."]
 
 
-GRACE_S = 24 * 3600.0
-"""What is younger is not collected where a writer that was stopped may wake up: longer than any publishing takes."""
-
-
 def gc(store: Store, older_than: float | None = None) -> int:
     """Delete the objects that no bundle names; returns how many. No bundle can be published meanwhile.
 
@@ -95,8 +92,8 @@ def gc(store: Store, older_than: float | None = None) -> int:
         RegistryError: a manifest is damaged, so that nobody knows what it names: nothing was deleted.
     """
     with store.writing("collecting"):
-        store.evict()
-        return _collect(store, store.named(), store.objects(_grace(store) if older_than is None else older_than))
+        evict(store)
+        return _collect(store, _grace(store) if older_than is None else older_than)
 
 
 @dataclass(frozen=True)
@@ -149,15 +146,16 @@ def erase(user: str, store: Store) -> Erased:
                         shares[bundle] = share
                         counted = {**manifest, STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)}
                     becomes = {**counted, "files": files_of(folder, manifest, store)}
-                    store.retire(named_by(manifest) - named_by(becomes))
-                    store.write_manifest(bundle, becomes, instead_of=manifest)
+                    with store.changing(bundle, named_by(becomes), instead_of=manifest):
+                        put_files(folder, becomes, store)
+                        store.write_manifest(bundle, becomes, instead_of=manifest)
                     changed += 1
                 if _is_in(becomes, store, user):
                     problems[bundle] = f"store {store.uri}: bundle {bundle} still names this user. Erase again."
-            except RegistryError as error:
+            except BeholderError as error:
                 problems[bundle] = str(error)
         try:
-            deleted = _collect(store, store.named(), store.objects(_grace(store)))
+            deleted = _collect(store, _grace(store))
         except RegistryError as error:  # what a bundle that cannot be read names, nobody knows: all is kept till then
             if str(error) not in problems.values():
                 problems["objects"] = str(error)
@@ -193,7 +191,7 @@ def traces(user: str, store: Store) -> Looked:
             named |= named_by(manifest)
             if _is_in(manifest, store, user):
                 found.append(f"store {store.uri}: bundle {bundle}")
-        except RegistryError as error:
+        except BeholderError as error:
             not_seen.append(str(error))
     try:
         if not store.erased([user]):
@@ -220,20 +218,14 @@ def without_erased(rows: Annotations, store: Store) -> Annotations:
     return rows.select(np.flatnonzero([user not in erased for user in rows.user_ids]))
 
 
-def _collect(store: Store, named: set[str], orphans: list[str]) -> int:
+def _collect(store: Store, older_than: float) -> int:
     """Delete objects that no bundle names; returns how many.
 
-    What erasures replaced goes however young it is, that of one which died among it: it holds somebody who is gone.
+    What changes replaced, or left half-made, goes however young it is: somebody who is gone may be in it.
     """
-    retired = store.retired() - named
-    if retired:
-        retired &= set(store.objects())
-    gone = sorted({*orphans} - named | retired)
-    for digest in gone:
-        store.delete_object(digest)
-    store.forget_retired()
+    count = store.clear(store.named, store.objects(older_than))
     store.sweep()
-    return len(gone)
+    return count
 
 
 def _grace(store: Store) -> float:

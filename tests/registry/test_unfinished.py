@@ -1,0 +1,183 @@
+"""Writers that die, or stand still, in the midst of a change: what they wrote of somebody goes with them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import bundles
+import machines
+import pytest
+from bundles import ADA, BOB, bundle_of, weights_of
+from machines import everything
+
+from beholder.errors import RegistryError
+from beholder.registry import lease as leases
+from beholder.registry import store as stores
+from beholder.registry import upkeep
+from beholder.registry.repair import repair
+from beholder.registry.store import Store
+from beholder.registry.stored import keep, open_stored
+
+fitted, bucket, machine = bundles.fitted, machines.bucket, machines.machine
+CLEO = bundles.NAMES["u2"]
+
+
+class Died(BaseException):
+    """As a process that is killed: nothing of it cleans up."""
+
+
+def dies_before_its_manifest(store: Store) -> None:
+    """The store's process has written its objects when it dies."""
+    swap = store.place.swaps.swap
+
+    def dying(name, data, tag):
+        if name.startswith("bundles/"):
+            raise Died
+        return swap(name, data, tag)
+
+    store.place.swaps.swap = dying
+
+
+def sleeps(store: Store, before: str, meanwhile) -> None:
+    """The store's process stands still before its first write to a folder, for longer than its lease's term."""
+    swap, write = store.place.swaps.swap, store.place.write
+    state = {"slept": False, "asleep": False}
+
+    def sleep(name):
+        if name.startswith(before) and not state["slept"]:
+            state.update(slept=True, asleep=True)
+            meanwhile()
+            state["asleep"] = False
+
+    def swapping(name, data, tag):
+        if state["asleep"] and name == leases.FILE:
+            raise OSError("it does not renew while it sleeps")
+        sleep(name)
+        return swap(name, data, tag)
+
+    def writing(name, source):
+        sleep(name)
+        write(name, source)
+
+    store.place.swaps.swap, store.place.write = swapping, writing
+
+
+def remains(bucket, prefix: str, needles: list[bytes]) -> list[str]:
+    return [key for key, data in everything(bucket, prefix).items() if any(needle in data for needle in needles)]
+
+
+def erased_everywhere(bucket, tmp_path, kept: str, needles: list[bytes], machine) -> None:
+    """Nothing of Ada is left, and the bundle serves everybody else."""
+    assert remains(bucket, tmp_path.name, needles) == []
+    again = open_stored(kept, machine("third"))
+    assert again.predict(["hello"] * 2, [ADA, CLEO]).routes == ["cls", "cls-u"]
+    found = upkeep.verify(machine("third"))
+    assert (found.problems, found.orphans) == ((), 0) and machine("third").bundles() == [kept]
+
+
+def test_what_a_publisher_that_died_wrote_of_somebody_goes_with_them_however_young(fitted, machine, tmp_path, bucket):
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), other)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, other), ADA)]
+    dies_before_its_manifest(one)
+    before = len(remains(bucket, tmp_path.name, gone))
+    with pytest.raises(Died):
+        keep(bundle_of(fitted, tmp_path / "second", "cls-p"), one)
+    assert len(remains(bucket, tmp_path.name, gone)) > before
+    assert upkeep.erase(ADA, other).problems == ()
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+def test_what_an_erasure_of_another_that_died_wrote_goes_too_and_can_be_done_again(fitted, machine, tmp_path, bucket):
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, one), ADA)]
+    before = len(remains(bucket, tmp_path.name, gone))
+    dies_before_its_manifest(one)
+    with pytest.raises(Died):
+        upkeep.erase(BOB, one)  # the bank without Bob has Ada in it
+    assert len(remains(bucket, tmp_path.name, gone)) > before
+    assert upkeep.erase(ADA, other).problems == ()
+    assert remains(bucket, tmp_path.name, gone) == []
+    assert upkeep.erase(BOB, other).problems == ()
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+@pytest.mark.parametrize("wakes_before", ["objects/", "bundles/"])
+def test_a_publisher_that_wakes_up_after_an_erasure_publishes_nothing(fitted, machine, tmp_path, bucket, wakes_before):
+    """It stands still before an object, or before its manifest; somebody in it is erased; it wakes up."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), other)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, other), ADA)]
+    sleeps(one, wakes_before, lambda: upkeep.erase(ADA, other))
+    with pytest.raises(RegistryError, match=r"held up for so long|changed by another process"):
+        keep(bundle_of(fitted, tmp_path / "second", "cls-p"), one)
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+@pytest.mark.parametrize("who", [ADA, BOB])
+def test_an_erasure_that_wakes_up_after_another_names_no_object_that_is_gone(fitted, machine, tmp_path, bucket, who):
+    """Of another person, and of the same: the bundle is whole whichever it is, and both are gone after a second try."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, one), ADA)]
+    sleeps(one, "bundles/", lambda: upkeep.erase(ADA, other))
+    found = upkeep.erase(who, one)
+    assert found.problems and not any(user in str(found.problems) for user in (ADA, BOB))
+    assert open_stored(kept, machine("third")).predict(["hello"], [CLEO]).routes == ["cls-u"]
+    assert upkeep.erase(who, one).problems == ()
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+def test_a_writer_that_stands_still_is_kept_from_writing_even_where_nobody_is_erased_from_its_bundle(
+    fitted, machine, tmp_path
+):
+    """`gc` deletes what it wrote: had it not been kept from naming that, its bundle would lack files."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    before = one.seal(kept)
+    sleeps(one, "bundles/", lambda: upkeep.gc(other))
+    assert upkeep.erase(BOB, one).problems
+    found = upkeep.verify(other)
+    assert other.seal(kept) != before and found.orphans == 0 and len(found.problems) == 1  # Bob is still to be erased
+    assert upkeep.erase(BOB, one).problems == () == upkeep.verify(other).problems
+
+
+def test_records_are_taken_down(fitted, machine, tmp_path, bucket, monkeypatch):
+    """Of changes that came to their end at once, of others after a day."""
+    one = machine("one")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+
+    def noted() -> list[str]:
+        return [key for key in everything(bucket, tmp_path.name) if "/unfinished/" in key and not key.endswith("/")]
+
+    assert noted() == []
+    swap = one.place.swaps.swap
+    dies_before_its_manifest(one)
+    with pytest.raises(Died):
+        keep(bundle_of(fitted, tmp_path / "second", seed=4), one)
+    one.place.swaps.swap = swap
+    assert len(noted()) == 1
+    upkeep.gc(one)
+    empty = [key for key, data in everything(bucket, tmp_path.name).items() if "/bundles/" in key and not data]
+    assert len(noted()) == 1 == len([key for key in empty if key.endswith(".json")]) and one.bundles() == [kept]
+    upkeep.erase(ADA, one)
+    assert len(noted()) == 1
+    monkeypatch.setattr(stores, "GRACE_S", -60.0)
+    upkeep.gc(one)
+    assert noted() == [] and len(everything(bucket, tmp_path.name)) > 3
+    assert upkeep.verify(one).problems == () and one.bundles() == [kept]
+
+
+def test_a_repair_that_wakes_up_after_an_erasure_brings_nothing_back(fitted, machine, tmp_path, bucket):
+    one, other = machine("one"), machine("other")
+    source = bundle_of(fitted, tmp_path / "bundle")
+    kept = keep(source, other)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, other), ADA)]
+    for key, data in everything(bucket, tmp_path.name).items():
+        if "/objects/" in key and any(needle in data for needle in gone):
+            bucket[1].put_object(Bucket="shared", Key=key, Body=b"damaged")
+    sleeps(one, "objects/", lambda: (repair(other, [source]), upkeep.erase(ADA, other)))
+    with contextlib.suppress(RegistryError):
+        repair(one, [source])
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
