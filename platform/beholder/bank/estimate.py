@@ -41,8 +41,9 @@ ROWS_A_USER = 16
 """Of one user in one step, at least; where all rows of all users cannot be read at once, each has an equal share."""
 STEP_STATES = 8_192
 """States read in one step, at most about: judgements, where one state stands for a text."""
-UNIT_ROWS = 256
-"""Judgements that units are measured on."""
+UNIT_ROWS, LAYER_UNIT_ROWS = 256, 64
+"""Judgements that units are measured on: of heads, and where each goes through layers, which takes time. A root mean
+square of so many is right within a tenth or so, and strengths are tried in steps of more than that."""
 MOST_OF_LAYERS = 2.0
 """Largest unit of changes within layers. Where a model hardly responds to them, a larger one would magnify rounding."""
 FIXED = ".down"
@@ -183,7 +184,8 @@ def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, f
     trace of its Fisher information, relative to that of the bias.
     """
     count = int(train.rows.sum())
-    rows = np.sort(np.random.default_rng([seed, 2]).permutation(count)[:UNIT_ROWS])
+    most = UNIT_ROWS if train.heads is None else LAYER_UNIT_ROWS
+    rows = np.sort(np.random.default_rng([seed, 2]).permutation(count)[:most])
     squares = dict.fromkeys(flat.mean, 0.0)
     for piece in np.array_split(rows, -(-len(rows) // 32)):
         # Every row is its own user.
