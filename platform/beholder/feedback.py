@@ -72,6 +72,14 @@ _REVOCATIONS = sa.Table(
     sa.Column("until", sa.Float, nullable=False),  # when the token expires anyway, in seconds since 1970
 )
 
+_LEASES = sa.Table(  # who writes to a store that has no conditional writes of its own: see `registry.lease`
+    "leases",
+    _META,
+    sa.Column("store", sa.String(64), primary_key=True),
+    sa.Column("said", sa.LargeBinary, nullable=False),
+    sa.Column("tag", sa.String(64), nullable=False),  # another with each write
+)
+
 
 @dataclass(frozen=True)
 class Enrolment:
@@ -260,6 +268,24 @@ class Feedback:
         chosen = sa.select(_REVOCATIONS.c.token_id).where(_REVOCATIONS.c.until >= time.time())
         with self._begin() as connection:
             return frozenset(connection.execute(chosen).scalars())
+
+    def lease(self, store: str) -> tuple[bytes, str] | None:
+        """What was last said of a store by who writes there, and a tag that changes with it; None where nothing was."""
+        chosen = sa.select(_LEASES.c.said, _LEASES.c.tag).where(_LEASES.c.store == store)
+        with self._begin() as connection:
+            found = connection.execute(chosen).one_or_none()
+        return None if found is None else (bytes(found.said), str(found.tag))
+
+    def swap_lease(self, store: str, said: bytes, tag: str | None) -> str | None:
+        """Replace it if it still has this tag (None: if nothing was said); its new tag, or None: another was faster."""
+        row = {"store": store, "said": said, "tag": secrets.token_hex(16)}
+        mine = (_LEASES.c.store == store) & (_LEASES.c.tag == tag)
+        with self._begin() as connection:
+            if tag is None:
+                change = self._insert(connection, _LEASES, row).on_conflict_do_nothing()
+            else:
+                change = sa.update(_LEASES).where(mine).values(row)
+            return connection.execute(change.returning(_LEASES.c.tag)).scalar_one_or_none()
 
     def _refuse_erased(self, connection: sa.Connection, user: str) -> None:
         """Nobody can be erased between this and the end of the transaction. Raises ErasedError."""

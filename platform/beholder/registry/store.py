@@ -11,8 +11,9 @@ Two versions that share a file share its bytes: a refresh that trains ten users 
 A store is a folder of this machine, or any place that pyarrow's file systems reach (`s3://bucket/prefix`). Objects of a
 folder are used where they lie; those of other places are fetched once, when first asked for.
 
-One process writes at a time: in a folder by a lock on a file, in a bucket of S3 by a lease that lies in it (`lease`),
-so that machines wait for each other. A manifest is replaced only if it has not changed since it was read.
+One process writes at a time: in a folder by a lock on a file, elsewhere by a lease (`lease`) that lies in the bucket
+or, where that has no conditional writes, in the database of judgements, so that machines wait for each other. A
+manifest is replaced only if it has not changed since it was read.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from beholder.home import home
 from beholder.registry.erased import Tombstones
 from beholder.registry.lease import TERM_S, Hold, Lease
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder
+from beholder.registry.rows import row_of
 from beholder.registry.seal import opened, seal_in, seal_of, sealed
 from beholder.registry.unfinished import Unfinished
 
@@ -73,7 +75,8 @@ class Store:
     def writing(self, what: str, patience: float = 600.0) -> Iterator[None]:
         """For all that writes manifests or deletes objects: one at a time.
 
-        In a bucket of S3, of all machines (`lease`); in another store elsewhere, of this machine only.
+        In a bucket of S3, of all machines (`lease`); in another store elsewhere, of all that share a database of
+        judgements (`rows`), or of this machine only.
 
         Args:
             what: for the message.
@@ -94,10 +97,11 @@ class Store:
         lost = False
         try:
             with contextlib.ExitStack() as stack:
-                if isinstance(self.place, Elsewhere) and self.place.swaps is not None:
+                if isinstance(self.place, Elsewhere):
                     with told(self.uri):
-                        lease = Lease(self.place.swaps, self.uri, self.term).held(what, patience)
-                        self._hold = stack.enter_context(lease)
+                        swaps = self.place.swaps or stack.enter_context(row_of(self.uri))
+                        if swaps is not None:
+                            self._hold = stack.enter_context(Lease(swaps, self.uri, self.term).held(what, patience))
                 try:
                     yield
                 finally:
