@@ -170,16 +170,19 @@ def application(followed: dict[str, Any], settings: Settings, replicas: int | di
         replicas: engines; or `{min_replicas: , max_replicas: }`, and Serve adds and removes them with the load.
     """
     refuse_one_machines_databases(sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1)
+    here: dict[str, Any] = {}
+    if _lacks_databases() and ray.is_initialized():  # nodes that join later do not reach its files
+        here = {"label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
     scale: dict[str, Any] = {"num_replicas": replicas}
     if isinstance(replicas, dict):
         scale = {"autoscaling_config": {"target_ongoing_requests": 64, **replicas}}
     if settings.sticky:
         scale["request_router_config"] = RequestRouterConfig(request_router_class=STICKY)  # type: ignore[arg-type]
     engine = EngineDeployment.options(
-        user_config=followed, ray_actor_options={"num_cpus": 1}, max_queued_requests=2_048, **scale
+        user_config=followed, ray_actor_options={"num_cpus": 1, **here}, max_queued_requests=2_048, **scale
     )
-    ingress = Ingress.options(ray_actor_options={"num_cpus": 0})
-    clerk = ClerkDeployment.options(ray_actor_options={"num_cpus": 0})
+    ingress = Ingress.options(ray_actor_options={"num_cpus": 0, **here})
+    clerk = ClerkDeployment.options(ray_actor_options={"num_cpus": 0, **here})
     return ingress.bind(engine.bind(), clerk.bind(), followed["model"], settings)
 
 
@@ -192,17 +195,20 @@ def refuse_one_machines_databases(nodes: int) -> None:
     Raises:
         ServeError: there are several, and MLflow or the feedback database is SQLite, which is a file of one machine.
     """
-    if nodes < 2:
-        return
+    if nodes > 1 and (lacks := _lacks_databases()):
+        raise ServeError(
+            f"the cluster has {nodes} nodes, and SQLite is for one machine. Serving on it needs {' and '.join(lacks)}."
+        )
+
+
+def _lacks_databases() -> list[str]:
+    """What several machines would need, of what is SQLite here."""
     lacks = []
     if tracking_uri().startswith("sqlite:"):
         lacks.append("an MLflow server (MLFLOW_TRACKING_URI=http://HOST:5000)")
     if (os.environ.get("BEHOLDER_FEEDBACK") or "sqlite:").startswith("sqlite"):
         lacks.append("a database server for what users say (BEHOLDER_FEEDBACK=postgresql+psycopg://...)")
-    if lacks:
-        raise ServeError(
-            f"the cluster has {nodes} nodes, and SQLite is for one machine. Serving on it needs {' and '.join(lacks)}."
-        )
+    return lacks
 
 
 class Deployed(BaseModel):

@@ -9,6 +9,7 @@ import pytest
 import ray
 from clusters import Undisturbed, Watched, experiment, workers
 from ray.cluster_utils import Cluster
+from ray.serve._private.build_app import build_app
 
 from beholder.cluster import train
 from beholder.errors import ClusterError, ServeError
@@ -85,4 +86,17 @@ def test_several_nodes_are_not_served_from_files_of_one_machine(cluster, home, m
     assert application(served, Settings())
     cluster.remove_node(node)
     monkeypatch.delenv("BEHOLDER_FEEDBACK")
-    assert application(served, Settings())  # one machine may
+    alone = application(served, Settings())  # one machine may, and all of it stays there when another joins
+    cluster.add_node(num_cpus=4)
+    cluster.wait_for_nodes()
+    here = ray.get_runtime_context().get_node_id()
+
+    @ray.remote
+    class Where:
+        def node(self) -> str:
+            return ray.get_runtime_context().get_node_id()
+
+    for deployment in build_app(alone, name="one-machine").deployments:
+        options = {**deployment.ray_actor_options, "num_cpus": 0}  # the head of these tests computes nothing
+        actor = Where.options(**options).remote()
+        assert ray.get(actor.node.remote(), timeout=60) == here, deployment.name
