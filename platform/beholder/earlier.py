@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.annotations import Annotations
-from beholder.cluster.shared import run_of
-from beholder.home import home
+from beholder.cluster.shared import run_here
 from beholder.pipeline import Reporter
 from beholder.registry.memory import texts_table
 from beholder.splits import PARTS, ByText
@@ -101,10 +100,10 @@ def joined(one: Annotations, other: Annotations) -> Annotations:
 
 
 def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
-    folder = home() / "runs" / str(manifest["run"])
-    run_of(folder).fetch("annotations.parquet")
-    file = folder / "annotations.parquet"
-    return Annotations.read_parquet(file) if file.is_file() else None
+    with run_here(str(manifest["run"])) as run:
+        run.fetch("annotations.parquet")
+        file = run.folder / "annotations.parquet"
+        return Annotations.read_parquet(file) if file.is_file() else None
 
 
 def _near_copies(

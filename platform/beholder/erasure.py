@@ -10,11 +10,10 @@ import contextlib
 import csv
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
-from beholder.cluster.shared import SharedRun, below, copies, run_of, storage_uri
+from beholder.cluster.shared import SharedRun, copies, run_here, storage_uri
 from beholder.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.evaluation.report import read_results
 from beholder.evaluation.scores_file import without_user
 from beholder.feedback import Feedback
-from beholder.files import scratch, sweep_scratch, whole
+from beholder.files import sweep_scratch, whole
 from beholder.home import home
-from beholder.methods import erase_saved
 from beholder.pipeline import Reporter, draw_report
 from beholder.registry import registry, upkeep
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.registry.store import Store
 from beholder.report.page import NAMED
 from beholder.retrain import retrain, train_again
+from beholder.traces import HALF_WRITTEN, all_versions, names_in, noted, rows_of
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -62,34 +60,36 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     judgements, runs, found = 0, 0, []
     versions: list[registry.Version] = []
     stores: set[str] = set()
-    with _noted(problems):
+    with noted(problems):
         stores.add(Store().uri)
-    with _noted(problems):
-        versions = _versions()
+    with noted(problems):
+        versions = all_versions()
     for version in versions:
-        with _noted(problems):
+        with noted(problems):
             stores.add(registry.store_of(version).uri)
     for uri in sorted(stores):  # tombstones first: from here on nothing that is under way brings them back
         with contextlib.suppress(BeholderError):  # which is said below
             store = Store(uri)
             with store.writing("erasing"):
                 store.bury(user)
-    with _noted(problems), contextlib.closing(Feedback()) as feedback:
+    with noted(problems), contextlib.closing(Feedback()) as feedback:
         judgements = feedback.erase(user)
     sweep_scratch()
-    with _noted(problems), _alone():
-        folders = {
-            each.parent for kind in ("runs", "searches") for each in (home() / kind).glob("*/annotations.parquet")
-        }
-        with _noted(problems):
-            folders |= {home() / "runs" / name for name in copies()}
-        for folder in sorted(folders):
-            with _noted(problems):
-                runs += _erase_run(folder, user)
-        with _noted(problems):
+    with noted(problems), _alone():
+        for file in sorted((home() / "searches").glob("*/annotations.parquet")):
+            with noted(problems):
+                runs += _erase_run(SharedRun(file.parent, None), user)
+        with noted(problems):
             _erase_refused(user)
+        names = {file.parent.name for file in (home() / "runs").glob("*/annotations.parquet")}
+        with noted(problems):
+            names |= set(copies())
+        with _alone_in_storage(problems):
+            for name in sorted(names):
+                with noted(problems), run_here(name) as run:
+                    runs += _erase_run(run, user)
     for uri in sorted(stores):
-        with _noted(problems):
+        with noted(problems):
             found.append(upkeep.erase(user, Store(uri)))
             problems += found[-1].problems
     shares = {bundle: share for each in found for bundle, share in each.shares.items()}
@@ -119,116 +119,31 @@ def _alone(patience: float = 600.0) -> Iterator[None]:
     Raises:
         RegistryError: another does so for longer than that, in seconds.
     """
-    home().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home() / ".erasing.lock", timeout=patience)
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(FileLock(home() / ".erasing.lock", timeout=patience))
-            if storage := storage_uri():
-                stack.enter_context(Store(storage).writing("erasing", patience))
-            yield
+        home().mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise RegistryError(f"{home()}: another process is erasing there. Erase again.") from None
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise RegistryError(f"{lock.lock_file}: {reason}. Check the rights of the home folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
-    """Collect an error instead of raising it, so that the erasure continues with the rest."""
-    try:
+def _alone_in_storage(problems: list[str], patience: float = 600.0) -> Iterator[None]:
+    """The same of the storage of a cluster, between machines. Without its lock the erasure continues, and says so."""
+    with contextlib.ExitStack() as stack:
+        if storage := storage_uri():
+            try:
+                stack.enter_context(Store(storage).writing("erasing", patience))
+            except RegistryError as error:
+                problems.append(str(error).replace("BEHOLDER_STORE,", "BEHOLDER_STORAGE,"))
         yield
-    except BeholderError as error:
-        problems.append(str(error))
-
-
-@dataclass(frozen=True)
-class Traces:
-    """Where a search for somebody looked, and what it found.
-
-    Attributes:
-        found: a line for each place that has something of theirs, or that would take it in again.
-        not_seen: a line for each place that could not be read.
-        bundles, runs: how many were searched.
-    """
-
-    found: tuple[str, ...]
-    not_seen: tuple[str, ...]
-    bundles: int
-    runs: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-def find_traces(user: str) -> Traces:
-    """Search all that an erasure reaches for somebody, and change nothing.
-
-    Every file of every bundle in every store, the database of what served models were told, and the runs, searches and
-    refused rows of this machine and of the storage of a cluster. A store or database without a tombstone of theirs is a
-    finding: what comes later is not refused there. Memory of servers, files of yours and backups are not searched.
-    """
-    found: list[str] = []
-    not_seen: list[str] = []
-    stores: set[str] = {Store().uri}
-    bundles = 0
-    with _noted(not_seen):
-        for version in _versions():
-            with _noted(not_seen):
-                stores.add(registry.store_of(version).uri)
-    for uri in sorted(stores):
-        with _noted(not_seen):
-            looked = upkeep.traces(user, Store(uri))
-            bundles += looked.bundles
-            found += looked.found
-            not_seen += looked.not_seen
-    with _noted(not_seen):
-        feedback = Feedback()
-        judgements, enrolments = feedback.kept_of(user)
-        if judgements or enrolments:
-            found.append(f"{feedback.place}: {judgements:,} judgements and {enrolments:,} enrolments")
-        if not feedback.erased([user]):
-            found.append(f"{feedback.place}: no tombstone, so that judgements of theirs would be kept")
-    runs = 0
-    for folder in sorted(each for kind in ("runs", "searches") for each in (home() / kind).glob("*/")):
-        runs += 1
-        _search_run(folder, str(folder), user, found, not_seen)
-    with _noted(not_seen):
-        for name in copies():
-            runs += 1
-            with scratch() as own:
-                uri = below(storage_uri() or "", f"runs/{name}")
-                SharedRun(own, uri).fetch(".")
-                _search_run(own, uri.partition("?")[0], user, found, not_seen)
-    for file in sorted((home() / "refused").glob("*.csv")):
-        with _noted(not_seen):
-            if any(user in row for row in _rows_of(file)):
-                found.append(str(file))
-    return Traces(tuple(found), tuple(not_seen), bundles, runs)
-
-
-def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen: list[str]) -> None:
-    """Add what a run's files and fitted methods have of somebody, and what of it cannot be read."""
-    half = sum(HALF_WRITTEN.fullmatch(file.name) is not None for file in folder.rglob(".*.*"))
-    if half:
-        not_seen.append(f"{where}: {half} files are half-written. Let the run end, or erase again")
-    for file in sorted(folder.rglob("*.parquet")):
-        try:
-            if "user_id" in pq.read_schema(file).names and _names(file, user):
-                found.append(f"{where}: {file.relative_to(folder)}")
-        except (OSError, pa.ArrowException) as error:
-            not_seen.append(f"{where}: {file.relative_to(folder)} cannot be read ({type(error).__name__})")
-    for method in sorted({file.parent for file in folder.rglob("method.json")}):
-        try:
-            with scratch() as own:
-                copy = own / "method"
-                shutil.copytree(method, copy, copy_function=_linked)
-                if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
-                    found.append(f"{where}: {method.relative_to(folder)}")
-        except (BeholderError, OSError, ValueError, KeyError, pa.ArrowException, SafetensorError) as error:
-            not_seen.append(f"{where}: {method.relative_to(folder)} cannot be read ({type(error).__name__})")
-
-
-def _linked(source: str, target: str) -> None:
-    Path(target).symlink_to(Path(source).resolve())
 
 
 def admit_again(user: str) -> bool:
@@ -237,7 +152,7 @@ def admit_again(user: str) -> bool:
     Raises:
         BeholderError: a store or the database cannot be written. Done again, it finishes.
     """
-    stores = {Store().uri, *(registry.store_of(version).uri for version in _versions())}
+    stores = {Store().uri, *(registry.store_of(version).uri for version in all_versions())}
     found = [Feedback().admit_again(user)]
     for uri in sorted(stores):
         store = Store(uri)
@@ -260,10 +175,10 @@ def trained_on(user: str) -> list[str]:
     """Models whose champion was trained on a person's judgements, or on those of people who were erased earlier."""
     found = []
     for version, manifest in _champions():
-        folder = home() / "runs" / str(manifest["run"])
-        run_of(folder).fetch("annotations.parquet")
-        rows = folder / "annotations.parquet"
-        theirs = _names(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
+        with run_here(str(manifest["run"])) as run:
+            run.fetch("annotations.parquet")
+            rows = run.folder / "annotations.parquet"
+            theirs = names_in(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
         if theirs or STILL_HOLDS in manifest:
             found.append(version.model)
     return found
@@ -289,30 +204,26 @@ def _tried(
 
 def _champions() -> Iterator[tuple[registry.Version, dict[str, Any]]]:
     """Every champion, and its manifest."""
-    for version in _versions():
+    for version in all_versions():
         if registry.CHAMPION in version.aliases and registry.BUNDLE in version.tags:
             yield version, registry.store_of(version).manifest(registry.bundle_of(version))
-
-
-def _versions() -> list[registry.Version]:
-    return [version for model in registry.models() for version in registry.versions(model)]
 
 
 def _share(version: registry.Version, shares: Mapping[str, Share]) -> dict[str, Any]:
     return {"model": version.model, "version": version.number, **asdict(shares[registry.bundle_of(version)])}
 
 
-def _erase_run(folder: Path, user: str) -> bool:
+def _erase_run(shared: SharedRun, user: str) -> bool:
     """Whether there was anything of theirs. The annotations go last: by them a run is known to be done.
 
     What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
     """
-    shared = run_of(folder) if folder.parent.name == "runs" else SharedRun(folder, None)
+    folder = shared.folder
     shared.fetch("annotations.parquet", "forgetting")
     try:
         left_behind(folder)
-        of_other_source = [file for file in (folder / "forgetting").glob("[!.]*.parquet") if _names(file, user)]
-        if not of_other_source and not _names(folder / "annotations.parquet", user):
+        of_other_source = [file for file in (folder / "forgetting").glob("[!.]*.parquet") if names_in(file, user)]
+        if not of_other_source and not names_in(folder / "annotations.parquet", user):
             return False
         shared.fetch("scores", "evaluation.json", "results.json", "experiment.json")
         for name in REBUILT:
@@ -333,10 +244,6 @@ def _erase_run(folder: Path, user: str) -> bool:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{folder}: cannot be read or written ({reason}). Mend it, or delete the folder.") from error
     return True
-
-
-HALF_WRITTEN = re.compile(r"\..+\.(\d+)(\.[0-9a-f]+)?")
-"""Names of what is being written, or was by a process that was killed: its number is in them."""
 
 
 def left_behind(folder: Path) -> None:
@@ -364,7 +271,7 @@ def _erase_refused(user: str) -> None:
         DataError: one cannot be read or written.
     """
     for file in sorted((home() / "refused").glob("*.csv")):
-        rows = _rows_of(file)
+        rows = rows_of(file)
         kept = [row for row in rows if user not in row]
         if len(kept) < len(rows):
             try:
@@ -372,18 +279,6 @@ def _erase_refused(user: str) -> None:
                     csv.writer(stream).writerows(kept)
             except OSError as error:
                 raise DataError(f"{file}: cannot be written ({first_line(error)}). Mend or delete it.") from error
-
-
-def _rows_of(file: Path) -> list[list[str]]:
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            return list(csv.reader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend or delete it.") from error
-
-
-def _names(file: Path, user: str) -> bool:
-    return pq.read_table(file, columns=["user_id"]).filter(pc.field("user_id") == user).num_rows > 0
 
 
 def _without(file: Path, user: str) -> None:

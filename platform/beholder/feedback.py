@@ -109,7 +109,8 @@ class Feedback:
             self.place = address.render_as_string(hide_password=True)
             if address.get_backend_name() == "sqlite" and address.database:
                 Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(address, pool_pre_ping=True)
+            patience = {"connect_timeout": 10} if address.get_backend_name() == "postgresql" else {}
+            self._engine = sa.create_engine(address, pool_pre_ping=True, connect_args=patience)
             if self._engine.dialect.name == "sqlite":
                 event.listen(self._engine, "connect", _durable)
             try:

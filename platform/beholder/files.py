@@ -69,11 +69,12 @@ def scratch() -> Iterator[Path]:
     sweep_scratch()
     root = Path(tempfile.gettempdir())
     hidden = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=root))
-    lock = FileLock(hidden / LOCKED)
-    lock.acquire()
-    folder = root / hidden.name.removeprefix(".")  # it is seen once it is locked
-    hidden.rename(folder)
+    folder, lock = hidden, FileLock(hidden / LOCKED)
     try:
+        with contextlib.suppress(OSError, NotImplementedError):  # without locks it stays hidden, and nobody sweeps it
+            lock.acquire()
+            folder = root / hidden.name.removeprefix(".")  # it is seen once it is locked
+            hidden.rename(folder)
         (folder / "files").mkdir()
         yield folder / "files"
     finally:

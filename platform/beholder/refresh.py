@@ -90,7 +90,7 @@ def with_champion(model: str, reporter: Reporter, work: Work) -> dict[str, Any]:
             changed = isinstance(error, ChangedError) or store.manifest(registry.bundle_of(champion)) != manifest
             if not changed or not left:
                 raise
-        reporter.say("somebody was erased meanwhile: it begins again without them")
+        reporter.say("the champion changed meanwhile, as when somebody is erased: beginning again")
     raise AssertionError("unreachable")
 
 
@@ -193,15 +193,15 @@ def publish_candidate(
     """
     store = registry.store_of(champion)
     with store.writing("publishing"):
-        if store.manifest(registry.bundle_of(champion)) != was:
-            raise ChangedError(
-                f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the result "
-                "was not published. Run the command again."
-            )
-        stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
         kept = stored.new_id()
         new = {**becomes, "files": stored.files_of(folder, was, store), "tracking": identity()}
         with store.changing(kept, named_by(new)):
+            if store.manifest(registry.bundle_of(champion)) != was:
+                raise ChangedError(
+                    f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the "
+                    "result was not published. Run the command again."
+                )
+            stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
             stored.put_files(folder, new, store)
             store.write_manifest(kept, new)
     tags = {

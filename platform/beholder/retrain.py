@@ -7,8 +7,9 @@ the rows of the same people, and only a new run of the experiment removes somebo
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from beholder.annotations import Annotations
 from beholder.bank.prior import Prior, save_prior
 from beholder.bank.shards import Bank, record_prior_rows, update
 from beholder.bases.endpoint import base_of
-from beholder.cluster.shared import run_of
+from beholder.cluster.shared import run_here
 from beholder.earlier import merged, with_earlier
 from beholder.errors import RegistryError
 from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
@@ -92,18 +93,24 @@ def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
 
 def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     """One try. See `retrain`."""
+    with _run_of(champion, manifest) as run:
+        return _retrained(champion, store, manifest, reporter, run)
+
+
+def _retrained(
+    champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter, run: Path
+) -> dict[str, Any]:
     model = champion.model
-    run = _run_of(champion, manifest)
     learned_from = _learned_from(run, manifest["methods"]["personal"]["arm"])
     train, valid = (upkeep.without_erased(rows, store) for rows in learned_from)  # the run may be a copy
     if not len(train):
         raise RegistryError(f"{model} v{champion.number}: its run {run.name} has no training row left to learn from.")
     base = base_of(manifest["base"]["name"])
-    with scratch() as own, stored.unfolded(manifest, store, True) as folder:
+    with scratch() as work, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
         seed = int(manifest["seed"])
-        everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, own, "run"))
+        everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, work, "run"))
         told = Feedback().annotations(model, old.task)
         later = None
         of_tables = read_told(manifest, store)
@@ -112,7 +119,7 @@ def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any],
         if told:
             parts, _ = with_earlier(told, manifest, reporter, (), read_texts(manifest, store))
             if len(parts["train"]):
-                context = _context(base, seed, reporter, own, "feedback")
+                context = _context(base, seed, reporter, work, "feedback")
                 later = _estimate(old, parts["train"], parts["valid"], everybody.prior, context)
         from_feedback = _as_many_rows(old.bank, later) if later else set[str]()
         from_run = _as_many_rows(old.bank, everybody) - from_feedback
@@ -166,20 +173,22 @@ def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any],
     }
 
 
-def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Path:
+@contextlib.contextmanager
+def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of the run a version comes from, with the files that are read here.
 
     Raises:
         RegistryError: it is not here.
     """
-    folder = home() / "runs" / str(manifest["run"])
-    run_of(folder).fetch("annotations.parquet", "experiment.json", f"scores/{ROUTED}.parquet")
-    if not (folder / "annotations.parquet").is_file() or not (folder / "experiment.json").is_file():
-        raise RegistryError(
-            f"{champion.model} v{champion.number}: its run {folder.name} is not in {folder.parent}, so there are no "
-            "judgements to learn from. Run this where the run is kept, or run the experiment again."
-        )
-    return folder
+    with run_here(str(manifest["run"])) as run:
+        folder = run.folder
+        run.fetch("annotations.parquet", "experiment.json", f"scores/{ROUTED}.parquet")
+        if not (folder / "annotations.parquet").is_file() or not (folder / "experiment.json").is_file():
+            raise RegistryError(
+                f"{champion.model} v{champion.number}: its run {folder.name} is not in {home() / 'runs'}, so there are "
+                "no judgements to learn from. Run this where the run is kept, or run the experiment again."
+            )
+        yield folder
 
 
 def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -196,11 +205,12 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
         BeholderError: the champion's run is not here, or the experiment fails; nothing was published.
     """
     champion = registry.find(model)
-    run = _run_of(champion, registry.store_of(champion).manifest(registry.bundle_of(champion)))
-    outcome = pipeline.run(_experiment_of(run), reporter)
+    with _run_of(champion, registry.store_of(champion).manifest(registry.bundle_of(champion))) as run:
+        experiment, name = _experiment_of(run), run.name
+    outcome = pipeline.run(experiment, reporter)
     registered = outcome.results["registered"]
     if registered is None or registered["model"] != model:
-        raise RegistryError(f"{model}: the experiment of its run {run.name} registers nothing of that name.")
+        raise RegistryError(f"{model}: the experiment of its run {name} registers nothing of that name.")
     return {"model": model, "version": registered["version"], "run": outcome.run_folder.name}
 
 
@@ -221,8 +231,8 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     return to_learn(arms[arm], seen)
 
 
-def _context(base: Any, seed: int, reporter: Reporter, own: Path, name: str) -> Context:
-    folder = own / name
+def _context(base: Any, seed: int, reporter: Reporter, work: Path, name: str) -> Context:
+    folder = work / name
     folder.mkdir()
 
     def progress(done: int, total: int, note: str, unit: str = "steps") -> None:

@@ -20,13 +20,15 @@ from typer.testing import CliRunner
 
 from beholder.annotations import Annotations, Task
 from beholder.cli.main import app
-from beholder.erasure import erase_everywhere, find_traces
+from beholder.earlier import earlier
+from beholder.erasure import erase_everywhere
 from beholder.errors import RegistryError
 from beholder.feedback import Feedback
 from beholder.files import scratch
 from beholder.registry import registry, upkeep
 from beholder.registry.store import Store
 from beholder.registry.stored import keep, open_stored
+from beholder.traces import find_traces
 from beholder.tracking import client
 
 fitted = bundles.fitted
@@ -135,6 +137,47 @@ def test_a_damaged_shard_keeps_nobody_from_being_erased_from_the_rest(home, fitt
         assert len(found) == 1 and "shard-" in found[0] and ADA not in found[0]
     assert store.erased([ADA]) == {ADA} and not upkeep.traces(ADA, store).found
     assert open_stored(whole, store).predict(["hello"] * 2, [ADA, BOB]).routes == ["cls", "cls-p"]
+
+
+def test_without_the_lock_of_the_home_or_the_storage_all_else_is_erased(home, run, fitted, tmp_path, monkeypatch):
+    search = home / "searches" / "one"
+    search.mkdir(parents=True)
+    judged(ADA, BOB).write_parquet(search / "annotations.parquet")
+    refused = home / "refused" / "mine.csv.refused.csv"
+    refused.parent.mkdir()
+    refused.write_text(f"text,user_id,rude,reason\na,{ADA},9,no\n", newline="")
+    keep(bundle_of(fitted, tmp_path / "a"), Store())
+    lock = home / ".erasing.lock"
+    lock.mkdir()
+    with pytest.raises(RegistryError, match=r"not erased everywhere: .*\.erasing\.lock: Is a directory") as said:
+        erase_everywhere(ADA)
+    assert len(str(said.value).splitlines()) == 1 and Store().erased([ADA]) == {ADA}
+    assert not grep(home / "store", ADA.encode()) and json.loads((home / "erasures.jsonl").read_text())["bundles"] == 1
+    lock.rmdir()
+    monkeypatch.setenv("BEHOLDER_STORAGE", "file:///proc/beholder")
+    with pytest.raises(
+        RegistryError, match=r"not erased everywhere: store file:///proc/beholder.*Check BEHOLDER_STORAGE"
+    ):
+        erase_everywhere(ADA)
+    assert not grep(home, ADA.encode())
+
+
+def test_a_run_that_only_the_storage_has_is_read_and_erased_without_leaving_a_copy_here(
+    home, run, tmp_path, monkeypatch
+):
+    """An erasure on another machine would not find it."""
+    rows = judged(ADA, BOB)
+    storage = tmp_path / "storage" / "runs" / "two-5678"
+    storage.mkdir(parents=True)
+    rows.with_column("part", ["train", "train"]).write_parquet(storage / "annotations.parquet")
+    monkeypatch.setenv("BEHOLDER_STORAGE", (tmp_path / "storage").as_uri())
+    before = {file for file in home.rglob("*") if file.is_file()}
+    found = earlier({"run": "two-5678"}, judged(ADA).select([]))
+    assert found is not None
+    assert {file for file in home.rglob("*") if file.is_file()} == before
+    assert erase_everywhere(ADA)["runs"] == 2
+    assert pq.read_table(storage / "annotations.parquet")["user_id"].to_pylist() == [BOB]
+    assert not (home / "runs" / "two-5678").exists() and not grep(tmp_path / "storage", ADA.encode())
 
 
 def test_rows_that_were_refused_are_theirs_too(home):

@@ -132,3 +132,22 @@ def test_a_database_that_is_away_is_said_and_nothing_begins(machine, monkeypatch
     with refused as told, machine("one").writing("erasing", 0.5):
         begun.append(True)
     assert not begun and "secret" not in str(told.value) and len(str(told.value).splitlines()) == 1
+
+
+def test_where_nobody_can_be_kept_from_writing_what_was_left_half_made_stays_until_it_is_old(
+    fitted, machine, tmp_path, monkeypatch
+):
+    """A writer that stands still may still name it: deleted, the bundle would be lost to everybody."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    swap, asleep = one.place.swap, []
+
+    def sleeps(name, data, tag):
+        if name.startswith("bundles/") and not asleep:
+            asleep.append(upkeep.gc(other))  # by a lock of its own machine
+        return swap(name, data, tag)
+
+    monkeypatch.setattr(one.place, "swap", sleeps)
+    assert upkeep.erase(BOB, one).problems == () and asleep == [0]
+    assert upkeep.verify(other).problems == ()
+    assert open_stored(kept, machine("third")).predict(["hello"] * 2, [ADA, BOB]).routes == ["cls-u", "cls"]

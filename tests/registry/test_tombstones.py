@@ -154,7 +154,7 @@ def test_somebody_erased_while_a_refresh_trains_is_not_in_what_it_publishes(worl
     reporter = ErasesWhenItTrains(someone, "refresh")
     found = refresh(MODEL, tmp_path / "new.parquet", reporter)
     assert reporter.record is not None and found["users"] == 1
-    assert "somebody was erased meanwhile: it begins again without them" in reporter.lines
+    assert "the champion changed meanwhile, as when somebody is erased: beginning again" in reporter.lines
     assert any(line.startswith("1 person was erased: their") for line in reporter.lines)
     assert not any(someone in line for line in reporter.lines)
     assert len(registry.versions(MODEL)) == versions + 1 and len(Store().bundles()) == versions + 1

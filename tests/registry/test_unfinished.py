@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import bundles
 import machines
@@ -15,7 +16,7 @@ from beholder.registry import lease as leases
 from beholder.registry import store as stores
 from beholder.registry import upkeep
 from beholder.registry.repair import repair
-from beholder.registry.store import Store
+from beholder.registry.store import ChangedError, Store
 from beholder.registry.stored import keep, open_stored
 
 fitted, bucket, machine = bundles.fitted, machines.bucket, machines.machine
@@ -39,8 +40,10 @@ def dies_before_its_manifest(store: Store) -> None:
 
 
 def sleeps(store: Store, before: str, meanwhile) -> None:
-    """The store's process stands still before its first write to a folder, for longer than its lease's term."""
-    swap, write = store.place.swaps.swap, store.place.write
+    """The store's process stands still before its first write to a folder, or first `delete` in it, for longer than its
+    lease's term.
+    """
+    swap, write, delete = store.place.swaps.swap, store.place.write, store.place.delete
     state = {"slept": False, "asleep": False}
 
     def sleep(name):
@@ -59,7 +62,11 @@ def sleeps(store: Store, before: str, meanwhile) -> None:
         sleep(name)
         write(name, source)
 
-    store.place.swaps.swap, store.place.write = swapping, writing
+    def deleting(name):
+        sleep(f"delete {name}")
+        return delete(name)
+
+    store.place.swaps.swap, store.place.write, store.place.delete = swapping, writing, deleting
 
 
 def remains(bucket, prefix: str, needles: list[bytes]) -> list[str]:
@@ -181,3 +188,74 @@ def test_a_repair_that_wakes_up_after_an_erasure_brings_nothing_back(fitted, mac
     with contextlib.suppress(RegistryError):
         repair(one, [source])
     erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+@pytest.mark.parametrize("wakes_before", ["unfinished/", "objects/", "bundles/"])
+def test_a_writer_whose_clock_stood_still_with_it_publishes_nothing_of_somebody_erased(
+    fitted, machine, tmp_path, bucket, wakes_before
+):
+    """As of a machine that was suspended: it does not know that it lost its lease, and goes on with all it wrote."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), other)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, other), ADA)]
+    one.term = 1000.0
+    sleeps(one, wakes_before, lambda: upkeep.erase(ADA, other))
+    with pytest.raises(ChangedError, match=r"1 person was erased|changed by another process"):
+        keep(bundle_of(fitted, tmp_path / "second", "cls-p"), one)
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+def test_a_collection_that_wakes_up_takes_nothing_from_a_bundle_that_was_made_meanwhile(fitted, machine, tmp_path):
+    """A publisher died, `gc` is about to delete what it wrote, stands still, and the same is published once more."""
+    one, other = machine("one"), machine("other")
+    source, dying = bundle_of(fitted, tmp_path / "bundle"), machine("third")
+    dies_before_its_manifest(dying)
+    with pytest.raises(Died):
+        keep(source, dying)
+    published = []
+    sleeps(one, "delete objects/", lambda: published.append(keep(source, other)))
+    with contextlib.suppress(RegistryError):
+        upkeep.gc(one)
+    assert published and upkeep.verify(other).problems == ()
+    assert open_stored(published[0], machine("fourth")).predict(["hello"], [CLEO]).routes == ["cls-u"]
+
+
+def test_what_was_uploaded_in_part_goes_and_is_no_secret(fitted, machine, tmp_path, bucket):
+    one, client = machine("one"), bucket[1]
+    keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    upkeep.erase(ADA, one)
+    where = {"Bucket": "shared", "Key": f"{tmp_path.name}/objects/ab/{'ab' * 32}"}
+    upload = client.create_multipart_upload(**where)["UploadId"]
+    client.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"of somebody")
+    assert any("1 objects are half-written" in line for line in upkeep.traces(ADA, one).not_seen)
+    upkeep.erase(ADA, one)
+    assert upkeep.traces(ADA, one).not_seen == ()
+    assert not client.list_multipart_uploads(Bucket="shared").get("Uploads")
+
+
+def test_what_an_erasure_of_an_earlier_version_noted_is_finished(fitted, machine, tmp_path, bucket):
+    one, client = machine("one"), bucket[1]
+    keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    (tmp_path / "old").write_bytes(b"a bank with Ada in it")
+    digest = one.put(tmp_path / "old")
+    noted = f"{tmp_path.name}/retired/{'0' * 64}.json"
+    client.put_object(Bucket="shared", Key=noted, Body=json.dumps([digest]).encode())
+    assert upkeep.erase(ADA, one).problems == ()
+    left = everything(bucket, tmp_path.name)
+    assert noted not in left and not [key for key in left if digest in key]
+
+
+@pytest.mark.parametrize("written", [b"", b"[]", b"{}", b'{"state": "begun", "objects": []}', b'{"objects": 3}'])
+def test_a_damaged_record_is_named_and_nothing_is_deleted(fitted, machine, tmp_path, bucket, written):
+    one, client = machine("one"), bucket[1]
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    key = f"{tmp_path.name}/unfinished/odd.json"
+    client.put_object(Bucket="shared", Key=key, Body=written)
+    with pytest.raises(RegistryError, match=r"unfinished/odd\.json is not a record of a change.*Delete it") as refused:
+        upkeep.gc(one)
+    assert len(str(refused.value).splitlines()) == 1
+    (problem,) = upkeep.erase(ADA, one).problems
+    assert "unfinished/odd.json" in problem and ADA not in problem
+    client.delete_object(Bucket="shared", Key=key)
+    assert upkeep.erase(ADA, one).problems == () == upkeep.verify(one).problems
+    assert open_stored(kept, one).predict(["hello"], [ADA]).routes == ["cls"]

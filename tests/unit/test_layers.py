@@ -24,6 +24,7 @@ LAYERS = (
         "tuning",
         "dry_run",
         "erasure",
+        "traces",
         "refresh",
         "retrain",
         "enrolment",

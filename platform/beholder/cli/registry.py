@@ -324,8 +324,8 @@ def erase(
 
 
 def _verify_erased(user: str, as_json: bool) -> None:
-    from beholder.erasure import find_traces
     from beholder.errors import RegistryError
+    from beholder.traces import find_traces
 
     traces = find_traces(user)
     if as_json:

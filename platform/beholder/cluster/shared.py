@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse, urlunparse
 
 from beholder.cluster.local import on_cluster, start_ray
 from beholder.errors import ClusterError, first_line
-from beholder.files import whole
+from beholder.files import scratch, whole
 from beholder.home import home
 
 STORAGE = "BEHOLDER_STORAGE"
@@ -227,6 +227,20 @@ def copies() -> list[str]:
         system, prefix = fs.FileSystem.from_uri(below(storage, "runs"))
         found = system.get_file_info(fs.FileSelector(prefix, allow_not_found=True))
         return sorted(each.base_name for each in found if each.type == fs.FileType.Directory)
+
+
+@contextlib.contextmanager
+def run_here(name: str) -> Iterator[SharedRun]:
+    """A run by the name of its folder: in this home folder, or, where only the storage has it, a folder to copy it into
+    for the time of a block. A copy that stayed would be out of reach of an erasure on another machine.
+    """
+    folder, storage = home() / "runs" / name, storage_uri()
+    if folder.is_dir() or not storage:
+        yield run_of(folder)
+        return
+    with scratch() as own:
+        (own / "runs" / name).mkdir(parents=True)
+        yield SharedRun(own / "runs" / name, below(storage, f"runs/{name}"))
 
 
 def run_of(folder: Path) -> SharedRun:

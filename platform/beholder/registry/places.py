@@ -6,13 +6,16 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
 
+from beholder.errors import RegistryError, first_line
 from beholder.files import link, whole
 from beholder.registry.lease import Swaps
+from beholder.registry.s3 import Bucket
 
 MANIFESTS = "bundles"
 
@@ -36,8 +39,8 @@ class Place(Protocol):
         """Names of all files below a folder."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Remove it, here and there; nothing happens where there is none."""
+    def delete(self, name: str) -> bool:
+        """Remove it, here and there; whether there was one."""
         ...
 
     def written(self, folder: str) -> dict[str, tuple[float, int]]:
@@ -85,9 +88,13 @@ class Folder:
         files = (file for file in (self.root / folder).rglob("*") if file.is_file())
         return sorted(file.relative_to(self.root).as_posix() for file in files)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str) -> bool:
         """See `Place`."""
-        (self.root / name).unlink(missing_ok=True)
+        try:
+            (self.root / name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def written(self, folder: str) -> dict[str, tuple[float, int]]:
         """See `Place`. A link is as old as itself, not as what it is a link to."""
@@ -135,8 +142,6 @@ class Elsewhere:
         """What replaces files by compare-and-swap; None where only S3 would."""
         if urlparse(self.uri).scheme != "s3":
             return None
-        from beholder.registry.s3 import Bucket
-
         return Bucket(self.uri)
 
     def write(self, name: str, source: Path) -> None:
@@ -162,6 +167,15 @@ class Elsewhere:
             os.utime(file)
         return file
 
+    def half_written(self, folder: str) -> int:
+        """How many files below a folder were begun and are not whole: no listing shows them."""
+        return self.swaps.uploads(folder) if isinstance(self.swaps, Bucket) else 0
+
+    def drop_half_written(self, folder: str) -> None:
+        """Remove them. For those who hold the store's lock: nobody else is writing there."""
+        if isinstance(self.swaps, Bucket):
+            self.swaps.abort_uploads(folder)
+
     def used(self, folder: str) -> dict[str, tuple[float, int]]:
         """Name of each fetched file below a folder -> when it was last asked for, in seconds since 1970, and bytes."""
         found = {}
@@ -182,11 +196,13 @@ class Elsewhere:
         found = self.system.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True, recursive=True))
         return sorted(info.path.removeprefix(f"{self.prefix}/") for info in found if info.is_file)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str) -> bool:
         """See `Place`."""
         self.cache.delete(name)
-        if self.exists(name):
-            self.system.delete_file(self._at(name))
+        if not self.exists(name):
+            return False
+        self.system.delete_file(self._at(name))
+        return True
 
     def written(self, folder: str) -> dict[str, tuple[float, int]]:
         """See `Place`."""
@@ -219,3 +235,15 @@ class Elsewhere:
 
     def _at(self, name: str) -> str:
         return f"{self.prefix}/{name}"
+
+
+@contextlib.contextmanager
+def told(uri: str) -> Iterator[None]:
+    """What the disk or the network says, as one line."""
+    try:
+        yield
+    except RegistryError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise RegistryError(f"store {uri}: {reason}. Check BEHOLDER_STORE, its rights and its space.") from error

@@ -17,7 +17,7 @@ class Row:
     def __init__(self, feedback: Feedback, where: str) -> None:
         """`where`: the store, for messages, and by which machines know that they mean the same."""
         self._feedback, self._where = feedback, where
-        self._store = hashlib.sha256(where.encode()).hexdigest()
+        self._store = hashlib.sha256(where.partition("?")[0].rstrip("/").encode()).hexdigest()
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """See `lease.Swaps`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -77,8 +79,38 @@ class Bucket:
         except BotoCoreError as error:
             raise OSError(str(error)) from error
 
+    def uploads(self, folder: str) -> int:
+        """How many uploads in parts below a folder have begun and not ended. Raises OSError: see `read`."""
+        return len(self._uploads(folder))
+
+    def abort_uploads(self, folder: str) -> None:
+        """End all of these; their parts are deleted. Raises OSError: see `read`."""
+        for key, upload in self._uploads(folder):
+            with _said(key):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+
+    def _uploads(self, folder: str) -> list[tuple[str, str]]:
+        with _said(folder):
+            pages = self._client.get_paginator("list_multipart_uploads")
+            found = pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{folder}/"))
+            return [(each["Key"], each["UploadId"]) for page in found for each in page.get("Uploads", [])]
+
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
+
+
+@contextlib.contextmanager
+def _said(name: str) -> Iterator[None]:
+    """Errors of boto3 as OSError; that something is not there is none."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) not in (*ABSENT, "NoSuchUpload"):
+            raise OSError(f"{name}: {_code(error)}") from error
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
 
 
 def _code(error: Any) -> str:

@@ -22,19 +22,19 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
-from beholder.errors import RegistryError, first_line
-from beholder.files import sha256_of
+from beholder.errors import RegistryError
+from beholder.files import link, scratch, sha256_of
 from beholder.home import home
 from beholder.registry.erased import Tombstones
 from beholder.registry.lease import TERM_S, Hold, Lease
-from beholder.registry.places import MANIFESTS, Elsewhere, Folder
+from beholder.registry.places import MANIFESTS, Elsewhere, Folder, told
 from beholder.registry.rows import row_of
 from beholder.registry.seal import opened, seal_in, seal_of, sealed
 from beholder.registry.unfinished import Unfinished
@@ -69,7 +69,8 @@ class Store:
                 self.place = Elsewhere(self.uri, kept)
         self.term = TERM_S
         self._hold: Hold | None = None
-        self._begun = False
+        self._begun = self._refused = False
+        self._held: Path | None = None
 
     @contextlib.contextmanager
     def writing(self, what: str, patience: float = 600.0) -> Iterator[None]:
@@ -94,25 +95,29 @@ class Store:
                 raise RegistryError(
                     f"store {self.uri}: another process is writing there, so {what} did not begin. Try again."
                 ) from None
-        lost = False
-        try:
-            with contextlib.ExitStack() as stack:
-                if isinstance(self.place, Elsewhere):
-                    with told(self.uri):
-                        swaps = self.place.swaps or stack.enter_context(row_of(self.uri))
-                        if swaps is not None:
-                            self._hold = stack.enter_context(Lease(swaps, self.uri, self.term).held(what, patience))
-                try:
-                    yield
-                finally:
-                    lost = self._hold is not None and self._hold.lost
-        finally:
-            self._hold = None
-            lock.release()
-            if lost and self._begun:  # what it wrote when it woke up came after others had looked
-                self._begun = False
-                with contextlib.suppress(RegistryError), self.writing("clearing up", self.term):
-                    self.clear(self.named)
+        with contextlib.ExitStack() as whole:
+            held = whole.enter_context(scratch()) if isinstance(self.place, Elsewhere) else None
+            lost, self._begun, self._refused, self._held = False, False, False, held
+            try:
+                with contextlib.ExitStack() as stack:
+                    if isinstance(self.place, Elsewhere):
+                        with told(self.uri):
+                            swaps = self.place.swaps or stack.enter_context(row_of(self.uri))
+                            if swaps is not None:
+                                self._hold = stack.enter_context(Lease(swaps, self.uri, self.term).held(what, patience))
+                    try:
+                        yield
+                    finally:
+                        lost = self._hold is not None and self._hold.lost
+            finally:
+                self._hold = None
+                lock.release()
+                deleted = lost and held is not None and any(held.iterdir())
+                if (lost and self._begun) or self._refused or deleted:
+                    # What it wrote, or deleted, when it woke up came after others had looked.
+                    with contextlib.suppress(RegistryError), self.writing("clearing up", patience):
+                        self._restore(held)
+                        self.clear()
 
     @contextlib.contextmanager
     def changing(
@@ -120,6 +125,8 @@ class Store:
     ) -> Iterator[None]:
         """Around all that writes objects of a bundle, and its manifest: should this process die or be held up for too
         long meanwhile, what it wrote is known, and goes with the next collection (`unfinished`).
+
+        What would forbid the change, as a tombstone, is looked at within the block: who comes later sees the record.
 
         Args:
             bundle: that is changed; any other name where no manifest will be written.
@@ -132,42 +139,52 @@ class Store:
         if not isinstance(self.place, Elsewhere):
             yield
             return
-        unfinished, before = Unfinished(self.place), named_by(instead_of) if instead_of else set()
+        unfinished, before = self._unfinished(), named_by(instead_of) if instead_of else set[str]()
         self._check()
         with told(self.uri):
             record = unfinished.begin(bundle, {*objects, *before}, seal_of(instead_of) if instead_of else None)
         self._begun = True
-        yield
-        with contextlib.suppress(RegistryError), told(self.uri):  # the change is made; the next collection ends it
-            self._check()
-            unfinished.end(record, before - set(objects))
+        left = objects  # of a change that is not made, these
+        try:
+            yield
+            left = before - set(objects)
+        except ChangedError:
+            self._refused = True
+            raise
+        finally:
+            if self._refused or left is not objects:
+                with contextlib.suppress(RegistryError), told(self.uri):  # the next collection does it, if this fails
+                    self._check()
+                    self._refused |= not unfinished.end(record, left)
 
-    def clear(self, named: Callable[[], set[str]], orphans: Collection[str] = ()) -> int:
-        """Delete what changes left behind, of writers that died among it, and other objects; returns how many.
+    def clear(self, orphans: Collection[str] = ()) -> int:
+        """Delete what changes left behind, of writers that died among it, and `orphans` that no bundle names.
 
-        Args:
-            named: says what bundles name, once nothing else can be about to: that is not deleted.
-            orphans: digests of other objects that go unless they are named.
+        Returns how many objects there were.
 
         Raises:
-            RegistryError: see `write_manifest`.
+            RegistryError: see `write_manifest`; or a manifest is damaged, so that nobody knows what it names.
         """
-        unfinished = Unfinished(self.place) if isinstance(self.place, Elsewhere) else None
         self._check()
         with told(self.uri):
-            noted, over = unfinished.withdraw() if unfinished else (set(), [])
-        needed = named()
-        left = noted - needed
-        gone = {*orphans} - needed | (left & set(self.objects()) if left else left)
-        for digest in sorted(gone):
-            self.delete_object(digest)
+            noted, over = self._unfinished().withdraw()
+        gone = {*noted, *orphans} - self.named()
+        count = sum(self.delete_object(digest, digest in noted) for digest in sorted(gone))
         self._check()
         with told(self.uri):
             for name in over:
                 self.place.delete(name)
-            if unfinished:
-                unfinished.forget(time.time() - GRACE_S)
-        return len(gone)
+            self._unfinished().forget(GRACE_S)
+        return count
+
+    def _unfinished(self) -> Unfinished:
+        return Unfinished(self.place, not isinstance(self.place, Elsewhere) or self.place.swaps is not None)
+
+    def _restore(self, held: Path | None) -> None:
+        """Write objects again that were deleted late, while another process made a bundle that names them."""
+        for file in held.iterdir() if held is not None else ():
+            if file.name in self.named():
+                self.put(file)
 
     def _check(self) -> None:
         """Raises RegistryError: the lease that this process had was lost."""
@@ -307,11 +324,24 @@ class Store:
         last = time.time() - older_than if older_than else float("inf")
         return [Path(name).name for name, (when, _) in written.items() if len(Path(name).name) == 64 and when <= last]
 
-    def delete_object(self, digest: str) -> None:
-        """Remove bytes that no manifest names. Raises RegistryError: see `write_manifest`."""
-        self._check()
+    def delete_object(self, digest: str, young: bool = False) -> bool:
+        """Remove bytes that no manifest names; whether they were there.
+
+        young: another may be about to name them, should this process stand still before it deletes them. They are
+        written again then (`writing`).
+
+        Raises:
+            RegistryError: see `write_manifest`.
+        """
+        name = object_name(digest)
         with told(self.uri):
-            self.place.delete(object_name(digest))
+            if self._held is not None and young:
+                try:
+                    link(self.place.local(name), self._held / digest)
+                except FileNotFoundError:
+                    return False
+            self._check()
+            return self.place.delete(name)
 
     def bury(self, user: str) -> None:
         """Put up the tombstone of somebody who is being erased. For those who hold the lock (`writing`).
@@ -340,6 +370,16 @@ class Store:
             for name in [*self.place.names(OBJECTS), *self.place.names(MANIFESTS)]:
                 if Path(name).name.startswith("."):
                     self.place.delete(name)
+            if isinstance(self.place, Elsewhere):
+                self._check()
+                self.place.drop_half_written(OBJECTS)
+
+    def half_written(self) -> int:
+        """How many objects were begun by processes that died, or are being written."""
+        if not isinstance(self.place, Elsewhere):
+            return sum(Path(name).name.startswith(".") for name in self.place.names(OBJECTS))
+        with told(self.uri):
+            return self.place.half_written(OBJECTS)
 
     def delete_manifest(self, bundle: str) -> None:
         """Remove a bundle; its files stay until they are collected (`upkeep.gc`)."""
@@ -358,15 +398,3 @@ def object_name(digest: str) -> str:
 
 def _manifest(bundle: str) -> str:
     return f"{MANIFESTS}/{bundle}.json"
-
-
-@contextlib.contextmanager
-def told(uri: str) -> Iterator[None]:
-    """What the disk or the network says, as one line."""
-    try:
-        yield
-    except RegistryError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise RegistryError(f"store {uri}: {reason}. Check BEHOLDER_STORE, its rights and its space.") from error

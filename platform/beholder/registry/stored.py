@@ -49,9 +49,9 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
     """
     manifest = read_manifest(folder)
     with store.writing("publishing"):
-        refuse_erased(folder, store, people, "Run the experiment again: it leaves their rows out.")
         bundle = new_id()
         with store.changing(bundle, named_by(manifest)):
+            refuse_erased(folder, store, people, "Run the experiment again: it leaves their rows out.")
             put_files(folder, manifest, store)
             store.write_manifest(bundle, {**manifest, "tracking": tracking})
     return bundle

@@ -4,15 +4,16 @@
 unfinished/ID.json        of a change of bundle ID: the objects it writes and replaces, and the manifest it replaces
 ```
 
-A writer puts a record up before it writes its first object, and takes it down after its manifest. Who holds the store's
-lock and finds a record has before it a writer that is no more, or that will wake up and may still write its manifest.
-It makes that impossible first: manifests are replaced by compare-and-swap, so that another seal in place of the one the
-writer has read, or an empty file where there was none, is enough. Then no manifest will ever name what the writer
-wrote, and it can be deleted however young it is. (Write-ahead log and fencing, as in Gray & Reuter 1993, Transaction
-Processing, ch. 10, and Kleppmann 2017, Designing Data-Intensive Applications, ch. 8.)
+A writer puts a record up before it writes its first object, and takes it down after its manifest. Whoever holds the
+store's lock and finds a record has before it a writer that is no more, or that will wake up and may still write its
+manifest. It makes that impossible first: manifests are replaced by compare-and-swap, so that another seal in place of
+the one the writer has read, or an empty file where there was none, is enough. Then no manifest will ever name what the
+writer wrote, and it can be deleted however young it is. (Write-ahead log and fencing, as in Gray & Reuter 1993,
+Transaction Processing, ch. 10, and Kleppmann 2017, Designing Data-Intensive Applications, ch. 8.)
 
 Only places that several machines reach need it. A folder's lock is held as long as its process lives, so that there
-all that no manifest names can be deleted by the next who holds it.
+all that no manifest names can be deleted by the next who holds it. Where nothing can be replaced by compare-and-swap,
+nobody can be kept from writing, so that what a change left half-made stays until it is old.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 from beholder.registry.places import MANIFESTS, Place
 from beholder.registry.seal import opened, seal_in, sealed
 
-FOLDER = "unfinished"
+FOLDER, RETIRED = "unfinished", "retired"
 FENCE = "fence"
 """Key of a manifest that was written once more as it was, so that another writer does not replace it."""
 BEGUN, DONE, WITHDRAWN = "begun", "done", "withdrawn"
@@ -35,8 +36,9 @@ TRIES = 20
 class Unfinished:
     """Of the store at a place. All of it is for those who hold the store's lock."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: Place, swaps: bool) -> None:
+        """`swaps`: whether its files can be replaced by compare-and-swap."""
+        self.place, self.swaps = place, swaps
 
     def begin(self, bundle: str, objects: Collection[str], replaces: str | None) -> str:
         """Put a record up; returns its name.
@@ -48,15 +50,19 @@ class Unfinished:
         """
         name = f"{FOLDER}/{bundle}-{secrets.token_hex(4)}.json"
         record = {"bundle": bundle, "objects": sorted(objects), "replaces": replaces, "state": BEGUN}
-        self.place.swap(name, json.dumps(record).encode(), None)
+        if self.place.swap(name, json.dumps(record).encode(), None) is None:
+            raise OSError(f"{name}: another process is writing there")
         return name
 
-    def end(self, name: str, replaced: Collection[str] = ()) -> None:
-        """The manifest is written: `replaced` goes with the next collection, and nothing is left to be noted."""
+    def end(self, name: str, replaced: Collection[str] = ()) -> bool:
+        """Nothing more will be written: `replaced` goes with the next collection. Whether nobody had withdrawn it."""
+        found = self.place.read(name)
+        if found is None or _read(name, found[0])["state"] != BEGUN:
+            return False
         if replaced:
-            self._set(name, {"objects": sorted(replaced), "state": DONE})
-        else:
-            self.place.delete(name)
+            return self._set(name, {"objects": sorted(replaced), "state": DONE}, found[1])
+        self.place.delete(name)
+        return True
 
     def withdraw(self) -> tuple[set[str], list[str]]:
         """See that no writer but this one can write its manifest any more.
@@ -71,20 +77,30 @@ class Unfinished:
             found = self.place.read(name)
             if found is None:
                 continue
-            record = json.loads(found[0])
+            record = _read(name, found[0])
             if record["state"] == BEGUN:
+                if not self.swaps:
+                    continue
                 self._fence(record["bundle"], record["replaces"])
-                self._set(name, {**record, "state": WITHDRAWN})
+                self._set(name, {**record, "state": WITHDRAWN}, found[1])
             elif record["state"] == DONE:
                 over.append(name)
             objects |= set(record["objects"])
+        for name in self.place.names(RETIRED):  # of an erasure that died, by an earlier version of this program
+            found = self.place.read(name)
+            if found is not None:
+                objects |= set(json.loads(found[0]))
+                over.append(name)
         return objects, over
 
-    def forget(self, before: float) -> None:
-        """Take down what was withdrawn earlier (seconds since 1970), and what stands in place of its manifests."""
-        old = [name for name, (when, _) in self.place.written(FOLDER).items() if when < before]
+    def forget(self, after: float) -> None:
+        """Take down what is so many seconds older than the newest record, by the place's own clock, and what stands in
+        place of manifests of that age.
+        """
+        written = {name: when for name, (when, _) in self.place.written(FOLDER).items()}
+        before = max(written.values(), default=0.0) - after
         empty = [name for name, (when, size) in self.place.written(MANIFESTS).items() if not size and when < before]
-        for name in [*old, *empty]:
+        for name in [*(name for name, when in written.items() if when < before), *empty]:
             self.place.delete(name)
 
     def _fence(self, bundle: str, replaces: str | None) -> None:
@@ -102,6 +118,19 @@ class Unfinished:
                     return
         raise OSError(f"{name}: changes all the time")
 
-    def _set(self, name: str, record: dict[str, Any]) -> None:
-        found = self.place.read(name)
-        self.place.swap(name, json.dumps(record).encode(), found and found[1])
+    def _set(self, name: str, record: dict[str, Any], tag: str) -> bool:
+        return self.place.swap(name, json.dumps(record).encode(), tag) is not None
+
+
+def _read(name: str, data: bytes) -> dict[str, Any]:
+    """Raises ValueError: it is no record."""
+    try:
+        record = json.loads(data)
+        known = record["state"] in (DONE, WITHDRAWN) or {"bundle", "replaces"} <= record.keys()
+        if known and all(isinstance(digest, str) for digest in record["objects"]):
+            return dict(record)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(
+        f"{name} is not a record of a change, so that nobody knows what it left. Delete it, and collect again"
+    )

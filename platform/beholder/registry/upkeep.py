@@ -203,6 +203,8 @@ def traces(user: str, store: Store) -> Looked:
             f"store {store.uri}: {orphans:,} objects that no bundle names, here or there, of which nobody can tell "
             "whose they are. Remove them: beholder registry gc (what is younger than a day: --older-than 0)"
         )
+    if not not_seen and (half := store.half_written()):
+        not_seen.append(f"store {store.uri}: {half:,} objects are half-written. Remove them: beholder registry gc")
     return Looked(len(bundles), tuple(found), tuple(not_seen))
 
 
@@ -223,7 +225,7 @@ def _collect(store: Store, older_than: float) -> int:
 
     What changes replaced, or left half-made, goes however young it is: somebody who is gone may be in it.
     """
-    count = store.clear(store.named, store.objects(older_than))
+    count = store.clear(store.objects(older_than))
     store.sweep()
     return count
 
