@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(EMBEDDED)
 	@touch $@
 
-demo: $(READY) ## does personalisation pay? one real data set from end to end
+demo: $(READY) ## does personalisation pay? two small experiments from end to end
 	@$(BIN)/beholder demo
 
 serve-demo: $(READY) ## the demo's model (made first, where there is none) and the page to see it with

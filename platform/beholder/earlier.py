@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from beholder.annotations import Annotations
 from beholder.cluster.shared import run_here
+from beholder.errors import counted
 from beholder.pipeline import Reporter
 from beholder.registry.memory import texts_table
 from beholder.splits import PARTS, ByText
@@ -41,7 +42,7 @@ def with_earlier(
     if not by_text and texts is None and run is not None:
         table = texts_table(run, np.asarray(run.column("part"), dtype=object)).to_pydict()
         texts = dict(zip(table["key"], table["part"], strict=True))
-    reporter.say(f"{len(new):,} new judgements of {len(new.users):,} users")
+    reporter.say(f"{counted(len(new), 'new judgement')} of {counted(len(new.users), 'user')}")
     if not by_text and texts is None:
         reporter.say("note: which texts the champion's run kept for testing is not known here; they are drawn by hash")
     near = _near_copies(run, [new, *others], manifest)

@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from beholder.annotations import Annotations
 from beholder.bank.layers import Tensors
 from beholder.earlier import earlier, joined, merged
-from beholder.errors import MethodError
+from beholder.errors import MethodError, counted
 from beholder.feedback import Enrolment
 from beholder.methods import Fitted
 from beholder.methods.classify import FittedClassifier
@@ -39,10 +39,12 @@ FOLDS = 4
 def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
     """Estimate one user given a bundle's prior, and choose what serves them.
 
-    All their judgements are learned from. How much less they lose by it than by the global model is measured on the
-    same judgements by cross-fitting: each is scored by an estimate from the other folds, which are trained as more
-    users. The mean difference of log-loss is shrunk toward the population's (`routes`). What they gave in the run that
-    made the bundle is learned from again, where that run is kept here.
+    All their judgements are learned from, of texts that the champion's split keeps for testing, too: what is
+    measured on those is of the people of the run, and nothing of a newcomer is in it. How much less they lose by it
+    than by the global model is measured on the same judgements by cross-fitting: each is scored by an estimate from
+    the other folds, which are trained as more users. The mean difference of log-loss is shrunk toward the
+    population's (`routes`). What they gave in the run that made the bundle is learned from again, where that run is
+    kept here.
 
     Args:
         bundle: opened; its personal method trains adapters.
@@ -61,7 +63,7 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
             f"this version's personal method is {fitted.method}, which cannot add users. Use cls-u or lm-u."
         )
     if len(rows) < LEAST:
-        raise MethodError(f"{len(rows)} judgements are too few to learn from. Give at least {LEAST}.")
+        raise MethodError(f"{counted(len(rows), 'judgement')}: too few to learn from. Give at least {LEAST}.")
     if (told := bundle.told()) is not None:
         rows = merged(rows, told.select(np.flatnonzero(told.user_ids == user)))
     old = earlier(bundle.manifest, rows)

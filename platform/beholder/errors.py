@@ -67,6 +67,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, for people: `1 user`, `1,204 users`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name nobody knows: what was meant, and what there is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -12,9 +13,11 @@ from bundles import grep
 from house import MODEL, settings
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 from worlds import home_with_a_run
 
 from beholder.annotations import Annotations, Task
+from beholder.cli.main import app
 from beholder.earlier import with_earlier
 from beholder.enrolment import train_user
 from beholder.erasure import erase_everywhere
@@ -110,13 +113,42 @@ def part_of(rows: Annotations) -> np.ndarray:
     return np.asarray(rows.column("part"), dtype=object)
 
 
+def shown(user: str) -> dict:
+    """What the command says of a user of the champion."""
+    done = CliRunner().invoke(app, ["registry", "show", MODEL, "--user", user, "--json"])
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)
+    return row
+
+
+def judged_once(text: str, rows: Annotations) -> Annotations:
+    return Annotations.from_columns(rows.task, text=[text], user_id=["somebody new"], labels=rows.labels[:1])
+
+
+def test_the_command_it_prints_is_one_that_works(world, tmp_path):
+    """Without a row to choose by nobody knows whether a candidate is better: that has to be forced, and is said."""
+    _, rows = world
+    text = next(f"thing {n}" for n in range(99) if ByText(key=2).assign(judged_once(f"thing {n}", rows))[0] == "train")
+    judged = pa.table({"text": [text], "user_id": ["somebody new"], **{label: [1] for label in rows.task.labels}})
+    pq.write_table(judged, tmp_path / "one.parquet")
+    done = CliRunner().invoke(app, ["refresh", MODEL, "--annotations", str(tmp_path / "one.parquet")])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stdout.split())
+    assert "1 user trained again" in said and "1 new judgement of 1 user" in said + " ".join(done.stderr.split())
+    assert "to serve it, though nobody knows whether it is better" in said
+    command = said.partition("beholder registry promote ")[2].split()
+    asked = CliRunner().invoke(app, ["registry", "promote", *command])
+    assert asked.exit_code == 0, (said, asked.output)
+    registry.rollback(MODEL)
+
+
 def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(world, tmp_path):
     _, rows = world
     user, other = rows.users[1], rows.users[2]
     core = Core(Followed(model=MODEL))
     tell(core, rows, user, other)
     enrol(core, user)
-    assert core.user(user)["enrolled"]
+    assert core.user(user)["enrolled"] and shown(user)["enrolled"]
     refreshed(table(rows, other, "monday", tmp_path)[0])
     assert core.look() and core.user(user)["enrolled"]  # nothing of theirs was learned from
     foundation = registry.open_version(registry.find(MODEL)).foundation
@@ -124,6 +156,7 @@ def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(
     found = refreshed(None)
     assert found["users"] >= 1 and core.look()
     assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, foundation)[user] == stamp
+    assert not shown(user)["enrolled"] and not shown(other)["enrolled"]
     tell(core, rows, user, user)
     enrol(core, user)  # and again, on this version
     assert core.user(user)["enrolled"]

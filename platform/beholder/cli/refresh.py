@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from beholder.cli.console import RunReporter, console, print_json
+from beholder.errors import counted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,11 +61,22 @@ def refresh_command(
         return
     measured = _compared(found["valid_macro_f1"], "their validation macro-F1", "no validation rows to compare on")
     console.print(
-        f"{model} v{found['version']} (candidate): {found['users']:,} users trained anew, "
-        f"{found['shards_rewritten']:,} shards rewritten; {measured}",
+        f"{model} v{found['version']} (candidate): {counted(found['users'], 'user')} trained again, "
+        f"{counted(found['shards_rewritten'], 'shard')} rewritten; {measured}",
         markup=False,
     )
-    console.print(f"to serve it: beholder registry promote {model} {found['version']}", markup=False)
+    if found["kept_for_testing"]:
+        console.print(
+            f"{counted(found['kept_for_testing'], 'new judgement')} of texts that are kept for testing, left out",
+            markup=False,
+        )
+    old, new = found["valid_macro_f1"]["old"], found["valid_macro_f1"]["new"]
+    command = f"beholder registry promote {model} {found['version']}"
+    if old is None or new is None or new < old:
+        why = "nobody knows whether it is better" if old is None or new is None else "it is worse on validation"
+        console.print(f"to serve it, though {why}: {command} --force", markup=False)
+    else:
+        console.print(f"to serve it: {command}", markup=False)
 
 
 def _compared(scores: dict[str, float | None], metric: str, otherwise: str) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from beholder.cli.console import RunReporter, console, print_json
 from beholder.cli.refresh import print_retrained
+from beholder.errors import counted
 
 app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
@@ -60,14 +61,21 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
+    from beholder.feedback import Feedback
     from beholder.registry import registry
+    from beholder.registry.bundle import foundation_of
+    from beholder.registry.memory import took_in
 
     found = registry.find(model, version)
-    if user is not None:
-        _print_users(model, [registry.user_row(found, user)], as_json)
-        return
     bundle, store = registry.bundle_of(found), registry.store_of(found)
     manifest = store.manifest(bundle)
+    if user is not None:
+        stamp = Feedback().enrolled(model, foundation_of(manifest)).get(user)
+        enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
+        _print_users(model, [{**registry.user_row(found, user), "enrolled": enrolled}], as_json)
+        if enrolled and not as_json:
+            console.print("Enrolled since: a server answers them by what they were enrolled with.", markup=False)
+        return
     if as_json:
         print_json({**found.to_json(), "manifest": manifest})
         return
@@ -238,9 +246,8 @@ def verify(
         print_json({"store": store.uri, **done, **asdict(checked), "intact": not checked.problems})
     else:
         orphans = f"; {checked.orphans:,} that no bundle needs (beholder registry gc)" if checked.orphans else ""
-        console.print(
-            f"{store.uri}: {checked.bundles:,} bundles, {checked.files:,} files intact{orphans}", markup=False
-        )
+        bundles, files = counted(checked.bundles, "bundle"), counted(checked.files, "distinct file")
+        console.print(f"{store.uri}: {bundles}, {files} intact{orphans}", markup=False)
     for first in checked.problems[:1]:
         others = len(checked.problems) - 1
         raise RegistryError(first + (f" And {others} more." if others else ""))
@@ -360,7 +367,8 @@ def admit(user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson =
 
 def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], again: bool) -> None:
     console.print(
-        f"erased from {found['bundles']:,} bundles and {found['runs']:,} runs; {found['objects']:,} files deleted. "
+        f"erased from {counted(found['bundles'], 'bundle')} and {counted(found['runs'], 'run')}; "
+        f"{counted(found['objects'], 'file')} deleted. "
         f"On record as {found['record']}, which says nothing of who",
         markup=False,
     )

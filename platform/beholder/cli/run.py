@@ -180,9 +180,13 @@ def demo_command(
         _say_report(outcome.run_folder)
         seconds += sum(outcome.seconds.values())
     console.print(f"\nThat took {seconds:.0f} s. Go on with:", markup=False)
-    console.print("  .venv/bin/beholder ui       compare the runs in MLflow", markup=False)
-    console.print("  .venv/bin/beholder serve    ask the champion over HTTP", markup=False)
-    console.print("  .venv/bin/beholder init YOUR.csv    your own table", markup=False)
+    for command, what in (
+        ("report convabuse", "a run as a page"),
+        ("ui", "compare the runs in MLflow"),
+        ("serve", "ask the champion over HTTP"),
+        ("init YOUR.csv", "your own table"),
+    ):
+        console.print(f"  .venv/bin/beholder {command:<17} {what}", markup=False)
 
 
 def _say_report(folder: Path) -> None:

@@ -61,8 +61,10 @@ def serve_command(
     scale = {"min_replicas": replicas, "max_replicas": up_to} if up_to and up_to > replicas else replicas
 
     def ready() -> None:
+        others = [name for name in names if name != found.model]
         console.print(
-            f"serving {found.model} v{found.number} on http://{host}:{port}/ (API: /docs). Ctrl-C stops it.",
+            f"serving {found.model} v{found.number} on http://{host}:{port}/ (API: /docs). Ctrl-C stops it."
+            + (f" Also registered: {', '.join(others)} (--model)." if others else ""),
             markup=False,
         )
 

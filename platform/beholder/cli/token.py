@@ -52,7 +52,10 @@ def rotate(
     if as_json:
         print_json({"key": key, "dropped_old": drop_old})
         return
-    console.print(f"signing with key {key}" + ("; all older tokens are void" if drop_old else ""), markup=False)
+    older = (
+        "all older tokens are void" if drop_old else "older tokens stay valid until they expire (--drop-old ends them)"
+    )
+    console.print(f"signing with key {key}; {older}", markup=False)
 
 
 @app.command("revoke")

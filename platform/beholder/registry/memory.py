@@ -54,6 +54,12 @@ def read_taken_in(file: Path) -> dict[str, str]:
     return dict(zip(table["user_id"].to_pylist(), table["stamp"].to_pylist(), strict=True))
 
 
+def took_in(manifest: Mapping[str, Any], store: Store, user: str, stamp: str) -> bool:
+    """Whether a bundle has learned from the judgements of an enrolment of this stamp."""
+    entry = manifest["files"].get(TAKEN_IN)
+    return entry is not None and read_taken_in(store.checked(entry["sha256"])).get(user) == stamp
+
+
 def texts_table(rows: Annotations, part: NDArray[np.object_]) -> pa.Table:
     """`texts.parquet`. A text some of whose rows are for testing is for testing, in whatever parts its others are.
 
