@@ -32,6 +32,7 @@ from beholder.files import sweep_scratch, whole
 from beholder.home import home
 from beholder.pipeline import Reporter, draw_report
 from beholder.registry import registry, upkeep
+from beholder.registry.lease import HeldError
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.registry.store import Store
 from beholder.report.page import NAMED
@@ -40,6 +41,8 @@ from beholder.traces import HALF_WRITTEN, all_versions, names_in, noted, rows_of
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
+PATIENCE_S = 600.0
+"""How long one erasure of runs waits for another."""
 
 
 def erase_everywhere(user: str) -> dict[str, Any]:
@@ -74,20 +77,22 @@ def erase_everywhere(user: str) -> dict[str, Any]:
                 store.bury(user)
     with noted(problems), contextlib.closing(Feedback()) as feedback:
         judgements = feedback.erase(user)
-    sweep_scratch()
+    sweep_scratch()  # what processes that were killed left
     with noted(problems), _alone():
         for file in sorted((home() / "searches").glob("*/annotations.parquet")):
             with noted(problems):
-                runs += _erase_run(SharedRun(file.parent, None), user)
+                runs += _erase_run(SharedRun(file.parent, None), user, _nothing)
         with noted(problems):
             _erase_refused(user)
         names = {file.parent.name for file in (home() / "runs").glob("*/annotations.parquet")}
+        shared: set[str] = set()
         with noted(problems):
-            names |= set(copies())
-        with _alone_in_storage(problems):
-            for name in sorted(names):
+            shared = set(copies())
+        names |= shared
+        with _alone_in_storage(problems) as check:
+            for name in sorted(names if check else names - shared):
                 with noted(problems), run_here(name) as run:
-                    runs += _erase_run(run, user)
+                    runs += _erase_run(run, user, check or _nothing)
     for uri in sorted(stores):
         with noted(problems):
             found.append(upkeep.erase(user, Store(uri)))
@@ -112,14 +117,14 @@ def erase_everywhere(user: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _alone(patience: float = 600.0) -> Iterator[None]:
+def _alone() -> Iterator[None]:
     """One at a time erases from runs: of two that each write a table without one person, the last would bring the
     other's back.
 
     Raises:
-        RegistryError: another does so for longer than that, in seconds.
+        RegistryError: another does so for longer than `PATIENCE_S`.
     """
-    lock = FileLock(home() / ".erasing.lock", timeout=patience)
+    lock = FileLock(home() / ".erasing.lock", timeout=PATIENCE_S)
     try:
         home().mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -135,15 +140,28 @@ def _alone(patience: float = 600.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone_in_storage(problems: list[str], patience: float = 600.0) -> Iterator[None]:
-    """The same of the storage of a cluster, between machines. Without its lock the erasure continues, and says so."""
+def _alone_in_storage(problems: list[str]) -> Iterator[Callable[[], None] | None]:
+    """The same of the storage of a cluster, between machines.
+
+    Yields:
+        What raises RegistryError once the lock is lost; None where another holds it, so that runs in the storage have
+        to be left alone. Where there is no lock to be had, the erasure continues without, and says so.
+    """
     with contextlib.ExitStack() as stack:
+        check: Callable[[], None] | None = _nothing
         if storage := storage_uri():
+            store = Store(storage)
             try:
-                stack.enter_context(Store(storage).writing("erasing", patience))
+                stack.enter_context(store.writing("erasing", PATIENCE_S))
+                check = store.check
             except RegistryError as error:
                 problems.append(str(error).replace("BEHOLDER_STORE,", "BEHOLDER_STORAGE,"))
-        yield
+                check = None if isinstance(error, HeldError) else _nothing
+        yield check
+
+
+def _nothing() -> None:
+    """There is no lock to be lost."""
 
 
 def admit_again(user: str) -> bool:
@@ -213,7 +231,7 @@ def _share(version: registry.Version, shares: Mapping[str, Share]) -> dict[str, 
     return {"model": version.model, "version": version.number, **asdict(shares[registry.bundle_of(version)])}
 
 
-def _erase_run(shared: SharedRun, user: str) -> bool:
+def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
     """Whether there was anything of theirs. The annotations go last: by them a run is known to be done.
 
     What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
@@ -239,6 +257,7 @@ def _erase_run(shared: SharedRun, user: str) -> bool:
         _without(folder / "annotations.parquet", user)
         if (folder / "results.json").is_file():
             draw_report(folder, read_results(folder))
+        check()
         shared.mirror("annotations.parquet")
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,14 @@ def scratch() -> Iterator[Path]:
 
 def sweep_scratch() -> None:
     """Remove the folders of `scratch` whose process is no more."""
-    for file in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{LOCKED}"):
+    root = Path(tempfile.gettempdir())
+    for folder in root.glob(f"{SCRATCH}*/"):  # of earlier versions, which had no lock
+        with contextlib.suppress(OSError):
+            about = folder.lstat()
+            old = time.time() - about.st_mtime > 24 * 3600 and about.st_uid == os.getuid()
+            if old and not folder.is_symlink() and not (folder / LOCKED).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+    for file in root.glob(f"{SCRATCH}*/{LOCKED}"):
         with contextlib.suppress(Timeout, OSError):
             if file.parent.lstat().st_uid == os.getuid() and not file.parent.is_symlink():
                 with FileLock(file, timeout=0):

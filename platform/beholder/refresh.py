@@ -198,8 +198,8 @@ def publish_candidate(
         with store.changing(kept, named_by(new)):
             if store.manifest(registry.bundle_of(champion)) != was:
                 raise ChangedError(
-                    f"{champion.model} v{champion.number}: a user was erased from it while it was refreshed, so the "
-                    "result was not published. Run the command again."
+                    f"{champion.model} v{champion.number}: it changed while it was refreshed, as when a user is "
+                    "erased, so the result was not published. Run the command again."
                 )
             stored.refuse_erased(folder, store, (), "Run the command again: it leaves their rows out.")
             stored.put_files(folder, new, store)

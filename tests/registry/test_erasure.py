@@ -18,6 +18,7 @@ import pytest
 from bundles import ADA, BOB, bundle_of, grep
 from typer.testing import CliRunner
 
+from beholder import erasure
 from beholder.annotations import Annotations, Task
 from beholder.cli.main import app
 from beholder.earlier import earlier
@@ -178,6 +179,23 @@ def test_a_run_that_only_the_storage_has_is_read_and_erased_without_leaving_a_co
     assert erase_everywhere(ADA)["runs"] == 2
     assert pq.read_table(storage / "annotations.parquet")["user_id"].to_pylist() == [BOB]
     assert not (home / "runs" / "two-5678").exists() and not grep(tmp_path / "storage", ADA.encode())
+
+
+def test_while_another_holds_the_storage_its_runs_are_left_alone_and_that_is_said(home, run, tmp_path, monkeypatch):
+    """Written without the lock, what the other erases would come back."""
+    storage = tmp_path / "storage" / "runs" / "two-5678"
+    storage.mkdir(parents=True)
+    judged(ADA, BOB).write_parquet(storage / "annotations.parquet")
+    before = (storage / "annotations.parquet").read_bytes()
+    monkeypatch.setenv("BEHOLDER_STORAGE", (tmp_path / "storage").as_uri())
+    monkeypatch.setattr(erasure, "PATIENCE_S", 0.3)
+    with Store((tmp_path / "storage").as_uri()).writing("erasing"):
+        with pytest.raises(RegistryError, match="another process is writing there, so erasing did not begin"):
+            erase_everywhere(ADA)
+        assert (storage / "annotations.parquet").read_bytes() == before
+        assert pq.read_table(run / "forgetting" / "test.parquet")["user_id"].to_pylist() == [BOB]  # of this machine
+    assert erase_everywhere(ADA)["runs"] == 1
+    assert not grep(tmp_path / "storage", ADA.encode())
 
 
 def test_rows_that_were_refused_are_theirs_too(home):

@@ -19,7 +19,7 @@ from machines import TERM_S, everything
 
 from beholder.errors import RegistryError
 from beholder.registry import lease as leases
-from beholder.registry import upkeep
+from beholder.registry import stored, upkeep
 from beholder.registry.cache import evict
 from beholder.registry.lease import Lease
 from beholder.registry.places import Folder
@@ -236,6 +236,28 @@ def test_what_another_machine_erased_leaves_this_ones_cache_at_the_next_look(fit
     upkeep.gc(other)  # of another bundle that is no more, too
     left = {file.name for file in (tmp_path / "other" / "fetched").rglob("objects/*/*")}
     assert left == other.named() & left and 0 < len(left) <= fetched
+
+
+def test_a_bundle_that_somebody_is_erased_from_while_it_is_opened_is_opened_without_them(
+    fitted, machine, tmp_path, monkeypatch
+):
+    """Another process of the same home sees the erasure first, and what it evicts this one has just found."""
+    one, other = machine("one"), machine("other")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), other)
+    load, erased = stored.load_bundle, []
+
+    def late(*what):
+        if not erased:
+            erased.append(upkeep.erase(ADA, other))
+            evict(one)
+        return load(*what)
+
+    monkeypatch.setattr(stored, "load_bundle", late)
+    opened = open_stored(kept, one)
+    assert erased[0].bundles == 1 and opened.predict(["hello"] * 2, [ADA, BOB]).routes == ["cls", "cls-u"]
+    monkeypatch.setattr(stored, "load_bundle", lambda *what: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    with pytest.raises(RegistryError, match="was deleted while it was opened"):
+        open_stored(kept, one)
 
 
 def test_what_was_fetched_is_bounded_and_what_was_not_used_for_longest_goes_first(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import bundles
 import machines
 import pytest
 from bundles import ADA, BOB, bundle_of, weights_of
-from machines import everything
+from machines import TERM_S, everything
 
 from beholder.errors import RegistryError
 from beholder.registry import lease as leases
 from beholder.registry import store as stores
 from beholder.registry import upkeep
+from beholder.registry.cache import evict
 from beholder.registry.repair import repair
 from beholder.registry.store import ChangedError, Store
 from beholder.registry.stored import keep, open_stored
@@ -43,7 +45,7 @@ def sleeps(store: Store, before: str, meanwhile) -> None:
     """The store's process stands still before its first write to a folder, or first `delete` in it, for longer than its
     lease's term.
     """
-    swap, write, delete = store.place.swaps.swap, store.place.write, store.place.delete
+    swap, write, delete = store.place.swaps.swap, store.place.write, store.place.delete_there
     state = {"slept": False, "asleep": False}
 
     def sleep(name):
@@ -66,7 +68,7 @@ def sleeps(store: Store, before: str, meanwhile) -> None:
         sleep(f"delete {name}")
         return delete(name)
 
-    store.place.swaps.swap, store.place.write, store.place.delete = swapping, writing, deleting
+    store.place.swaps.swap, store.place.write, store.place.delete_there = swapping, writing, deleting
 
 
 def remains(bucket, prefix: str, needles: list[bytes]) -> list[str]:
@@ -205,14 +207,21 @@ def test_a_writer_whose_clock_stood_still_with_it_publishes_nothing_of_somebody_
     erased_everywhere(bucket, tmp_path, kept, gone, machine)
 
 
-def test_a_collection_that_wakes_up_takes_nothing_from_a_bundle_that_was_made_meanwhile(fitted, machine, tmp_path):
-    """A publisher died, `gc` is about to delete what it wrote, stands still, and the same is published once more."""
+@pytest.mark.parametrize("term", [TERM_S, 1000.0])
+def test_a_collection_that_wakes_up_takes_nothing_from_a_bundle_that_was_made_meanwhile(
+    fitted, machine, tmp_path, term
+):
+    """A publisher died, `gc` is about to delete what it wrote, stands still, and the same is published once more.
+
+    With a long term its clock stands still, too: it does not know that it lost its lease.
+    """
     one, other = machine("one"), machine("other")
     source, dying = bundle_of(fitted, tmp_path / "bundle"), machine("third")
     dies_before_its_manifest(dying)
     with pytest.raises(Died):
         keep(source, dying)
     published = []
+    one.term = term
     sleeps(one, "delete objects/", lambda: published.append(keep(source, other)))
     with contextlib.suppress(RegistryError):
         upkeep.gc(one)
@@ -240,9 +249,10 @@ def test_what_an_erasure_of_an_earlier_version_noted_is_finished(fitted, machine
     digest = one.put(tmp_path / "old")
     noted = f"{tmp_path.name}/retired/{'0' * 64}.json"
     client.put_object(Bucket="shared", Key=noted, Body=json.dumps([digest]).encode())
+    client.put_object(Bucket="shared", Key=f"{tmp_path.name}/retired/.x.json.77.0a1b", Body=b"")  # half-written
     assert upkeep.erase(ADA, one).problems == ()
     left = everything(bucket, tmp_path.name)
-    assert noted not in left and not [key for key in left if digest in key]
+    assert not [key for key in left if digest in key or ("/retired/" in key and not key.endswith("/"))]
 
 
 @pytest.mark.parametrize("written", [b"", b"[]", b"{}", b'{"state": "begun", "objects": []}', b'{"objects": 3}'])
@@ -259,3 +269,73 @@ def test_a_damaged_record_is_named_and_nothing_is_deleted(fitted, machine, tmp_p
     client.delete_object(Bucket="shared", Key=key)
     assert upkeep.erase(ADA, one).problems == () == upkeep.verify(one).problems
     assert open_stored(kept, one).predict(["hello"], [ADA]).routes == ["cls"]
+
+
+def test_what_was_fetched_and_evicted_in_between_is_deleted_all_the_same(fitted, machine, tmp_path, bucket):
+    """A server of the same home opens the new version while an erasure deletes what the old one had."""
+    one = machine("one")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    gone = [ADA.encode(), *weights_of(open_stored(kept, one), ADA)]
+    local = one.place.local
+
+    def evicted(name, again=False):
+        file = local(name, again)
+        if name.startswith("objects/"):
+            evict(one)
+        return file
+
+    delete = one.delete_object
+
+    def deleting(digest, young=False):
+        one.place.local = evicted
+        try:
+            return delete(digest, young)
+        finally:
+            one.place.local = local
+
+    one.delete_object = deleting
+    found = upkeep.erase(ADA, one)
+    assert found.objects > 0 and found.problems == ()
+    erased_everywhere(bucket, tmp_path, kept, gone, machine)
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "NotImplemented", "NoSuchKey"])
+def test_a_bucket_that_does_not_list_uploads_keeps_nobody_from_being_erased(fitted, machine, tmp_path, code):
+    from botocore.exceptions import ClientError
+
+    one = machine("one")
+    keep(bundle_of(fitted, tmp_path / "bundle"), one)
+
+    class Refuses:
+        def paginate(self, **asked):
+            raise ClientError({"Error": {"Code": code}}, "ListMultipartUploads")
+
+    client = one.place.swaps._client
+    ask = client.get_paginator
+    client.get_paginator = lambda name: Refuses() if name == "list_multipart_uploads" else ask(name)
+    assert upkeep.erase(ADA, one).problems == () and upkeep.gc(one) == 0
+    said = upkeep.traces(ADA, one).not_seen
+    if code == "AccessDenied":
+        assert len(said) == 1 and "Grant s3:ListBucketMultipartUploads and s3:AbortMultipartUpload" in said[0]
+    else:
+        assert said == ()
+
+
+def test_old_records_are_taken_down_by_the_clock_of_the_bucket(fitted, machine, tmp_path, bucket, monkeypatch):
+    one = machine("one")
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), one)
+    dies_before_its_manifest(dying := machine("third"))
+    with pytest.raises(Died):
+        keep(bundle_of(fitted, tmp_path / "second", seed=4), dying)
+    monkeypatch.setattr(stores, "GRACE_S", 3.0)
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # this machine's clock is wrong by decades
+    upkeep.gc(one, older_than=0.0)
+
+    def left() -> list[str]:
+        there = everything(bucket, tmp_path.name).items()
+        return [key for key, data in there if ("/unfinished/" in key and data) or ("/bundles/" in key and not data)]
+
+    assert len([key for key in left() if not key.endswith("/")]) == 2
+    time.sleep(4)
+    upkeep.gc(one, older_than=0.0)
+    assert [key for key in left() if not key.endswith("/")] == [] and one.bundles() == [kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from beholder.cli.console import RunReporter, console, print_json
 from beholder.cli.refresh import print_retrained
-from beholder.errors import counted
+from beholder.errors import BeholderError, counted
 
 app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
@@ -70,7 +71,9 @@ def show(
     bundle, store = registry.bundle_of(found), registry.store_of(found)
     manifest = store.manifest(bundle)
     if user is not None:
-        stamp = Feedback().enrolled(model, foundation_of(manifest)).get(user)
+        stamp = None
+        with contextlib.suppress(BeholderError):  # of a server's database that is away, nothing is known
+            stamp = Feedback().enrolled(model, foundation_of(manifest)).get(user)
         enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
         _print_users(model, [{**registry.user_row(found, user), "enrolled": enrolled}], as_json)
         if enrolled and not as_json:

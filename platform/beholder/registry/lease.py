@@ -29,6 +29,10 @@ TERM_S = 30.0
 """A holder that has not renewed for so long is taken for dead; it renews four times as often."""
 
 
+class HeldError(RegistryError):
+    """Another process holds what was waited for."""
+
+
 class Swaps(Protocol):
     """Where small files are replaced by compare-and-swap."""
 
@@ -85,7 +89,7 @@ class Lease:
                     return hold
                 continue  # another was faster
             if now >= until:
-                raise RegistryError(
+                raise HeldError(
                     f"store {self.where}: another process is {said.get('what', 'writing')} there, so {what} did not "
                     "begin. Try again."
                 )
@@ -104,7 +108,7 @@ class Hold:
         self._holder = secrets.token_hex(8)
         self._lock, self._gone = threading.Lock(), threading.Event()
         self._tag: str | None = None
-        self._renewed, self._beats = 0.0, 0
+        self._renewed, self._beats, self._taken = 0.0, 0, False
 
     def write(self, tag: str | None) -> bool:
         """Take the lease from its last state, or renew it; False where it is another's now."""
@@ -131,8 +135,8 @@ class Hold:
 
     @property
     def lost(self) -> bool:
-        """Whether it was not renewed for most of a term, so that another may hold it."""
-        return time.monotonic() - self._renewed > 0.75 * self._lease.term
+        """Whether it was not renewed for most of a term, so that another may hold it; after `let_go`: or one did."""
+        return self._taken or time.monotonic() - self._renewed > 0.75 * self._lease.term
 
     def check(self) -> None:
         """For the moment before something is written that another holder must not see.
@@ -150,7 +154,14 @@ class Hold:
         """Leave it to others; nothing happens where it was lost."""
         self._gone.set()
         with self._lock, contextlib.suppress(RegistryError, OSError):  # if this fails, it runs out
-            self._lease.place.swap(FILE, json.dumps({"holder": "", "fence": self.fence}).encode(), self._tag)
+            given = json.dumps({"holder": "", "fence": self.fence}).encode()
+            if self._lease.place.swap(FILE, given, self._tag) is None:
+                found = self._lease.place.read(FILE)
+                said = _said(found[0]) if found else {}
+                if said.get("holder") == self._holder:  # a renewal got through, and its answer did not
+                    self._lease.place.swap(FILE, given, found and found[1])
+                else:  # a clock that stood still did not tell it
+                    self._taken = found is None or found[0] != given
 
 
 def _said(data: bytes) -> dict[str, str]:

@@ -146,7 +146,8 @@ class Elsewhere:
 
     def write(self, name: str, source: Path) -> None:
         """See `Place`. Object stores show a file when its last part has come."""
-        self.cache.delete(name)  # what was fetched may be what was damaged
+        if source != self.cache.root / name:
+            self.cache.delete(name)  # what was fetched may be what was damaged
         with source.open("rb") as read, self.system.open_output_stream(self._at(name)) as written:
             shutil.copyfileobj(read, written, 1 << 20)
 
@@ -199,10 +200,19 @@ class Elsewhere:
     def delete(self, name: str) -> bool:
         """See `Place`."""
         self.cache.delete(name)
+        return self.delete_there(name)
+
+    def delete_there(self, name: str) -> bool:
+        """The same, but for what was fetched of it."""
         if not self.exists(name):
             return False
         self.system.delete_file(self._at(name))
         return True
+
+    def written_at(self, name: str) -> float | None:
+        """When a file came there, in seconds since 1970 by the place's clock; None where there is none."""
+        found = self.system.get_file_info(self._at(name))
+        return found.mtime.timestamp() if found.is_file else None
 
     def written(self, folder: str) -> dict[str, tuple[float, int]]:
         """See `Place`."""

@@ -12,6 +12,12 @@ from beholder.errors import RegistryError
 REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 """Error codes for: it is not as you think. A conflict is two at once, of which this one was slower."""
 ABSENT = ("NoSuchKey", "404")
+DENIED, WITHOUT = ("AccessDenied", "403"), ("NotImplemented", "MethodNotAllowed", "501", "405")
+"""Codes for: you may not; and for: this store has no such thing."""
+
+
+class DeniedError(OSError):
+    """The right to do so is missing."""
 
 
 class Bucket:
@@ -84,16 +90,21 @@ class Bucket:
         return len(self._uploads(folder))
 
     def abort_uploads(self, folder: str) -> None:
-        """End all of these; their parts are deleted. Raises OSError: see `read`."""
-        for key, upload in self._uploads(folder):
-            with _said(key):
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+        """End all of these, where that is allowed; their parts are deleted. Raises OSError: see `read`."""
+        with contextlib.suppress(DeniedError):
+            for key, upload in self._uploads(folder):
+                self._abort(key, upload)
+
+    def _abort(self, key: str, upload: str) -> None:
+        with _said(key):
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
 
     def _uploads(self, folder: str) -> list[tuple[str, str]]:
         with _said(folder):
             pages = self._client.get_paginator("list_multipart_uploads")
             found = pages.paginate(Bucket=self._bucket, Prefix=self._key(f"{folder}/"))
             return [(each["Key"], each["UploadId"]) for page in found for each in page.get("Uploads", [])]
+        return []
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -101,14 +112,18 @@ class Bucket:
 
 @contextlib.contextmanager
 def _said(name: str) -> Iterator[None]:
-    """Errors of boto3 as OSError; that something is not there is none."""
+    """Errors of boto3 as OSError; that something is not there, or unknown to the store, is none."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except ClientError as error:
-        if _code(error) not in (*ABSENT, "NoSuchUpload"):
-            raise OSError(f"{name}: {_code(error)}") from error
+        code = _code(error)
+        if code in DENIED:
+            rights = "s3:ListBucketMultipartUploads and s3:AbortMultipartUpload"
+            raise DeniedError(f"{name}: half-written objects cannot be looked for ({code}). Grant {rights}") from error
+        if code not in (*ABSENT, *WITHOUT, "NoSuchUpload"):
+            raise OSError(f"{name}: {code}") from error
     except BotoCoreError as error:
         raise OSError(str(error)) from error
 

@@ -19,27 +19,26 @@ manifest is replaced only if it has not changed since it was read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from filelock import FileLock, Timeout
 
 from beholder.errors import RegistryError
-from beholder.files import link, scratch, sha256_of
-from beholder.home import home
+from beholder.files import sha256_of
 from beholder.registry.erased import Tombstones
-from beholder.registry.lease import TERM_S, Hold, Lease
-from beholder.registry.places import MANIFESTS, Elsewhere, Folder, told
+from beholder.registry.lease import FILE as LEASE
+from beholder.registry.lease import HeldError, Lease
+from beholder.registry.objects import OBJECTS, Objects, manifest_name, named_by, object_name
+from beholder.registry.places import MANIFESTS, Elsewhere, told
 from beholder.registry.rows import row_of
-from beholder.registry.seal import opened, seal_in, seal_of, sealed
+from beholder.registry.seal import seal_in, seal_of, sealed
 from beholder.registry.unfinished import Unfinished
 
-OBJECTS = "objects"
+FEW = 10
+"""So many objects are looked for one by one before all are listed."""
 GRACE_S = 24 * 3600.0
 """What is younger is not collected where a writer that was stopped may wake up: longer than any publishing takes."""
 
@@ -48,29 +47,17 @@ class ChangedError(RegistryError):
     """Another process changed what this one had read."""
 
 
-class Store:
-    """Bundles by id.
+class Store(Objects):
+    """Bundles by id, and all that changes them.
 
     Args:
         uri: a folder, or `scheme://...`; by default `BEHOLDER_STORE`, else `store/` in the home folder.
     """
 
     def __init__(self, uri: str | None = None) -> None:
-        written = uri or os.environ.get("BEHOLDER_STORE") or str(home() / "store")
-        parsed = urlparse(written)
-        if parsed.scheme in ("", "file"):
-            root = Path(parsed.path if parsed.scheme else written).expanduser().absolute()
-            self.uri, self.place, self._lock_file = root.as_uri(), Folder(root), root / ".lock"
-        else:
-            self.uri = written.rstrip("/")
-            kept = home() / "fetched" / hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-            self._lock_file = kept / ".lock"
-            with told(self.uri):
-                self.place = Elsewhere(self.uri, kept)
-        self.term = TERM_S
-        self._hold: Hold | None = None
-        self._begun = self._refused = False
-        self._held: Path | None = None
+        super().__init__(uri)
+        self._begun = self._refused = self._lost = False
+        self._deleted: list[str] = []
 
     @contextlib.contextmanager
     def writing(self, what: str, patience: float = 600.0) -> Iterator[None]:
@@ -86,38 +73,60 @@ class Store:
         Raises:
             RegistryError: another process is at it.
         """
+        self._begun = self._refused = False
+        try:
+            with self._turn(what, patience):
+                yield
+        except BaseException:
+            with contextlib.suppress(RegistryError):  # what went wrong first is said
+                self._clear_up(patience)
+            raise
+        self._clear_up(patience)
+
+    @contextlib.contextmanager
+    def _turn(self, what: str, patience: float) -> Iterator[None]:
+        """Hold the lock for the time of a block; `_lost` says afterwards whether another held it meanwhile, too."""
         with told(self.uri):
             self._lock_file.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._lock_file, timeout=patience)
             try:
                 lock.acquire()
             except Timeout:
-                raise RegistryError(
+                raise HeldError(
                     f"store {self.uri}: another process is writing there, so {what} did not begin. Try again."
                 ) from None
-        with contextlib.ExitStack() as whole:
-            held = whole.enter_context(scratch()) if isinstance(self.place, Elsewhere) else None
-            lost, self._begun, self._refused, self._held = False, False, False, held
-            try:
-                with contextlib.ExitStack() as stack:
-                    if isinstance(self.place, Elsewhere):
-                        with told(self.uri):
-                            swaps = self.place.swaps or stack.enter_context(row_of(self.uri))
-                            if swaps is not None:
-                                self._hold = stack.enter_context(Lease(swaps, self.uri, self.term).held(what, patience))
-                    try:
-                        yield
-                    finally:
-                        lost = self._hold is not None and self._hold.lost
-            finally:
-                self._hold = None
-                lock.release()
-                deleted = lost and held is not None and any(held.iterdir())
-                if (lost and self._begun) or self._refused or deleted:
-                    # What it wrote, or deleted, when it woke up came after others had looked.
-                    with contextlib.suppress(RegistryError), self.writing("clearing up", patience):
-                        self._restore(held)
-                        self.clear()
+        hold = None
+        try:
+            with contextlib.ExitStack() as stack:
+                if isinstance(self.place, Elsewhere):
+                    with told(self.uri):
+                        swaps = self.place.swaps or stack.enter_context(row_of(self.uri))
+                        if swaps is not None:
+                            hold = stack.enter_context(Lease(swaps, self.uri, self.term).held(what, patience))
+                self._hold = hold
+                yield
+        finally:
+            self._hold, self._lost = None, hold is not None and hold.lost
+            lock.release()
+
+    def _clear_up(self, patience: float) -> None:
+        """What a process wrote, or deleted, when it woke up came after others had looked; of a refused change, too.
+
+        Raises:
+            RegistryError: objects that another's bundle needs may be gone: `verify` says which.
+        """
+        deleted, self._deleted = self._deleted, []
+        lost = self._lost and bool(deleted or self._begun)
+        if lost or self._refused:
+            self._begun = self._refused = False
+            with self._turn("clearing up", patience if lost else self.term):
+                if lost:
+                    self._restore(deleted)
+                self.clear()
+        if isinstance(self.place, Elsewhere):
+            for digest in {*deleted, *self._deleted}:
+                self.place.cache.delete(object_name(digest))
+            self._deleted = []
 
     @contextlib.contextmanager
     def changing(
@@ -140,7 +149,7 @@ class Store:
             yield
             return
         unfinished, before = self._unfinished(), named_by(instead_of) if instead_of else set[str]()
-        self._check()
+        self.check()
         with told(self.uri):
             record = unfinished.begin(bundle, {*objects, *before}, seal_of(instead_of) if instead_of else None)
         self._begun = True
@@ -154,7 +163,7 @@ class Store:
         finally:
             if self._refused or left is not objects:
                 with contextlib.suppress(RegistryError), told(self.uri):  # the next collection does it, if this fails
-                    self._check()
+                    self.check()
                     self._refused |= not unfinished.end(record, left)
 
     def clear(self, orphans: Collection[str] = ()) -> int:
@@ -165,87 +174,39 @@ class Store:
         Raises:
             RegistryError: see `write_manifest`; or a manifest is damaged, so that nobody knows what it names.
         """
-        self._check()
+        self.check()
         with told(self.uri):
             noted, over = self._unfinished().withdraw()
-        gone = {*noted, *orphans} - self.named()
-        count = sum(self.delete_object(digest, digest in noted) for digest in sorted(gone))
-        self._check()
+        named = self.named()
+        noted -= named
+        if len(noted) > FEW:
+            noted &= set(self.objects())
+        count = sum(self.delete_object(digest, digest in noted) for digest in sorted({*noted, *orphans} - named))
+        self.check()
         with told(self.uri):
             for name in over:
                 self.place.delete(name)
-            self._unfinished().forget(GRACE_S)
+            if isinstance(self.place, Elsewhere):
+                self._unfinished().forget((self.place.written_at(LEASE) or time.time()) - GRACE_S)
         return count
 
     def _unfinished(self) -> Unfinished:
         return Unfinished(self.place, not isinstance(self.place, Elsewhere) or self.place.swaps is not None)
 
-    def _restore(self, held: Path | None) -> None:
+    def _restore(self, deleted: Collection[str]) -> None:
         """Write objects again that were deleted late, while another process made a bundle that names them."""
-        for file in held.iterdir() if held is not None else ():
-            if file.name in self.named():
+        assert isinstance(self.place, Elsewhere)
+        kept = {digest: self.place.cache.root / object_name(digest) for digest in deleted}
+        kept = {digest: file for digest, file in kept.items() if file.is_file() and sha256_of(file) == digest}
+        with contextlib.suppress(RegistryError):  # where nobody knows what is named, all of it; the rest goes again
+            kept = {digest: kept[digest] for digest in self.named() & kept.keys()}
+        if kept:
+            with told(self.uri):
+                record = self._unfinished().begin("restored", kept, None)
+            for file in kept.values():
                 self.put(file)
-
-    def _check(self) -> None:
-        """Raises RegistryError: the lease that this process had was lost."""
-        if self._hold is not None:
-            self._hold.check()
-
-    def put(self, file: Path) -> str:
-        """Keep a file's bytes; returns their SHA-256. What is there under that name and damaged is written again.
-
-        Raises:
-            RegistryError: the store cannot be written.
-        """
-        digest = sha256_of(file)
-        with told(self.uri):
-            if not self.has(digest):
-                self._check()
-                self.place.write(object_name(digest), file)
-        return digest
-
-    def has(self, digest: str) -> bool:
-        """Whether an object is there and its bytes are what its name says; they are read, fetched again if need be."""
-        try:
-            self.checked(digest, again=True)
-        except RegistryError:
-            return False
-        return True
-
-    def get(self, digest: str, again: bool = False) -> Path:
-        """A local file with these bytes. It is not read: see `checked`.
-
-        Args:
-            digest: SHA-256 of the bytes.
-            again: fetch it even if it was before.
-
-        Raises:
-            RegistryError: the store does not have it, or cannot be read.
-        """
-        with told(self.uri):
-            try:
-                return self.place.local(object_name(digest), again)
-            except FileNotFoundError:
-                raise RegistryError(
-                    f"store {self.uri}: {object_name(digest)} is missing. Publish the version again, or roll back to "
-                    "another."
-                ) from None
-
-    def checked(self, digest: str, again: bool = False) -> Path:
-        """The same, its bytes compared with their name. What was fetched and is damaged is fetched again.
-
-        Raises:
-            RegistryError: see `get`; or they were altered.
-        """
-        file = self.get(digest, again)
-        if sha256_of(file) != digest:
-            if isinstance(self.place, Elsewhere) and not again:
-                return self.checked(digest, again=True)
-            raise RegistryError(
-                f"{file}: altered since it was published (checksum differs). Publish the version again, or roll back "
-                "to another."
-            )
-        return file
+            with told(self.uri):
+                self._unfinished().end(record, kept)
 
     def write_manifest(self, bundle: str, manifest: dict[str, Any], instead_of: dict[str, Any] | None = None) -> None:
         """Write, or replace, what a bundle is. All its files have to be there.
@@ -259,89 +220,36 @@ class Store:
             ChangedError: it is not as it was read any more; nothing was written.
             RegistryError: the store cannot be written, or this process held it for too long.
         """
-        self._check()
+        self.check()
         with told(self.uri):
-            found = self.place.read(_manifest(bundle))
+            found = self.place.read(manifest_name(bundle))
             before = None if instead_of is None else seal_of(instead_of)
             if (found and seal_in(found[0])) != before or not self.place.swap(
-                _manifest(bundle), sealed(manifest), found and found[1]
+                manifest_name(bundle), sealed(manifest), found and found[1]
             ):
                 raise ChangedError(
                     f"store {self.uri}: bundle {bundle} was changed by another process meanwhile. Try again."
                 )
 
-    def manifest(self, bundle: str) -> dict[str, Any]:
-        """What a bundle is, as it was written.
-
-        Raises:
-            RegistryError: it is not there, or was altered.
-        """
-        with told(self.uri):
-            try:
-                text = self.place.local(_manifest(bundle)).read_bytes()
-            except FileNotFoundError:
-                raise RegistryError(
-                    f"store {self.uri}: there is no bundle {bundle}. Set BEHOLDER_STORE to the store it is in, or "
-                    "publish it again."
-                ) from None
-        try:
-            return opened(text)
-        except ValueError as error:
-            remedy = "Publish the version again, or roll back to another."
-            raise RegistryError(f"{self.uri}/{_manifest(bundle)}: {error}. {remedy}") from error
-
-    def seal(self, bundle: str) -> str:
-        """SHA-256 of a manifest: another one once somebody is erased from the bundle. See `manifest` for the errors."""
-        return seal_of(self.manifest(bundle))
-
-    def bundles(self) -> list[str]:
-        """The ids of all bundles."""
-        with told(self.uri):
-            found = self.place.written(MANIFESTS)
-        folder = isinstance(self.place, Folder)  # elsewhere an empty file stands in place of one that was never written
-        names = [Path(name).name for name, (_, size) in found.items() if size or folder]
-        return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
-
-    def named(self) -> set[str]:
-        """The digests that any bundle names. Raises RegistryError: see `manifest`."""
-        return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
-
-    def cached(self) -> list[str]:
-        """The digests of what this machine fetched of a store elsewhere."""
-        if not isinstance(self.place, Elsewhere):
-            return []
-        with told(self.uri):
-            names = [Path(name).name for name in self.place.cache.names(OBJECTS)]
-        return [name for name in names if len(name) == 64]
-
-    def objects(self, older_than: float = 0.0) -> list[str]:
-        """The digests of all objects, those that no bundle names among them.
-
-        older_than: of those only that came there so many seconds ago, or earlier.
-        """
-        with told(self.uri):
-            written = self.place.written(OBJECTS)
-        last = time.time() - older_than if older_than else float("inf")
-        return [Path(name).name for name, (when, _) in written.items() if len(Path(name).name) == 64 and when <= last]
-
     def delete_object(self, digest: str, young: bool = False) -> bool:
         """Remove bytes that no manifest names; whether they were there.
 
-        young: another may be about to name them, should this process stand still before it deletes them. They are
-        written again then (`writing`).
+        young: another may be about to name them, should this process stand still before it deletes them. What was
+        fetched of them is kept until it is sure that nobody is, and written again otherwise.
 
         Raises:
             RegistryError: see `write_manifest`.
         """
         name = object_name(digest)
         with told(self.uri):
-            if self._held is not None and young:
-                try:
-                    link(self.place.local(name), self._held / digest)
-                except FileNotFoundError:
-                    return False
-            self._check()
-            return self.place.delete(name)
+            if not isinstance(self.place, Elsewhere) or self._hold is None:
+                return self.place.delete(name)
+            if young:
+                with contextlib.suppress(OSError):  # a full disk keeps nobody from being erased
+                    self.place.local(name)
+            self.check()
+            self._deleted.append(digest)
+            return self.place.delete_there(name)
 
     def bury(self, user: str) -> None:
         """Put up the tombstone of somebody who is being erased. For those who hold the lock (`writing`).
@@ -349,20 +257,15 @@ class Store:
         Raises:
             RegistryError: the store cannot be written, or the key of its tombstones is missing.
         """
-        self._check()
+        self.check()
         with told(self.uri):
             Tombstones(self.place, self.uri).add(user)
 
     def unbury(self, user: str) -> bool:
         """Take the tombstone of somebody away who is admitted again; whether there was one. See `bury`."""
-        self._check()
+        self.check()
         with told(self.uri):
             return Tombstones(self.place, self.uri).remove(user)
-
-    def erased(self, users: Collection[str]) -> set[str]:
-        """Those of these people who were erased from this store. Raises RegistryError: see `bury`."""
-        with told(self.uri):
-            return Tombstones(self.place, self.uri).among(users)
 
     def sweep(self) -> None:
         """Remove what processes that were killed left half-written. For those who hold the lock (`writing`)."""
@@ -371,30 +274,10 @@ class Store:
                 if Path(name).name.startswith("."):
                     self.place.delete(name)
             if isinstance(self.place, Elsewhere):
-                self._check()
+                self.check()
                 self.place.drop_half_written(OBJECTS)
-
-    def half_written(self) -> int:
-        """How many objects were begun by processes that died, or are being written."""
-        if not isinstance(self.place, Elsewhere):
-            return sum(Path(name).name.startswith(".") for name in self.place.names(OBJECTS))
-        with told(self.uri):
-            return self.place.half_written(OBJECTS)
 
     def delete_manifest(self, bundle: str) -> None:
         """Remove a bundle; its files stay until they are collected (`upkeep.gc`)."""
         with told(self.uri):
-            self.place.delete(_manifest(bundle))
-
-
-def named_by(manifest: dict[str, Any]) -> set[str]:
-    """The digests of the objects that a bundle consists of."""
-    return {entry["sha256"] for entry in manifest["files"].values()}
-
-
-def object_name(digest: str) -> str:
-    return f"{OBJECTS}/{digest[:2]}/{digest}"
-
-
-def _manifest(bundle: str) -> str:
-    return f"{MANIFESTS}/{bundle}.json"
+            self.place.delete(manifest_name(bundle))

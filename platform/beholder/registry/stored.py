@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beholder.errors import RegistryError
+from beholder.errors import BeholderError, RegistryError
 from beholder.files import scratch, sha256_of
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
 from beholder.registry.cache import evict
@@ -20,6 +20,9 @@ from beholder.registry.memory import TOLD
 from beholder.registry.routes import USERS
 from beholder.registry.store import ChangedError, Store, named_by
 from beholder.tombstones import erased_people
+
+TRIES = 3
+"""How often a bundle is opened, where somebody is erased from it meanwhile."""
 
 
 def new_id() -> str:
@@ -85,15 +88,31 @@ def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | N
         RegistryError: not there, damaged, or the base here is not the one it was trained on.
         BaseModelError: the base is not here at all.
     """
-    manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-    with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
-        evict(store)
+    for left in reversed(range(TRIES)):
+        manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
+        with contextlib.suppress(RegistryError):  # another bundle is damaged: what it names, nobody knows
+            evict(store)
+        try:
+            opened = _opened(manifest, store, device, like)
+            opened.leave_out(store.erased(opened.users))
+            return opened
+        except (BeholderError, FileNotFoundError) as error:
+            if left and store.manifest(bundle) != manifest:
+                continue  # somebody was erased meanwhile, and files that have them in it are gone
+            if isinstance(error, BeholderError):
+                raise
+            raise RegistryError(
+                f"store {store.uri}: a file of bundle {bundle} was deleted while it was opened. Try again."
+            ) from None
+    raise AssertionError("the last try returns or raises")
+
+
+def _opened(manifest: dict[str, Any], store: Store, device: str, like: Bundle | None) -> Bundle:
+    def checked(name: str) -> Path:
+        return store.checked(manifest["files"][name]["sha256"])
+
     with unfolded(manifest, store) as folder:
-        opened = load_bundle(
-            folder, manifest, device, store.get, lambda name: store.checked(manifest["files"][name]["sha256"]), like
-        )
-    opened.leave_out(store.erased(opened.users))
-    return opened
+        return load_bundle(folder, manifest, device, store.get, checked, like)
 
 
 @contextlib.contextmanager

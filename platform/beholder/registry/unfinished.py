@@ -88,17 +88,14 @@ class Unfinished:
             objects |= set(record["objects"])
         for name in self.place.names(RETIRED):  # of an erasure that died, by an earlier version of this program
             found = self.place.read(name)
-            if found is not None:
-                objects |= set(json.loads(found[0]))
-                over.append(name)
+            if found is not None and name.endswith(".json"):
+                objects |= set(_read(name, b'{"state": "done", "objects": ' + found[0] + b"}")["objects"])
+            over.append(name)
         return objects, over
 
-    def forget(self, after: float) -> None:
-        """Take down what is so many seconds older than the newest record, by the place's own clock, and what stands in
-        place of manifests of that age.
-        """
+    def forget(self, before: float) -> None:
+        """Take down what is older (seconds since 1970, by the place's own clock), and old stand-ins of manifests."""
         written = {name: when for name, (when, _) in self.place.written(FOLDER).items()}
-        before = max(written.values(), default=0.0) - after
         empty = [name for name, (when, size) in self.place.written(MANIFESTS).items() if not size and when < before]
         for name in [*(name for name, when in written.items() if when < before), *empty]:
             self.place.delete(name)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beholder.annotations import Annotations
-from beholder.errors import BeholderError, RegistryError
+from beholder.errors import BeholderError, RegistryError, first_line
 from beholder.files import whole
 from beholder.methods import erase_saved
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
@@ -152,8 +152,8 @@ def erase(user: str, store: Store) -> Erased:
                     changed += 1
                 if _is_in(becomes, store, user):
                     problems[bundle] = f"store {store.uri}: bundle {bundle} still names this user. Erase again."
-            except BeholderError as error:
-                problems[bundle] = str(error)
+            except (BeholderError, OSError) as error:
+                problems[bundle] = str(error) if isinstance(error, BeholderError) else f"{bundle}: {first_line(error)}"
         try:
             deleted = _collect(store, _grace(store))
         except RegistryError as error:  # what a bundle that cannot be read names, nobody knows: all is kept till then
@@ -203,8 +203,11 @@ def traces(user: str, store: Store) -> Looked:
             f"store {store.uri}: {orphans:,} objects that no bundle names, here or there, of which nobody can tell "
             "whose they are. Remove them: beholder registry gc (what is younger than a day: --older-than 0)"
         )
-    if not not_seen and (half := store.half_written()):
-        not_seen.append(f"store {store.uri}: {half:,} objects are half-written. Remove them: beholder registry gc")
+    try:
+        if half := store.half_written():
+            not_seen.append(f"store {store.uri}: {half:,} objects are half-written. Remove them: beholder registry gc")
+    except RegistryError as error:
+        not_seen.append(str(error))
     return Looked(len(bundles), tuple(found), tuple(not_seen))
 
 
