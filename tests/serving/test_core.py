@@ -289,7 +289,7 @@ def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
 
 def test_too_few_judgements_are_refused(outcome):
     bundle = registry.open_version(registry.find(MODEL))
-    with pytest.raises(MethodError, match="3 judgements are too few"):
+    with pytest.raises(MethodError, match="3 judgements: too few"):
         train_user(
             bundle, judged(outcome, Annotations.read_parquet(outcome.run_folder / "annotations.parquet").users[0], 3)
         )
