@@ -119,7 +119,7 @@ class KeyRing:
             if not keys:
                 keys = [_new_key()]
                 self._write("keys.json", {"format": FORMAT, "keys": keys})
-            token_id = secrets.token_urlsafe(12)
+            token_id = secrets.token_hex(12)  # a command line takes it as it is: it never begins with "-"
             handle = os.open(self.folder / ISSUED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with os.fdopen(handle, "w") as stream:
                 stream.write(f"{token_id}\n")
