@@ -261,7 +261,7 @@ def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
         shared.mirror("annotations.parquet")
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{folder}: cannot be read or written ({reason}). Mend it, or delete the folder.") from error
+        raise DataError(f"{folder}: cannot be read or written ({reason}). Fix it, or delete the folder.") from error
     return True
 
 
@@ -297,7 +297,7 @@ def _erase_refused(user: str) -> None:
                 with whole(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
                     csv.writer(stream).writerows(kept)
             except OSError as error:
-                raise DataError(f"{file}: cannot be written ({first_line(error)}). Mend or delete it.") from error
+                raise DataError(f"{file}: cannot be written ({first_line(error)}). Fix or delete it.") from error
 
 
 def _without(file: Path, user: str) -> None:

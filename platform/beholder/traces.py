@@ -127,7 +127,7 @@ def rows_of(file: Path) -> list[list[str]]:
         with file.open(newline="", encoding="utf-8") as stream:
             return list(csv.reader(stream))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read ({first_line(error)}). Mend or delete it.") from error
+        raise DataError(f"{file}: cannot be read ({first_line(error)}). Fix or delete it.") from error
 
 
 def names_in(file: Path, user: str) -> bool:

@@ -43,7 +43,7 @@ STEP_STATES = 8_192
 """States read in one step, at most about: judgements, where one state stands for a text."""
 UNIT_ROWS, LAYER_UNIT_ROWS = 256, 64
 """Judgements that units are measured on: of heads, and where each goes through layers, which takes time. A root mean
-square of so many is right within a tenth or so, and strengths are tried in steps of more than that."""
+square over these is right within a few per cent, and strengths are tried in steps of a factor of two."""
 MOST_OF_LAYERS = 2.0
 """Largest unit of changes within layers. Where a model hardly responds to them, a larger one would magnify rounding."""
 FIXED = ".down"

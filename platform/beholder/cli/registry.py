@@ -353,7 +353,7 @@ def _verify_erased(user: str, as_json: bool) -> None:
     if traces.found:
         raise RegistryError(f"they are in {len(traces.found)} places. Erase them: beholder registry erase --user ID")
     if traces.not_seen:
-        raise RegistryError(f"{len(traces.not_seen)} places could not be searched. Mend them, then verify again.")
+        raise RegistryError(f"{len(traces.not_seen)} places could not be searched. Fix them, then verify again.")
 
 
 @app.command("admit")

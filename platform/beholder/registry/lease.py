@@ -8,8 +8,8 @@ detects that by its own clock, and writes nothing more.
 
 Each holder's number is one higher than the last (a fencing token): it is in the lease, for people who look at it. What
 protects a store from a writer that wakes up between its last look and its write is not the lease but that manifests,
-too, are replaced by compare-and-swap, and that whoever deletes what such a writer wrote has made sure that its
-manifest is refused (`unfinished`).
+too, are replaced by compare-and-swap, and that what such a writer wrote is deleted only once its manifest is sure to
+be refused (`unfinished`).
 """
 
 from __future__ import annotations

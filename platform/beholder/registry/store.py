@@ -38,7 +38,7 @@ from beholder.registry.seal import seal_in, seal_of, sealed
 from beholder.registry.unfinished import Unfinished
 
 FEW = 10
-"""So many objects are looked for one by one before all are listed."""
+"""Up to this number of objects are looked up one by one; of more, a listing says which are there."""
 GRACE_S = 24 * 3600.0
 """What is younger is not collected where a writer that was stopped may wake up: longer than any publishing takes."""
 

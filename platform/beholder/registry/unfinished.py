@@ -4,12 +4,12 @@
 unfinished/ID.json        of a change of bundle ID: the objects it writes and replaces, and the manifest it replaces
 ```
 
-A writer puts a record up before it writes its first object, and takes it down after its manifest. Whoever holds the
-store's lock and finds a record has before it a writer that is no more, or that will wake up and may still write its
-manifest. It makes that impossible first: manifests are replaced by compare-and-swap, so that another seal in place of
-the one the writer has read, or an empty file where there was none, is enough. Then no manifest will ever name what the
-writer wrote, and it can be deleted however young it is. (Write-ahead log and fencing, as in Gray & Reuter 1993,
-Transaction Processing, ch. 10, and Kleppmann 2017, Designing Data-Intensive Applications, ch. 8.)
+A writer puts a record up before it writes its first object, and takes it down after its manifest. A later holder of the
+store's lock that finds a record knows of a writer that died, or that is stopped and may still write its manifest. It
+makes that impossible first: manifests are replaced by compare-and-swap, so that another seal in place of the one the
+writer has read, or an empty file where there was none, is enough. Then no manifest will ever name what the writer
+wrote, and it can be deleted however young it is. (Write-ahead log and fencing, as in Gray & Reuter 1993, Transaction
+Processing, ch. 10, and Kleppmann 2017, Designing Data-Intensive Applications, ch. 8.)
 
 Only places that several machines reach need it. A folder's lock is held as long as its process lives, so that there
 all that no manifest names can be deleted by the next who holds it. Where nothing can be replaced by compare-and-swap,
