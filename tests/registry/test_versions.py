@@ -18,7 +18,7 @@ from beholder.errors import RegistryError
 from beholder.evaluation.scores_file import read_scores, write_scores
 from beholder.folds import parts_of
 from beholder.records import refuse_surely_worse
-from beholder.registry import registry, upkeep
+from beholder.registry import registry, stored, upkeep
 from beholder.registry.store import Store
 
 
@@ -155,6 +155,27 @@ def test_who_is_best_on_validation_and_surely_worse_on_test_is_not_promoted_by_i
         promoted("worse")
     assert registry.find("gate").number == 1
     assert promoted("same") == 2 and registry.find("gate").number == 2
+
+
+@pytest.mark.parametrize("name", [MODEL, "a new model"])
+def test_a_bundle_that_is_collected_before_it_is_a_version_becomes_none(outcome, name):
+    """A publisher that stands still for longer than `gc` lets unnamed bundles be."""
+    before = registry.versions(MODEL), registry.models()
+    champion = registry.find(MODEL)
+    store = registry.store_of(champion)
+    kept = stored.new_id()
+    store.write_manifest(kept, store.manifest(registry.bundle_of(champion)))
+
+    class Late:
+        """What is looked at before the version is made takes long."""
+
+        def hold(self, folder) -> None:
+            with store.writing("collecting"):
+                store.delete_manifest(kept)
+
+    with pytest.raises(RegistryError, match="there is no bundle"):
+        registry.make_version(name, kept, store, champion.run_id, champion.tags, "", Late())
+    assert (registry.versions(MODEL), registry.models()) == before
 
 
 def test_promotion_goes_forward_and_back(outcome):

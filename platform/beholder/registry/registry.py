@@ -150,11 +150,13 @@ def make_version(
             if proof is not None:
                 proof.hold(folder)
             tracker.log_artifacts(run_id, str(folder), f"models/{kept}")  # a run may have several: those refreshed
+        first = True
         try:
             tracker.create_registered_model(model)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            first = False
         made = tracker.create_model_version(
             model,
             source=f"runs:/{run_id}/models/{kept}",
@@ -162,6 +164,13 @@ def make_version(
             tags={**tags, BUNDLE: kept, STORE: store.uri},
             description=description,
         )
+        try:
+            store.manifest(kept)
+        except RegistryError:  # this process stood still for so long that the bundle was collected
+            tracker.delete_model_version(model, made.version)
+            if first:
+                tracker.delete_registered_model(model)
+            raise
         tracker.set_registered_model_alias(model, CANDIDATE, made.version)
     except (MlflowException, OSError) as error:
         raise RegistryError(f"model {model!r} could not be published: {str(error).splitlines()[0]}") from error
