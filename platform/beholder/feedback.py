@@ -271,7 +271,7 @@ class Feedback:
             return frozenset(connection.execute(chosen).scalars())
 
     def lease(self, store: str) -> tuple[bytes, str] | None:
-        """What was last said of a store by who writes there, and a tag that changes with it; None where nothing was."""
+        """The lease of a store, and a tag that changes with each write; None where there is none."""
         chosen = sa.select(_LEASES.c.said, _LEASES.c.tag).where(_LEASES.c.store == store)
         with self._begin() as connection:
             found = connection.execute(chosen).one_or_none()

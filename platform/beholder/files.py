@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,26 +55,25 @@ def made_once(folder: Path, says_whole: str) -> Iterator[Path | None]:
             os.replace(Path(temporary) / "made", folder)
 
 
-SCRATCH, LOCKED = "beholder-", ".lock"
-"""What folders for the time of a block are called, in the system's temporary folder, and the file in them."""
+SCRATCH, LOCKED = "beholder-", ".scratch.lock"
+"""What folders for the time of a block are called, in the system's temporary folder, and the file by which they are
+known: nothing else has one, so that no store or home that lies there is taken for one."""
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for the time of a block. It may hold what is personal: what processes that were killed left of
-    theirs is removed whenever one begins.
+    """An empty folder for the time of a block. It may hold personal data: what killed processes left of theirs is
+    removed whenever one begins.
 
     A process holds a lock on its folder, which ends with it however it ends.
     """
     sweep_scratch()
-    root = Path(tempfile.gettempdir())
-    hidden = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=root))
-    folder, lock = hidden, FileLock(hidden / LOCKED)
+    folder = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))  # hidden until it is locked
+    lock = FileLock(folder / LOCKED)
     try:
-        with contextlib.suppress(OSError, NotImplementedError):  # without locks it stays hidden, and nobody sweeps it
+        with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks: it is never swept
             lock.acquire()
-            folder = root / hidden.name.removeprefix(".")  # it is seen once it is locked
-            hidden.rename(folder)
+            folder = folder.rename(folder.with_name(folder.name.removeprefix(".")))
         (folder / "files").mkdir()
         yield folder / "files"
     finally:
@@ -86,14 +84,7 @@ def scratch() -> Iterator[Path]:
 
 def sweep_scratch() -> None:
     """Remove the folders of `scratch` whose process is no more."""
-    root = Path(tempfile.gettempdir())
-    for folder in root.glob(f"{SCRATCH}*/"):  # of earlier versions, which had no lock
-        with contextlib.suppress(OSError):
-            about = folder.lstat()
-            old = time.time() - about.st_mtime > 24 * 3600 and about.st_uid == os.getuid()
-            if old and not folder.is_symlink() and not (folder / LOCKED).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-    for file in root.glob(f"{SCRATCH}*/{LOCKED}"):
+    for file in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{LOCKED}"):
         with contextlib.suppress(Timeout, OSError):
             if file.parent.lstat().st_uid == os.getuid() and not file.parent.is_symlink():
                 with FileLock(file, timeout=0):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -104,6 +105,17 @@ def test_what_a_killed_process_left_in_the_temporary_folder_goes_and_what_one_wo
         with scratch() as mine:
             assert not bank.exists() and mine.is_dir() and not list(mine.iterdir())
         assert not mine.parent.exists()
+
+
+def test_a_store_in_the_temporary_folder_is_no_leftover(monkeypatch, tmp_path, fitted):
+    """A store has a lock file, too, which nobody holds most of the time."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = Store(str(tmp_path / "beholder-store"))
+    kept = keep(bundle_of(fitted, tmp_path / "bundle"), store)
+    assert (tmp_path / "beholder-store" / ".lock").exists()
+    with scratch():
+        pass
+    assert upkeep.verify(store).problems == () and store.bundles() == [kept]
 
 
 def test_of_two_erasures_at_once_in_one_home_neither_brings_the_other_back(home, run, monkeypatch):

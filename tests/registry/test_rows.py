@@ -47,7 +47,7 @@ def machine(tmp_path, monkeypatch):
     real = fs.FileSystem.from_uri
 
     class Google(fs.FileSystem):
-        """What is asked of pyarrow."""
+        """Stands in for pyarrow's file systems."""
 
         @staticmethod
         def from_uri(uri: str) -> tuple[fs.FileSystem, str]:

@@ -196,7 +196,7 @@ def test_a_repair_that_wakes_up_after_an_erasure_brings_nothing_back(fitted, mac
 def test_a_writer_whose_clock_stood_still_with_it_publishes_nothing_of_somebody_erased(
     fitted, machine, tmp_path, bucket, wakes_before
 ):
-    """As of a machine that was suspended: it does not know that it lost its lease, and goes on with all it wrote."""
+    """As on a machine that was suspended: it does not know that it lost its lease, and continues."""
     one, other = machine("one"), machine("other")
     kept = keep(bundle_of(fitted, tmp_path / "bundle"), other)
     gone = [ADA.encode(), *weights_of(open_stored(kept, other), ADA)]

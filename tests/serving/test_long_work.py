@@ -1,4 +1,4 @@
-"""Long work of a server: a few at a time whoever asks, the rest refused; none of it keeps anybody who was erased."""
+"""Long work of a server runs a few at a time and the rest is refused; none of it keeps an erased person."""
 
 from __future__ import annotations
 

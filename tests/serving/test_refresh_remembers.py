@@ -114,7 +114,7 @@ def part_of(rows: Annotations) -> np.ndarray:
 
 
 def shown(user: str) -> dict:
-    """What the command says of a user of the champion."""
+    """The champion's row of a user, as the command prints it."""
     done = CliRunner().invoke(app, ["registry", "show", MODEL, "--user", user, "--json"])
     assert done.exit_code == 0, done.output
     (row,) = json.loads(done.stdout)
@@ -156,7 +156,10 @@ def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(
     found = refreshed(None)
     assert found["users"] >= 1 and core.look()
     assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, foundation)[user] == stamp
-    assert not shown(user)["enrolled"] and not shown(other)["enrolled"]
+    assert shown(user)["enrolled"] is False is shown(other)["enrolled"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_FEEDBACK", "sqlite:////proc/nothing/x.db")
+        assert shown(user)["enrolled"] is None  # nobody knows
     tell(core, rows, user, user)
     enrol(core, user)  # and again, on this version
     assert core.user(user)["enrolled"]

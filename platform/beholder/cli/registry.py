@@ -13,7 +13,7 @@ from rich.table import Table
 
 from beholder.cli.console import RunReporter, console, print_json
 from beholder.cli.refresh import print_retrained
-from beholder.errors import BeholderError, counted
+from beholder.errors import FeedbackError, counted
 
 app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
@@ -71,13 +71,16 @@ def show(
     bundle, store = registry.bundle_of(found), registry.store_of(found)
     manifest = store.manifest(bundle)
     if user is not None:
-        stamp = None
-        with contextlib.suppress(BeholderError):  # of a server's database that is away, nothing is known
-            stamp = Feedback().enrolled(model, foundation_of(manifest)).get(user)
-        enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
+        enrolled, note = None, "Enrolled since: a server answers them by what they were enrolled with."
+        try:
+            with contextlib.closing(Feedback()) as feedback:
+                stamp = feedback.enrolled(model, foundation_of(manifest)).get(user)
+            enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
+        except FeedbackError as error:
+            note = f"Whether they were enrolled since is not known: {error}"
         _print_users(model, [{**registry.user_row(found, user), "enrolled": enrolled}], as_json)
-        if enrolled and not as_json:
-            console.print("Enrolled since: a server answers them by what they were enrolled with.", markup=False)
+        if enrolled is not False and not as_json:
+            console.print(note, markup=False)
         return
     if as_json:
         print_json({**found.to_json(), "manifest": manifest})

@@ -159,18 +159,19 @@ def demo_command(
     from beholder.experiment import load_experiment
     from beholder.sources import DataNotFound
 
-    seconds, registered = 0.0, False
+    seconds, ran = 0.0, list[str]()
     for name in ("convabuse", "simulated"):
         with RunReporter(quiet=False).live() as reporter:
             try:
                 experiment = load_experiment(folder / "demo" / f"{name}.yaml", overrides or ())
-                if registered:  # one model, for `beholder serve` to find
+                if ran:  # one model, for `beholder serve` to find
                     experiment = experiment.model_copy(update={"register_": None})
                 outcome = pipeline.run(experiment, reporter)
             except DataNotFound as missing:
                 reporter.say(f"{str(missing).split('.')[0]}: there is the simulated population of readers alone.")
                 continue
-        results, registered = outcome.results, True
+        results = outcome.results
+        ran.append(name)
         console.print()
         console.print(f"data: {results['data']['origin']}", markup=False)
         console.print(f"base: {results['base']}", markup=False)
@@ -181,7 +182,7 @@ def demo_command(
         seconds += sum(outcome.seconds.values())
     console.print(f"\nThat took {seconds:.0f} s. Go on with:", markup=False)
     for command, what in (
-        ("report convabuse", "a run as a page"),
+        *((f"report {name}", "the run as a page") for name in ran[:1]),
         ("ui", "compare the runs in MLflow"),
         ("serve", "ask the champion over HTTP"),
         ("init YOUR.csv", "your own table"),

@@ -151,7 +151,7 @@ class Objects:
     def objects(self, older_than: float = 0.0) -> list[str]:
         """The digests of all objects, those that no bundle names among them.
 
-        older_than: of those only that came there so many seconds ago, or earlier.
+        older_than: seconds; younger objects are left out.
         """
         with told(self.uri):
             written = self.place.written(OBJECTS)
@@ -160,10 +160,10 @@ class Objects:
 
     def half_written(self) -> int:
         """How many objects were begun by processes that died, or are being written."""
-        if not isinstance(self.place, Elsewhere):
-            return sum(Path(name).name.startswith(".") for name in self.place.names(OBJECTS))
         with told(self.uri):
-            return self.place.half_written(OBJECTS)
+            if isinstance(self.place, Elsewhere):
+                return self.place.half_written(OBJECTS)
+            return sum(Path(name).name.startswith(".") for name in self.place.names(OBJECTS))
 
     def erased(self, users: Collection[str]) -> set[str]:
         """Those of these people who were erased from this store. Raises RegistryError: see `bury`."""

@@ -23,6 +23,7 @@ import secrets
 from collections.abc import Collection
 from typing import Any
 
+from beholder.registry.objects import manifest_name
 from beholder.registry.places import MANIFESTS, Place
 from beholder.registry.seal import opened, seal_in, sealed
 
@@ -101,7 +102,7 @@ class Unfinished:
             self.place.delete(name)
 
     def _fence(self, bundle: str, replaces: str | None) -> None:
-        name = f"{MANIFESTS}/{bundle}.json"
+        name = manifest_name(bundle)
         for _ in range(TRIES):
             found = self.place.read(name)
             if found is None:
