@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 
 import pytest
 import schemathesis
@@ -16,6 +17,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from beholder_serve.client import Client, RefusedError
+
+PATIENCE_S = 120
+"""How long an answer may take on a machine that is busy with other tests. It is not the speed that is tested here."""
 
 
 @pytest.fixture
@@ -40,7 +44,11 @@ def try_out(operation, mode, asked: set[tuple[str, int]]) -> None:
     @examples(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operation.as_strategy(generation_mode=mode))
     def run(case) -> None:
-        answer = case.call()
+        faulthandler.dump_traceback_later(PATIENCE_S / 4)  # where it stands, should it stand
+        try:
+            answer = case.call(timeout=PATIENCE_S)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         asked.add((operation.label, answer.status_code))
         case.validate_response(
             answer, checks=[not_a_server_error, response_schema_conformance, content_type_conformance]
