@@ -7,6 +7,9 @@ that is done again, on the same rows, so that intervals can hold the chance of t
 
 from __future__ import annotations
 
+import hashlib
+import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from beholder.evaluation.results import ArmScores, Rows
 from beholder.evaluation.scores_file import ScoresFile, read_scores, write_scores
 from beholder.experiment import ROUTED, Arm
 from beholder.folds import parts_of, scored
-from beholder.methods.arm import ArmJob
+from beholder.methods.arm import ArmJob, done
 from beholder.routing import Routing, find_routing
 
 
@@ -54,11 +57,28 @@ def _renamed(arm: Arm, called: Callable[[str], str]) -> Arm:
     return Arm(called(arm.name), config, arm.control_of, arm.curve_of)
 
 
-def refitted(jobs: Sequence[ArmJob], served: set[str]) -> list[ArmJob]:
-    """The jobs that fit what is served, and what that starts from, on all rows."""
+def refitted(jobs: Sequence[ArmJob], served: set[str], folds: int, folder: Path) -> list[ArmJob]:
+    """The jobs that fit what is served, and what that starts from, on all rows, for as many epochs as folds found best.
+
+    That number is the median over folds. Validation rows stop no training then: they choose thresholds, and a bundle
+    is held against them.
+
+    Args:
+        jobs: of the arms, as without folds; one that starts from another comes after it.
+        served: names of arms.
+        folds: how many.
+        folder: of the run, where every fold's arms are finished.
+    """
     after = {job.name: job.after for job in jobs}
     wanted = served | {start for name in served if (start := after[name])}
-    return [replace(job, scored_as=on_all(job.name)) for job in jobs if job.name in wanted]
+    found: dict[str, ArmJob] = {}
+    for job in sorted((job for job in jobs if job.name in wanted), key=lambda job: job.after is not None):
+        kept = [done(in_fold(job.name, fold), folder).get("training", {}).get("epochs") for fold in range(folds)]
+        epochs = None if None in kept else statistics.median_high(kept)
+        on = found[job.after].key if job.after else None
+        key = hashlib.sha256(json.dumps([job.key, epochs, on]).encode()).hexdigest()
+        found[job.name] = replace(job, scored_as=on_all(job.name), epochs=epochs, key=key)
+    return list(found.values())
 
 
 def put_together(

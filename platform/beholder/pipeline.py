@@ -214,9 +214,17 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
 
 
 def _fit(
-    experiment: Experiment, jobs: list[ArmJob], folder: Path, reporter: Reporter, plan: forgetting.Plan | None = None
+    experiment: Experiment,
+    jobs: list[ArmJob],
+    folder: Path,
+    reporter: Reporter,
+    plan: forgetting.Plan | None = None,
+    fits: int = 1,
 ) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...]]:
-    """Fit those of the jobs that were not finished with the same inputs, and measure what is planned; returns both."""
+    """Fit those of the jobs that were not finished with the same inputs, and measure what is planned; returns both.
+
+    fits: see `FitJob`.
+    """
     pending = tuple(job for job in jobs if not is_done(job, folder))
     for job in jobs:
         if job not in pending:
@@ -226,7 +234,7 @@ def _fit(
     trained = tuple(job.name for job in pending if job.settings.trains and not job.settings.in_blocks)
     together = trained if cluster.data_parallel and cluster.range[1] > 1 else ()
     base, copy = plain_base(experiment.base), run_of(folder).uri
-    fit = FitJob(str(folder), pending, base, experiment.seed, cluster, measures, together, copy)
+    fit = FitJob(str(folder), pending, base, experiment.seed, cluster, measures, together, copy, fits)
     fit_arms(fit, reporter.step, reporter.say)
     return pending, measures
 
@@ -251,15 +259,16 @@ def _cross_fit(
     With folds what is served is then fitted on all rows.
     """
     curves = [point for points in experiment.curves.values() for point in points.values()]
-    folds = prepared.folds
+    folds, numbers = prepared.folds, experiment.evaluate.folds
+    fits = numbers * experiment.evaluate.seeds
     with contextlib.ExitStack() as stack:
         if folds and not all(is_done(job, folder) for job in prepared.measured):
-            stack.enter_context(on_ray(experiment.cluster.range[1]))  # once for the folds and for what is served
-        pending, measured = _fit(experiment, prepared.measured, folder, reporter, prepared.forgotten)
-        numbers = len(folds.splits) if folds else 1
+            # once for the folds and for what is served
+            stack.enter_context(on_ray(fits if experiment.cluster.workers == "auto" else experiment.cluster.range[1]))
+        pending, measured = _fit(experiment, prepared.measured, folder, reporter, prepared.forgotten, fits)
         routing = put_together(experiment.arms, curves, prepared.marked, numbers, experiment.again, folder)
         if folds and routing:
-            pending += _fit(experiment, refitted(prepared.jobs, routing.served), folder, reporter)[0]
+            pending += _fit(experiment, refitted(prepared.jobs, routing.served, numbers, folder), folder, reporter)[0]
     return pending, measured, routing
 
 

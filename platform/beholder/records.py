@@ -292,8 +292,8 @@ def version_page(
     how = ""
     if experiment.evaluate.folds > 1:
         how = (
-            f"fitted on all judgements, with what it serves to whom chosen in {experiment.evaluate.folds} folds, which "
-            "is where it was measured, each judgement by models that had not seen its text: "
+            f"fitted on all judgements, with epochs and what it serves to whom chosen in {experiment.evaluate.folds} "
+            "folds, which is where it was measured, each judgement by models that had not seen its text: "
         )
     return (
         f"# {experiment.name} on {base_name(experiment.base)}\n\n"

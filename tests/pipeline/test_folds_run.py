@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from house import settings
 from typer.testing import CliRunner
 from worlds import home_with_a_run
@@ -16,6 +18,7 @@ from worlds import home_with_a_run
 from beholder import pipeline
 from beholder.annotations import Annotations
 from beholder.cli.main import app
+from beholder.cluster.local import on_ray, side_by_side
 from beholder.errors import ExperimentError
 from beholder.evaluation.compare import compare
 from beholder.evaluation.report import recompute
@@ -24,6 +27,7 @@ from beholder.experiment import make_experiment
 from beholder.folds import parts_of
 from beholder.methods.method import load_fitted
 from beholder.registry.bundle import open_bundle
+from beholder.sections import Cluster
 
 pytestmark = pytest.mark.cluster
 FOLDS = 3
@@ -40,7 +44,7 @@ def written(**more) -> dict:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    with home_with_a_run(folder, written(cluster={"workers": 2, "cpus_per_worker": 1})) as outcome:
+    with home_with_a_run(folder, written(cluster={})) as outcome:
         yield folder, outcome
 
 
@@ -76,6 +80,18 @@ def test_a_folds_scores_are_those_of_the_model_it_fitted(outcome, arm):
         scores = fitted.score(list(test.texts), list(test.user_ids))
         np.testing.assert_allclose(file.arm.test_scores[file.arm.test_fold == fold], scores, atol=1e-5)
         np.testing.assert_array_equal(file.arm.thresholds[fold], fitted.thresholds)
+
+
+def test_there_is_a_worker_for_each_fold_as_long_as_there_is_room():
+    cores, plenty = os.cpu_count() or 1, 1e6
+    with on_ray():
+        assert side_by_side(1, Cluster(), plenty) == 1
+        assert side_by_side(cores, Cluster(), plenty) == cores
+        assert side_by_side(cores + 5, Cluster(), plenty) == cores
+        assert side_by_side(cores, Cluster(cpus_per_worker=cores), plenty) == 1
+        memory = ray.cluster_resources()["memory"]
+        assert side_by_side(cores, Cluster(), memory * 0.7) == 1
+        assert side_by_side(cores, Cluster(), memory * 2) == 1
 
 
 def test_a_fold_is_a_run_of_its_own(outcome, tmp_path, monkeypatch):
@@ -115,6 +131,19 @@ def test_what_is_served_has_learned_from_every_judgement_and_says_so(outcome):
     np.testing.assert_allclose(routes.scores[of_all], saved.arm.test_scores[of_all], atol=1e-5)
     assert {"cls-u"} & set(routes.routes)
     assert not (outcome.run_folder / "methods" / "prior").exists()  # nobody is served it
+
+
+def test_what_is_served_was_trained_for_as_long_as_folds_found_best(outcome):
+    def training(name: str) -> dict:
+        return json.loads((outcome.run_folder / "methods" / name / "done.json").read_text())["training"]
+
+    best = []
+    for fold in range(FOLDS):
+        found = training(f"cls@{fold + 1}")
+        best.append(max(found["history"], key=lambda epoch: (epoch["valid_macro_f1"], -epoch["epoch"]))["epoch"])
+        assert found["epochs"] == best[-1]
+    served = training("cls")
+    assert served["epochs"] == len(served["history"]) == sorted(best)[FOLDS // 2]
 
 
 def test_results_report_and_comparison_say_the_same(outcome):

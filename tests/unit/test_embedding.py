@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,19 @@ def test_the_seed_decides_and_the_order_of_rows_does_not(tmp_path):
     sort, other = in_order(rows), in_order(mixed)
     assert [rows.texts[i] for i in sort] == [mixed.texts[i] for i in other]
     np.testing.assert_array_equal(rows.labels[sort], mixed.labels[other])
+
+
+def test_epochs_that_are_known_are_trained_and_the_last_is_kept(tmp_path):
+    """The same as where the validation log-loss chooses that epoch."""
+    rows = crowd()
+    _, context = start_from(tmp_path, rows)
+    texts, users = list(rows.texts), list(rows.user_ids)
+    chosen = embedded().fit(rows, rows, context)
+    known = embedded().fit(rows, rows, replace(context, epochs=chosen.training.epochs))
+    np.testing.assert_array_equal(known.score(texts, users), chosen.score(texts, users))
+    fewer = embedded().fit(rows, rows, replace(context, epochs=2))
+    assert fewer.training.epochs == len(fewer.training.history) == 2
+    assert np.abs(fewer.score(texts, users) - chosen.score(texts, users)).max() > 1e-3
 
 
 def test_it_begins_as_the_classifier_and_zeros_are_nobody():

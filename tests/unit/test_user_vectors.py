@@ -63,6 +63,36 @@ def test_a_user_absent_from_a_batch_does_not_move():
     assert any(len(batch) < 3 for batch in batches) and {user for batch in batches for user in batch} == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("known", [1, 3, 4])
+def test_epochs_that_are_known_are_trained_and_the_last_is_kept(known):
+    """Whatever validation says; until then all is as where validation decides, rates among it."""
+
+    def trained(**more):
+        torch.manual_seed(0)
+        network = Told()
+        states = []
+
+        def losses(batch, mine):
+            said = network.head(network.users(torch.from_numpy(mine)))[:, 0]
+            yield functional.binary_cross_entropy_with_logits(said, torch.from_numpy(mine % 2.0).float()), len(mine)
+
+        def validate() -> float:
+            states.append(network.head.weight.detach().clone())
+            return 1.0 - len(states) / 10  # every epoch is worse than the one before
+
+        schedule = Schedule(epochs=4, patience=9, batch_size=2, learning_rate=0.1, **more)
+        rows = np.ones(4, dtype=np.int64), np.arange(4)
+        found = fine_tune(network, *rows, losses, schedule, validate, seed=0, progress=lambda *_: None)
+        return network, states, found
+
+    network, states, found = trained(known=known)
+    assert found.epochs == len(found.history) == len(states) == known
+    assert torch.equal(network.head.weight, states[-1])
+    chosen, others, best = trained()
+    assert best.epochs == 1 and torch.equal(chosen.head.weight, others[0])
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(states, others, strict=False))
+
+
 def test_a_user_of_every_batch_takes_the_steps_of_adam():
     """Of one user alone, nothing is left to be lazy about: torch's own Adam with the same rates moves them alike."""
     network, other, slots = Told(), Told(), np.zeros(6, dtype=np.int64)

@@ -87,6 +87,11 @@ def weights_checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def weights_bytes(name: str) -> int:
+    """How large a base's safetensors files are together. name: see `catalog.resolve`."""
+    return sum(file.stat().st_size for file in facts_of(name).folder.glob("*.safetensors"))
+
+
 @lru_cache(maxsize=16)
 def tokenizer_checksum(folder: Path) -> str:
     """SHA-256 over the files that decide how text becomes tokens."""

@@ -210,7 +210,7 @@ def work(
     open_: dict[str, BankFitting] = {}  # the fan-out this worker is in
 
     def of_arm(arm: ArmJob, progress: Callable[..., None], say: Callable[[str], None]) -> Context:
-        found = context(progress, say)
+        found = replace(context(progress, say), epochs=arm.epochs)
         return found if arm.seed is None else replace(found, seed=arm.seed)
 
     def fitting(task: Task) -> BankFitting:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from beholder.errors import ClusterError, first_line
+from beholder.sections import Cluster
 
 # Set before Ray starts, so that its workers inherit them. No hub is asked. Ray Train looks every half second, not every
 # two, whether its workers are done: a job ends that much sooner. What serves never blocks its event loop, so one loop a
@@ -72,8 +73,9 @@ def start_ray(workers: int = 1) -> bool:
     """Join the cluster of this process, or start an embedded Ray; False where this process has one already.
 
     Args:
-        workers: processes that will compute at the same time. With several, idle OpenMP threads must sleep, or they
-            slow each other down severalfold; one alone is a third faster when they wait awake.
+        workers: processes that will compute at the same time. With several of several threads each, idle OpenMP
+            threads must sleep, or they slow each other down severalfold; one alone is a third faster when they wait
+            awake.
 
     Raises:
         ClusterError: Ray did not start, or the cluster does not answer.
@@ -83,7 +85,7 @@ def start_ray(workers: int = 1) -> bool:
 
     if ray.is_initialized():
         return False
-    if workers > 1:
+    if 1 < workers < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     here: Any = {
@@ -112,6 +114,24 @@ def takes_gpu(use_gpu: bool | str) -> bool:
     import ray
 
     return ray.cluster_resources().get("GPU", 0) > 0 if use_gpu == "auto" else bool(use_gpu)
+
+
+def side_by_side(fits: int, cluster: Cluster, memory: float) -> int:
+    """How many workers `auto` stands for in the running Ray: one for each fit, as long as there is room for them.
+
+    Args:
+        fits: how many could be fitted at the same time.
+        cluster: what each worker has.
+        memory: bytes of each, about.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    if takes_gpu(cluster.use_gpu):
+        room = there["GPU"] / cluster.gpus_per_worker
+    else:
+        room = min(there.get("CPU", 1) / (cluster.cpus_per_worker or 1), there.get("memory", 0) / memory)
+    return max(1, min(fits, int(room)))
 
 
 def cpus_each(most: int, asked: int | None = None) -> int:

@@ -20,8 +20,9 @@ from typing import Any
 
 from beholder import errors
 from beholder.annotations import Annotations
-from beholder.bases.endpoint import base_of
-from beholder.cluster.local import cpus_each, on_ray, takes_gpu
+from beholder.bases.endpoint import Endpoint, base_of
+from beholder.bases.loading import weights_bytes
+from beholder.cluster.local import cpus_each, on_ray, side_by_side, takes_gpu
 from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError, first_line
 from beholder.files import scratch
@@ -56,6 +57,7 @@ class FitJob:
         cluster: how many processes share the arms, and what each has.
         measures: what to measure of forgetting, once its arm is fitted.
         together: arms that all workers fit at once, each a share of every batch.
+        fits: how many of these could be fitted at the same time: folds, and trainings under other seeds.
         copy: where a copy of the run folder is that all workers reach; None where they reach the folder itself.
     """
 
@@ -67,6 +69,15 @@ class FitJob:
     measures: tuple[MeasureJob, ...] = ()
     together: tuple[str, ...] = ()
     copy: str | None = None
+    fits: int = 1
+
+    @property
+    def memory(self) -> float:
+        """What a worker takes, about, in bytes: the base's weights with gradients and moments, what is kept of a batch
+        for the way back, and libraries.
+        """
+        base = base_of(self.base)
+        return 1e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -80,13 +91,10 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     """
     if not job.arms and not job.measures:
         return
-    fewest, most = job.cluster.range
-    if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
-        most = min(most, len(job.arms) + len(job.measures))
-        fewest = min(fewest, most)
+    automatic = job.cluster.workers == "auto"
     shared = SharedRun(Path(job.run_folder), job.copy)
     shared.keep("annotations.parquet", "forgetting")
-    with on_ray(most):
+    with on_ray(job.fits if automatic else job.cluster.range[1]):
         import ray
         from ray.train import FailureConfig, RunConfig, UserCallback
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -94,6 +102,10 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         from beholder.cluster.fanout import Board
 
+        fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
+        if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
+            most = min(most, len(job.arms) + len(job.measures))
+            fewest = min(fewest, most)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board: Any = (
             ray.remote(num_cpus=0)(Board)

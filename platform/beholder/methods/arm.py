@@ -39,6 +39,7 @@ class ArmJob:
         fold: whose rows the arm is fitted and scored on, from 0; see `folds.parts_of`.
         scored_as: the name of its scores, where that is not the arm's.
         seed: of its random draws, where that is not the run's.
+        epochs: see `Context.epochs`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ArmJob:
     fold: int | None = None
     scored_as: str | None = None
     seed: int | None = None
+    epochs: int | None = None
 
     @property
     def scores(self) -> str:
@@ -168,4 +170,5 @@ def _plain(training: Training) -> dict[str, Any]:
         "seconds": training.seconds,
         "tokens_per_second": training.tokens_per_second,
         "history": training.history,
+        "epochs": training.epochs,
     }

@@ -106,7 +106,7 @@ class ClassifyConfig(MethodConfig):
             inputs.lengths,
             grouped.text,
             losses,
-            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate),
+            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate, known=context.epochs),
             validate,
             seed=context.seed,
             progress=context.progress,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -133,7 +134,7 @@ class NetworkConfig(MethodConfig):
             to_learn,
             to_check,
             train.task.kind,
-            self._training(),
+            replace(self._training(), known=context.epochs),
             seed=context.seed,
             progress=context.progress,
             after_epoch=context.after_epoch,

@@ -152,6 +152,7 @@ class JointTraining:
         user_decay: of what is users' own: it pulls them toward nobody in particular.
         strangers: weight of the loss of all rows read as a stranger's, so that users never seen are predicted well; the
             rest is that of the rows read as their users'.
+        known: epochs after which to stop, and keep what there is then; None: the validation log-loss decides.
     """
 
     epochs: int
@@ -161,6 +162,7 @@ class JointTraining:
     weight_decay: float
     user_decay: float
     strangers: float
+    known: int | None = None
 
 
 def train_jointly(
@@ -174,7 +176,8 @@ def train_jointly(
     progress: Progress,
     after_epoch: Callable[[int, float], None],
 ) -> Training:
-    """Fit the network and all users' embeddings in place; leave those of the epoch with the lowest validation log-loss.
+    """Fit the network and all users' embeddings in place; leave those of the epoch with the lowest validation log-loss,
+    or of the last where it is known how many there are to be.
 
     Raises:
         MethodError: the loss is no longer a number.
@@ -193,7 +196,7 @@ def train_jointly(
     steps = -(-rows // settings.batch_size)
     history: list[dict[str, float]] = []
     best, best_epoch, state = math.inf, 0, _copy(network)
-    for epoch in range(1, settings.epochs + 1):
+    for epoch in range(1, (settings.known or settings.epochs) + 1):
         network.train()
         order = torch.from_numpy(rng.permutation(rows))
         total = torch.zeros((), dtype=torch.float64)
@@ -217,14 +220,14 @@ def train_jointly(
             {"epoch": epoch, "loss": float(total) / steps, "valid_loss": valid_loss, "valid_macro_f1": score}
         )
         after_epoch(epoch, score)
-        if valid_loss < best:
+        if settings.known or valid_loss < best:
             best, best_epoch, state = valid_loss, epoch, _copy(network)
         elif epoch - best_epoch >= settings.patience:
             break
     network.load_state_dict(state)
     network.eval()
     count = sum(each.numel() for each in network.parameters())
-    return Training(time.perf_counter() - started, history=history, parameters=count)
+    return Training(time.perf_counter() - started, history=history, parameters=count, epochs=best_epoch)
 
 
 def validation(

@@ -90,7 +90,7 @@ class LanguageConfig(MethodConfig):
             rows.lengths,
             rows.text,
             rows.losses,
-            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate),
+            Schedule(self.epochs, self.patience, self.batch_size, self.learning_rate, known=context.epochs),
             validate,
             seed=context.seed,
             progress=context.progress,

@@ -67,6 +67,8 @@ class Context:
             fit that died go on; None where there is no such folder.
         after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
         team: who fits the same model at the same time.
+        epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
+            and validation rows do not choose among them. None: they do.
     """
 
     base: str | Endpoint
@@ -77,6 +79,7 @@ class Context:
     run_folder: Path | None = None
     after_epoch: Callable[[int, float], None] = no_epochs
     team: Team = ALONE
+    epochs: int | None = None
 
     @property
     def local_base(self) -> str:
@@ -95,7 +98,8 @@ class Training:
     """What fitting cost and how it went: reported, never used to predict.
 
     `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here. `parameters`:
-    numbers that were trained; of each user, where each has their own.
+    numbers that were trained; of each user, where each has their own. `epochs`: after how many the model that is kept
+    stood, of methods that train in epochs.
     """
 
     seconds: float = 0.0
@@ -103,6 +107,7 @@ class Training:
     tokens_per_second: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     parameters: int | None = None
+    epochs: int | None = None
 
 
 class Fitted(Protocol):

@@ -29,6 +29,8 @@ class Schedule:
         batch_size: distinct texts per step.
         learning_rate: of the adapter and the head, at its peak.
         weight_decay, warmup (share of all steps), clip (norm of the gradient): as usual.
+        known: epochs after which to stop, and keep what there is then; None: the validation score decides. Rates fall
+            as if there were `epochs` either way.
     """
 
     epochs: int
@@ -38,6 +40,7 @@ class Schedule:
     weight_decay: float = 0.01
     warmup: float = 0.05
     clip: float = 1.0
+    known: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def fine_tune(
     best, best_epoch, state = -math.inf, 0, _trainable(network)
     history: list[dict[str, float]] = []
     step, tokens, seconds = 0, 0, 0.0
-    for epoch in range(1, schedule.epochs + 1):
+    for epoch in range(1, (schedule.known or schedule.epochs) + 1):
         network.train()
         started, total = time.perf_counter(), 0.0
         batches = training_batches(lengths, text, schedule.batch_size, rng)
@@ -145,14 +148,15 @@ def fine_tune(
         history.append({"epoch": epoch, "loss": total / len(batches), "valid_macro_f1": score})
         progress(step, steps, f"epoch {epoch}/{schedule.epochs}, valid macro-F1 {100 * score:.1f}")
         after_epoch(epoch, score)
-        if score > best:
+        if schedule.known or score > best:
             best, best_epoch, state = score, epoch, _trainable(network)
         elif epoch - best_epoch >= schedule.patience:
             break
     network.load_state_dict(state, strict=False)
     network.eval()
     count = sum(parameter.numel() for parameter in parameters)
-    return Training(seconds, tokens_per_second=team.total(tokens) / seconds, history=history, parameters=count)
+    speed = team.total(tokens) / seconds
+    return Training(seconds, tokens_per_second=speed, history=history, parameters=count, epochs=best_epoch)
 
 
 @torch.no_grad()
