@@ -6,8 +6,10 @@
 
 Readers with skills of their own judge texts of their own difficulty; a method and a reference are right with
 probabilities that follow from both, so that the true gain is an integral, computed by Gauss-Hermite quadrature. Users'
-and texts' gains differ, or all are equal; in some cells half of all judgements are of one text, as in real
-conversations: one like all others (`repeated`), or one on which nobody says anything, as "yes" is no abuse (`agreed`).
+and texts' gains differ (`differing`), or all are equal (`equal`). `repeated`: they differ, and a fifth of all
+judgements are of ten texts, with the shares they have in convabuse, the commonest 8 %, on every other of which nobody
+says anything, as "yes" is no abuse. Two harder worlds are there to be asked for: half of all judgements are of one
+text, like all others (`half`) or one on which nobody says anything (`half-agreed`).
 With `--trainings` each training of the method helps more or less than the last (`--luck`, on the scale of logits), and
 the truth is its mean gain; `coverage_of_one` is that of intervals of the first training alone.
 Of each cell: coverage of the nominal 95 % interval for people at large and for these people, how often
@@ -28,7 +30,15 @@ from beholder.evaluation.gains import Compared
 RATES = (0.4, 0.25)
 """How often each label is given."""
 SKILL, DIFFICULTY = 0.7, 0.7
-WORLDS = ("equal", "differing", "repeated", "agreed")
+WORLDS = ("equal", "differing", "half", "half-agreed", "repeated")
+COMMON = {
+    "half": (0.5,),
+    "half-agreed": (0.5,),
+    "repeated": (0.082, 0.033, 0.017, 0.014, 0.012, 0.012, 0.009, 0.007, 0.006, 0.005),  # convabuse's, split.key 2
+}
+"""Shares of all judgements that the commonest texts have."""
+AGREED = {"half-agreed": 1, "repeated": 2}
+"""Of every so many of them, the first is one on which nobody says anything."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
@@ -40,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trainings", type=int, default=1)
     parser.add_argument("--luck", type=float, default=0.1, help="standard deviation of what a training helps")
-    parser.add_argument("--worlds", default=",".join(WORLDS))
+    parser.add_argument("--worlds", default="equal,differing,repeated")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args()
     luck = arguments.luck if arguments.trainings > 1 else 0.0
@@ -81,9 +91,11 @@ class World:
         skill, gain = rng.normal(0, SKILL, self.users), rng.normal(0, self.spread, self.users)
         difficulty, easier = rng.normal(0, DIFFICULTY, self.texts), rng.normal(0, self.spread, self.texts)
         user = np.repeat(np.arange(self.users), self.rows)
-        text = rng.integers(1, self.texts, len(user))
-        if self.kind in ("repeated", "agreed"):
-            text[rng.random(len(user)) < 0.5] = 0
+        shares = COMMON.get(self.kind, ())  # of the texts from 0
+        text = rng.integers(max(1, len(shares)), self.texts, len(user))
+        if shares:
+            common = rng.choice(len(shares) + 1, len(user), p=[*shares, 1 - sum(shares)])
+            text = np.where(common < len(shares), common, text)
         logit = 1.0 + skill[user] + difficulty[text]
         gold = rng.random((len(user), len(RATES))) < RATES
         luck = rng.random(gold.shape)  # both methods err on the same judgements, as models of one family do
@@ -94,9 +106,9 @@ class World:
             again = np.where(other, luck, rng.random(gold.shape))
             helped = self.help + (self.luck * rng.normal() if self.luck else 0.0)
             mine.append(np.where(again < likely(logit + helped + gain[user] + easier[text])[:, None], gold, ~gold))
-        if self.kind == "agreed":
+        if self.kind in AGREED:
             for each in (gold, reference, *mine):
-                each[text == 0] = False
+                each[(text < len(shares)) & (text % AGREED[self.kind] == 0)] = False
         decisions = {"reference": np.stack([reference] * self.trainings), "mine": np.stack(mine)}
         return decisions, gold.astype(np.float32), text, user, self.these(skill, gain)
 
