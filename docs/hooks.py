@@ -87,14 +87,14 @@ def _relinked(text: str, here: str) -> str:
 
 def configuration() -> str:
     """Every key of an experiment file, from the pydantic models themselves."""
-    from beholder.bases.endpoint import Endpoint
-    from beholder.configuration import models_in
-    from beholder.experiment import Experiment
+    from beholder.data.splits import SPLITS
+    from beholder.datasets import SOURCES, source_class
+    from beholder.execution.forgetting import Forgetting
+    from beholder.experiment.config import Experiment
     from beholder.methods import METHODS, config_class
-    from beholder.methods.forgetting import Forgetting
-    from beholder.methods.spaces import SearchSettings
-    from beholder.sources import SOURCES, source_class
-    from beholder.splits import SPLITS
+    from beholder.models.hosted import Endpoint
+    from beholder.search.space import SearchSettings
+    from beholder.util.strict_model import models_in
 
     pages = [
         _section("The file", Experiment),

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from beholder.cluster.local import apply_settings
+from beholder.cluster.runtime import apply_settings
 
 apply_settings()
 os.environ.pop("COLUMNS", None)  # what runs tests side by side sets it to 80, and names in tables would be cut there

@@ -73,9 +73,9 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fit the shared model, then take turns."""
-    from beholder import pipeline
-    from beholder.cluster.local import on_ray
-    from beholder.experiment import make_experiment
+    from beholder.cluster.runtime import on_ray
+    from beholder.experiment.config import make_experiment
+    from beholder.workflows import run as pipeline
 
     experiment = make_experiment({**settings(arguments), "cluster": {"workers": 1}})
     prepared = pipeline.prepare(experiment)
@@ -115,9 +115,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_scale(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything once, watching memory."""
-    from beholder import pipeline
-    from beholder.cluster.local import on_ray
-    from beholder.experiment import make_experiment
+    from beholder.cluster.runtime import on_ray
+    from beholder.experiment.config import make_experiment
+    from beholder.workflows import run as pipeline
 
     arguments.users, arguments.rows_per_user, arguments.block_users, arguments.epochs = 100_000, 50, 512, 5
     written = settings(arguments)
@@ -183,9 +183,9 @@ class Memory(threading.Thread):
 
 def fan_out(experiment: Any, prepared: Any, folder: Path, workers: int) -> None:
     """Train all users anew on so many workers; the trunk's outputs stay."""
-    from beholder.bases.endpoint import plain_base
-    from beholder.cluster.train import FitJob, fit_arms
-    from beholder.sections import Cluster
+    from beholder.cluster.trainer import FitJob, fit_arms
+    from beholder.experiment.sections import Cluster
+    from beholder.models.hosted import plain_base
 
     for bank in folder.glob("unfinished/bank-*"):
         shutil.rmtree(bank)
@@ -222,8 +222,8 @@ def train_blocks(experiment: dict[str, Any], folder: str, first: int, step: int)
     """A process of `by_hand`: every `step`-th block."""
     import torch
 
-    from beholder.cluster.train import read_parts
-    from beholder.experiment import make_experiment
+    from beholder.cluster.trainer import read_parts
+    from beholder.experiment.config import make_experiment
     from beholder.methods import Context
 
     torch.set_num_threads(1)

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from beholder.annotations import Annotations
-from beholder.enrolment import train_user
+from beholder.data.annotations import Annotations
+from beholder.lifecycle.enroll import train_user
 from beholder.registry.bundle import open_bundle
 
 

@@ -102,12 +102,12 @@ def compare(arguments: argparse.Namespace) -> dict:
 
 def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noqa: ANN001, ANN201
     """(seconds in all, of them in the trunk, and in the prior, a function that scores) of all users together."""
-    from beholder.bank.estimate import PriorSettings
-    from beholder.bank.model import BankModel
+    from beholder.adapters.bank import BankModel
+    from beholder.adapters.block_training import BankFitting, BankSettings
+    from beholder.adapters.estimate import PriorSettings
     from beholder.methods import Context
-    from beholder.methods.blocks import BankFitting, BankSettings
-    from beholder.methods.ground import ClassifierGround
-    from beholder.methods.personal import FittedPersonal
+    from beholder.methods.classifier_ground import ClassifierGround
+    from beholder.methods.cls_user import FittedPersonal
 
     settings = BankSettings(
         top_layers=arguments.top_layers,
@@ -146,7 +146,7 @@ def peft_one_by_one(arguments: argparse.Namespace, shared, train, test, sample: 
     """(seconds, scores of the sample's test rows): an ordinary PEFT training loop for each user."""
     from peft import get_peft_model
 
-    from beholder.bases.tokens import encode
+    from beholder.models.tokenization import encode
 
     device = arguments.device
     config = peft_config(shared, arguments.top_layers)
@@ -228,7 +228,7 @@ def scaling(arguments: argparse.Namespace) -> dict:
 
 def draw(arguments: argparse.Namespace) -> dict:
     """Write the rows of a population."""
-    from beholder.annotations import Annotations
+    from beholder.data.annotations import Annotations
 
     train, _ = rows_of(arguments.source, arguments.users, arguments.rows_per_user, arguments.texts)
     plain = Annotations(train.table.select_columns(["text_id", "text", "user_id", "labels"]), train.task)
@@ -238,7 +238,7 @@ def draw(arguments: argparse.Namespace) -> dict:
 
 def bank_alone(arguments: argparse.Namespace) -> dict:
     """One row of `scaling`. `seconds_per_user` holds all; `without_trunk` leaves out what is paid once per text."""
-    from beholder.annotations import Annotations
+    from beholder.data.annotations import Annotations
 
     train = Annotations.read_parquet(Path(arguments.alone))
     shared = shared_model(arguments.base, train.select(range(min(2_000, len(train)))), arguments.device)

@@ -137,8 +137,8 @@ def peer(arm: str, base: str, train, device: str) -> float:  # noqa: ANN001
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from beholder.bases import resolve
-    from beholder.bases.forms import loading_options, split_form
+    from beholder.models import resolve
+    from beholder.models.precision import loading_options, split_form
 
     form, folder = split_form(base)[1], resolve(base)
     generates = arm.startswith("lm")
@@ -185,8 +185,8 @@ def peer(arm: str, base: str, train, device: str) -> float:  # noqa: ANN001
 
 def judgements(arm: str, train) -> Iterator[tuple[str, Any]]:  # noqa: ANN001
     """(prompt, answer or labels) of each judgement; `-p` names the user."""
-    from beholder.prompts.prompt import Prompter
-    from beholder.prompts.settings import PromptSettings
+    from beholder.prompting.builder import Prompter
+    from beholder.prompting.config import PromptSettings
 
     number = {user: place for place, user in enumerate(train.users)}
     told = arm.endswith("-p")

@@ -93,7 +93,7 @@ def mixed_batch(shared, users: list[str], top_layers: int, text: str) -> Callabl
     """PEFT with an adapter per user, and the text once for each of them in one batch."""
     from peft import get_peft_model
 
-    from beholder.bases.tokens import encode
+    from beholder.models.tokenization import encode
 
     config = peft_config(shared, top_layers)
     plain = plain_network(shared)

@@ -43,10 +43,10 @@ def main() -> None:
 
 def measure(file: Path | None, full: bool, repeats: int) -> dict:
     """Run the experiment, then the comparison on its training and test rows."""
-    from beholder import pipeline
-    from beholder.cluster.local import apply_settings
-    from beholder.experiment import load_experiment
-    from beholder.sources import locate
+    from beholder.cluster.runtime import apply_settings
+    from beholder.datasets import locate
+    from beholder.experiment.config import load_experiment
+    from beholder.workflows import run as pipeline
 
     apply_settings()
     file = file or ROOT / "experiments" / ("convabuse.yaml" if locate("convabuse") else "simulated.yaml")
@@ -102,10 +102,10 @@ def bare_loop(config, train, test_texts: list[str], base_name: str) -> tuple[flo
     from peft import LoraConfig, get_peft_model
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    from beholder.bases import load_base
-    from beholder.bases.tokens import encode, length_cut
-    from beholder.methods.batches import training_batches
-    from beholder.methods.objective import group
+    from beholder.models import load_base
+    from beholder.models.tokenization import encode, length_cut
+    from beholder.training.batches import training_batches
+    from beholder.training.losses import group
 
     base = load_base(base_name)
     grouped = group(train, by_user=False)

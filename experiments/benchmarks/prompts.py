@@ -27,8 +27,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from beholder.methods.prompted import Prompted
-    from beholder.prompts.tokens import Segments
+    from beholder.prompting.prompted_model import Prompted
+    from beholder.prompting.tokenize import Segments
 
 BLOCKS = {"after": "id", "before": "id,examples"}
 
@@ -94,10 +94,10 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 def asked(arguments: argparse.Namespace) -> Prompted:
     """The model, and its prompts about simulated users."""
-    from beholder.bases.language import load_language_model
-    from beholder.methods.prompted import Prompted
-    from beholder.prompts.prompt import Prompter
-    from beholder.prompts.settings import PromptSettings
+    from beholder.models.language_model import load_language_model
+    from beholder.prompting.builder import Prompter
+    from beholder.prompting.config import PromptSettings
+    from beholder.prompting.prompted_model import Prompted
 
     train, _ = rows_of("simulated", arguments.users, 40, 400)
     settings = PromptSettings(
@@ -137,7 +137,7 @@ class Shared:
 
     def count(self, prompts: list[Segments]) -> None:
         """Tokens that are read: of packs one after another, without what one begins with as the last did."""
-        from beholder.bases.reading import packs
+        from beholder.models.prefix_tree import packs
 
         space, last = self.prompted.space, None
         answers = [(row, piece) for row in range(len(prompts)) for piece in (*space.first, space.none)]
@@ -159,8 +159,8 @@ class Peer:
     @torch.inference_mode()
     def __call__(self, prompts: list[Segments]) -> NDArray[np.float64]:
         """Log-likelihoods, float64 [prompts, labels + 1]."""
-        from beholder.bases.tokens import length_cut
-        from beholder.methods.answers import whole
+        from beholder.models.tokenization import length_cut
+        from beholder.prompting.constrained_decoding import whole
 
         told = [[token for segment in prompt for token in segment] for prompt in prompts]
         found = np.zeros((len(prompts), len(self.pieces)))

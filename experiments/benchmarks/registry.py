@@ -64,7 +64,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict:
     """Everything, in the order of the docstring."""
-    from beholder.registry import registry, upkeep
+    from beholder.registry import maintenance as upkeep
+    from beholder.registry import versions as registry
 
     bundle, rows = bundle_of(arguments.users, home / "made", 1)
     test = renamed(rows.select(range(64)), [f"user{number}" for number in range(arguments.users)])
@@ -104,7 +105,7 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict:
 
 def renamed(rows, names: list[str]):  # noqa: ANN001, ANN201
     """The same rows, of users drawn from all."""
-    from beholder.annotations import Annotations
+    from beholder.data.annotations import Annotations
 
     users = random.Random(0).choices(names, k=len(rows))
     return Annotations.from_columns(rows.task, text=list(rows.texts), user_id=users, labels=rows.labels)
@@ -121,7 +122,7 @@ def reader() -> dict:
     """What somebody who serves sees, in a process of its own."""
     import psutil
 
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     bundle = registry.open_version(registry.find(MODEL))
     bank = bundle.personal.bank  # type: ignore[union-attr]
@@ -146,8 +147,8 @@ def refreshed_ten(users: int, file: Path, rows, seed: int) -> tuple[float, dict]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from beholder.refresh import refresh
-    from beholder.registry import registry
+    from beholder.lifecycle.refresh import refresh
+    from beholder.registry import versions as registry
 
     drawn = random.Random(seed)
     some = [f"user{number}" for number in drawn.sample(range(users), 10) for _ in range(20)]
@@ -165,8 +166,8 @@ def version_per_user(users: int) -> float:
     import torch
     from safetensors.torch import save_file
 
-    from beholder.registry import registry
-    from beholder.tracking import client
+    from beholder.registry import versions as registry
+    from beholder.tracking.client import client
 
     bundle = registry.open_version(registry.find(MODEL))
     bank = bundle.personal.bank  # type: ignore[union-attr]
@@ -188,7 +189,7 @@ def version_per_user(users: int) -> float:
 
 def new_run() -> str:
     """The id of a run to hang things on."""
-    from beholder.tracking import artifact_folder, client
+    from beholder.tracking.client import artifact_folder, client
 
     tracker = client()
     found = tracker.get_experiment_by_name("benchmark")

@@ -62,7 +62,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """The check, then the erasure."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
     from beholder_serve.app import serving
     from registry import new_run
     from serving import free_port
@@ -114,7 +114,7 @@ def checked(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def switching() -> Iterator[None]:
     """Promote one version after another."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     stop = threading.Event()
 

@@ -292,8 +292,8 @@ def work() -> None:
     os.dup2(2, 1)  # whatever is printed is no answer
     import torch
 
-    from beholder.errors import BeholderError
-    from beholder.registry import store
+    from beholder.registry import blob_store as store
+    from beholder.util.errors import BeholderError
 
     torch.set_num_threads(1)
     store.TERM_S = TERM_S
@@ -315,11 +315,11 @@ def make(asked: dict[str, Any]) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from beholder import pipeline
-    from beholder.annotations import Annotations
-    from beholder.experiment import make_experiment
-    from beholder.methods.fitted_bank import FittedBank
-    from beholder.registry import registry
+    from beholder.data.annotations import Annotations
+    from beholder.experiment.config import make_experiment
+    from beholder.methods.user_adapters import FittedBank
+    from beholder.registry import versions as registry
+    from beholder.workflows import run as pipeline
 
     outcome = pipeline.run(make_experiment(EXPERIMENT))
     bundle = registry.open_version(registry.find(MODEL))
@@ -358,8 +358,8 @@ def scores_of(bundle: Any) -> dict[str, str]:
 
 def publish(asked: dict[str, Any]) -> int:
     """Publish the run's bundle."""
-    from beholder.home import home
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
+    from beholder.util.paths import home
 
     facts = asked["facts"]
     tags = {name: value for name, value in facts["tags"].items() if not name.startswith("bundle")}
@@ -369,7 +369,7 @@ def publish(asked: dict[str, Any]) -> int:
 
 def begin(asked: dict[str, Any]) -> int:
     """The first version, in the store of this schedule."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     number = publish(asked)
     registry.promote(MODEL, number, force=True)
@@ -378,7 +378,7 @@ def begin(asked: dict[str, Any]) -> int:
 
 def promote(asked: dict[str, Any]) -> int:
     """Make the newest version that opens the champion."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     newest = registry.versions(MODEL)[0]
     registry.open_version(newest)
@@ -388,23 +388,23 @@ def promote(asked: dict[str, Any]) -> int:
 
 def refresh(asked: dict[str, Any]) -> int:
     """Train one user on a table."""
-    from beholder.refresh import refresh as refreshed
+    from beholder.lifecycle.refresh import refresh as refreshed
 
     return int(refreshed(MODEL, Path(asked["facts"]["tables"][asked["argument"]]))["version"])
 
 
 def erase(asked: dict[str, Any]) -> bool:
     """Erase somebody, everywhere."""
-    from beholder.erasure import erase_everywhere
+    from beholder.lifecycle.erase import erase_everywhere
 
     return bool(erase_everywhere(asked["argument"]))
 
 
 def enrol(asked: dict[str, Any]) -> bool:
     """Take a newcomer's judgements, train them on the champion, and keep what comes out."""
-    from beholder.enrolment import train_user
-    from beholder.feedback import Feedback
-    from beholder.registry import registry
+    from beholder.lifecycle.enroll import train_user
+    from beholder.registry import versions as registry
+    from beholder.registry.feedback import Feedback
 
     user, labels, feedback = asked["argument"], asked["facts"]["labels"], Feedback()
     told = [(text, dict(zip(labels, given, strict=True))) for text, given in asked["facts"]["told"]]
@@ -419,9 +419,11 @@ def enrol(asked: dict[str, Any]) -> bool:
 
 def gc(asked: dict[str, Any]) -> int:
     """Delete what nobody needs and is old enough."""
-    from beholder.registry import registry, repair, upkeep
-    from beholder.registry.store import Store
-    from beholder.tracking import identity
+    from beholder.registry import maintenance as upkeep
+    from beholder.registry import repair
+    from beholder.registry import versions as registry
+    from beholder.registry.blob_store import Store
+    from beholder.tracking.client import identity
 
     store = Store()
     repair.delete_unnamed(store, registry.bundles_named(store), identity(), GRACE_S)
@@ -430,8 +432,8 @@ def gc(asked: dict[str, Any]) -> int:
 
 def read(asked: dict[str, Any]) -> list[str]:
     """Open the champion and score bystanders; a switch or an erasure in between is looked past, as engines do."""
-    from beholder.errors import BeholderError
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
+    from beholder.util.errors import BeholderError
 
     said = None
     for left in reversed(range(4)):
@@ -448,9 +450,10 @@ def read(asked: dict[str, Any]) -> list[str]:
 
 def look(asked: dict[str, Any]) -> dict[str, list[str]]:
     """Problems of the store and of any version, and bystanders whose scores changed."""
-    from beholder.errors import BeholderError
-    from beholder.registry import registry, upkeep
-    from beholder.registry.store import Store
+    from beholder.registry import maintenance as upkeep
+    from beholder.registry import versions as registry
+    from beholder.registry.blob_store import Store
+    from beholder.util.errors import BeholderError
 
     store = Store()
     lost, changed = list(upkeep.verify(store).problems), []

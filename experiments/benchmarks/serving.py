@@ -64,7 +64,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Ours, then the peers."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
     from registry import new_run
 
     bundle, rows = bundle_of(arguments.users, home / "made", arguments.top_layers)
@@ -223,7 +223,7 @@ def ours() -> Iterator[str]:
 @contextlib.contextmanager
 def on_serve(application: Any) -> Iterator[str]:
     """A peer on Ray Serve; its address."""
-    from beholder.cluster.local import on_ray
+    from beholder.cluster.runtime import on_ray
     from beholder_serve.app import LOGGING
 
     port = free_port()
@@ -252,7 +252,7 @@ class Peer:
         import torch
         from peft import PeftModel
 
-        from beholder.registry import registry
+        from beholder.registry import versions as registry
 
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
         self.adapters = Path(adapters)
@@ -265,7 +265,7 @@ class Peer:
         import numpy as np
         import torch
 
-        from beholder.bases.tokens import encode
+        from beholder.models.tokenization import encode
 
         ids, mask = encode(self.shared.base.tokenizer, texts, self.shared.max_tokens).batch(np.arange(len(texts)))
         with torch.inference_mode():

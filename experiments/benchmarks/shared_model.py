@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from beholder.annotations import Annotations, Task
-    from beholder.methods.classify import FittedClassifier
+    from beholder.data.annotations import Annotations, Task
+    from beholder.methods.cls import FittedClassifier
 
 RANK = 4
 RANDOM = "mistral-7b-random"
@@ -36,8 +36,8 @@ def rows_of(source: str, users: int, rows_per_user: int, texts: int) -> tuple[An
 
     A real source gives those users who have most rows, at most `rows_per_user` training rows of each.
     """
-    from beholder.sources import load, source_class
-    from beholder.splits import ByText, split
+    from beholder.data.splits import ByText, split
+    from beholder.datasets import load, source_class
 
     if source == "simulated":
         drawn = -(-rows_per_user * 10 // 7)
@@ -71,10 +71,10 @@ def shared_model(base_name: str, train: Annotations, device: str, layers: int | 
 
 def random_mistral(task: Task, device: str, layers: int | None) -> FittedClassifier:
     """A classifier on a base of Mistral-7B's shape with random weights, in bfloat16, with LoRA as it starts."""
-    from beholder.bases import load_base
-    from beholder.bases.classifier import Classifier
-    from beholder.methods.adapted import LoraSettings, adapted
-    from beholder.methods.classify import FittedClassifier
+    from beholder.methods.cls import FittedClassifier
+    from beholder.models import load_base
+    from beholder.models.classifier import Classifier
+    from beholder.training.lora import LoraSettings, adapted
 
     base = load_base(f"{random_folder(layers, device)}@bf16")
     network = Classifier(base, len(task.labels))
@@ -88,8 +88,8 @@ def random_folder(layers: int | None, device: str) -> Path:
     """A model folder of Mistral-7B's shape, or of so many of its 32 layers: random weights, a tokenizer of bytes."""
     from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-    from beholder.bases import resolve
-    from beholder.home import home
+    from beholder.models import resolve
+    from beholder.util.paths import home
 
     folder = home() / "bases" / (f"{RANDOM}-{layers}" if layers else RANDOM)
     if folder.exists():
@@ -123,8 +123,8 @@ def peft_config(shared: FittedClassifier, top_layers: int):  # noqa: ANN201
     """LoRA on PEFT's default projections in the top layers, and the head trained whole: what the bank trains."""
     from peft import LoraConfig
 
-    from beholder.bank.model import pefts_choice
-    from beholder.bank.trunk import layer_list
+    from beholder.adapters.bank import pefts_choice
+    from beholder.adapters.trunk import layer_list
 
     plain = plain_network(shared)
     name, layers = layer_list(plain.model)
@@ -145,12 +145,12 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path, seed: int =
     """A bank of users with random adapters: how long reading takes does not depend on what they learned."""
     import pyarrow as pa
 
-    from beholder.bank.layers import start
-    from beholder.bank.model import BankModel
-    from beholder.bank.prior import isotropic
-    from beholder.bank.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
-    from beholder.methods.blocks import BankSettings
-    from beholder.methods.personal import FittedPersonal
+    from beholder.adapters.bank import BankModel
+    from beholder.adapters.block_training import BankSettings
+    from beholder.adapters.layers import start
+    from beholder.adapters.prior import isotropic
+    from beholder.adapters.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
+    from beholder.methods.cls_user import FittedPersonal
 
     settings = BankSettings(top_layers=top_layers, rank=RANK, alpha=2 * RANK, head="full")
     model = BankModel(shared.network, settings)
@@ -190,7 +190,7 @@ def bundle_of(users: int, folder: Path, top_layers: int, seed: int = 0) -> tuple
 
     from beholder.methods import save_fitted
     from beholder.registry.bundle import write_bundle
-    from beholder.registry.routes import RULE, USERS, Choice
+    from beholder.registry.routing import RULE, USERS, Choice
 
     train, test = rows_of("simulated", 50, 40, 400)
     shared = shared_model("minilm-l6", train, "cpu")

@@ -25,9 +25,9 @@ from typing import Any
 import jwt
 from filelock import FileLock
 
-from beholder.errors import BeholderError, unknown
-from beholder.feedback import Feedback
-from beholder.home import home
+from beholder.registry.feedback import Feedback
+from beholder.util.errors import BeholderError, unknown
+from beholder.util.paths import home
 
 log = logging.getLogger("beholder.access")
 SCOPES = ("predict:self", "predict:any", "annotate:self", "admin")

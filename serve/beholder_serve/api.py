@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from beholder import __version__
-from beholder.errors import BeholderError, ErasedError, MethodError, ServeError
+from beholder.util.errors import BeholderError, ErasedError, MethodError, ServeError
 from beholder_serve.access import OPEN, AccessError, Caller, KeyRing, RateLimit
 from beholder_serve.desk import Desk, Engine
 from beholder_serve.gate import BusyError

@@ -23,10 +23,10 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Histogram
 from ray.serve.schema import LoggingConfig
 
-from beholder.cluster.local import on_ray
-from beholder.errors import BeholderError, ClusterError, ServeError
-from beholder.feedback import Feedback
-from beholder.tracking import tracking_uri
+from beholder.cluster.runtime import on_ray
+from beholder.registry.feedback import Feedback
+from beholder.tracking.client import tracking_uri
+from beholder.util.errors import BeholderError, ClusterError, ServeError
 from beholder_serve.access import require_tokens
 from beholder_serve.api import Settings, build_app
 from beholder_serve.batching import Batcher

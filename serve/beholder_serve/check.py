@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from beholder.errors import ServeError
+from beholder.util.errors import ServeError
 from beholder_serve.core import Core, Followed
 
 TOLERANCE = 2e-5

@@ -12,8 +12,8 @@ from typing import Any
 
 from ray import serve
 
-from beholder.cluster.local import apply_settings
-from beholder.errors import BeholderError
+from beholder.cluster.runtime import apply_settings
+from beholder.util.errors import BeholderError
 
 
 @serve.deployment(name="Clerk", max_ongoing_requests=64, health_check_period_s=1, graceful_shutdown_timeout_s=20)
@@ -28,8 +28,8 @@ class ClerkDeployment:
         apply_settings()
         import torch
 
-        from beholder import enrolment, erasure  # noqa: F401
-        from beholder.tracking import client
+        from beholder.lifecycle import enroll as enrolment  # noqa: F401
+        from beholder.tracking.client import client
 
         torch.set_num_threads(1)  # what is answered meanwhile needs the other cores
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from beholder.errors import BeholderError
+from beholder.util.errors import BeholderError
 from beholder_serve.schemas import (
     AnnotationsResponse,
     EnrolResponse,

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from beholder.annotations import Annotations, Task
-from beholder.erasure import erase_everywhere
-from beholder.errors import MethodError, ServeError, unknown
-from beholder.feedback import Enrolment, Feedback
+from beholder.data.annotations import Annotations, Task
+from beholder.lifecycle.erase import erase_everywhere
+from beholder.registry.feedback import Enrolment, Feedback
+from beholder.util.errors import MethodError, ServeError, unknown
 from beholder_serve.gate import Gate
 
 ENROLMENTS, ERASURES = (2, 16), (1, 16)
@@ -158,7 +158,7 @@ def erase(user: str) -> dict[str, Any]:
 
 def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:
     """Train one user on a stored bundle, which is kept open for the next. See `enrolment.train_user`."""
-    from beholder.enrolment import train_user
+    from beholder.lifecycle.enroll import train_user
 
     with _training:
         return train_user(_opened(store, bundle, seal), rows)
@@ -166,8 +166,8 @@ def train(store: str, bundle: str, seal: str, rows: Annotations) -> Enrolment:
 
 @lru_cache(maxsize=1)
 def _opened(store: str, bundle: str, seal: str) -> Any:
-    from beholder.registry.store import Store
-    from beholder.registry.stored import open_stored
+    from beholder.registry.blob_store import Store
+    from beholder.registry.bundle_store import open_stored
 
     return open_stored(bundle, Store(store))
 

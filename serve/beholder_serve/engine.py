@@ -14,7 +14,7 @@ from typing import Any
 from ray import serve
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from beholder.cluster.local import apply_settings
+from beholder.cluster.runtime import apply_settings
 from beholder_serve.batching import Batcher
 
 Item = tuple[str, tuple[str, ...]]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from beholder.errors import BeholderError
+from beholder.util.errors import BeholderError
 
 
 class BusyError(BeholderError):

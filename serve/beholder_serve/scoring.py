@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beholder.bank.layers import Tensors
-from beholder.bank.overlay import Overlay
-from beholder.errors import BeholderError
-from beholder.methods.fitted_bank import FittedBank
-from beholder.methods.personal import FittedPersonal
+from beholder.adapters.layers import Tensors
+from beholder.adapters.overlay import Overlay
+from beholder.methods.cls_user import FittedPersonal
+from beholder.methods.user_adapters import FittedBank
 from beholder.registry.bundle import Bundle, Predictions
+from beholder.util.errors import BeholderError
 from beholder_serve.recent import Recent
 
 MEGABYTE = 2**20

@@ -11,8 +11,8 @@ from clusters import Undisturbed, Watched, experiment, workers
 from ray.cluster_utils import Cluster
 from ray.serve._private.build_app import build_app
 
-from beholder.cluster import train
-from beholder.errors import ClusterError, ServeError
+from beholder.cluster import trainer as train
+from beholder.util.errors import ClusterError, ServeError
 from beholder_serve.api import Settings
 from beholder_serve.app import application
 

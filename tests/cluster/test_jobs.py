@@ -20,9 +20,9 @@ import psutil
 import pytest
 from servers import free_port, mlflow_server, running
 
-from beholder import pipeline
-from beholder.experiment import load_experiment
-from beholder.sources import locate
+from beholder.datasets import locate
+from beholder.experiment.config import load_experiment
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -14,12 +14,12 @@ from clusters import Undisturbed, Watched, experiment, shards
 from house import content
 from servers import free_port, mlflow_server, object_storage
 
-from beholder import pipeline
-from beholder.cluster.local import on_ray
-from beholder.cluster.shared import SharedRun, below, missing
-from beholder.erasure import erase_everywhere
-from beholder.errors import ClusterError, TrackingError
-from beholder.experiment import make_experiment
+from beholder.cluster.run_storage import SharedRun, below, missing
+from beholder.cluster.runtime import on_ray
+from beholder.experiment.config import make_experiment
+from beholder.lifecycle.erase import erase_everywhere
+from beholder.util.errors import ClusterError, TrackingError
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_is_kept(home):
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from beholder import pipeline\n"
-        "from beholder.errors import BeholderError\n"
+        "from beholder.util.errors import BeholderError\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from clusters import experiment\n"
         "class Full(pipeline.Silent):\n"

@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
-from beholder.cluster.local import on_ray
-from beholder.registry import registry
+from beholder.cluster.runtime import on_ray
+from beholder.registry import versions as registry
 
 pytestmark = pytest.mark.cluster
 ARMS = ["prior", "query", "query-p", "query-p~shuffled-users"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beholder.cluster.fanout import Board, Task
-from beholder.methods.arm import ArmJob
-from beholder.methods.forgetting import MeasureJob
+from beholder.cluster.scheduler import Board, Task
+from beholder.execution.arm import ArmJob
+from beholder.execution.forgetting import MeasureJob
 
 pytestmark = pytest.mark.cluster
 

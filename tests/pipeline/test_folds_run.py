@@ -15,19 +15,19 @@ from house import settings
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder import pipeline
-from beholder.annotations import Annotations
 from beholder.cli.main import app
-from beholder.cluster.local import on_ray, side_by_side
-from beholder.errors import ExperimentError
+from beholder.cluster.runtime import on_ray, side_by_side
+from beholder.data.annotations import Annotations
+from beholder.data.folds import parts_of
 from beholder.evaluation.compare import compare
-from beholder.evaluation.report import recompute
-from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import make_experiment
-from beholder.folds import parts_of
-from beholder.methods.method import load_fitted
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import read_scores
+from beholder.experiment.config import make_experiment
+from beholder.experiment.sections import Cluster
+from beholder.methods.base import load_fitted
 from beholder.registry.bundle import open_bundle
-from beholder.sections import Cluster
+from beholder.util.errors import ExperimentError
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 FOLDS = 3

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from beholder import pipeline
-from beholder.annotations import Annotations
-from beholder.cluster.local import on_ray
+from beholder.cluster.runtime import on_ray
+from beholder.data.annotations import Annotations
 from beholder.evaluation.gains import user_gains
 from beholder.evaluation.metrics import decide
-from beholder.evaluation.report import recompute
-from beholder.evaluation.user_figures import distance_from_model
+from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.verdict import verdict
-from beholder.experiment import make_experiment
+from beholder.experiment.config import make_experiment
 from beholder.report.ceiling import best_achievable
+from beholder.report.user_figures import distance_from_model
+from beholder.workflows import run as pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from beholder import pipeline
-from beholder.annotations import Annotations
 from beholder.cli.console import console, print_gains
 from beholder.cli.main import app
-from beholder.erasure import erase_everywhere
-from beholder.evaluation.report import recompute
-from beholder.experiment import make_experiment
+from beholder.data.annotations import Annotations
+from beholder.evaluation.saved_run import recompute
+from beholder.experiment.config import make_experiment
+from beholder.lifecycle.erase import erase_everywhere
 from beholder.report.page import NAMED, NAMELESS
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.slow
 STEPS = [0, 2, 10]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from beholder import pipeline
-from beholder.cluster.local import on_ray
-from beholder.experiment import load_experiment
+from beholder.cluster.runtime import on_ray
+from beholder.experiment.config import load_experiment
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 FOLDER = Path(__file__).parents[2] / "experiments" / "paper"

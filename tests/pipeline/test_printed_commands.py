@@ -18,14 +18,14 @@ from printed import ROOT, printed_commands
 from servers import answers, free_port, running
 from typer.testing import CliRunner
 
-from beholder import pipeline
-from beholder.bases import resolve
 from beholder.cli.main import app
-from beholder.cluster.local import on_ray
-from beholder.experiment import make_experiment
-from beholder.feedback import Feedback
-from beholder.home import home as home_folder
-from beholder.sources import locate
+from beholder.cluster.runtime import on_ray
+from beholder.datasets import locate
+from beholder.experiment.config import make_experiment
+from beholder.models import resolve
+from beholder.registry.feedback import Feedback
+from beholder.util.paths import home as home_folder
+from beholder.workflows import run as pipeline
 
 FOUND = locate("convabuse")
 pytestmark = [

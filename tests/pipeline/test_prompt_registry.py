@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beholder.errors import TrackingError
-from beholder.prompts.wording import load_wording, wordings
-from beholder.tracking import client, register_prompt
+from beholder.prompting.wording import load_wording, wordings
+from beholder.tracking.client import client, register_prompt
+from beholder.util.errors import TrackingError
 
 pytestmark = pytest.mark.cluster
 

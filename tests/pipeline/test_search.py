@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from beholder import pipeline, tuning
-from beholder.experiment import load_experiment, make_experiment
+from beholder.experiment.config import load_experiment, make_experiment
+from beholder.workflows import run as pipeline
+from beholder.workflows import search as tuning
 
 pytestmark = pytest.mark.cluster
 
@@ -113,7 +114,7 @@ def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp
 
 
 def test_what_is_behind_is_stopped_what_fails_is_said_and_what_was_measured_is_not_measured_again():
-    from beholder.cluster.local import on_ray
+    from beholder.cluster.runtime import on_ray
 
     space = {"learning_rate": [1e-3, 1.0, 1e30]}  # of which the second learns worse than nothing
     settings = small(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from beholder.data.splits import ByText, split
+from beholder.datasets import load, source_class
 from beholder.evaluation.gains import user_gains
 from beholder.evaluation.metrics import decide
 from beholder.methods import Context, config_class, save_fitted
-from beholder.sources import load, source_class
-from beholder.splits import ByText, split
 
 pytestmark = pytest.mark.slow
 SMALL, FEW = 40, 12

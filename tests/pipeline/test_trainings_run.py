@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder import pipeline
 from beholder.cli.main import app
 from beholder.evaluation.compare import compare
-from beholder.evaluation.report import recompute
-from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import make_experiment
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import read_scores
+from beholder.experiment.config import make_experiment
 from beholder.registry.bundle import open_bundle
+from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 SEED, SEEDS = 42, 2

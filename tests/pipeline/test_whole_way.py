@@ -15,14 +15,14 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from beholder import pipeline
 from beholder.cli.main import app
-from beholder.errors import BeholderError, ClusterError, RegistryError
-from beholder.evaluation.report import read_results
-from beholder.experiment import make_experiment
-from beholder.registry import registry
+from beholder.evaluation.saved_run import read_results
+from beholder.experiment.config import make_experiment
+from beholder.registry import versions as registry
 from beholder.registry.bundle import open_bundle, verify
-from beholder.runs import find_run
+from beholder.util.errors import BeholderError, ClusterError, RegistryError
+from beholder.workflows import run as pipeline
+from beholder.workflows.find_runs import find_run
 
 pytestmark = pytest.mark.cluster
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -61,7 +61,7 @@ class Heard:
 @pytest.fixture(scope="module")
 def ray_once():
     """One Ray for the module: each run joins it instead of starting its own."""
-    from beholder.cluster.local import on_ray
+    from beholder.cluster.runtime import on_ray
 
     with on_ray():
         yield
@@ -130,7 +130,7 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
     bundle = registry.open_version(version)
     test = finished.test
     again = bundle.predict(list(test.texts), list(test.user_ids))
-    from beholder.evaluation.scores_file import read_scores
+    from beholder.evaluation.scores_io import read_scores
 
     saved = read_scores(finished.run_folder / "scores" / f"{results['registered']['best']}.parquet").arm
     np.testing.assert_allclose(again.scores, saved.test_scores, atol=1e-5)
@@ -299,8 +299,8 @@ SHORT = "methods.cls-u.curve=[5]"
     ],
 )
 def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
-    from beholder.experiment import load_experiment
-    from beholder.sources import locate
+    from beholder.datasets import locate
+    from beholder.experiment.config import load_experiment
 
     short = ["methods.cls.epochs=1", "methods.cls-u.bank.epochs=2", "base=tiny-bert"]
     short += [] if name == "simulated" else ["cluster.workers=0"]  # others show that Ray Train does the same

@@ -19,19 +19,20 @@ import pytest
 from bundles import ADA, BOB, bundle_of, grep
 from typer.testing import CliRunner
 
-from beholder import erasure
-from beholder.annotations import Annotations, Task
 from beholder.cli.main import app
-from beholder.earlier import earlier
-from beholder.erasure import erase_everywhere
-from beholder.errors import RegistryError
-from beholder.feedback import Feedback
-from beholder.files import scratch
-from beholder.registry import registry, upkeep
-from beholder.registry.store import Store
-from beholder.registry.stored import keep, open_stored
-from beholder.traces import find_traces
-from beholder.tracking import client
+from beholder.data.annotations import Annotations, Task
+from beholder.lifecycle import erase as erasure
+from beholder.lifecycle.earlier import earlier
+from beholder.lifecycle.erase import erase_everywhere
+from beholder.lifecycle.traces import find_traces
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.registry.bundle_store import keep, open_stored
+from beholder.registry.feedback import Feedback
+from beholder.tracking.client import client
+from beholder.util.atomic import scratch
+from beholder.util.errors import RegistryError
 
 fitted = bundles.fitted
 
@@ -88,7 +89,7 @@ def test_what_a_killed_process_left_half_written_goes_and_what_one_writes_stays(
 def test_what_a_killed_process_left_in_the_temporary_folder_goes_and_what_one_works_on_stays(home, run, ends):
     """A refresh or an opened bundle works there, on a copy of everybody's adapters."""
     code = (
-        "import sys, time\nfrom beholder.files import scratch\nwith scratch() as folder:\n"
+        "import sys, time\nfrom beholder.util.atomic import scratch\nwith scratch() as folder:\n"
         "    (folder / 'bank').write_bytes(b'adapters')\n    print(folder, flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:

@@ -13,14 +13,15 @@ import pytest
 from forks import Forks
 from house import MODEL, content, settings, table_of
 
-from beholder import pipeline
-from beholder.annotations import Annotations
-from beholder.experiment import make_experiment
-from beholder.refresh import refresh
-from beholder.registry import registry, upkeep
+from beholder.data.annotations import Annotations
+from beholder.experiment.config import make_experiment
+from beholder.lifecycle.refresh import refresh
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
 from beholder.registry.repair import delete_unnamed
-from beholder.registry.store import Store
-from beholder.tracking import identity
+from beholder.tracking.client import identity
+from beholder.workflows import run as pipeline
 
 KILLS = 10
 LOAD_S = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "10"))
@@ -122,7 +123,7 @@ def test_killed_while_promoting(here):
 def test_killed_while_refreshing(here):
     home, outcome, forks = here
     expected = scores(outcome)
-    code = f"from beholder.refresh import refresh\nrefresh({MODEL!r}, Path({str(home / 'new.parquet')!r}))"
+    code = f"from beholder.lifecycle.refresh import refresh\nrefresh({MODEL!r}, Path({str(home / 'new.parquet')!r}))"
     for _ in killed_at(forks, code):
         number, said = scores(outcome)
         assert number == expected[0]
@@ -152,13 +153,13 @@ def test_no_space_is_one_line_and_the_champion_stays(here, tmp_path):
     expected = scores(outcome)
     there = {version.number for version in registry.versions(MODEL)}
     code = (
-        "import signal\nfrom pathlib import Path\nfrom beholder.errors import BeholderError\n"
-        "from beholder.registry import registry\nfrom beholder.registry.store import Store\n"
+        "import signal\nfrom pathlib import Path\nfrom beholder.util.errors import BeholderError\n"
+        "from beholder.registry import registry\nfrom beholder.registry.blob_store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import shutil, tempfile, resource, os\n"
         f"bundle = Path({str(outcome.run_folder / 'bundle')!r})\n"
         f"os.environ['BEHOLDER_STORE'] = {str(tmp_path / 'full')!r}\n"
-        "import beholder.registry.store as store\n"
+        "import beholder.registry.blob_store as store\n"
         "store.link = lambda source, target: shutil.copyfile(source, target)\n"  # another disk: no links
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))\n"
         "try:\n"
@@ -177,7 +178,7 @@ def test_killed_while_erasing(here):
     home, outcome, forks = here
     users = sorted(set(outcome.test.user_ids))[2 : 3 + KILLS]
     expected = scores(outcome, without=tuple(users))
-    erase = "from beholder.erasure import erase_everywhere\nerase_everywhere({!r})"
+    erase = "from beholder.lifecycle.erase import erase_everywhere\nerase_everywhere({!r})"
     whole, _ = forks.run(erase.format(users[0]))
     died = 0
     for moment, user in enumerate(users[1:]):
@@ -198,7 +199,7 @@ def test_two_promote_while_one_reads_and_no_read_is_torn(here):
     expected = {number: scores(outcome, str(number))[1] for number in (1, 2)}
     code = (
         "import sys, time\n"
-        "from beholder.errors import RegistryError\n"
+        "from beholder.util.errors import RegistryError\n"
         "from beholder.registry import registry\n"
         "until, done = time.time() + float(sys.argv[1]), 0\n"
         "while time.time() < until:\n"

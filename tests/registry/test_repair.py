@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 from worlds import home_with_a_run
 
 from beholder.cli.main import app
-from beholder.errors import RegistryError
-from beholder.registry import registry, upkeep
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.registry.bundle_store import keep, open_stored
 from beholder.registry.repair import delete_unnamed, repair
-from beholder.registry.store import Store
-from beholder.registry.stored import keep, open_stored
-from beholder.tracking import client
+from beholder.tracking.client import client
+from beholder.util.errors import RegistryError
 
 fitted = bundles.fitted
 

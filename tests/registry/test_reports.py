@@ -16,10 +16,10 @@ from worlds import home_with_a_run
 
 from beholder.cli.console import gain_table
 from beholder.cli.main import app
-from beholder.erasure import erase_everywhere
+from beholder.lifecycle.erase import erase_everywhere
 from beholder.report import groups
 from beholder.report.page import NAMED, NAMELESS
-from beholder.tracking import client
+from beholder.tracking.client import client
 
 pytestmark = pytest.mark.slow
 CURVE = [5, 20]

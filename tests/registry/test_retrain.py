@@ -14,16 +14,17 @@ from inside import listening, server
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder.annotations import Annotations
-from beholder.bank.prior import FILES, Prior, load_prior
+from beholder.adapters.prior import FILES, Prior, load_prior
 from beholder.cli.main import app
-from beholder.feedback import Feedback
+from beholder.data.annotations import Annotations
 from beholder.methods import Context
-from beholder.registry import registry, upkeep
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
 from beholder.registry.bundle import Bundle
+from beholder.registry.bundle_store import unfolded
+from beholder.registry.feedback import Feedback
 from beholder.registry.memory import TOLD
-from beholder.registry.store import Store
-from beholder.registry.stored import unfolded
 from beholder_serve.client import Client
 
 BANK = {"block_users": 4, "epochs": 8, "prior": {"steps": 20, "rank": 2, "strength": 1.0}}

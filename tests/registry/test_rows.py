@@ -14,13 +14,13 @@ from bundles import ADA, BOB, bundle_of, grep
 from pyarrow import fs
 from servers import postgres
 
-from beholder.errors import RegistryError
-from beholder.feedback import Feedback
-from beholder.registry import upkeep
+from beholder.registry import maintenance as upkeep
+from beholder.registry.blob_store import Store
+from beholder.registry.bundle_store import keep, open_stored
+from beholder.registry.feedback import Feedback
 from beholder.registry.lease import Lease
 from beholder.registry.rows import Row
-from beholder.registry.store import Store
-from beholder.registry.stored import keep, open_stored
+from beholder.util.errors import RegistryError
 
 fitted = bundles.fitted
 

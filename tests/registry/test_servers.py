@@ -14,12 +14,13 @@ import yaml
 from house import MODEL, content, said, settings, table_of
 from servers import answers, free_port, mlflow_server, object_storage, postgres, postgres_tool, running
 
-from beholder import pipeline
-from beholder.annotations import Annotations
-from beholder.errors import RegistryError
-from beholder.experiment import make_experiment
-from beholder.registry import registry, upkeep
-from beholder.registry.store import Store
+from beholder.data.annotations import Annotations
+from beholder.experiment.config import make_experiment
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.util.errors import RegistryError
+from beholder.workflows import run as pipeline
 
 BUCKET = "bundles"
 

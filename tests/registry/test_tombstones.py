@@ -13,17 +13,18 @@ from house import MODEL, settings, table_of
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder import pipeline
-from beholder.annotations import Annotations
 from beholder.cli.main import app
-from beholder.erasure import admit_again, erase_everywhere
-from beholder.errors import RegistryError
-from beholder.experiment import make_experiment
-from beholder.refresh import refresh
-from beholder.registry import registry, upkeep
-from beholder.registry.store import Store
-from beholder.registry.stored import files_of, keep, open_stored, unfolded
-from beholder.tombstones import tombstone
+from beholder.data.annotations import Annotations
+from beholder.experiment.config import make_experiment
+from beholder.lifecycle.erase import admit_again, erase_everywhere
+from beholder.lifecycle.refresh import refresh
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.registry.bundle_store import files_of, keep, open_stored, unfolded
+from beholder.util.errors import RegistryError
+from beholder.util.tombstones import tombstone
+from beholder.workflows import run as pipeline
 
 fitted = bundles.fitted
 

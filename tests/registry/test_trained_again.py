@@ -10,11 +10,11 @@ from house import MODEL, content, said, settings
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder.annotations import Annotations
 from beholder.cli.main import app
-from beholder.erasure import trained_on
-from beholder.registry import registry
-from beholder.registry.store import Store
+from beholder.data.annotations import Annotations
+from beholder.lifecycle.erase import trained_on
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
 
 
 @pytest.fixture

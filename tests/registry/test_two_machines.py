@@ -17,14 +17,15 @@ import pytest
 from bundles import ADA, BOB, bundle_of, grep, weights_of
 from machines import TERM_S, everything
 
-from beholder.errors import RegistryError
+from beholder.registry import bundle_store as stored
 from beholder.registry import lease as leases
-from beholder.registry import stored, upkeep
+from beholder.registry import maintenance as upkeep
+from beholder.registry.blob_store import ChangedError
+from beholder.registry.bundle_store import keep, open_stored
 from beholder.registry.cache import evict
 from beholder.registry.lease import Lease
 from beholder.registry.places import Folder
-from beholder.registry.store import ChangedError
-from beholder.registry.stored import keep, open_stored
+from beholder.util.errors import RegistryError
 
 fitted, bucket, machine = bundles.fitted, machines.bucket, machines.machine
 CLEO = bundles.NAMES["u2"]
@@ -111,7 +112,7 @@ def test_a_damaged_lease_runs_out(place, written):
 def test_a_lease_of_one_that_died_or_stands_still_runs_out(machine, tmp_path, ends):
     store = machine("one")
     code = (
-        "import sys, time\nfrom beholder.registry.store import Store\nstore = Store(sys.argv[1])\n"
+        "import sys, time\nfrom beholder.registry.blob_store import Store\nstore = Store(sys.argv[1])\n"
         f"store.term = {TERM_S}\nwith store.writing('erasing'):\n    print('held', flush=True)\n    time.sleep(2)\n"
         "    while True:\n        time.sleep(0.1)\n        store.delete_object('0' * 64)\n"
     )

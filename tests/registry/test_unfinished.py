@@ -12,14 +12,14 @@ import pytest
 from bundles import ADA, BOB, bundle_of, weights_of
 from machines import TERM_S, everything
 
-from beholder.errors import RegistryError
+from beholder.registry import blob_store as stores
 from beholder.registry import lease as leases
-from beholder.registry import store as stores
-from beholder.registry import upkeep
+from beholder.registry import maintenance as upkeep
+from beholder.registry.blob_store import ChangedError, Store
+from beholder.registry.bundle_store import keep, open_stored
 from beholder.registry.cache import evict
 from beholder.registry.repair import repair
-from beholder.registry.store import ChangedError, Store
-from beholder.registry.stored import keep, open_stored
+from beholder.util.errors import RegistryError
 
 fitted, bucket, machine = bundles.fitted, machines.bucket, machines.machine
 CLEO = bundles.NAMES["u2"]

@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 from house import MODEL, content, said, table_of
 
-from beholder.annotations import Annotations
-from beholder.errors import RegistryError
-from beholder.evaluation.scores_file import read_scores, write_scores
-from beholder.folds import parts_of
-from beholder.records import refuse_surely_worse
-from beholder.registry import registry, stored, upkeep
-from beholder.registry.store import Store
+from beholder.data.annotations import Annotations
+from beholder.data.folds import parts_of
+from beholder.evaluation.scores_io import read_scores, write_scores
+from beholder.registry import bundle_store as stored
+from beholder.registry import maintenance as upkeep
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.util.errors import RegistryError
+from beholder.workflows.record import refuse_surely_worse
 
 
 def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):
@@ -36,7 +38,7 @@ def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):
 def test_mlflow_loads_it_and_predicts_the_same(outcome):
     import mlflow
 
-    from beholder.tracking import client
+    from beholder.tracking.client import client
 
     client()
     rows = pd.DataFrame({"user_id": [*outcome.test.user_ids, "a stranger"], "text": [*outcome.test.texts, "hello"]})
@@ -105,7 +107,7 @@ def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path)
 
 
 def test_a_version_says_what_it_is_and_how_good(outcome):
-    from beholder.tracking import client
+    from beholder.tracking.client import client
 
     routed, version = outcome.results["methods"]["routed"], registry.find(MODEL, "1")
     assert set(version.tags) >= {"users", "gain_points", "win_rate", "base", "split_hash"}

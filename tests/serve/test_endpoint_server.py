@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from beholder.bases import resolve
-from beholder.bases.endpoint import Endpoint, Plan, ask, plan
-from beholder.errors import BaseModelError
+from beholder.models import resolve
+from beholder.models.hosted import Endpoint, Plan, ask, plan
+from beholder.util.errors import BaseModelError
 
 pytestmark = pytest.mark.slow
 

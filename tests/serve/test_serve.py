@@ -24,11 +24,11 @@ from printed import printed_lines
 from served import published
 from servers import free_port
 
-from beholder.annotations import Annotations
-from beholder.cluster.local import on_ray
-from beholder.errors import ServeError
-from beholder.home import home
-from beholder.registry import registry
+from beholder.cluster.runtime import on_ray
+from beholder.data.annotations import Annotations
+from beholder.registry import versions as registry
+from beholder.util.errors import ServeError
+from beholder.util.paths import home
 from beholder_serve import engine
 from beholder_serve.access import KeyRing
 from beholder_serve.app import serving

@@ -15,9 +15,9 @@ from ray.serve.schema import ServeDeploySchema
 from served import published
 from servers import free_port
 
-from beholder.cluster.local import on_ray
-from beholder.errors import ServeError
-from beholder.home import home
+from beholder.cluster.runtime import on_ray
+from beholder.util.errors import ServeError
+from beholder.util.paths import home
 from beholder_serve import app as appmodule
 from beholder_serve.api import Settings
 from beholder_serve.app import serving

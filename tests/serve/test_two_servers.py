@@ -20,10 +20,10 @@ import pytest
 from house import MODEL, settings
 from servers import answers, free_port, mlflow_server, object_storage, postgres
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
-from beholder.feedback import Feedback
-from beholder.registry import registry
+from beholder.experiment.config import make_experiment
+from beholder.registry import versions as registry
+from beholder.registry.feedback import Feedback
+from beholder.workflows import run as pipeline
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 from beholder_serve.app import serving

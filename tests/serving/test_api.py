@@ -14,7 +14,7 @@ import pytest
 from house import MODEL
 from inside import server
 
-from beholder.erasure import admit_again
+from beholder.lifecycle.erase import admit_again
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 

@@ -13,12 +13,12 @@ from house import MODEL, table_of
 from inside import listening, server
 from typer.testing import CliRunner
 
-from beholder.annotations import Annotations
 from beholder.cli.main import app
-from beholder.enrolment import train_user
-from beholder.errors import ServeError
-from beholder.refresh import refresh
-from beholder.registry import registry
+from beholder.data.annotations import Annotations
+from beholder.lifecycle.enroll import train_user
+from beholder.lifecycle.refresh import refresh
+from beholder.registry import versions as registry
+from beholder.util.errors import ServeError
 from beholder_serve.check import check
 from beholder_serve.scoring import Row, Scorer
 

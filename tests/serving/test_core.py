@@ -11,14 +11,14 @@ import pytest
 from databases import database
 from house import MODEL, said, table_of
 
-from beholder.annotations import Annotations, Task
-from beholder.enrolment import train_user
-from beholder.erasure import admit_again, erase_everywhere
-from beholder.errors import DataError, FeedbackError, MethodError, RegistryError
-from beholder.feedback import Enrolment, Feedback
-from beholder.refresh import refresh
-from beholder.registry import registry
-from beholder.registry.store import Store
+from beholder.data.annotations import Annotations, Task
+from beholder.lifecycle.enroll import train_user
+from beholder.lifecycle.erase import admit_again, erase_everywhere
+from beholder.lifecycle.refresh import refresh
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
+from beholder.registry.feedback import Enrolment, Feedback
+from beholder.util.errors import DataError, FeedbackError, MethodError, RegistryError
 from beholder_serve.core import Core, Followed
 from beholder_serve.recent import Recent
 from beholder_serve.scoring import Scorer

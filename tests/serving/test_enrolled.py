@@ -13,16 +13,16 @@ import torch
 from house import MODEL, settings
 from worlds import home_with_a_run
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.overlay import Overlay
-from beholder.bank.shards import INDEX, Bank, write_index, write_shard
-from beholder.enrolment import tensors_of, train_user
+from beholder.adapters.overlay import Overlay
+from beholder.adapters.shards import INDEX, Bank, write_index, write_shard
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide
+from beholder.lifecycle.enroll import tensors_of, train_user
 from beholder.methods import Context, config_class, save_fitted
-from beholder.methods.fitted_bank import FittedBank
-from beholder.registry import registry
+from beholder.methods.user_adapters import FittedBank
+from beholder.registry import versions as registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
-from beholder.registry.routes import USERS, Choice
+from beholder.registry.routing import USERS, Choice
 from beholder_serve.core import Core, Followed
 from beholder_serve.scoring import Scorer
 

@@ -11,9 +11,9 @@ from databases import database
 from house import MODEL
 from inside import LocalEngine, here
 
-from beholder.erasure import admit_again, erase_everywhere
-from beholder.errors import ErasedError, FeedbackError
-from beholder.feedback import Enrolment, Feedback
+from beholder.lifecycle.erase import admit_again, erase_everywhere
+from beholder.registry.feedback import Enrolment, Feedback
+from beholder.util.errors import ErasedError, FeedbackError
 from beholder_serve.core import Core, Followed
 from beholder_serve.desk import Desk
 from beholder_serve.gate import BusyError

@@ -12,8 +12,8 @@ import torch
 from house import MODEL
 from inside import LocalEngine, here, no_metrics, server
 
-from beholder.errors import RegistryError
-from beholder.feedback import Enrolment
+from beholder.registry.feedback import Enrolment
+from beholder.util.errors import RegistryError
 from beholder_serve import desk as desks
 from beholder_serve.api import Settings, build_app
 from beholder_serve.clerk import ClerkDeployment

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 from worlds import home_with_a_run
 
-from beholder.annotations import Annotations, Task
 from beholder.cli.main import app
-from beholder.earlier import with_earlier
-from beholder.enrolment import train_user
-from beholder.erasure import erase_everywhere
-from beholder.pipeline import Silent
-from beholder.refresh import refresh
-from beholder.registry import registry
+from beholder.data.annotations import Annotations, Task
+from beholder.data.splits import ByText
+from beholder.lifecycle.earlier import with_earlier
+from beholder.lifecycle.enroll import train_user
+from beholder.lifecycle.erase import erase_everywhere
+from beholder.lifecycle.refresh import refresh
+from beholder.registry import versions as registry
+from beholder.registry.blob_store import Store
 from beholder.registry.memory import read_texts, read_told, texts_table
-from beholder.registry.store import Store
-from beholder.splits import ByText
+from beholder.workflows.run import Silent
 from beholder_serve.core import Core, Followed
 
 

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 from databases import database
 
-from beholder.errors import FeedbackError
-from beholder.feedback import Feedback
+from beholder.registry.feedback import Feedback
+from beholder.util.errors import FeedbackError
 from beholder_serve.access import AccessError, KeyRing
 
 __all__ = ["database"]

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
-from beholder.files import sha256_of
+from beholder.experiment.config import make_experiment
+from beholder.util.atomic import sha256_of
+from beholder.workflows import run as pipeline
 
 
 def experiment(workers, users: int = 8, epochs: int = 8):

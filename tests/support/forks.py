@@ -48,8 +48,8 @@ def serve() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # a pool of threads would not live on in a fork
     import torch
 
-    from beholder import erasure, refresh  # noqa: F401
-    from beholder.registry import pyfunc, registry, upkeep  # noqa: F401
+    from beholder.lifecycle import erase as erasure  # noqa: F401
+    from beholder.registry import pyfunc  # noqa: F401
 
     torch.set_num_threads(1)
     print(json.dumps("ready"), flush=True)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typer.testing import CliRunner
 
-from beholder.annotations import Annotations
 from beholder.cli.main import app
+from beholder.data.annotations import Annotations
 
 MODEL = "house"
 

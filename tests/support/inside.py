@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from beholder.feedback import Feedback
+from beholder.registry.feedback import Feedback
 from beholder_serve.api import Settings, build_app
 from beholder_serve.core import Core, Followed
 from beholder_serve.desk import Desk

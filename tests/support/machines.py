@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from servers import object_storage
 
-from beholder.registry.store import Store
+from beholder.registry.blob_store import Store
 
 TERM_S = 1.5
 """Of leases, in tests."""

@@ -11,8 +11,8 @@ import pytest
 from house import MODEL, settings
 from servers import free_port
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
+from beholder.experiment.config import make_experiment
+from beholder.workflows import run as pipeline
 from beholder_serve.access import KeyRing
 from beholder_serve.api import Settings
 from beholder_serve.app import serving

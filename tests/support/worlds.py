@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from house import settings
 
-from beholder import pipeline
-from beholder.experiment import make_experiment
+from beholder.experiment.config import make_experiment
+from beholder.workflows import run as pipeline
 
 
 @contextmanager

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from beholder.bank.estimate import PriorSettings, estimate_prior, unit_of, with_spread
-from beholder.bank.fit import BankTraining, fit_bank
-from beholder.bank.judgements import Judgements
-from beholder.bank.layers import start
-from beholder.bank.model import BankModel, BankShape
-from beholder.bank.moderation import moderation_of
-from beholder.bank.outputs import run_once
-from beholder.bank.prior import Prior
-from beholder.bases import load_base
-from beholder.bases.classifier import Classifier
-from beholder.bases.tiny import ARCHITECTURES
-from beholder.bases.tokens import encode, length_cut
+from beholder.adapters.bank import BankModel, BankShape
+from beholder.adapters.estimate import PriorSettings, estimate_prior, unit_of, with_spread
+from beholder.adapters.fit import BankTraining, fit_bank
+from beholder.adapters.judgements import Judgements
+from beholder.adapters.layers import start
+from beholder.adapters.moderation import moderation_of
+from beholder.adapters.prior import Prior
+from beholder.adapters.trunk_cache import run_once
+from beholder.models import load_base
+from beholder.models.classifier import Classifier
+from beholder.models.tiny import ARCHITECTURES
+from beholder.models.tokenization import encode, length_cut
 
 LABELS = 3
 TEXTS = ["you are kind", "go away", "what a mess this is", "thank you", "no", "fine by me", "you fool", "well done"]

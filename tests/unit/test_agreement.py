@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from beholder.annotations import Annotations, Task
-from beholder.methods.peak import PeakMemory
-from beholder.sources.agreement import agreement, offset_share
+from beholder.data.annotations import Annotations, Task
+from beholder.datasets.profile.agreement import agreement, offset_share
+from beholder.training.memory import PeakMemory
 
 
 def judged(labels: np.ndarray) -> Annotations:

@@ -12,14 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from beholder.annotations import Task
-from beholder.bases.facts import facts_of
-from beholder.bases.language import load_language_model
-from beholder.methods.answers import AnswerSpace, LogLikelihoods, Tokens, first_step, walk
-from beholder.methods.calibration import fit_calibration
-from beholder.methods.prompted import Prompted, answer_space
-from beholder.prompts.prompt import Prompter
-from beholder.prompts.settings import PromptSettings
+from beholder.data.annotations import Task
+from beholder.models.info import facts_of
+from beholder.models.language_model import load_language_model
+from beholder.prompting.builder import Prompter
+from beholder.prompting.calibration import fit_calibration
+from beholder.prompting.config import PromptSettings
+from beholder.prompting.constrained_decoding import AnswerSpace, LogLikelihoods, Tokens, first_step, walk
+from beholder.prompting.prompted_model import Prompted, answer_space
 
 quick = settings(max_examples=40, deadline=None)
 LABELS = st.lists(

@@ -9,13 +9,13 @@ from bank_world import CASES, LABELS, SHAPES, TEXTS, World, world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beholder.bank.layers import start
-from beholder.bank.model import BankShape
-from beholder.bank.optimizer import UserAdam
-from beholder.bank.peft_format import export_user, read_user
-from beholder.bases import load_base
-from beholder.bases.tiny import ARCHITECTURES
-from beholder.errors import BankError
+from beholder.adapters.bank import BankShape
+from beholder.adapters.layers import start
+from beholder.adapters.peft_export import export_user, read_user
+from beholder.models import load_base
+from beholder.models.tiny import ARCHITECTURES
+from beholder.training.user_adam import UserAdam
+from beholder.util.errors import BankError
 
 FEW = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 

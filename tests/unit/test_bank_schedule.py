@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.bank.fit import STEPS, BankTraining, _Schedule
+from beholder.adapters.fit import STEPS, BankTraining, _Schedule
 
 
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=6), st.integers(1, 20))

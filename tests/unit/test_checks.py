@@ -7,13 +7,13 @@ import torch
 import yaml
 from test_experiment import SHIPPED
 
-from beholder import pipeline
-from beholder.bases import forms
-from beholder.errors import BaseModelError, BeholderError, DataError
-from beholder.experiment import load_experiment, make_experiment
+from beholder.datasets import DataNotFound
+from beholder.experiment.config import load_experiment, make_experiment
 from beholder.methods import METHODS, config_class
-from beholder.prompts.wording import FOLDER
-from beholder.sources import DataNotFound
+from beholder.models import precision as forms
+from beholder.prompting.wording import FOLDER
+from beholder.util.errors import BaseModelError, BeholderError, DataError
+from beholder.workflows import run as pipeline
 
 SOURCE = {"name": "simulated", "texts": "templates", "users": 4, "rows_per_user": 40, "distinct_texts": 60}
 
@@ -78,7 +78,7 @@ def test_prompts_need_room_for_a_text(method):
 
 
 def test_a_base_that_reads_too_little_is_named(tmp_path):
-    from beholder.bases import load_base
+    from beholder.models import load_base
 
     base = load_base("tiny-llama", head=True)
     base.model.config.max_position_embeddings = 100

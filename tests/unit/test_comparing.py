@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import DataError
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.compare import compare, surely_worse
 from beholder.evaluation.gains import holm
-from beholder.evaluation.report import recompute
 from beholder.evaluation.results import ArmScores, Curve, Rows, evaluate
-from beholder.evaluation.scores_file import write_scores
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.verdict import verdict
+from beholder.util.errors import DataError
 
 LABELS = ("rude", "funny")
 
@@ -238,7 +238,7 @@ def test_a_learning_curve_goes_from_the_newcomer_to_all_and_its_arms_are_no_meth
 def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_path, capsys):
     from beholder.cli.compare import comparison_table
     from beholder.cli.console import console, print_gains
-    from beholder.records import gain_table
+    from beholder.workflows.record import gain_table
 
     rows = population(5, users=1)
     arms = [scored("cls", rows, 0.3, 1), scored("cls-u", rows, 0.5, 2)]
@@ -256,8 +256,8 @@ def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_pa
 def test_without_a_positive_that_is_said_wherever_a_gain_stands(tmp_path, capsys):
     from beholder.cli.compare import comparison_table
     from beholder.cli.console import console, print_gains
-    from beholder.records import gain_table
     from beholder.report.comparison import write_comparison
+    from beholder.workflows.record import gain_table
 
     some = population(5)
     rows = Annotations.from_columns(

@@ -10,19 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.layers import start
-from beholder.bank.model import BankShape
-from beholder.bases.facts import facts_of
-from beholder.bases.language import load_language_model
+from beholder.adapters.bank import BankShape
+from beholder.adapters.layers import start
+from beholder.data.annotations import Annotations, Task
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.answers import AnswerSpace, walk
-from beholder.methods.decisions import Decisions, target
-from beholder.methods.generate import _TrainingRows
-from beholder.methods.personal_language import FittedPersonalLanguage, LanguageGround
-from beholder.methods.prompted import Prompted, answer_space
-from beholder.prompts.prompt import Prompter
-from beholder.prompts.settings import PromptSettings
+from beholder.methods.lm import _TrainingRows
+from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround
+from beholder.models.info import facts_of
+from beholder.models.language_model import load_language_model
+from beholder.prompting.builder import Prompter
+from beholder.prompting.chain_loss import Decisions, target
+from beholder.prompting.config import PromptSettings
+from beholder.prompting.constrained_decoding import AnswerSpace, walk
+from beholder.prompting.prompted_model import Prompted, answer_space
 
 LABELS = ("anger", "hate", "hate speech", "joy", "nonexistent")
 UNASKED = np.nan

@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from beholder.cli.main import app
-from beholder.configuration import models_in
-from beholder.experiment import Experiment
+from beholder.datasets import SOURCES, source_class
+from beholder.experiment.config import Experiment
 from beholder.methods import METHODS, config_class
-from beholder.sources import SOURCES, source_class
+from beholder.util.strict_model import models_in
 
 COMMANDS = printed_commands()
 

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from test_experiment import written
 from test_personal import start_from
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import ExperimentError, MethodError
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import make_experiment
+from beholder.evaluation.scores_io import read_scores
+from beholder.execution.arm import ArmJob, is_done, run_arm
+from beholder.experiment.config import make_experiment
 from beholder.methods import Context, config_class, erase_saved, load_fitted, save_fitted
-from beholder.methods.arm import ArmJob, is_done, run_arm
 from beholder.methods.embedding_network import NOBODY, EmbeddingNetwork, in_order
+from beholder.util.errors import ExperimentError, MethodError
 
 FAST = {"epochs": 30, "patience": 30, "batch_size": 32, "learning_rate": 1e-2, "hidden": 16}
 

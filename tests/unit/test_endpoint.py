@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.bases.endpoint import Endpoint, Plan, ask, plan
-from beholder.configuration import build
-from beholder.errors import BaseModelError, ExperimentError
+from beholder.models.hosted import Endpoint, Plan, ask, plan
+from beholder.util.errors import BaseModelError, ExperimentError
+from beholder.util.strict_model import build
 
 SECRET = "hv-not-to-be-seen-0123456789"
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.errors import DataError
-from beholder.evaluation.cluster_interval import Clusters
 from beholder.evaluation.gains import Users, gains, user_gains, user_log_loss_gains
+from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.metrics import f1_per_label, macro_f1
+from beholder.util.errors import DataError
 
 
 def over(decisions, reference, *rows, **settings):

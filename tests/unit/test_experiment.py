@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from beholder.bases.endpoint import Endpoint
-from beholder.errors import BeholderError, ExperimentError
-from beholder.experiment import load_experiment, make_experiment
+from beholder.experiment.config import load_experiment, make_experiment
+from beholder.models.hosted import Endpoint
+from beholder.util.errors import BeholderError, ExperimentError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").rglob("*.yaml"))
 

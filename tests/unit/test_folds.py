@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import ExperimentError, SplitError
+from beholder.data.annotations import Annotations, Task
+from beholder.data.folds import deal, parts_of, scored, with_uses
+from beholder.data.splits import PARTS, SPLITS, ByText
 from beholder.evaluation.results import ArmScores
-from beholder.evaluation.scores_file import read_scores, write_scores
-from beholder.experiment import make_experiment
-from beholder.folds import deal, parts_of, scored, with_uses
-from beholder.splits import PARTS, SPLITS, ByText
+from beholder.evaluation.scores_io import read_scores, write_scores
+from beholder.experiment.config import make_experiment
+from beholder.util.errors import ExperimentError, SplitError
 
 
 def judgements(texts: int, rows: int, seed: int = 0) -> Annotations:

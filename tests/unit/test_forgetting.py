@@ -10,23 +10,15 @@ import pytest
 import torch
 from crowd import crowd
 
-from beholder.bases import facts_of
-from beholder.bases.language import load_language_model
-from beholder.bases.perplexity import perplexity
-from beholder.bases.tiny import ARCHITECTURES
-from beholder.configuration import build
-from beholder.errors import BeholderError
+from beholder.execution.arm import ArmJob
+from beholder.execution.forgetting import Forgetting, as_language_model, asked, general_text, measure, plan, summary
 from beholder.methods import Context, config_class, save_fitted
-from beholder.methods.arm import ArmJob
-from beholder.methods.forgetting import (
-    Forgetting,
-    as_language_model,
-    asked,
-    general_text,
-    measure,
-    plan,
-    summary,
-)
+from beholder.models import facts_of
+from beholder.models.language_model import load_language_model
+from beholder.models.perplexity import perplexity
+from beholder.models.tiny import ARCHITECTURES
+from beholder.util.errors import BeholderError
+from beholder.util.strict_model import build
 
 WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
 ELSEWHERE = {"name": "simulated", "texts": "templates", "users": 4, "rows_per_user": 40, "distinct_texts": 60}

@@ -12,10 +12,10 @@ from crowd import crowd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.bases import facts_of, load_base, loading, resolve
-from beholder.bases.forms import FORMS, split_form
-from beholder.errors import BaseModelError, MethodError
 from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.models import facts_of, load_base, loading, resolve
+from beholder.models.precision import FORMS, split_form
+from beholder.util.errors import BaseModelError, MethodError
 
 LORA = {"rank": 2, "targets": "all-linear"}
 TRAINED = {"epochs": 1, "batch_size": 16, "lora": LORA}

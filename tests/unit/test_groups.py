@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_comparing import LABELS, population, results_of, scored
 
-from beholder.annotations import Annotations, Task
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import macro_f1, user_bias
 from beholder.report.groups import AGREEMENT, agreement, by_group
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_endpoint import Host, completion, send
 
-from beholder.annotations import Task
-from beholder.bases.endpoint import Endpoint, estimate, plan
-from beholder.errors import BaseModelError, MethodError
+from beholder.data.annotations import Task
 from beholder.methods import METHODS, Context, config_class, load_fitted, save_fitted
-from beholder.methods.hosted import answers_folder
-from beholder.prompts.labels import LabelWords
-from beholder.prompts.wording import FOLDER
+from beholder.methods.query_hosted import answers_folder
+from beholder.models.hosted import Endpoint, estimate, plan
+from beholder.prompting.label_text import LabelWords
+from beholder.prompting.wording import FOLDER
+from beholder.util.errors import BaseModelError, MethodError
 
 SECRET = "hv-not-to-be-seen-0123456789"
 NOWHERE = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m", max_tokens=8)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from beholder.experiment import make_experiment
-from beholder.prepared import prepare
-from beholder.prompts.wording import FOLDER
+from beholder.experiment.config import make_experiment
+from beholder.prompting.wording import FOLDER
+from beholder.workflows.prepare import prepare
 
 
 @pytest.fixture

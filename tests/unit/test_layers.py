@@ -103,7 +103,7 @@ def test_imports_go_down_only():
         ("splits.py", "from beholder.methods import Context", "above it"),
         ("methods/priors.py", "import ray.train", "may import ray"),
         ("evaluation/metrics.py", "from mlflow import MlflowClient", "may import mlflow"),
-        ("bases/catalog.py", "def f():\n    import beholder.pipeline", "above it"),
+        ("bases/catalog.py", "def f():\n    import beholder.workflows.run", "above it"),
     ],
 )
 def test_the_check_can_fail(room, line, complaint, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_the_check_can_fail(room, line, complaint, tmp_path, monkeypatch):
 
 def test_the_core_runs_without_ray_or_mlflow():
     code = (
-        "import sys; import beholder.methods.arm, beholder.experiment, beholder.evaluation.figures;"
+        "import sys; import beholder.execution.arm, beholder.experiment.config, beholder.report.figures;"
         "print([name for name in ('ray', 'mlflow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

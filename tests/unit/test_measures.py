@@ -8,8 +8,8 @@ import sklearn.metrics as sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.evaluation.cluster_interval import Clusters
 from beholder.evaluation.gains import gains
+from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.measures import MEASURES, Answers, differences, measure
 from beholder.evaluation.metrics import decide, macro_f1
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from crowd import TEXTS, crowd
 
-from beholder.annotations import Annotations, Task
-from beholder.bases import load_base
-from beholder.bases.classifier import Classifier
-from beholder.bases.facts import facts_of
-from beholder.bases.tiny import ARCHITECTURES
-from beholder.bases.tokens import encode, length_cut
-from beholder.errors import BaseModelError, BeholderError, MethodError
+from beholder.data.annotations import Annotations, Task
+from beholder.data.controls import shuffle_users
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.batches import training_batches
-from beholder.methods.controls import shuffle_users
-from beholder.methods.objective import group, judgements, loss
+from beholder.models import load_base
+from beholder.models.classifier import Classifier
+from beholder.models.info import facts_of
+from beholder.models.tiny import ARCHITECTURES
+from beholder.models.tokenization import encode, length_cut
+from beholder.training.batches import training_batches
+from beholder.training.losses import group, judgements, loss
+from beholder.util.errors import BaseModelError, BeholderError, MethodError
 
 
 def settings(method: str, **more) -> dict:

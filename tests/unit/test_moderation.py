@@ -12,13 +12,13 @@ from bank_world import world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.bank.choose import PLAIN, Judges, learn_prior
-from beholder.bank.estimate import PriorSettings
-from beholder.bank.fit import BankTraining, fit_bank
-from beholder.bank.judgements import Judgements
-from beholder.bank.moderation import Readings, kappas, moderated, moderation_of
-from beholder.bank.prior import Prior, load_prior, save_prior
-from beholder.errors import BankError
+from beholder.adapters.choose import PLAIN, Judges, learn_prior
+from beholder.adapters.estimate import PriorSettings
+from beholder.adapters.fit import BankTraining, fit_bank
+from beholder.adapters.judgements import Judgements
+from beholder.adapters.moderation import Readings, kappas, moderated, moderation_of
+from beholder.adapters.prior import Prior, load_prior, save_prior
+from beholder.util.errors import BankError
 
 WIDTH = 5
 
@@ -255,8 +255,8 @@ def test_many_rows_taken_in_piece_by_piece_are_those_taken_at_once(monkeypatch):
     rows = readings([300, 7, 40])
     prior = prior_for(rows)
     whole = kappas(prior, rows)
-    monkeypatch.setattr("beholder.bank.moderation.PIECE_ROWS", 16)
-    monkeypatch.setattr("beholder.bank.moderation.PIECE", 100)
+    monkeypatch.setattr("beholder.adapters.moderation.PIECE_ROWS", 16)
+    monkeypatch.setattr("beholder.adapters.moderation.PIECE", 100)
     few = readings([5] * 4)
     assert few.rows.sum() == 20 and kappas(prior_for(few), few).shape == (4, 2)
     torch.testing.assert_close(whole, kappas(prior, rows), atol=1e-6, rtol=0)

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations
-from beholder.errors import DataError, MethodError
-from beholder.evaluation.cluster_interval import clustered_mean
-from beholder.evaluation.figures import adaptation_curve
+from beholder.data.annotations import Annotations
+from beholder.data.splits import ByPeople, ByText, held_out_people, split
+from beholder.datasets import load, source_class
+from beholder.evaluation.intervals import clustered_mean
 from beholder.evaluation.metrics import log_losses
 from beholder.evaluation.newcomers import NewcomerScores, measure_newcomers
-from beholder.evaluation.report import recompute
-from beholder.evaluation.scores_file import newcomers_file, read_newcomers, without_user, write_newcomers
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import newcomers_file, read_newcomers, without_user, write_newcomers
+from beholder.execution.adaptation import Adaptable, score_newcomers
+from beholder.execution.arm import ArmJob, as_seen, is_done, run_arm
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.adaptation import Adaptable, score_newcomers
-from beholder.methods.arm import ArmJob, as_seen, is_done, run_arm
-from beholder.sources import load, source_class
-from beholder.splits import ByPeople, ByText, held_out_people, split
+from beholder.report.figures import adaptation_curve
+from beholder.util.errors import DataError, MethodError
 
 STEPS = (0, 1, 5, 20)
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from beholder import pipeline
 from beholder.cli.main import app
-from beholder.experiment import load_experiment
-from beholder.sources import locate
+from beholder.datasets import locate
+from beholder.experiment.config import load_experiment
+from beholder.workflows import run as pipeline
 
 WORDS = [
     "sun",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beholder.cluster.jobs import Job, pack, requirements
-from beholder.errors import ClusterError
+from beholder.util.errors import ClusterError
 
 
 def test_the_code_and_the_experiment_travel_and_nothing_else(tmp_path):

@@ -11,14 +11,14 @@ from crowd import TEXTS, crowd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.overlay import Overlay
-from beholder.bank.shards import Bank, read_shard, shard_file, shards_of
-from beholder.errors import BankError, ExperimentError, MethodError
+from beholder.adapters.block_training import blocks, working_folder
+from beholder.adapters.overlay import Overlay
+from beholder.adapters.shards import Bank, read_shard, shard_file, shards_of
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.experiment import make_experiment
+from beholder.experiment.config import make_experiment
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.blocks import blocks, working_folder
+from beholder.util.errors import BankError, ExperimentError, MethodError
 
 SMALL = {"epochs": 1, "batch_size": 16, "max_tokens": 32, "lora": {"rank": 2, "targets": "all-linear"}}
 BANK = {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 10}}

@@ -15,17 +15,17 @@ from crowd import TEXTS, crowd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.fit import BankTraining, fit_bank, held_out_batches, row_losses
-from beholder.bank.layers import start
-from beholder.bank.model import BankShape
-from beholder.bank.overlay import Overlay
-from beholder.bank.prior import isotropic
-from beholder.errors import BankError, MethodError
+from beholder.adapters.bank import BankShape
+from beholder.adapters.block_training import working_folder
+from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches, row_losses
+from beholder.adapters.layers import start
+from beholder.adapters.overlay import Overlay
+from beholder.adapters.prior import isotropic
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.blocks import working_folder
-from beholder.methods.personal_language import FittedPersonalLanguage, LanguageGround, one_pack
+from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround, one_pack
+from beholder.util.errors import BankError, MethodError
 
 CASES = [
     ("llama", {"head": "full"}),

@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from beholder.errors import DataError
-from beholder.sources import load, locate, source_class
-from beholder.sources.goemotions import COLUMNS, EMOTIONS
-from beholder.sources.prepare import DATASETS, RemoteDataset, RemoteFile, prepare
-from beholder.sources.unhealthy import COLUMNS as UNHEALTHY_COLUMNS
+from beholder.datasets import load, locate, source_class
+from beholder.datasets.download import DATASETS, RemoteDataset, RemoteFile, prepare
+from beholder.datasets.goemotions import COLUMNS, EMOTIONS
+from beholder.datasets.unhealthy import COLUMNS as UNHEALTHY_COLUMNS
+from beholder.util.errors import DataError
 
 
 class Origin:

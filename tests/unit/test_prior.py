@@ -10,15 +10,15 @@ import torch
 from bank_world import CASES, LABELS, SHAPES, World, row_losses, world
 from hypothesis import HealthCheck, settings
 
-from beholder.bank.choose import Judges, learn_prior
-from beholder.bank.estimate import PriorSettings, estimate_prior
-from beholder.bank.fit import BankTraining, fit_bank, held_out_batches
-from beholder.bank.fit import row_losses as row_losses_of
-from beholder.bank.judgements import Judgements
-from beholder.bank.layers import start
-from beholder.bank.prior import isotropic, load_prior, save_prior
-from beholder.bases.tiny import ARCHITECTURES
-from beholder.errors import BankError
+from beholder.adapters.choose import Judges, learn_prior
+from beholder.adapters.estimate import PriorSettings, estimate_prior
+from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches
+from beholder.adapters.fit import row_losses as row_losses_of
+from beholder.adapters.judgements import Judgements
+from beholder.adapters.layers import start
+from beholder.adapters.prior import isotropic, load_prior, save_prior
+from beholder.models.tiny import ARCHITECTURES
+from beholder.util.errors import BankError
 
 FEW = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 

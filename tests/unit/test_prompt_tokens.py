@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from test_prompts import rows_of
 from transformers import PreTrainedTokenizerFast
 
-from beholder.annotations import Task
-from beholder.bases.facts import facts_of
-from beholder.errors import MethodError
+from beholder.data.annotations import Task
 from beholder.methods import Context, config_class
-from beholder.methods.answers import AnswerSpace
-from beholder.methods.prompted import answer_space
-from beholder.prompts.prompt import CUTS, Prompter, say_cuts
-from beholder.prompts.settings import ORDER, PromptSettings
-from beholder.prompts.tokens import PromptTokens
+from beholder.models.info import facts_of
+from beholder.prompting.builder import CUTS, Prompter, say_cuts
+from beholder.prompting.config import ORDER, PromptSettings
+from beholder.prompting.constrained_decoding import AnswerSpace
+from beholder.prompting.prompted_model import answer_space
+from beholder.prompting.tokenize import PromptTokens
+from beholder.util.errors import MethodError
 
 TRAIN = rows_of(6)
 CHATML = (

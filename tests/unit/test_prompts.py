@@ -10,16 +10,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import ExperimentError
+from beholder.data.annotations import Annotations, Task
+from beholder.data.texts import normalise
 from beholder.methods import Context, config_class
-from beholder.methods.prompted import Prompted
-from beholder.prompts.examples import Examples
-from beholder.prompts.labels import LabelWords
-from beholder.prompts.prompt import Prompter
-from beholder.prompts.settings import ORDER, PromptSettings
-from beholder.prompts.wording import FOLDER, load_wording, wordings
-from beholder.texts import normalise
+from beholder.prompting.builder import Prompter
+from beholder.prompting.config import ORDER, PromptSettings
+from beholder.prompting.few_shot import Examples
+from beholder.prompting.label_text import LabelWords
+from beholder.prompting.prompted_model import Prompted
+from beholder.prompting.wording import FOLDER, load_wording, wordings
+from beholder.util.errors import ExperimentError
 
 LABELS = ("anger", "joy", "very_sad")
 WORDS = LabelWords(LABELS)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from beholder.bases.language import LanguageModel, load_language_model
-from beholder.bases.reading import Answer, Reader, Segments, Tree, packs
-from beholder.bases.tiny import ARCHITECTURES, make_tiny
-from beholder.errors import BaseModelError
-from beholder.methods.generate import _TrainingRows
-from beholder.methods.prompted import Prompted
-from beholder.prompts.prompt import Prompter
-from beholder.prompts.settings import PromptSettings
+from beholder.methods.lm import _TrainingRows
+from beholder.models.language_model import LanguageModel, load_language_model
+from beholder.models.prefix_tree import Answer, Reader, Segments, Tree, packs
+from beholder.models.tiny import ARCHITECTURES, make_tiny
+from beholder.prompting.builder import Prompter
+from beholder.prompting.config import PromptSettings
+from beholder.prompting.prompted_model import Prompted
+from beholder.util.errors import BaseModelError
 
 WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
 EVERYTHING = 1_000_000
@@ -240,7 +240,7 @@ def test_grouped_training_has_the_gradient_of_one_row_per_judgement(language, pe
 
 def saved(model, tmp_path) -> str:
     """A tiny base of an architecture that is not among the tiny ones."""
-    from beholder.bases.facts import facts_of
+    from beholder.models.info import facts_of
 
     model.save_pretrained(tmp_path / "base")
     facts_of("tiny-llama").tokenizer.save_pretrained(tmp_path / "base")

@@ -13,12 +13,12 @@ import torch
 from crowd import crowd
 from test_personal import personal, start_from
 
-from beholder.bank.prior import FILES
-from beholder.bank.shards import Bank, erase, record_prior_rows, update
-from beholder.errors import RegistryError
-from beholder.files import sha256_of
+from beholder.adapters.prior import FILES
+from beholder.adapters.shards import Bank, erase, record_prior_rows, update
 from beholder.methods import load_fitted, save_fitted
 from beholder.registry.remainder import Share, add, share_of
+from beholder.util.atomic import sha256_of
+from beholder.util.errors import RegistryError
 
 QUICK = {"steps": 4, "rank": 1, "strength": 0.5}
 

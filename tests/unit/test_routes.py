@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.registry.routes import USERS, Population, route, row_losses
+from beholder.registry.routing import USERS, Population, route, row_losses
 
 FLOATS = st.floats(-2, 2, allow_nan=False)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from beholder.datasets import load, source_class
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.evaluation.results import ArmScores
-from beholder.evaluation.scores_file import write_scores
-from beholder.experiment import make_experiment
-from beholder.routing import find_routing, scores_of
-from beholder.sources import load, source_class
+from beholder.evaluation.scores_io import write_scores
+from beholder.experiment.config import make_experiment
+from beholder.workflows.choose import find_routing, scores_of
 
 METHODS = {"cls": {}, "cls-e": {"from": "cls"}, "cls-u": {"from": "cls"}}
 

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import DataError
-from beholder.evaluation.figures import write_figures
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.evaluation.report import recompute
 from beholder.evaluation.results import ArmScores, Rows, evaluate
-from beholder.evaluation.scores_file import read_scores, write_scores
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import read_scores, write_scores
+from beholder.report.figures import write_figures
+from beholder.util.errors import DataError
 
 
 def arm(name, strength, annotations, control_of=None, seed=0):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from real_data import real
 
-from beholder.errors import DataError
-from beholder.sources import DataNotFound, load, locate, source_class
-from beholder.sources.babe import COLUMNS, Babe, age_group, ideology_group
-from beholder.sources.describe import describe
-from beholder.sources.traits import one_answer_each
+from beholder.datasets import DataNotFound, load, locate, source_class
+from beholder.datasets.babe import COLUMNS, Babe, age_group, ideology_group
+from beholder.datasets.profile.describe import describe
+from beholder.datasets.traits import one_answer_each
+from beholder.util.errors import DataError
 
 ROWS = [
     ("b0", "They lied again.", "w1", 1, "29", "Male", "Some college", "-7"),

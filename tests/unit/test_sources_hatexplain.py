@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 from real_data import real
 
-from beholder.errors import DataError
-from beholder.sources import load
-from beholder.sources.describe import describe
-from beholder.sources.hatexplain import CLASSES, HateXplain
+from beholder.datasets import load
+from beholder.datasets.hatexplain import CLASSES, HateXplain
+from beholder.datasets.profile.describe import describe
+from beholder.util.errors import DataError
 
 ROWS = [
     ("h0", "get lost", "w1", "offensive"),

@@ -8,12 +8,12 @@ import pytest
 from pydantic import ValidationError
 from real_data import real
 
-from beholder.errors import DataError
-from beholder.sources import DataNotFound, load, locate, source_class
-from beholder.sources.describe import describe
-from beholder.sources.goemotions import COLUMNS, EMOTIONS
-from beholder.sources.single import SINGLE
-from beholder.sources.unhealthy import LABELS
+from beholder.datasets import DataNotFound, load, locate, source_class
+from beholder.datasets.goemotions import COLUMNS, EMOTIONS
+from beholder.datasets.profile.describe import describe
+from beholder.datasets.single import SINGLE
+from beholder.datasets.unhealthy import LABELS
+from beholder.util.errors import DataError
 
 CONVABUSE_FLAGS = ["type_sexist", "type_racist", "target_system", "direction_explicit"]
 

@@ -10,20 +10,20 @@ from crowd import crowd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task, tasks_of
-from beholder.bank.overlay import Overlay
-from beholder.errors import BeholderError, DataError, ExperimentError, MethodError
+from beholder.adapters.overlay import Overlay
+from beholder.data.annotations import Annotations, Task, tasks_of
+from beholder.data.controls import shuffle_users
+from beholder.data.splits import ByNewUsers, ByPeople, ByText, split
+from beholder.data.texts import normalise
+from beholder.datasets import load, source_class
+from beholder.datasets.multitask import join
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores, Rows, evaluate
-from beholder.experiment import make_experiment
+from beholder.execution.arm import to_learn
+from beholder.experiment.config import make_experiment
 from beholder.methods import Context, config_class, save_fitted
-from beholder.methods.arm import to_learn
-from beholder.methods.controls import shuffle_users
-from beholder.sources import load, source_class
-from beholder.sources.several import join
-from beholder.splits import ByNewUsers, ByPeople, ByText, split
-from beholder.texts import normalise
+from beholder.util.errors import BeholderError, DataError, ExperimentError, MethodError
 
 WORDS = ("you are kind", "go away", "Go  away", "well done", "no", "fine by me")
 

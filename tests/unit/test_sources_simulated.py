@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from beholder.errors import DataError
-from beholder.sources import load, source_class
-from beholder.sources.describe import describe
-from beholder.sources.goemotions import EMOTIONS
+from beholder.datasets import load, source_class
+from beholder.datasets.goemotions import EMOTIONS
+from beholder.datasets.profile.describe import describe
+from beholder.util.errors import DataError
 
 
 @pytest.fixture
@@ -149,6 +149,6 @@ def test_a_hundred_thousand_rows_take_seconds():
 
 def test_no_heavy_import_comes_with_the_sources():
     heavy = "('pandas', 'datasets', 'ray', 'mlflow', 'torch')"
-    code = f"import sys, beholder.sources; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, beholder.datasets; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

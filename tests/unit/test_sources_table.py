@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from beholder.configuration import build
-from beholder.errors import DataError, ExperimentError
-from beholder.sources import SourceConfig, load, source_class
-from beholder.texts import text_key
+from beholder.data.texts import text_key
+from beholder.datasets import SourceConfig, load, source_class
+from beholder.util.errors import DataError, ExperimentError
+from beholder.util.strict_model import build
 
 
 def config(path, **written):

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_experiment import SHIPPED, written
 
-from beholder.cluster.study import Study, Trial
-from beholder.errors import ClusterError, ExperimentError, MethodError
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.evaluation.scores_file import read_scores
-from beholder.experiment import load_experiment, make_experiment
+from beholder.evaluation.scores_io import read_scores
+from beholder.execution.arm import ArmJob, run_arm
+from beholder.execution.trial import measure
+from beholder.experiment.config import load_experiment, make_experiment
 from beholder.methods import METHODS, Context, config_class
-from beholder.methods.arm import ArmJob, run_arm
-from beholder.methods.spaces import PRIORS, SPACES, SWITCHES, Choices, Numbers, apply, read, space_of
-from beholder.methods.trial import measure
-from beholder.tuning import conclude, front, only_arm
+from beholder.search.space import PRIORS, SPACES, SWITCHES, Choices, Numbers, apply, read, space_of
+from beholder.search.study import Study, Trial
+from beholder.util.errors import ClusterError, ExperimentError, MethodError
+from beholder.workflows.search import conclude, front, only_arm
 
 SEARCHED = sorted(set(SPACES) & set(METHODS))
 METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"from": "cls"}}

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from beholder.annotations import Annotations, Task
-from beholder.errors import SplitError
-from beholder.splits import CELLS, PARTS, ByColumn, ByNewUsers, ByPaper, ByPeople, ByText, split
-from beholder.texts import normalise, trimmed
+from beholder.data.annotations import Annotations, Task
+from beholder.data.splits import CELLS, PARTS, ByColumn, ByNewUsers, ByPaper, ByPeople, ByText, split
+from beholder.data.texts import normalise, trimmed
+from beholder.util.errors import SplitError
 
 
 def annotations(texts, users, **context) -> Annotations:
@@ -155,8 +155,8 @@ def test_how_texts_were_told_apart_before_is_recorded_and_can_be_asked_for():
 
 
 def test_a_refresh_of_a_bundle_of_before_leaves_its_test_texts_alone(tmp_path, monkeypatch):
-    from beholder.pipeline import Silent
-    from beholder.refresh import with_earlier
+    from beholder.lifecycle.refresh import with_earlier
+    from beholder.workflows.run import Silent
 
     monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path))
     rows = crowd(texts=300)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from bundles import ADA, BOB, bundle_of, grep, weights_of
 
-from beholder.errors import BankError, BeholderError, RegistryError
-from beholder.registry import upkeep
-from beholder.registry.store import Store
-from beholder.registry.stored import check, keep, open_stored, users_of
+from beholder.registry import maintenance as upkeep
+from beholder.registry.blob_store import Store
+from beholder.registry.bundle_store import check, keep, open_stored, users_of
+from beholder.util.errors import BankError, BeholderError, RegistryError
 
 fitted = bundles.fitted
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beholder.methods import Context, config_class
-from beholder.methods.team import Team, everybody
+from beholder.training.data_parallel import Team, everybody
 
 LORA = {"rank": 2, "targets": "all-linear", "dropout": 0.0}
 BRIEF = {"wording": "brief"}

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_comparing import population, results_of, run_folder, scored
 
-from beholder.errors import DataError, ExperimentError
-from beholder.evaluation.cluster_interval import Spread
 from beholder.evaluation.compare import compare
 from beholder.evaluation.gains import Compared, Interval
-from beholder.evaluation.report import recompute
-from beholder.evaluation.scores_file import read_scores, write_scores
+from beholder.evaluation.intervals import Spread
+from beholder.evaluation.saved_run import recompute
+from beholder.evaluation.scores_io import read_scores, write_scores
 from beholder.evaluation.verdict import times_as_many, verdict
-from beholder.experiment import make_experiment
+from beholder.experiment.config import make_experiment
+from beholder.util.errors import DataError, ExperimentError
 
 
 def trained(name, rows, rights, seed, **more):

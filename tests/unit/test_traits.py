@@ -12,27 +12,27 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.choose import Judges, learn_prior
-from beholder.bank.estimate import PriorSettings, estimate_prior
-from beholder.bank.fit import BankTraining, fit_bank
-from beholder.bank.judgements import Judgements
-from beholder.bank.model import BankModel, BankShape
-from beholder.bank.outputs import run_once
-from beholder.bank.prior import Prior, load_prior, save_prior
-from beholder.bank.traits import Effects, trait_lines
-from beholder.bases import load_base
-from beholder.bases.classifier import Classifier
-from beholder.bases.tokens import encode
-from beholder.errors import BankError, MethodError
-from beholder.experiment import make_experiment
+from beholder.adapters.bank import BankModel, BankShape
+from beholder.adapters.choose import Judges, learn_prior
+from beholder.adapters.estimate import PriorSettings, estimate_prior
+from beholder.adapters.fit import BankTraining, fit_bank
+from beholder.adapters.judgements import Judgements
+from beholder.adapters.prior import Prior, load_prior, save_prior
+from beholder.adapters.trait_values import require_columns, traits_of
+from beholder.adapters.traits import Effects, trait_lines
+from beholder.adapters.trunk_cache import run_once
+from beholder.data.annotations import Annotations, Task
+from beholder.data.splits import ByPeople, split
+from beholder.execution.adaptation import score_newcomers
+from beholder.execution.arm import as_seen
+from beholder.experiment.config import make_experiment
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.adaptation import score_newcomers
-from beholder.methods.arm import as_seen
-from beholder.methods.objective import row_losses
-from beholder.methods.traits import require_columns, traits_of
-from beholder.pipeline import prepare
-from beholder.splits import ByPeople, split
+from beholder.models import load_base
+from beholder.models.classifier import Classifier
+from beholder.models.tokenization import encode
+from beholder.training.losses import row_losses
+from beholder.util.errors import BankError, MethodError
+from beholder.workflows.run import prepare
 
 LABELS = 3
 TEXTS = [f"{word} {number}" for word in ("you fool", "well done", "go away", "thank you") for number in range(10)]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from crowd import crowd
 
-from beholder.annotations import Annotations, Task
+from beholder.data.annotations import Annotations, Task
 from beholder.methods import Context, config_class
-from beholder.methods.objective import group
-from beholder.methods.team import ALONE
-from beholder.methods.user_effects import UserEffects
+from beholder.training.data_parallel import ALONE
+from beholder.training.losses import group
+from beholder.training.user_effects import UserEffects
 
 
 def population(kind: str, users: int = 200, rows: int = 30, spread: float = 1.5):

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.method import erase_saved, no_progress
-from beholder.methods.training import Schedule, Users, fine_tune
+from beholder.methods.base import erase_saved, no_progress
+from beholder.training.loop import Schedule, Users, fine_tune
 
 BASE = "tiny-bert"
 SETTINGS = {"max_tokens": 32, "epochs": 1, "user_token": "added", "lora": {"rank": 2, "targets": "all-linear"}}

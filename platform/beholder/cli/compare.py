@@ -39,7 +39,7 @@ def compare_command(
     """
     from beholder.evaluation.compare import compare
     from beholder.methods import is_personal
-    from beholder.runs import find_run, runs_split_alike
+    from beholder.workflows.find_runs import find_run, runs_split_alike
 
     if runs:
         folders = list(dict.fromkeys(find_run(run) for run in runs))
@@ -71,7 +71,7 @@ def comparison_table(found: Any) -> Table:
 
     `found` is a `Comparison`.
     """
-    from beholder.evaluation.cluster_interval import in_words, p_in_words, percent, signed
+    from beholder.evaluation.intervals import in_words, p_in_words, percent, signed
 
     said = found.to_json()
     table = Table(

@@ -107,8 +107,8 @@ class RunReporter:
 
 def gain_table(results: dict[str, Any]) -> Table:
     """Methods x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
-    from beholder.evaluation.cluster_interval import in_words, percent, signed
-    from beholder.experiment import ROUTED
+    from beholder.evaluation.intervals import in_words, percent, signed
+    from beholder.experiment.config import ROUTED
 
     title = (
         f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "
@@ -142,7 +142,7 @@ def over_trainings(results: dict[str, Any]) -> str:
 
 def personal_part(method: dict[str, Any]) -> str:
     """What a method gains over its control, for a cell; nothing where it has none."""
-    from beholder.evaluation.cluster_interval import signed
+    from beholder.evaluation.intervals import signed
 
     beyond = method["beyond_control"]
     return "" if beyond is None else signed(beyond["points"])
@@ -150,7 +150,7 @@ def personal_part(method: dict[str, Any]) -> str:
 
 def task_table(results: dict[str, Any]) -> Table:
     """Methods x tasks: macro-F1 over the labels of each task, and the gain with interval."""
-    from beholder.evaluation.cluster_interval import in_words
+    from beholder.evaluation.intervals import in_words
 
     title = f"per task: macro-F1, and gain in points over {results['reference']}"
     tasks = list(results["methods"][results["reference"]]["per_task"])

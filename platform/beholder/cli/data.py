@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json")]
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
     """Known sources, and where each was found."""
-    from beholder.sources import SOURCES, locate
+    from beholder.datasets import SOURCES, locate
 
     rows = [
         {"source": name, "description": description, "found": str(locate(name) or "")}
@@ -34,12 +34,12 @@ def describe(
 
     Example: beholder data describe convabuse
     """
-    from beholder.configuration import build
-    from beholder.errors import ExperimentError, unknown
-    from beholder.experiment import load_experiment
-    from beholder.sources import SOURCES, load, source_class
-    from beholder.sources.agreement import agreement, offset_share
-    from beholder.sources.describe import describe as describe_annotations
+    from beholder.datasets import SOURCES, load, source_class
+    from beholder.datasets.profile.agreement import agreement, offset_share
+    from beholder.datasets.profile.describe import describe as describe_annotations
+    from beholder.experiment.config import load_experiment
+    from beholder.util.errors import ExperimentError, unknown
+    from beholder.util.strict_model import build
 
     if source.endswith((".yaml", ".yml")):
         config = load_experiment(Path(source)).source
@@ -72,7 +72,7 @@ def prepare(
 
     Example: beholder data prepare goemotions --download
     """
-    from beholder.sources.prepare import prepare as prepare_source
+    from beholder.datasets.download import prepare as prepare_source
 
     folder = prepare_source(name, download, origin, lambda line: errors.print(line, markup=False))  # type: ignore[arg-type]
     if as_json:

@@ -12,8 +12,8 @@ import typer
 
 from beholder import __version__
 from beholder.cli.console import console, print_json
-from beholder.cluster.local import ADDRESS
-from beholder.errors import BeholderError
+from beholder.cluster.runtime import ADDRESS
+from beholder.util.errors import BeholderError
 
 PACKAGES = (
     "ray",
@@ -59,12 +59,12 @@ def examine() -> dict[str, Any]:
     """Everything `beholder doctor` prints."""
     import psutil
 
-    from beholder.bases.catalog import installed
-    from beholder.bases.embedded import EMBEDDED
-    from beholder.bases.forms import computes_bfloat16
-    from beholder.home import home
-    from beholder.sources import SOURCES, locate
-    from beholder.tracking import client, tracking_uri
+    from beholder.datasets import SOURCES, locate
+    from beholder.models.catalog import installed
+    from beholder.models.packaged import EMBEDDED
+    from beholder.models.precision import computes_bfloat16
+    from beholder.tracking.client import client, tracking_uri
+    from beholder.util.paths import home
 
     problems: list[str] = []
     packages: dict[str, str] = {}

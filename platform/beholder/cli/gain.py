@@ -45,7 +45,7 @@ def gain_command(
 
     Example: beholder gain global.csv personal.csv --user annotator --text text --label angry --score p_angry
     """
-    from beholder.evaluation.predictions import Columns, compare_predictions, read_predictions
+    from beholder.workflows.compare_files import Columns, compare_predictions, read_predictions
 
     thresholds = tuple(threshold) if threshold else (0.5,)
     columns = Columns(user, text, tuple(label), tuple(score or ()), prediction, thresholds, id_)

@@ -10,7 +10,7 @@ import typer
 
 from beholder.cli.console import console, print_json
 from beholder.cli.run import AsJson
-from beholder.errors import DataError
+from beholder.util.errors import DataError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,8 +32,8 @@ def init_command(
 
     Example: beholder init ratings.csv
     """
-    from beholder.own_table import ROWS, draft, write
-    from beholder.sources.columns import Asked
+    from beholder.datasets.profile.infer_columns import Asked
+    from beholder.workflows.draft_experiment import ROWS, draft, write
 
     asked = Asked(text, user, tuple(each.strip() for each in labels.split(",")) if labels else None)
     made = draft(table, asked)

@@ -11,7 +11,7 @@ import typer
 
 from beholder.cli.console import console, print_json, print_rows
 from beholder.cli.run import AsJson, Overrides
-from beholder.errors import ClusterError
+from beholder.util.errors import ClusterError
 
 Address = Annotated[
     str, typer.Option(help="The cluster's dashboard.", envvar="BEHOLDER_CLUSTER", metavar="http://HOST:8265")
@@ -53,7 +53,7 @@ def submit_command(
     """
     from beholder.cluster.jobs import Job, submit
     from beholder.cluster.jobs import follow as followed
-    from beholder.experiment import load_experiment
+    from beholder.experiment.config import load_experiment
 
     variables = {"BEHOLDER_DATA": data} if data else {}
     if refresh:

@@ -29,8 +29,8 @@ from beholder.cli import (
     serve,
     token,
 )
-from beholder.cluster.local import apply_settings
-from beholder.errors import BeholderError
+from beholder.cluster.runtime import apply_settings
+from beholder.util.errors import BeholderError
 
 
 class OneLineErrors(TyperGroup):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from beholder.cli.console import console, print_rows
-from beholder.errors import BaseModelError
+from beholder.util.errors import BaseModelError
 
 app = typer.Typer(help="Base models: list them, fetch one from a hub.", no_args_is_help=True)
 
@@ -16,10 +16,10 @@ app = typer.Typer(help="Base models: list them, fetch one from a hub.", no_args_
 @app.command("ls")
 def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Known bases, and whether their weights are here."""
-    from beholder.bases import KNOWN_BASES
-    from beholder.bases.catalog import installed
-    from beholder.bases.embedded import EMBEDDED
-    from beholder.bases.forms import FORMS
+    from beholder.models import KNOWN_BASES
+    from beholder.models.catalog import installed
+    from beholder.models.packaged import EMBEDDED
+    from beholder.models.precision import FORMS
 
     rows = []
     for name, description in KNOWN_BASES.items():
@@ -41,6 +41,6 @@ def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 def pull(name: Annotated[str, typer.Argument(help="A hub id, owner/model.")]) -> None:
     """Fetch a base from the hub into its cache: the one command that asks the hub."""
     os.environ["HF_HUB_OFFLINE"] = "0"
-    from beholder.bases import resolve
+    from beholder.models import resolve
 
     console.print(str(resolve(name, download=True)), markup=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from beholder.cli.console import RunReporter, console, print_json
-from beholder.errors import counted
+from beholder.util.errors import counted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,9 +40,9 @@ def refresh_command(
 
     Example: beholder refresh convabuse-minilm --annotations new.parquet
     """
-    from beholder.errors import DataError
-    from beholder.refresh import refresh
-    from beholder.retrain import retrain
+    from beholder.lifecycle.refresh import refresh
+    from beholder.lifecycle.retrain import retrain
+    from beholder.util.errors import DataError
 
     if (annotations is not None) + feedback + retrain_prior != 1:
         raise DataError("give one of --annotations FILE, --feedback and --retrain-prior.")

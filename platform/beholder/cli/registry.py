@@ -13,7 +13,7 @@ from rich.table import Table
 
 from beholder.cli.console import RunReporter, console, print_json
 from beholder.cli.refresh import print_retrained
-from beholder.errors import FeedbackError, counted
+from beholder.util.errors import FeedbackError, counted
 
 app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
@@ -27,7 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json")]
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
     """Every version of every registered model, newest first."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     found = [version for model in registry.models() for version in registry.versions(model)]
     if as_json:
@@ -62,9 +62,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
-    from beholder.feedback import Feedback
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
     from beholder.registry.bundle import foundation_of
+    from beholder.registry.feedback import Feedback
     from beholder.registry.memory import took_in
 
     found = registry.find(model, version)
@@ -94,7 +94,7 @@ def show(
 @app.command("history")
 def history(model: Model, user: Annotated[str, typer.Option(help="Whose.")], as_json: AsJson = False) -> None:
     """How each version serves one user, newest first."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     _print_users(model, [registry.user_row(version, user) for version in registry.versions(model)], as_json)
 
@@ -129,7 +129,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Which users another version is expected to serve better or worse than one."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     first, second = registry.find(model, one), registry.find(model, other)
     found = registry.difference(first, second)
@@ -156,7 +156,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion. Refuses a worse one unless forced."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     found = registry.promote(model, version, force)
     if as_json:
@@ -168,7 +168,7 @@ def promote(
 @app.command("rollback")
 def rollback(model: Model, as_json: AsJson = False) -> None:
     """Make the champion before this one the champion again."""
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
 
     found = registry.rollback(model)
     if as_json:
@@ -190,8 +190,8 @@ def export(
 
     Example: beholder registry export convabuse-minilm --user Annotator1 --to annotator1
     """
-    from beholder.errors import RegistryError, unknown
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
+    from beholder.util.errors import RegistryError, unknown
 
     if form != "peft":
         raise RegistryError(f"--format: {unknown('format', form, ['peft'])}")
@@ -223,11 +223,13 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every file of a version, or of the whole store, against its checksum."""
-    from beholder.errors import RegistryError
-    from beholder.home import home
-    from beholder.registry import registry, stored, upkeep
+    from beholder.registry import bundle_store as stored
+    from beholder.registry import maintenance as upkeep
+    from beholder.registry import versions as registry
+    from beholder.registry.blob_store import Store
     from beholder.registry.repair import repair as repaired
-    from beholder.registry.store import Store
+    from beholder.util.errors import RegistryError
+    from beholder.util.paths import home
 
     if copy is not None and not repair:
         raise RegistryError("--from says where --repair takes files from. Give both.")
@@ -267,10 +269,11 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Delete bundles of the store that no version names any more, and the files that no bundle needs."""
-    from beholder.registry import registry, upkeep
+    from beholder.registry import maintenance as upkeep
+    from beholder.registry import versions as registry
+    from beholder.registry.blob_store import Store
     from beholder.registry.repair import delete_unnamed
-    from beholder.registry.store import Store
-    from beholder.tracking import identity
+    from beholder.tracking.client import identity
 
     store = Store()
     bundles = delete_unnamed(store, registry.bundles_named(store), identity(), 3600 * older_than)
@@ -313,8 +316,8 @@ def erase(
     changes that (--retrain). Their judgements in your own files are yours to remove; runs, refreshes and enrolments
     leave them out from now on, until they are admitted again (beholder registry admit).
     """
-    from beholder.erasure import erase_everywhere, retrain_priors, train_all_again, trained_on
-    from beholder.errors import RegistryError
+    from beholder.lifecycle.erase import erase_everywhere, retrain_priors, train_all_again, trained_on
+    from beholder.util.errors import RegistryError
 
     if verify_only + retrain + retrain_prior > 1:
         raise RegistryError("give one of --verify, which changes nothing, --retrain and --retrain-prior.")
@@ -337,8 +340,8 @@ def erase(
 
 
 def _verify_erased(user: str, as_json: bool) -> None:
-    from beholder.errors import RegistryError
-    from beholder.traces import find_traces
+    from beholder.lifecycle.traces import find_traces
+    from beholder.util.errors import RegistryError
 
     traces = find_traces(user)
     if as_json:
@@ -362,7 +365,7 @@ def _verify_erased(user: str, as_json: bool) -> None:
 @app.command("admit")
 def admit(user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson = False) -> None:
     """Admit somebody again who was erased and wants to come back: judgements they give from now on are kept."""
-    from beholder.erasure import admit_again
+    from beholder.lifecycle.erase import admit_again
 
     admitted = admit_again(user)
     if as_json:

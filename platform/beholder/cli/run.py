@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from beholder.cli.console import RunReporter, console, print_gains, print_json, print_rows
-from beholder.errors import ExperimentError
+from beholder.util.errors import ExperimentError
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
 Overrides = Annotated[
@@ -46,8 +46,8 @@ def run_command(
 
     Example: beholder run experiments/convabuse.yaml --set methods.cls.epochs=2
     """
-    from beholder import pipeline
-    from beholder.experiment import load_experiment
+    from beholder.experiment.config import load_experiment
+    from beholder.workflows import run as pipeline
 
     settings = load_experiment(experiment, overrides or ())
     if dry:
@@ -66,7 +66,7 @@ def run_command(
 
 
 def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
-    from beholder.dry_run import dry_run
+    from beholder.workflows.dry_run import dry_run
 
     found = dry_run(settings, _bad_rows(on_bad_rows))
     if as_json:
@@ -98,9 +98,9 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
 
     Example: beholder validate experiments/brighter.yaml
     """
-    from beholder import pipeline
-    from beholder.experiment import load_experiment
-    from beholder.splits import held_out_people
+    from beholder.data.splits import held_out_people
+    from beholder.experiment.config import load_experiment
+    from beholder.workflows import run as pipeline
 
     settings = load_experiment(experiment, overrides or ())
     prepared = pipeline.prepare(settings)
@@ -132,10 +132,10 @@ def report_command(
 
     Example: beholder report convabuse
     """
-    from beholder import pipeline
-    from beholder.evaluation.report import read_results
+    from beholder.evaluation.saved_run import read_results
     from beholder.report.page import NAMED, NAMELESS
-    from beholder.runs import find_run
+    from beholder.workflows import run as pipeline
+    from beholder.workflows.find_runs import find_run
 
     folder = find_run(run)
     facts = read_results(folder)
@@ -156,10 +156,10 @@ def demo_command(
     One is of eight real people, too few to be sure; the other of simulated readers, of whom the truth is known. Without
     the real data on this machine there is the second alone.
     """
-    from beholder import pipeline
-    from beholder.cluster.local import on_ray
-    from beholder.experiment import load_experiment
-    from beholder.sources import DataNotFound
+    from beholder.cluster.runtime import on_ray
+    from beholder.datasets import DataNotFound
+    from beholder.experiment.config import load_experiment
+    from beholder.workflows import run as pipeline
 
     started, ran = time.perf_counter(), list[str]()
     with on_ray():  # once for both

@@ -32,8 +32,8 @@ def search_command(
 
     Example: beholder search experiments/convabuse.yaml --method cls-u --trials 20
     """
-    from beholder import tuning
-    from beholder.experiment import load_experiment
+    from beholder.experiment.config import load_experiment
+    from beholder.workflows import search as tuning
 
     settings = load_experiment(experiment, overrides or ())
     with RunReporter(quiet).live() as reporter:

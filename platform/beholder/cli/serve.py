@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from beholder.cli.console import console
-from beholder.errors import RegistryError
+from beholder.util.errors import RegistryError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def serve_command(
     """
     if context.invoked_subcommand is not None:
         return
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
     from beholder_serve.api import Settings
     from beholder_serve.app import serve_forever
 
@@ -93,8 +93,8 @@ def check_command(
     import numpy as np
 
     from beholder.cli.console import print_json
-    from beholder.errors import ServeError
-    from beholder.registry import registry
+    from beholder.registry import versions as registry
+    from beholder.util.errors import ServeError
     from beholder_serve.check import check
 
     bundle = registry.open_version(registry.find(model))
@@ -121,7 +121,7 @@ def ui_command(
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow on beholder's store, to compare runs and see registered models."""
-    from beholder.tracking import artifact_folder, client, tracking_uri
+    from beholder.tracking.client import artifact_folder, client, tracking_uri
 
     client()
     console.print(f"MLflow on http://{host}:{port} ({tracking_uri()}); Ctrl-C stops it", markup=False)

@@ -63,7 +63,7 @@ def revoke(token: Annotated[str, typer.Argument(help="The token, or its id.")], 
     """Make one token void before it expires. Servers that run refuse it at once; those of other machines that have the
     same database (BEHOLDER_FEEDBACK), in about a second.
     """
-    from beholder.feedback import Feedback
+    from beholder.registry.feedback import Feedback
     from beholder_serve.access import KeyRing
 
     token_id = KeyRing(feedback=Feedback()).revoke(token)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 
-from beholder.bases.embedded import EMBEDDED
-from beholder.cluster.local import SETTINGS
-from beholder.cluster.shared import STORAGE, below, folder_of, missing
-from beholder.errors import ClusterError, first_line
-from beholder.files import scratch
+from beholder.cluster.run_storage import STORAGE, below, folder_of, missing
+from beholder.cluster.runtime import SETTINGS
+from beholder.models.packaged import EMBEDDED
+from beholder.util.atomic import scratch
+from beholder.util.errors import ClusterError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from beholder.errors import DataError, unknown
 from beholder.evaluation.gains import Gain, gains, holm
-from beholder.evaluation.report import read_results, same_rows, settings_of
 from beholder.evaluation.results import ArmScores, Results, evaluate
-from beholder.evaluation.scores_file import ScoresFile, read_scores
+from beholder.evaluation.saved_run import read_results, same_rows, settings_of
+from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.evaluation.verdict import Verdict, verdict
+from beholder.util.errors import DataError, unknown
 
 PRIORS = ("prior", "user-prior")
 

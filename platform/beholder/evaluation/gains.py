@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.errors import DataError, unknown
-from beholder.evaluation.cluster_interval import UNKNOWN, Clusters, Spread, training_error
+from beholder.evaluation.intervals import UNKNOWN, Clusters, Spread, training_error
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -27,6 +26,7 @@ from beholder.evaluation.metrics import (
     macro,
     per_user,
 )
+from beholder.util.errors import DataError, unknown
 
 
 @dataclass(frozen=True)

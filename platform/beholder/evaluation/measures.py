@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.evaluation.cluster_interval import Clusters
+from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.metrics import Decisions, Floats, Kind, f1_with_influence, log_losses
 
 

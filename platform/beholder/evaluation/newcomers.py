@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.errors import DataError, unknown
-from beholder.evaluation.cluster_interval import Mean, clustered_mean
 from beholder.evaluation.gains import gains
+from beholder.evaluation.intervals import Mean, clustered_mean
 from beholder.evaluation.metrics import Floats, Kind, decide, log_losses, macro_f1
+from beholder.util.errors import DataError, unknown
 
 CELL_OF = {
     "unseen": {

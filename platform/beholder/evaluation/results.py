@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations, tasks_of
+from beholder.data.annotations import Annotations, tasks_of
 from beholder.evaluation.gains import Compared, Gain, Interval, Users, user_gains, user_log_loss_gains
 from beholder.evaluation.measures import Answers, Difference, differences, over_trainings
 from beholder.evaluation.metrics import (

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from beholder.evaluation.cluster_interval import Spread, in_words
 from beholder.evaluation.gains import Interval
+from beholder.evaluation.intervals import Spread, in_words
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]

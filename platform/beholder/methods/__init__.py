@@ -1,6 +1,6 @@
 """Ways to predict, all with the same verbs: fit, score, save, load."""
 
-from beholder.methods.method import (
+from beholder.methods.base import (
     METHODS,
     Context,
     Fitted,

@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from beholder.annotations import Annotations, Task
-from beholder.bank.model import BankModel, BankShape
-from beholder.bases.tokens import length_cut, tokens_at_once
-from beholder.errors import MethodError
+from beholder.adapters.bank import BankModel, BankShape
+from beholder.adapters.block_training import working_folder
+from beholder.data.annotations import Annotations, Task
+from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.files import whole
-from beholder.methods.blocks import working_folder
-from beholder.methods.classify import FittedClassifier
-from beholder.methods.controls import Shuffled
+from beholder.methods.base import Context, MethodConfig, Scores, Training, erase_saved, load_fitted, save_fitted
+from beholder.methods.classifier_ground import ClassifierGround
+from beholder.methods.cls import FittedClassifier
 from beholder.methods.embedding_network import (
     NOBODY,
     EmbeddingNetwork,
@@ -38,17 +37,10 @@ from beholder.methods.embedding_network import (
     score_rows,
     train_jointly,
 )
-from beholder.methods.ground import ClassifierGround
-from beholder.methods.method import (
-    Context,
-    MethodConfig,
-    Scores,
-    Training,
-    erase_saved,
-    load_fitted,
-    save_fitted,
-)
-from beholder.methods.objective import probabilities
+from beholder.models.tokenization import length_cut, tokens_at_once
+from beholder.training.losses import probabilities
+from beholder.util.atomic import whole
+from beholder.util.errors import MethodError
 
 FORMAT = 1
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"

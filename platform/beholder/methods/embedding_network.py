@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from beholder.annotations import Annotations
-from beholder.errors import MethodError
+from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.method import Progress, Training
-from beholder.methods.objective import loss, probabilities
+from beholder.methods.base import Progress, Training
+from beholder.training.losses import loss, probabilities
+from beholder.util.errors import MethodError
 
 NOBODY = -1
 """The slot of a user who is not known."""

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beholder.annotations import Annotations
-from beholder.bank.fit import fit_bank
-from beholder.bank.layers import Tensors
-from beholder.bank.outputs import TrunkOutputs
-from beholder.bank.overlay import Overlay
-from beholder.bank.traits import Traits
-from beholder.methods.traits import merged, traits_of
+from beholder.adapters.fit import fit_bank
+from beholder.adapters.layers import Tensors
+from beholder.adapters.overlay import Overlay
+from beholder.adapters.trait_values import merged, traits_of
+from beholder.adapters.traits import Traits
+from beholder.adapters.trunk_cache import TrunkOutputs
+from beholder.data.annotations import Annotations
 
 if TYPE_CHECKING:
-    from beholder.methods.fitted_bank import FittedBank
+    from beholder.methods.user_adapters import FittedBank
 
 
 @dataclass(frozen=True)

@@ -10,29 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from beholder.annotations import Annotations, Task
-from beholder.bases import BaseFacts
-from beholder.bases.endpoint import Endpoint, Messages
-from beholder.bases.language import load_language_model
+from beholder.data.annotations import Annotations, Task
+from beholder.data.controls import Shuffled
+from beholder.data.splits import CELLS
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.calibration import Calibration, fit_calibration
-from beholder.methods.controls import Shuffled
-from beholder.methods.hosted import FittedHosted, require_room
-from beholder.methods.method import (
-    WRITERS,
-    BaseKind,
-    Context,
-    Fitted,
-    MethodConfig,
-    Scores,
-    Training,
-    score_every_pair,
-)
-from beholder.methods.prompted import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
-from beholder.prompts.prompt import Prompter
-from beholder.prompts.settings import PromptSettings
-from beholder.prompts.tokens import Segments
-from beholder.splits import CELLS
+from beholder.methods.base import WRITERS, BaseKind, Context, Fitted, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.query_hosted import FittedHosted, require_room
+from beholder.models import BaseFacts
+from beholder.models.hosted import Endpoint, Messages
+from beholder.models.language_model import load_language_model
+from beholder.prompting.builder import Prompter
+from beholder.prompting.calibration import Calibration, fit_calibration
+from beholder.prompting.config import PromptSettings
+from beholder.prompting.prompted_model import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
+from beholder.prompting.tokenize import Segments
 
 Decode = Literal["likelihood", "constrained"]
 

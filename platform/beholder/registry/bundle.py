@@ -28,18 +28,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder import __version__
-from beholder.annotations import Annotations, Task
-from beholder.bank.shards import Bank
-from beholder.bases import resolve
-from beholder.bases.endpoint import Endpoint, base_name, base_of, plain_base
-from beholder.bases.loading import tokenizer_checksum, weights_checksum
-from beholder.errors import RegistryError
+from beholder.adapters.shards import Bank
+from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide
-from beholder.files import beside, link, sha256_of
 from beholder.methods import Fitted, load_fitted
-from beholder.methods.fitted_bank import FittedBank
+from beholder.methods.user_adapters import FittedBank
+from beholder.models import resolve
+from beholder.models.hosted import Endpoint, base_name, base_of, plain_base
+from beholder.models.loading import tokenizer_checksum, weights_checksum
 from beholder.registry.memory import TAKEN_IN, TOLD, read_taken_in
-from beholder.registry.routes import USERS, Choice
+from beholder.registry.routing import USERS, Choice
+from beholder.util.atomic import beside, link, sha256_of
+from beholder.util.errors import RegistryError
 
 FORMAT = 1
 MANIFEST = "beholder.json"

@@ -6,9 +6,9 @@ import os
 import time
 from pathlib import Path
 
-from beholder.errors import RegistryError
+from beholder.registry.blob_store import OBJECTS, Store
 from beholder.registry.places import Elsewhere, told
-from beholder.registry.store import OBJECTS, Store
+from beholder.util.errors import RegistryError
 
 FETCHED_GB, IN_USE_S = 50.0, 86_400.0
 """How much is kept of each store elsewhere, and for how long after its last use nothing is evicted to make space."""

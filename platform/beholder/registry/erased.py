@@ -1,4 +1,4 @@
-"""The tombstones of one store, and their key. See `beholder.tombstones`.
+"""The tombstones of one store, and their key. See `beholder.util.tombstones`.
 
 ```
 keys/tombstones            the key
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from beholder.errors import RegistryError
 from beholder.registry.places import Place
-from beholder.tombstones import KEY_BYTES, new_key, tombstone
+from beholder.util.errors import RegistryError
+from beholder.util.tombstones import KEY_BYTES, new_key, tombstone
 
 FOLDER, KEY = "tombstones", "keys/tombstones"
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from beholder.errors import RegistryError
+from beholder.util.errors import RegistryError
 
 FILE = "lease.json"
 TERM_S = 30.0

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from beholder.annotations import Annotations
-from beholder.files import whole
-from beholder.registry.store import Store
+from beholder.data.annotations import Annotations
+from beholder.registry.blob_store import Store
+from beholder.util.atomic import whole
 
 TOLD, TAKEN_IN, TEXTS = "told.parquet", "taken_in.parquet", "texts.parquet"
 

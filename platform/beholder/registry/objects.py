@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from beholder.errors import RegistryError
-from beholder.files import sha256_of
-from beholder.home import home
 from beholder.registry.erased import Tombstones
 from beholder.registry.lease import TERM_S, Hold
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder, told
 from beholder.registry.seal import opened, seal_of
+from beholder.util.atomic import sha256_of
+from beholder.util.errors import RegistryError
+from beholder.util.paths import home
 
 OBJECTS = "objects"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
 
-from beholder.errors import RegistryError, first_line
-from beholder.files import link, whole
 from beholder.registry.lease import Swaps
 from beholder.registry.s3 import Bucket
+from beholder.util.atomic import link, whole
+from beholder.util.errors import RegistryError, first_line
 
 MANIFESTS = "bundles"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder import __version__
-from beholder.errors import RegistryError
+from beholder.registry.blob_store import Store
 from beholder.registry.bundle import Bundle
-from beholder.registry.store import Store
-from beholder.registry.stored import open_stored
+from beholder.registry.bundle_store import open_stored
+from beholder.util.errors import RegistryError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from beholder.bank.prior import FILES
-from beholder.bank.shards import completed
-from beholder.errors import RegistryError
+from beholder.adapters.prior import FILES
+from beholder.adapters.shards import completed
+from beholder.util.errors import RegistryError
 
 STILL_HOLDS = "prior_still_holds"
 """Entry of a manifest: `people` who were erased and are still in the prior, and their `rows` (None: not recorded)."""

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from beholder.errors import RegistryError
-from beholder.files import sha256_of
+from beholder.registry.blob_store import Store
 from beholder.registry.bundle import checked_format
-from beholder.registry.store import Store
-from beholder.registry.stored import made, new_id
+from beholder.registry.bundle_store import made, new_id
+from beholder.util.atomic import sha256_of
+from beholder.util.errors import RegistryError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-from beholder.errors import FeedbackError, RegistryError
-from beholder.feedback import Feedback
+from beholder.registry.feedback import Feedback
+from beholder.util.errors import FeedbackError, RegistryError
 
 
 class Row:

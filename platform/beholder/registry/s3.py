@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
-from beholder.errors import RegistryError
+from beholder.util.errors import RegistryError
 
 REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 """Error codes for: it is not as you think. A conflict is two at once, of which this one was slower."""

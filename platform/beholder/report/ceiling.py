@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.annotations import Annotations
+from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import Results
 

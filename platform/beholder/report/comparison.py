@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from beholder.evaluation.compare import Comparison
-from beholder.evaluation.figures import intervals
+from beholder.report.figures import intervals
 from beholder.report.rendering import chart, write_page
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from beholder.annotations import GROUP, Annotations
+from beholder.data.annotations import GROUP, Annotations
+from beholder.data.folds import USES
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import macro_f1
 from beholder.evaluation.results import ArmScores, Results
-from beholder.folds import USES
 
 MOST = 12
 """A column with more values than this does not tell groups."""

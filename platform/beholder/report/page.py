@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beholder.annotations import Annotations
-from beholder.errors import DataError
-from beholder.evaluation import figures, user_figures
+from beholder.data.annotations import Annotations
+from beholder.data.folds import parts_of, scored
 from beholder.evaluation.results import ArmScores, Results
 from beholder.evaluation.verdict import Verdict
-from beholder.experiment import ROUTED
-from beholder.folds import parts_of, scored
-from beholder.methods.arm import done
+from beholder.execution.arm import done
+from beholder.experiment.config import ROUTED
+from beholder.report import figures, user_figures
 from beholder.report.ceiling import Ceiling, best_achievable
 from beholder.report.examples import changed_answers
 from beholder.report.groups import by_group
 from beholder.report.rendering import chart, write_page
+from beholder.util.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

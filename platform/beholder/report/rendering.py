@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder import __version__
-from beholder.evaluation.cluster_interval import p_in_words
-from beholder.files import whole
+from beholder.evaluation.intervals import p_in_words
+from beholder.util.atomic import whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment

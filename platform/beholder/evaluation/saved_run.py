@@ -1,0 +1,123 @@
+"""A run's results, computed again from what it saved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.evaluation.newcomers import measure_newcomers
+from beholder.evaluation.results import Curve, Results, evaluate
+from beholder.evaluation.scores_io import ScoresFile, newcomers_file, read_newcomers, read_scores
+from beholder.util.errors import DataError, unknown
+
+REMEDY = "Run the experiment again."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is evaluated: its arms in their order, learning curves, the reference, the level of intervals, and what
+    gain is worth having (points).
+
+    `newcomers`: the arms that were measured on newcomers; none but under a split by people. `texts`: of such a split.
+    """
+
+    reference: str
+    level: float
+    worthwhile: float
+    arms: list[str]
+    curves: dict[str, Curve]
+    newcomers: list[str]
+    texts: str
+
+
+def read_results(run_folder: Path) -> dict[str, Any]:
+    """Everything that was said of a run when it came to its end (`results.json`).
+
+    Raises:
+        DataError: it did not, or its file is damaged.
+    """
+    file = run_folder / "results.json"
+    try:
+        results = json.loads(file.read_text())
+        _ = results["split"]["hash"], results["reference"], results["data"], results["base"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not there, or not of a run that came to its end. {REMEDY}") from error
+    return results
+
+
+def recompute(run_folder: Path) -> Results:
+    """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, and what gain is worth having.
+
+    `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
+    learning curves, `newcomers` those measured on newcomers, `level` that of the intervals (0.95).
+
+    Raises:
+        DataError: a file is missing or damaged, or the arms were scored on different rows.
+    """
+    settings = settings_of(run_folder)
+    of_curves = [name for curve in settings.curves.values() for name in curve.arms.values()]
+    files = [read_scores(run_folder / "scores" / f"{name}.parquet") for name in [*settings.arms, *of_curves]]
+    first = files[0]
+    for other in files[1:]:
+        if not same_rows(first, other):
+            raise DataError(
+                f"{run_folder}/scores: {other.arm.name} was scored on other rows than {first.arm.name}. {REMEDY}"
+            )
+    found = evaluate(
+        [each.arm for each in files],
+        first.valid,
+        first.test,
+        first.label_names,
+        first.kind,
+        settings.reference,
+        level=settings.level,
+        worthwhile=settings.worthwhile,
+        curves=settings.curves,
+    )
+    if not settings.newcomers:
+        return found
+    scores = [read_newcomers(newcomers_file(run_folder, name)) for name in settings.newcomers]
+    measured = measure_newcomers(scores, settings.reference, settings.texts, level=settings.level)
+    return replace(found, newcomers=measured)
+
+
+def settings_of(run_folder: Path) -> Settings:
+    """What `evaluation.json` of a run says.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    file = run_folder / "evaluation.json"
+    try:
+        written = json.loads(file.read_text())
+        settings = Settings(
+            str(written["reference"]),
+            float(written.get("level", 0.95)),
+            float(written.get("worthwhile", 1.0)),
+            written.get("arms") or sorted(each.stem for each in (run_folder / "scores").glob("[!.]*.parquet")),
+            {
+                arm: Curve(str(curve["start"]), {int(rows): str(name) for rows, name in curve["arms"].items()})
+                for arm, curve in written.get("curves", {}).items()
+            },
+            [str(name) for name in written.get("newcomers", {}).get("arms", [])],
+            str(written.get("newcomers", {}).get("texts", "unseen")),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: no readable settings ({type(error).__name__}: {error}). {REMEDY}") from error
+    if settings.reference not in settings.arms:
+        raise DataError(f"{file}: reference: {unknown('method', settings.reference, settings.arms)} {REMEDY}")
+    return settings
+
+
+def same_rows(one: ScoresFile, other: ScoresFile) -> bool:
+    """Whether two arms were asked for the same labels of the same judgements."""
+    return (one.label_names, one.kind) == (other.label_names, other.kind) and all(
+        np.array_equal(mine.text_ids, theirs.text_ids)
+        and np.array_equal(mine.user_ids, theirs.user_ids)
+        and np.array_equal(mine.labels, theirs.labels, equal_nan=True)
+        for mine, theirs in ((one.valid, other.valid), (one.test, other.test))
+    )

@@ -1,0 +1,48 @@
+"""One trial of a search: an arm's settings fitted on the training rows, measured on the validation rows."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from beholder.data.annotations import Annotations
+from beholder.evaluation.metrics import decide, macro_f1
+from beholder.execution.arm import as_seen, to_learn
+from beholder.methods.base import Context, MethodConfig
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a setting is worth, and what it costs.
+
+    Attributes:
+        valid_macro_f1: as `evaluation.Results` reports it: with the thresholds that were fitted on the same rows.
+        seconds: of fitting, as measured; without what is shared by all trials.
+        parameters: numbers trained, of each user where each has their own; None where nothing is.
+    """
+
+    valid_macro_f1: float
+    seconds: float
+    parameters: int | None
+
+
+def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Context) -> Measured:
+    """Fit and measure. Test rows are not asked for: `parts` needs `train` and `valid` only.
+
+    What a bank leaves in the context's run folder goes away, except for what the trunk says: other trials share it.
+    """
+    started = time.perf_counter()
+    train, valid = to_learn(config, as_seen(config, dict(parts), context.seed))
+    fitted = config.fit(train, valid, context)
+    seconds = fitted.training.seconds or time.perf_counter() - started
+    before: Any = getattr(fitted, "before_refit", None) or fitted
+    scores = before.score(list(valid.texts), list(valid.user_ids))
+    value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
+    bank = getattr(fitted, "bank", None)  # of methods that train users in blocks
+    if bank is not None:
+        shutil.rmtree(bank.folder, ignore_errors=True)
+    return Measured(value if math.isfinite(value) else 0.0, seconds, fitted.training.parameters)

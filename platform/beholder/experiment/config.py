@@ -1,0 +1,326 @@
+"""The experiment file: which data, which split, which base, which methods, and what to do with the winner.
+
+Each room owns the config objects of its things; this file only composes them, and says where a file is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, field_validator
+
+from beholder.data.controls import ACROSS, named
+from beholder.data.splits import SPLITS, ByPeople, ByText, SplitConfig
+from beholder.datasets import SOURCES, SourceConfig, source_class
+from beholder.execution.forgetting import Forgetting
+from beholder.experiment.sections import Cluster, Evaluate, Limits, Name, Register, Section
+from beholder.methods import METHODS, MethodConfig, config_class
+from beholder.models.hosted import Endpoint
+from beholder.search.space import SearchSettings, Space, apply, space_of
+from beholder.util.errors import ExperimentError, MethodError, unknown
+from beholder.util.strict_model import build
+
+ROUTED = "routed"
+"""What results call the pair of arms that is served, each user by their route, as if it were an arm."""
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method with its settings under a name of its own; a control points at the arm it is the control of.
+
+    A point of a learning curve (`curve_of`) is an arm fitted on fewer rows of each user, and nothing else.
+    """
+
+    name: str
+    config: MethodConfig
+    control_of: str | None = None
+    curve_of: str | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.config.model_dump()["method"]
+
+    @property
+    def after(self) -> str | None:
+        """The arm whose fitted method this one starts from."""
+        return getattr(self.config, "from_", None)
+
+
+class Experiment(Section):
+    """Everything one run needs to know. `methods` as written; `arms` resolved."""
+
+    name: Name
+    source: SourceConfig
+    split: SplitConfig = ByText()
+    base: str | Endpoint = "minilm-l6"
+    seed: int = 42
+    methods: dict[ArmName, dict[str, Any]]
+    evaluate: Evaluate
+    register_: Register | None = Field(default=None, alias="register")
+    limits: Limits = Limits()
+    cluster: Cluster = Cluster()
+    forgetting: Forgetting | None = None
+    search: dict[ArmName, SearchSettings] = Field(default_factory=dict)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _empty_settings(cls, methods: Any) -> Any:
+        if isinstance(methods, dict):
+            return {name: settings or {} for name, settings in methods.items()}
+        return methods
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Methods with what they extend filled in, each followed by its controls."""
+        arms: list[Arm] = []
+        for name, written in self.methods.items():
+            if name == ROUTED:
+                raise ExperimentError(f"methods.{name}: results call what is served so. Give the arm another name.")
+            settings = _extended(name, self.methods, ())
+            config = _method_config(name, settings)
+            arms.append(Arm(name, config))
+            try:
+                controls = named(written.get("controls") or [])
+            except MethodError as error:
+                raise ExperimentError(f"methods.{name}.controls: {error}") from error
+            for control in controls:
+                if not hasattr(config, "shuffle_users"):
+                    raise ExperimentError(
+                        f"methods.{name}.controls: {control} is for methods that learn of the user (-p, -e, -u), "
+                        f"not for {settings['method']!r}. Remove it."
+                    )
+                shuffled = config.model_copy(update={"shuffle_users": control == ACROSS or control})
+                arms.append(Arm(f"{name}~{control}", shuffled, control_of=name))
+        for arm in arms:
+            _check_start(arm, {each.name: each for each in arms})
+            _check_tasks(arm, self.source)
+        if self.evaluate.reference not in {arm.name for arm in arms}:
+            known = [arm.name for arm in arms]
+            raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
+        return arms
+
+    @property
+    def curves(self) -> dict[str, dict[int, Arm]]:
+        """Arm -> rows of each user -> the arm fitted on no more than these, where a method asks for a `curve`."""
+        found: dict[str, dict[int, Arm]] = {}
+        configs = {arm.name: arm.config for arm in self.arms}
+        for name, written in self.methods.items():
+            rows = written.get("curve") or []
+            if not rows:
+                continue
+            bank = getattr(configs[name], "bank", None)
+            if bank is None:
+                raise ExperimentError(
+                    f"methods.{name}.curve: only methods with an adapter per user (-u) can be fitted on fewer rows "
+                    "of each in little time. Remove it."
+                )
+            if not isinstance(rows, list) or not all(isinstance(each, int) and each > 0 for each in rows):
+                raise ExperimentError(
+                    f"methods.{name}.curve: expected numbers of rows, as in [5, 10, 20], got {rows!r}."
+                )
+            found[name] = {
+                most: Arm(
+                    f"{name}~{most}-rows",
+                    configs[name].model_copy(update={"bank": bank.model_copy(update={"rows_per_user": most})}),
+                    curve_of=name,
+                )
+                for most in sorted(set(rows))
+            }
+        return found
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all settings of a run: the same file with the same overrides is the same run, wherever it runs.
+
+        What is measured of forgetting changes nothing that is fitted, and has keys of its own.
+        """
+        written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
+        for name in ("folds", "seeds"):
+            if written["evaluate"][name] == 1:  # digests of earlier versions stay valid
+                del written["evaluate"][name]
+        return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
+
+    def searched(self, name: str) -> tuple[SearchSettings, Space]:
+        """How an arm is searched: as `search` says, or by default."""
+        arms = {arm.name: arm for arm in self.arms if arm.control_of is None}
+        if name not in arms:
+            raise ExperimentError(f"search: {unknown('method', name, arms)}")
+        settings = self.search.get(name, SearchSettings())
+        hosted = isinstance(self.base, Endpoint)
+        return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
+
+    @property
+    def of_one_split(self) -> Experiment:
+        """The same without folds, each method trained once."""
+        return self.model_copy(update={"evaluate": self.evaluate.model_copy(update={"folds": 1, "seeds": 1})})
+
+    @property
+    def again(self) -> range:
+        """The seeds of all trainings but the first."""
+        return range(self.seed + 1, self.seed + self.evaluate.seeds)
+
+    def tuned(self, arm: str, settings: dict[str, Any]) -> Experiment:
+        """The same experiment with an arm's dotted settings put in, under a name of its own, and nothing to search."""
+        written = self.model_dump(mode="json", by_alias=True, exclude={"search"})
+        inherited = _extended(arm, self.methods, ())
+        for setting in settings:
+            section = setting.partition(".")[0]
+            if isinstance(inherited.get(section), dict):  # what is written in an arm replaces the whole of it
+                written["methods"][arm][section] = inherited[section]
+        written["methods"][arm] = apply(written["methods"][arm], settings)
+        return make_experiment({**written, "name": f"{self.name[:75]}-tuned"})
+
+
+def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        file: YAML.
+        overrides: `dotted.key=value`, the value read as YAML, as in `methods.cls.epochs=2`.
+
+    Raises:
+        ExperimentError: not there, not YAML, or not an experiment; says where and what was meant.
+    """
+    try:
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExperimentError(f"{file}: no such experiment file. Those that ship are under experiments/.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{file}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ExperimentError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(written, dict):
+        raise ExperimentError(f"{file}: expected keys and values at the top, got {type(written).__name__}.")
+    for override in overrides:
+        _override(written, override)
+    return make_experiment(written, str(file))
+
+
+def make_experiment(written: dict[str, Any], where: str = "experiment") -> Experiment:
+    """Check an experiment given as plain dicts. See `load_experiment`."""
+    for key, tag, kinds in (("source", "name", list(SOURCES)), ("split", "by", list(SPLITS))):
+        section = written.get(key)
+        if section is None:
+            continue
+        if not isinstance(section, dict) or tag not in section:
+            raise ExperimentError(f"{where}: {key}: expected a {tag}, one of {', '.join(kinds)}.")
+        if section[tag] not in kinds:
+            raise ExperimentError(f"{where}: {key}.{tag}: {unknown(key, str(section[tag]), kinds)}")
+    # The tagged sections are built first: their own class gives better messages than a union of all of them.
+    built = dict(written)
+    if "source" in written:
+        built["source"] = build(source_class(written["source"]["name"]), written["source"], f"{where}: source")
+    if written.get("split") is not None:
+        built["split"] = build(SPLITS[written["split"]["by"]], written["split"], f"{where}: split")
+    if isinstance(written.get("base"), dict):
+        built["base"] = build(Endpoint, written["base"], f"{where}: base")
+    elif not isinstance(written.get("base", ""), str):
+        raise ExperimentError(
+            f"{where}: base: expected a name, a folder, a hub id or {{endpoint: URL, model: NAME}}, "
+            f"got {written['base']!r}."
+        )
+    if written.get("forgetting") is not None:
+        built["forgetting"] = _forgetting(written["forgetting"], f"{where}: forgetting")
+    experiment = build(Experiment, built, where)
+    try:
+        arms = experiment.arms  # resolving them is the check
+        _ = experiment.curves
+        if experiment.forgetting and experiment.evaluate.folds > 1:
+            raise ExperimentError("forgetting: is measured of one model, not of folds. Leave one of the two out.")
+        if isinstance(experiment.split, ByPeople) and experiment.evaluate.seeds > 1:
+            raise ExperimentError(
+                "evaluate.seeds: under a split by people methods are trained once. Leave seeds out, or split by text."
+            )
+        if experiment.forgetting and not any(arm.config.trains for arm in arms):
+            raise ExperimentError("forgetting: no method of this file trains a base. Leave it out, or add lm or cls.")
+        for arm in experiment.search:
+            experiment.searched(arm)
+    except ExperimentError as error:
+        raise ExperimentError(f"{where}: {error}") from error
+    return experiment
+
+
+def _override(written: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ExperimentError(f"--set {override}: expected dotted.key=value.")
+    *path, last = key.split(".")
+    place: Any = written
+    for part in path:
+        if part in place and place[part] is None:
+            place[part] = {}
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise ExperimentError(f"--set {override}: {part!r} holds a value, not keys.")
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"--set {override}: the value is not YAML.") from error
+
+
+def _forgetting(written: Any, where: str) -> Forgetting:
+    source = written.get("source") if isinstance(written, dict) else None
+    if not isinstance(source, dict) or "name" not in source:
+        raise ExperimentError(f"{where}.source: expected a name, one of {', '.join(SOURCES)}.")
+    if source["name"] not in SOURCES:
+        raise ExperimentError(f"{where}.source.name: {unknown('source', str(source['name']), SOURCES)}")
+    return build(
+        Forgetting, {**written, "source": build(source_class(source["name"]), source, f"{where}.source")}, where
+    )
+
+
+def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ...]) -> dict[str, Any]:
+    written = {key: value for key, value in methods[name].items() if key not in ("controls", "curve")}
+    parent = written.pop("extends", None)
+    inherited: dict[str, Any] = {}
+    if parent is not None:
+        if parent not in methods:
+            raise ExperimentError(f"methods.{name}.extends: {unknown('method', str(parent), methods)}")
+        if parent in (name, *seen):
+            raise ExperimentError(f"methods.{name}.extends: {' -> '.join([*seen, name, parent])} goes in a circle.")
+        inherited = _extended(parent, methods, (*seen, name))
+    own_method = {"method": name} if name in METHODS else {}
+    return {**inherited, **own_method, **written}
+
+
+def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
+    """Whether what an arm starts `from` is there, and is a model that was trained."""
+    if arm.after is None:
+        return
+    trained = [name for name, each in arms.items() if each.config.trains and each.control_of is None]
+    if arm.after not in trained:
+        known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
+        raise ExperimentError(f"methods.{arm.name}.from: {known}")
+    kinds, method = getattr(arm.config, "starts_from", None), arms[arm.after].method
+    if kinds is not None and method not in kinds:
+        raise ExperimentError(
+            f"methods.{arm.name}.from: {arm.after} is a {method}; {arm.method} starts from a {' or '.join(kinds)}."
+        )
+
+
+def _check_tasks(arm: Arm, source: Any) -> None:
+    """Whether the source has the tasks an arm learns from."""
+    known = list(getattr(source, "sources", {}))
+    for task in getattr(arm.config, "tasks", None) or ():
+        if task not in known:
+            why = unknown("task", task, known) if known else "this source has one task only. Leave tasks out."
+            raise ExperimentError(f"methods.{arm.name}.tasks: {why}")
+
+
+def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:
+    method = settings.get("method")
+    if method is None:
+        raise ExperimentError(f"methods.{name}: {unknown('method', name, METHODS)} Or say which with method: NAME.")
+    if method not in METHODS:
+        raise ExperimentError(f"methods.{name}.method: {unknown('method', str(method), METHODS)}")
+    return build(config_class(method), settings, f"methods.{name}")

@@ -1,0 +1,374 @@
+"""What every way to predict has in common: fit, score, save, load.
+
+A method is a pydantic config with `fit`; fitting gives a `Fitted` with `score` and `save`. A new method is a file of
+its own and a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from beholder.data.annotations import Annotations, Task
+from beholder.models.hosted import Endpoint, Messages
+from beholder.models.info import BaseFacts
+from beholder.models.precision import device_for
+from beholder.prompting.config import PromptSettings
+from beholder.prompting.wording import load_wording
+from beholder.training.data_parallel import ALONE, Team
+from beholder.util.errors import MethodError, unknown
+
+FORMAT = 1
+Scores = NDArray[np.float32]
+BaseKind = Literal["encoder", "decoder", "encoder-decoder", "endpoint"]
+READERS: tuple[BaseKind, ...] = ("encoder", "decoder", "encoder-decoder")
+WRITERS: tuple[BaseKind, ...] = ("decoder", "encoder-decoder")
+
+
+class Progress(Protocol):
+    """Told how far a fit is."""
+
+    def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:
+        """So many units of so many, and a few words."""
+        ...
+
+
+def no_progress(done: int, total: int, note: str, unit: str = "steps") -> None:
+    """A progress sink for those who do not look."""
+
+
+def no_words(line: str) -> None:
+    """The same for what is said."""
+
+
+def no_epochs(epoch: int, score: float) -> None:
+    """The same for the course of validation scores."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method needs besides data: never Ray, never MLflow.
+
+    Attributes:
+        base: name of the base model, see `bases.resolve`; or an endpoint.
+        seed: every random draw comes from it.
+        device: `cpu`, `cuda` or `cuda:N`.
+        progress: told after each step.
+        say: told what a person should know, one line each.
+        run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
+            fit that died go on; None where there is no such folder.
+        after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
+        team: who fits the same model at the same time.
+        epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
+            and validation rows do not choose among them. None: they do.
+    """
+
+    base: str | Endpoint
+    seed: int = 42
+    device: str = "cpu"
+    progress: Progress = no_progress
+    say: Callable[[str], None] = no_words
+    run_folder: Path | None = None
+    after_epoch: Callable[[int, float], None] = no_epochs
+    team: Team = ALONE
+    epochs: int | None = None
+
+    @property
+    def local_base(self) -> str:
+        """The base's name, for methods that need its weights.
+
+        Raises:
+            MethodError: the base is an endpoint.
+        """
+        if isinstance(self.base, Endpoint):
+            raise MethodError(f"base {self.base.model!r} is {_KINDS['endpoint']} with it.")
+        return self.base
+
+
+@dataclass(frozen=True)
+class Training:
+    """What fitting cost and how it went: reported, never used to predict.
+
+    `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here. `parameters`:
+    numbers that were trained; of each user, where each has their own. `epochs`: after how many the model that is kept
+    stood, of methods that train in epochs.
+    """
+
+    seconds: float = 0.0
+    elsewhere: float = 0.0
+    tokens_per_second: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    parameters: int | None = None
+    epochs: int | None = None
+
+
+class Fitted(Protocol):
+    """A method after fitting.
+
+    Attributes:
+        method: its name in `METHODS`.
+        task: labels and kind of the scores.
+        thresholds: float32 [labels]; a label is present where its score reaches its threshold. Fitted on validation.
+        training: cost and course of the fit.
+    """
+
+    method: str
+    task: Task
+    thresholds: NDArray[np.float32]
+    training: Training
+
+    def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """What each user would say of each text: float32 [rows, labels] in 0..1. Users may be unseen in training."""
+        ...
+
+    def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
+        """Perspectives, what each of these users would say of each of these texts: float32 [texts, users, labels]."""
+        ...
+
+    def knows(self, user: str) -> bool:
+        """Whether this user's own judgements were learned from, so that the score is theirs and not everybody's."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything `load` needs into an existing folder, without the base's weights."""
+        ...
+
+
+def score_every_pair(fitted: Fitted, texts: Sequence[str], users: Sequence[str]) -> Scores:
+    """`score_all` by way of `score`, for methods that share the work of equal rows there."""
+    rows = fitted.score([text for text in texts for _ in users], list(users) * len(texts))
+    return rows.reshape(len(texts), len(users), -1)
+
+
+class MethodConfig(BaseModel):
+    """Settings of one method. Subclasses name themselves in `method` and say how they fit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    personal: ClassVar[bool] = False
+    """Whether the score depends on the user."""
+    trains: ClassVar[bool] = False
+    """Whether a base model is trained: only then it can be the global model of a bundle."""
+    in_blocks: ClassVar[bool] = False
+    """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
+    bases: ClassVar[tuple[BaseKind, ...]] = READERS
+    """The kinds of base it can work with; none where it needs none."""
+
+    def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
+        """Refuse before anything is fitted what would fail in the middle of it. The base's weights are not read.
+
+        Raises:
+            BeholderError: these settings do not go with this base or task.
+        """
+        kind: BaseKind = "endpoint" if isinstance(base, Endpoint) else base.architecture
+        if self.bases and kind not in self.bases:
+            name = base.model if isinstance(base, Endpoint) else base.name
+            raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """Context columns it reads as traits of people."""
+        return ()
+
+    def reads(self, annotations: Annotations) -> list[str]:
+        """What it depends on besides judgements, split, base and settings, in a form that tells when that changed.
+
+        The columns it reads as traits; where it prompts, the words of its wording file, whose settings say only where
+        it is, and the context columns that a user's profile is made of.
+        """
+        found = [repr(annotations.column(column)) for column in self.traits]
+        prompt: PromptSettings | None = getattr(self, "prompt", None)
+        if prompt is not None:
+            found.append(load_wording(prompt.wording).digest)
+            if self.personal and "profile" in prompt.blocks:
+                found += [repr((name, annotations.column(name))) for name in annotations.context_columns]
+        return found
+
+    def check_rows(self, train: Annotations) -> None:
+        """Refuse before anything is fitted what these training rows cannot give.
+
+        Raises:
+            BeholderError: see the method's settings.
+        """
+
+    def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
+        """What an endpoint would be asked to fit, and to score the validation and test rows. Nothing is asked."""
+        return []
+
+    def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
+        """Learn from `train`, choose settings and thresholds on `valid`."""
+        raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
+
+
+_KINDS: dict[BaseKind, str] = {
+    "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",
+    "decoder": "a decoder. Use a method that reads it",
+    "encoder-decoder": "an encoder-decoder. Use a method that reads it",
+    "endpoint": "an endpoint, a base that can only be asked. Use query or query-p",
+}
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """Where a method lives. Its module is imported only when it is used."""
+
+    config: str
+    fitted: str
+    description: str
+
+
+METHODS: dict[str, MethodEntry] = {
+    "prior": MethodEntry(
+        "beholder.methods.prior:PriorConfig",
+        "beholder.methods.prior:FittedPrior",
+        "how often each label is given; neither text nor user",
+    ),
+    "user-prior": MethodEntry(
+        "beholder.methods.prior:UserPriorConfig",
+        "beholder.methods.prior:FittedUserPrior",
+        "how often each user gives each label, shrunk to everybody's; no text",
+    ),
+    "query": MethodEntry(
+        "beholder.methods.query:QueryConfig",
+        "beholder.methods.query:FittedQuery",
+        "ask a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
+    ),
+    "query-p": MethodEntry(
+        "beholder.methods.query:PersonalisedQueryConfig",
+        "beholder.methods.query:FittedQuery",
+        "the same, told who reads: their number, profile, habits, and own judgements as examples",
+    ),
+    "cls": MethodEntry(
+        "beholder.methods.cls:ClassifyConfig",
+        "beholder.methods.cls:FittedClassifier",
+        "LoRA (or full) fine-tuning with a classification head; one model for all",
+    ),
+    "cls-p": MethodEntry(
+        "beholder.methods.cls:PersonalisedClassifyConfig",
+        "beholder.methods.cls:FittedClassifier",
+        "the same with the user in the prompt, as plain text or as an added trainable token",
+    ),
+    "cls+": MethodEntry(
+        "beholder.methods.cls_embedding:NetworkConfig",
+        "beholder.methods.cls_embedding:FittedNetwork",
+        "a small network on the features of a fitted `cls`; one model for all, trained as long as `cls-e`",
+    ),
+    "cls-e": MethodEntry(
+        "beholder.methods.cls_embedding:EmbeddingConfig",
+        "beholder.methods.cls_embedding:FittedNetwork",
+        "the same with an embedding for each user, all fitted jointly (HuBi-Medium, annotator embeddings)",
+    ),
+    "cls-u": MethodEntry(
+        "beholder.methods.cls_user:PersonalConfig",
+        "beholder.methods.cls_user:FittedPersonal",
+        "an adapter for each user on top of a fitted `cls` or `cls-p`, all trained in one pass",
+    ),
+    "lm": MethodEntry(
+        "beholder.methods.lm:LanguageConfig",
+        "beholder.methods.lm:FittedLanguage",
+        "LoRA (or full) fine-tuning to write the labels given; one model for all",
+    ),
+    "lm-p": MethodEntry(
+        "beholder.methods.lm:PersonalisedLanguageConfig",
+        "beholder.methods.lm:FittedLanguage",
+        "the same, told who reads in the prompt",
+    ),
+    "lm-u": MethodEntry(
+        "beholder.methods.lm_user:PersonalLanguageConfig",
+        "beholder.methods.lm_user:FittedPersonalLanguage",
+        "an adapter for each user on top of a fitted `lm` or `lm-p`, all trained in one pass",
+    ),
+}
+
+
+def config_class(method: str) -> type[MethodConfig]:
+    """The config class of a method.
+
+    Raises:
+        MethodError: no method has that name.
+    """
+    return _target(_entry(method).config)
+
+
+def is_personal(method: str) -> bool:
+    """Whether a method learns of the reader; a name that is none (a pair that is routed) does not."""
+    return method in METHODS and config_class(method).personal
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write a fitted method into an existing folder, with `method.json`, from which `load_fitted` knows what it is."""
+    fitted.save(folder)
+    described = {
+        "format": FORMAT,
+        "method": fitted.method,
+        "labels": list(fitted.task.labels),
+        "kind": fitted.task.kind,
+        "thresholds": [float(value) for value in fitted.thresholds],
+    }
+    (folder / "method.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def erase_saved(folder: Path, user: str) -> bool:
+    """Take a user out of what `save_fitted` wrote: their id, weights, rates, judgements. What is others' stays.
+
+    A model for all that was trained on their judgements, among others', stays, too. Done twice is done once.
+
+    Returns:
+        Whether there was anything of theirs.
+
+    Raises:
+        MethodError: nothing there, or written by a newer version.
+    """
+    return _target(_entry(_described(folder)["method"]).fitted).erase(folder, user)
+
+
+def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitted:
+    """Read back what `save_fitted` wrote.
+
+    Args:
+        folder: of one fitted method.
+        base: the base it was trained on, or asks.
+        device: where to score; 4-bit weights stay on the GPU.
+
+    Raises:
+        MethodError: nothing there, or written by a newer version.
+    """
+    described = _described(folder)
+    task = Task(tuple(described["labels"]), described["kind"])
+    thresholds = np.asarray(described["thresholds"], dtype=np.float32)
+    if isinstance(base, str):  # not an endpoint
+        device = device_for(base, device)
+    return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """`method.json` of a folder."""
+    file = folder / "method.json"
+    try:
+        described = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise MethodError(f"{file}: no readable fitted method ({type(error).__name__}). Fit it again.") from error
+    if described["format"] > FORMAT:
+        raise MethodError(
+            f"{file}: format {described['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
+        )
+    return described
+
+
+def _entry(method: str) -> MethodEntry:
+    if method not in METHODS:
+        raise MethodError(unknown("method", method, METHODS))
+    return METHODS[method]
+
+
+def _target(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)

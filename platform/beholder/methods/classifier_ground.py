@@ -1,0 +1,84 @@
+"""What a bank stands on where the model for all is a classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beholder.adapters.bank import BankModel
+from beholder.adapters.judgements import Judgements
+from beholder.adapters.trunk_cache import TrunkOutputs, run_once
+from beholder.data.annotations import Annotations
+from beholder.methods.cls import FittedClassifier
+from beholder.models.tokenization import length_cut, tokens_at_once
+from beholder.training.losses import row_losses
+
+
+class ClassifierGround:
+    """A fitted `cls` or `cls-p` under a bank. See `blocks.Ground`."""
+
+    def __init__(
+        self, shared: FittedClassifier, model: BankModel, train: Annotations, valid: Annotations | None = None
+    ) -> None:
+        valid = train.select([]) if valid is None else valid
+        self.shared, self.model = shared, model
+        self._labels = {"train": train.labels, "valid": valid.labels}
+        self._labels["both"] = np.concatenate([train.labels, valid.labels])
+        self._inputs, index = shared.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
+        self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
+
+    @cached_property
+    def checksum(self) -> str:
+        """Of the classifier."""
+        return self.shared.checksum
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """int64 [inputs]"""
+        return self._inputs.lengths
+
+    @cached_property
+    def trunk_key(self) -> str:
+        """Of classifier, cut and inputs."""
+        digest = hashlib.sha256(f"{self.checksum} {self.model.shape.top_layers} {self.shared.device}".encode())
+        for tokens in self._inputs.encoded.tokens:
+            digest.update(np.asarray([len(tokens), *tokens], dtype=np.int32).tobytes())
+        if self._inputs.slots is not None:
+            digest.update(self._inputs.slots.tobytes())
+        return digest.hexdigest()
+
+    def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
+        """Hidden states of every text, or the pooled text where the head alone is a user's own."""
+        lengths = (
+            self._inputs.positions if self.model.shape.top_layers else np.ones(len(self._inputs.lengths), np.int64)
+        )
+        return run_once(
+            lengths,
+            list(length_cut(self._inputs.lengths, tokens_at_once(self.shared.device))),
+            self.model.width,
+            lambda rows: self.model.trunk(*self._inputs.batch(rows)),
+            memory_mb=memory_mb,
+            folder=folder,
+        )
+
+    def examples(
+        self, outputs: TrunkOutputs, part: str, rows: NDArray[np.int64], users: int, user: NDArray[np.int64]
+    ) -> Judgements:
+        """Rows of (user, text, labels)."""
+        labels = self._labels[part][rows]
+        return Judgements(
+            self.model,
+            outputs,
+            users,
+            user,
+            self.index[part][rows],
+            np.nan_to_num(labels),
+            (~np.isnan(labels)).astype(np.float32),
+            lambda logits, targets, weights: row_losses(logits, targets, weights, self.shared.task.kind),
+            self.shared.device,
+            exclusive=self.shared.task.kind == "multiclass",
+        )

@@ -1,0 +1,63 @@
+"""Reading configuration: a pydantic error becomes one line that says where, what was meant, and what to do."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from beholder.util.errors import ExperimentError, unknown
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def build(kind: type[Config], written: Any, where: str) -> Config:
+    """Validate `written` as `kind`.
+
+    Args:
+        kind: a pydantic model.
+        written: what the file says, plain dicts and lists.
+        where: the dotted place in the file, for messages; may end in the file's name.
+
+    Raises:
+        ExperimentError: an unknown key (with the nearest known one), a wrong value, or a missing key.
+    """
+    if not isinstance(written, dict):
+        raise ExperimentError(f"{where}: expected keys and values, got {written!r}.")
+    try:
+        return kind.model_validate(written)
+    except ValidationError as error:
+        # A misspelt key is also one that is missing: the key that is there and unknown says more.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        path = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(kind, path[:-1])
+            raise ExperimentError(f"{'.'.join([where, *path[:-1]])}: {unknown('key', path[-1], known)}") from error
+        place = ".".join([where, *path])
+        if first["type"] == "missing":
+            raise ExperimentError(f"{place}: this key is required.") from error
+        message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+        shown = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise ExperimentError(f"{place}: {message[0].lower()}{message[1:]}{shown}.") from error
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys known at a place inside a model, following fields of model type."""
+    models: list[type[BaseModel]] = [kind]
+    for part in path:
+        inner = [
+            model
+            for outer in models
+            if part in outer.model_fields
+            for model in models_in(outer.model_fields[part].annotation)
+        ]
+        models = inner or models
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models among the types of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in models_in(part)]

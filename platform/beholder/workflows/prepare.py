@@ -1,0 +1,180 @@
+"""What a run begins with: an experiment's rows, loaded, limited, split and checked, and the jobs that fit its arms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from beholder import __version__
+from beholder.data.annotations import Annotations
+from beholder.data.folds import Folds, deal, with_uses
+from beholder.data.splits import Split, held_out_people, split
+from beholder.data.text_splits import CutByText
+from beholder.data.texts import text_key
+from beholder.datasets import Loaded, load
+from beholder.execution import forgetting
+from beholder.execution.arm import ArmJob
+from beholder.experiment.config import Arm, Experiment
+from beholder.experiment.sections import Limits
+from beholder.models import BaseFacts, facts_of
+from beholder.models.hosted import Endpoint
+from beholder.models.loading import weights_checksum
+from beholder.models.precision import advice, require_form
+from beholder.registry.blob_store import Store
+from beholder.registry.maintenance import without_erased
+from beholder.util.errors import BeholderError, DataError
+from beholder.util.tombstones import erased_people
+from beholder.workflows.cross_fitting import of_fold, of_seed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment's rows, checked and split; nothing has been written yet."""
+
+    loaded: Loaded
+    annotations: Annotations
+    split: Split
+    """With folds, that of the models that are served: `folds.Folds.last`."""
+    folds: Folds | None
+    jobs: list[ArmJob]
+    """Under the first seed; with folds, those of `split`."""
+    repeats: list[ArmJob]
+    """With folds, those of every fold under every seed; without, those under the seeds after the first."""
+    forgotten: forgetting.Plan | None
+
+    notes: tuple[str, ...]
+    """What a person should know before any of it is fitted, a line each."""
+
+    def part(self, name: str) -> Annotations:
+        """The rows of one part; the test rows of folds are those of all, one fold after the other."""
+        if self.folds and name == "test":
+            return self.annotations.select(np.concatenate([each["test"] for each in self.folds.splits]))
+        return self.annotations.select(self.split[name])
+
+    @property
+    def measured(self) -> list[ArmJob]:
+        """All jobs that scores are of."""
+        return self.repeats if self.folds else [*self.jobs, *self.repeats]
+
+    @cached_property
+    def marked(self) -> Annotations:
+        """All rows with the columns that say what a run does with each; see `folds.with_uses`."""
+        return with_uses(self.annotations, self.split, self.folds)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The split as results have it."""
+        return self.folds.facts() if self.folds else self.split.facts(self.annotations)
+
+    @property
+    def line(self) -> str:
+        """The split in one line, for people."""
+        if self.folds:
+            return self.folds.line()
+        sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in self.split.parts.items())
+        return f"split {self.split.hash[:8]}: {sizes}"
+
+
+def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> Prepared:
+    """Load, limit, split and check, without writing anything. Rows of people who were erased are left out.
+
+    Raises:
+        BeholderError: data, split, base or methods cannot be used; nothing was left behind.
+    """
+    arms = experiment.arms
+    base, identity = _base(experiment.base)
+    loaded = load(experiment.source, on_bad_rows)
+    store = Store()
+    here = without_erased(loaded.annotations, store)
+    if not len(here):
+        raise DataError(f"{loaded.origin}: everybody in it was erased. Give judgements of other people.")
+    annotations = _limited(here, experiment.limits, experiment.seed)
+    if isinstance(experiment.split, CutByText):
+        annotations = experiment.split.prepared(annotations)
+    folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
+    parts = folds.last if folds else split(annotations, experiment.split)
+    train = annotations.select(parts["train"])
+    for fold in folds.splits if folds else (parts,):
+        rows = fold["train"]
+        for label, positives in zip(train.task.labels, np.nansum(annotations.labels[rows], axis=0), strict=True):
+            if positives == 0:
+                where = " of a fold" if folds else ""
+                raise DataError(
+                    f'{loaded.origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
+                    "Leave it out under source, or use more rows."
+                )
+    for arm in arms:
+        try:
+            arm.config.check(base, train.task)
+            arm.config.check_rows(train)
+        except BeholderError as error:
+            raise type(error)(f"methods.{arm.name}: {error}") from error
+    every = [*arms, *(point for points in experiment.curves.values() for point in points.values())]
+    inputs = [annotations.fingerprint, identity, str(experiment.seed), __version__]
+    jobs = _jobs(every, parts, inputs, annotations)
+    repeats = []
+    for seed in (None, *experiment.again):
+        some = every if seed is None else [of_seed(arm, seed) for arm in every]
+        mine = inputs if seed is None else [*inputs[:2], str(seed), *inputs[3:]]
+        for number, fold in enumerate(folds.splits if folds else ()):
+            fitted = _jobs([of_fold(arm, number) for arm in some], fold, mine, annotations)
+            repeats += [replace(job, fold=number, seed=seed) for job in fitted]
+        if seed is not None and not folds:
+            repeats += [replace(job, seed=seed) for job in _jobs(some, parts, mine, annotations)]
+    measured = experiment.forgetting and forgetting.plan(
+        experiment.forgetting, base, identity, jobs, experiment.seed, lambda rows: without_erased(rows, store)
+    )
+    slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
+    people = [held_out_people(annotations, parts).line()] if parts.people else []
+    gone = len(loaded.annotations.users) - len(here.users)
+    if gone:
+        rows = len(loaded.annotations) - len(here)
+        people.append(f"{erased_people(gone)}: their {rows:,} judgements are left out")
+    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
+    return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
+
+
+def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
+    """What is known of a base at once, and what tells it from others."""
+    if isinstance(name, Endpoint):
+        return name, name.checksum
+    require_form(name)
+    facts = facts_of(name)
+    return facts, f"{weights_checksum(facts.folder)} {facts.form}"
+
+
+def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotations) -> list[ArmJob]:
+    """The arms as jobs. The key of one that starts from another holds that one's key: it is as old as what it is on."""
+    jobs: dict[str, ArmJob] = {}
+    measured = parts.people.model_dump(mode="json") if parts.people else None
+    inputs = [inputs[0], parts.hash, *inputs[1:], *([json.dumps(measured)] if measured else [])]
+    for arm in sorted(arms, key=lambda arm: arm.after is not None):
+        config = arm.config.model_dump(mode="json")
+        on = [jobs[arm.after].key] if arm.after else []
+        on += arm.config.reads(annotations)
+        key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
+        jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
+    return [jobs[arm.name] for arm in arms]
+
+
+def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
+    """Apply the limits: whole texts are kept, in an order drawn by hash, so that users share texts."""
+    if limits.rows_per_text is not None:
+        _, index = annotations.distinct_texts
+        drawn = np.random.default_rng(seed).permutation(len(annotations))
+        drawn = drawn[np.argsort(index[drawn], kind="stable")]  # text by text, in a drawn order within each
+        first = np.searchsorted(index[drawn], index[drawn])
+        annotations = annotations.select(np.sort(drawn[np.arange(len(drawn)) - first < limits.rows_per_text]))
+    if limits.rows is None or limits.rows >= len(annotations):
+        return annotations
+    texts, index = annotations.distinct_texts
+    order = sorted(range(len(texts)), key=lambda position: text_key(f"{seed} {texts[position]}"))
+    rank = np.empty(len(texts), dtype=np.int64)
+    rank[order] = np.arange(len(texts))
+    by_rank = np.argsort(rank[index], kind="stable")
+    return annotations.select(np.sort(by_rank[: limits.rows]))
