@@ -183,8 +183,8 @@ class Memory(threading.Thread):
 
 def fan_out(experiment: Any, prepared: Any, folder: Path, workers: int) -> None:
     """Train all users anew on so many workers; the trunk's outputs stay."""
+    from beholder.cluster.config import Cluster
     from beholder.cluster.trainer import FitJob, fit_arms
-    from beholder.experiment.sections import Cluster
     from beholder.models.hosted import plain_base
 
     for bank in folder.glob("unfinished/bank-*"):
@@ -224,7 +224,7 @@ def train_blocks(experiment: dict[str, Any], folder: str, first: int, step: int)
 
     from beholder.cluster.trainer import read_parts
     from beholder.experiment.config import make_experiment
-    from beholder.methods import Context
+    from beholder.training.context import Context
 
     torch.set_num_threads(1)
     made = make_experiment(experiment)

@@ -105,9 +105,9 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     from beholder.adapters.bank import BankModel
     from beholder.adapters.block_training import BankFitting, BankSettings
     from beholder.adapters.estimate import PriorSettings
-    from beholder.methods import Context
     from beholder.methods.classifier_ground import ClassifierGround
     from beholder.methods.cls_user import FittedPersonal
+    from beholder.training.context import Context
 
     settings = BankSettings(
         top_layers=arguments.top_layers,

@@ -115,7 +115,8 @@ def settings_of(arm: str) -> dict[str, Any]:
 
 def ours(arm: str, base: str, train, valid, device: str) -> float:  # noqa: ANN001
     """Seconds of the training loop."""
-    from beholder.methods import Context, config_class
+    from beholder.methods import config_class
+    from beholder.training.context import Context
 
     texts = round(JUDGEMENTS * len(train.distinct_texts[0]) / len(train))
     config = config_class(arm)(**settings_of(arm) | {"epochs": 1, "batch_size": max(1, texts)})
@@ -124,7 +125,8 @@ def ours(arm: str, base: str, train, valid, device: str) -> float:  # noqa: ANN0
 
 def asked(base: str, train, valid, other, device: str) -> float:  # noqa: ANN001
     """Seconds `query` takes to score rows it has not seen."""
-    from beholder.methods import Context, config_class
+    from beholder.methods import config_class
+    from beholder.training.context import Context
 
     fitted = config_class("query")(**settings_of("query")).fit(train, valid, Context(base=base, device=device))
     started = time.perf_counter()

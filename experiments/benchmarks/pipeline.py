@@ -84,7 +84,7 @@ def ratio(pairs: list[tuple[float, float]]) -> float:
 
 def compare(config, prepared, base_name: str) -> tuple[tuple[float, float], tuple[float, float]]:  # noqa: ANN001
     """(training, scoring) tokens per second: ours, and the bare loop's, one epoch over the same batches."""
-    from beholder.methods import Context
+    from beholder.training.context import Context
 
     train, valid, test = (prepared.part(part) for part in ("train", "valid", "test"))
     fitted = config.fit(train, valid, Context(base=base_name))

@@ -60,7 +60,8 @@ def rows_of(source: str, users: int, rows_per_user: int, texts: int) -> tuple[An
 
 def shared_model(base_name: str, train: Annotations, device: str, layers: int | None = None) -> FittedClassifier:
     """The model everybody starts from: LoRA on all rows for one epoch; on a random 7B, which knows nothing, none."""
-    from beholder.methods import Context, config_class
+    from beholder.methods import config_class
+    from beholder.training.context import Context
 
     if base_name == RANDOM:
         return random_mistral(train.task, device, layers)

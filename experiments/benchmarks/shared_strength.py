@@ -26,7 +26,8 @@ from beholder.data.annotations import Annotations
 from beholder.data.splits import ByText, split
 from beholder.datasets import load, simulated, source_class
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
+from beholder.training.context import Context
 
 KEPT = 20
 """Judgements of each person besides those for training: a fifth for validation, the rest for test."""

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from beholder.adapters.layers import Tensors
 from beholder.data.annotations import Annotations
 from beholder.data.texts import text_key
 from beholder.lifecycle.enroll import tensors_of
 from beholder.registry import bundle_store as stored
 from beholder.registry import versions as registry
 from beholder.registry.feedback import Feedback, when
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError, ServeError
 from beholder.util.paths import home
 from beholder_serve.scoring import Answers, Scorer

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from beholder.adapters.layers import Tensors
 from beholder.adapters.overlay import Overlay
 from beholder.methods.cls_user import FittedPersonal
 from beholder.methods.user_adapters import FittedBank
 from beholder.registry.bundle import Bundle, Predictions
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError
 from beholder_serve.recent import Recent
 

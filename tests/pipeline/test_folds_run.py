@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from worlds import home_with_a_run
 
 from beholder.cli.main import app
+from beholder.cluster.config import Cluster
 from beholder.cluster.runtime import on_ray, side_by_side
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
@@ -23,7 +24,6 @@ from beholder.evaluation.compare import compare
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import read_scores
 from beholder.experiment.config import make_experiment
-from beholder.experiment.sections import Cluster
 from beholder.methods.base import load_fitted
 from beholder.registry.bundle import open_bundle
 from beholder.util.errors import ExperimentError

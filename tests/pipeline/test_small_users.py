@@ -9,7 +9,8 @@ from beholder.data.splits import ByText, split
 from beholder.datasets import load, source_class
 from beholder.evaluation.gains import user_gains
 from beholder.evaluation.metrics import decide
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
+from beholder.training.context import Context
 
 pytestmark = pytest.mark.slow
 SMALL, FEW = 40, 12

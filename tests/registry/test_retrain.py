@@ -17,7 +17,6 @@ from worlds import home_with_a_run
 from beholder.adapters.prior import FILES, Prior, load_prior
 from beholder.cli.main import app
 from beholder.data.annotations import Annotations
-from beholder.methods import Context
 from beholder.registry import maintenance as upkeep
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
@@ -25,6 +24,7 @@ from beholder.registry.bundle import Bundle
 from beholder.registry.bundle_store import unfolded
 from beholder.registry.feedback import Feedback
 from beholder.registry.memory import TOLD
+from beholder.training.context import Context
 from beholder_serve.client import Client
 
 BANK = {"block_users": 4, "epochs": 8, "prior": {"steps": 20, "rank": 2, "strength": 1.0}}

@@ -18,11 +18,12 @@ from beholder.adapters.shards import INDEX, Bank, write_index, write_shard
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide
 from beholder.lifecycle.enroll import tensors_of, train_user
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
 from beholder.methods.user_adapters import FittedBank
 from beholder.registry import versions as registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routing import USERS, Choice
+from beholder.training.context import Context
 from beholder_serve.core import Core, Followed
 from beholder_serve.scoring import Scorer
 

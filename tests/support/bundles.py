@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from crowd import crowd
 
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
 from beholder.registry.bundle import write_bundle
 from beholder.registry.routing import USERS, Choice
+from beholder.training.context import Context
 
 SMALL = {"epochs": 1, "batch_size": 16, "max_tokens": 48, "lora": {"rank": 2, "targets": "all-linear"}}
 NAMES = {"u0": "ada@example.org", "u1": "bob-7731", "u2": "cleo-9924", "u3": "dirk-5550"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from beholder.adapters.bank import BankShape
 from beholder.adapters.layers import start
 from beholder.data.annotations import Annotations, Task
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm import _TrainingRows
 from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround
 from beholder.models.info import facts_of
@@ -23,6 +23,7 @@ from beholder.prompting.chain_loss import Decisions, target
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace, walk
 from beholder.prompting.prompted_model import Prompted, answer_space
+from beholder.training.context import Context
 
 LABELS = ("anger", "hate", "hate speech", "joy", "nonexistent")
 UNASKED = np.nan

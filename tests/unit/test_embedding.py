@@ -19,8 +19,9 @@ from beholder.evaluation.metrics import decide, macro_f1
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob, is_done, run_arm
 from beholder.experiment.config import make_experiment
-from beholder.methods import Context, config_class, erase_saved, load_fitted, save_fitted
+from beholder.methods import config_class, erase_saved, load_fitted, save_fitted
 from beholder.methods.embedding_network import NOBODY, EmbeddingNetwork, in_order
+from beholder.training.context import Context
 from beholder.util.errors import ExperimentError, MethodError
 
 FAST = {"epochs": 30, "patience": 30, "batch_size": 32, "learning_rate": 1e-2, "hidden": 16}

@@ -12,11 +12,12 @@ from crowd import crowd
 
 from beholder.execution.arm import ArmJob
 from beholder.execution.forgetting import Forgetting, as_language_model, asked, general_text, measure, plan, summary
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
 from beholder.models import facts_of
 from beholder.models.language_model import load_language_model
 from beholder.models.perplexity import perplexity
 from beholder.models.tiny import ARCHITECTURES
+from beholder.training.context import Context
 from beholder.util.errors import BeholderError
 from beholder.util.strict_model import build
 

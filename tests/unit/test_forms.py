@@ -12,9 +12,10 @@ from crowd import crowd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.models import facts_of, load_base, loading, resolve
 from beholder.models.precision import FORMS, split_form
+from beholder.training.context import Context
 from beholder.util.errors import BaseModelError, MethodError
 
 LORA = {"rank": 2, "targets": "all-linear"}

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from test_endpoint import Host, completion, send
 
 from beholder.data.annotations import Task
-from beholder.methods import METHODS, Context, config_class, load_fitted, save_fitted
+from beholder.methods import METHODS, config_class, load_fitted, save_fitted
 from beholder.methods.query_hosted import answers_folder
 from beholder.models.hosted import Endpoint, estimate, plan
 from beholder.prompting.label_text import LabelWords
 from beholder.prompting.wording import FOLDER
+from beholder.training.context import Context
 from beholder.util.errors import BaseModelError, MethodError
 
 SECRET = "hv-not-to-be-seen-0123456789"

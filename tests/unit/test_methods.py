@@ -12,13 +12,14 @@ from crowd import TEXTS, crowd
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import shuffle_users
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.models import load_base
 from beholder.models.classifier import Classifier
 from beholder.models.info import facts_of
 from beholder.models.tiny import ARCHITECTURES
 from beholder.models.tokenization import encode, length_cut
 from beholder.training.batches import training_batches
+from beholder.training.context import Context
 from beholder.training.losses import group, judgements, loss
 from beholder.util.errors import BaseModelError, BeholderError, MethodError
 

@@ -21,8 +21,9 @@ from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import newcomers_file, read_newcomers, without_user, write_newcomers
 from beholder.execution.adaptation import Adaptable, score_newcomers
 from beholder.execution.arm import ArmJob, as_seen, is_done, run_arm
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.report.figures import adaptation_curve
+from beholder.training.context import Context
 from beholder.util.errors import DataError, MethodError
 
 STEPS = (0, 1, 5, 20)

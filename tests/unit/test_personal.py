@@ -17,7 +17,8 @@ from beholder.adapters.shards import Bank, read_shard, shard_file, shards_of
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.experiment.config import make_experiment
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
+from beholder.training.context import Context
 from beholder.util.errors import BankError, ExperimentError, MethodError
 
 SMALL = {"epochs": 1, "batch_size": 16, "max_tokens": 32, "lora": {"rank": 2, "targets": "all-linear"}}

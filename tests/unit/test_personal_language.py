@@ -23,8 +23,9 @@ from beholder.adapters.overlay import Overlay
 from beholder.adapters.prior import isotropic
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround, one_pack
+from beholder.training.context import Context
 from beholder.util.errors import BankError, MethodError
 
 CASES = [

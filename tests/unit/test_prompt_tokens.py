@@ -13,13 +13,14 @@ from test_prompts import rows_of
 from transformers import PreTrainedTokenizerFast
 
 from beholder.data.annotations import Task
-from beholder.methods import Context, config_class
+from beholder.methods import config_class
 from beholder.models.info import facts_of
 from beholder.prompting.builder import CUTS, Prompter, say_cuts
 from beholder.prompting.config import ORDER, PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace
 from beholder.prompting.prompted_model import answer_space
 from beholder.prompting.tokenize import PromptTokens
+from beholder.training.context import Context
 from beholder.util.errors import MethodError
 
 TRAIN = rows_of(6)

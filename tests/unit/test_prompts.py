@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from beholder.data.annotations import Annotations, Task
 from beholder.data.texts import normalise
-from beholder.methods import Context, config_class
+from beholder.methods import config_class
 from beholder.prompting.builder import Prompter
 from beholder.prompting.config import ORDER, PromptSettings
 from beholder.prompting.few_shot import Examples
 from beholder.prompting.label_text import LabelWords
 from beholder.prompting.prompted_model import Prompted
 from beholder.prompting.wording import FOLDER, load_wording, wordings
+from beholder.training.context import Context
 from beholder.util.errors import ExperimentError
 
 LABELS = ("anger", "joy", "very_sad")

@@ -22,7 +22,8 @@ from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ArmScores, Rows, evaluate
 from beholder.execution.arm import to_learn
 from beholder.experiment.config import make_experiment
-from beholder.methods import Context, config_class, save_fitted
+from beholder.methods import config_class, save_fitted
+from beholder.training.context import Context
 from beholder.util.errors import BeholderError, DataError, ExperimentError, MethodError
 
 WORDS = ("you are kind", "go away", "Go  away", "well done", "no", "fine by me")

@@ -16,9 +16,10 @@ from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob, run_arm
 from beholder.execution.trial import measure
 from beholder.experiment.config import load_experiment, make_experiment
-from beholder.methods import METHODS, Context, config_class
+from beholder.methods import METHODS, config_class
 from beholder.search.space import PRIORS, SPACES, SWITCHES, Choices, Numbers, apply, read, space_of
 from beholder.search.study import Study, Trial
+from beholder.training.context import Context
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.workflows.search import conclude, front, only_arm
 

@@ -14,7 +14,8 @@ from crowd import crowd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.methods import Context, config_class
+from beholder.methods import config_class
+from beholder.training.context import Context
 from beholder.training.data_parallel import Team, everybody
 
 LORA = {"rank": 2, "targets": "all-linear", "dropout": 0.0}

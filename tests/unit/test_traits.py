@@ -26,10 +26,11 @@ from beholder.data.splits import ByPeople, split
 from beholder.execution.adaptation import score_newcomers
 from beholder.execution.arm import as_seen
 from beholder.experiment.config import make_experiment
-from beholder.methods import Context, config_class, load_fitted, save_fitted
+from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.models import load_base
 from beholder.models.classifier import Classifier
 from beholder.models.tokenization import encode
+from beholder.training.context import Context
 from beholder.training.losses import row_losses
 from beholder.util.errors import BankError, MethodError
 from beholder.workflows.run import prepare

@@ -8,7 +8,8 @@ import torch
 from crowd import crowd
 
 from beholder.data.annotations import Annotations, Task
-from beholder.methods import Context, config_class
+from beholder.methods import config_class
+from beholder.training.context import Context
 from beholder.training.data_parallel import ALONE
 from beholder.training.losses import group
 from beholder.training.user_effects import UserEffects

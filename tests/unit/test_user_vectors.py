@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from beholder.methods import Context, config_class, load_fitted, save_fitted
-from beholder.methods.base import erase_saved, no_progress
+from beholder.methods import config_class, load_fitted, save_fitted
+from beholder.methods.base import erase_saved
+from beholder.training.context import Context, no_progress
 from beholder.training.loop import Schedule, Users, fine_tune
 
 BASE = "tiny-bert"

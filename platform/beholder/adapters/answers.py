@@ -19,11 +19,12 @@ from torch.nn import functional
 
 from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.fit import Batch
-from beholder.adapters.layers import Tensors, head_change, start
+from beholder.adapters.layers import head_change, start
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.models.language_model import LanguageModel
 from beholder.models.prefix_tree import Pack, Tree, trees_called
 from beholder.models.tokenization import length_cut
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
 
 

@@ -15,7 +15,6 @@ from beholder.adapters.layers import (
     HeadForm,
     Reader,
     Shapes,
-    Tensors,
     attach,
     everybodys_change,
     head_change,
@@ -24,6 +23,7 @@ from beholder.adapters.layers import (
 )
 from beholder.adapters.trunk import Tail, Trunk
 from beholder.models.classifier import Classifier
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
 
 PIECE = {"cpu": 2_048, "cuda": 32_768}

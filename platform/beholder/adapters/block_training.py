@@ -24,7 +24,6 @@ from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.choose import Judges, in_words, learn_prior
 from beholder.adapters.estimate import PriorSettings
 from beholder.adapters.fit import BankFit, BankTraining, Examples, fit_bank, mean_losses
-from beholder.adapters.layers import Tensors
 from beholder.adapters.prior import Prior, load_prior, save_prior
 from beholder.adapters.shards import (
     INDEX,
@@ -42,7 +41,8 @@ from beholder.adapters.traits import Traits, strangers, trait_lines
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.data.annotations import Annotations
 from beholder.data.rows_of_users import Rows, blocks
-from beholder.methods.base import Context, Progress
+from beholder.training.context import Context, Progress
+from beholder.training.user_adam import Tensors
 from beholder.util.atomic import whole
 from beholder.util.errors import BankError, MethodError
 

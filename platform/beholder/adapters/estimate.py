@@ -28,10 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from beholder.adapters.fit import Batch, Examples, backward
-from beholder.adapters.layers import Shapes, Tensors
+from beholder.adapters.layers import Shapes
 from beholder.adapters.prior import FACTORS, Prior, isotropic, step_scale
 from beholder.adapters.traits import TraitEstimate, Traits
-from beholder.training.user_adam import UserAdam
+from beholder.training.user_adam import Tensors, UserAdam
 
 LEAST_USERS = 4
 """From fewer people no prior is learned, only the isotropic one is."""

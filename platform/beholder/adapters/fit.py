@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.adapters.layers import Tensors
 from beholder.adapters.moderation import Readings, kappas, moderated
 from beholder.adapters.prior import Prior, step_scale
 from beholder.adapters.trunk_cache import TrunkOutputs
-from beholder.training.user_adam import UserAdam
+from beholder.training.user_adam import Tensors, UserAdam
 
 Batch = NDArray[np.int64]
 """Row positions [users, rows], -1 = none."""

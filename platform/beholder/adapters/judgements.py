@@ -13,10 +13,11 @@ from torch import Tensor
 
 from beholder.adapters.bank import BankModel
 from beholder.adapters.fit import Batch
-from beholder.adapters.layers import Tensors, everybodys_change
+from beholder.adapters.layers import everybodys_change
 from beholder.adapters.moderation import Readings
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.models.tokenization import length_cut
+from beholder.training.user_adam import Tensors
 
 RowLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits, targets, weights), each [..., labels] -> the summed loss of each row [...]."""

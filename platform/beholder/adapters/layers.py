@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
 
-Tensors = dict[str, Tensor]
 """Per-user tensors by name, users along the first dimension."""
 Shapes = dict[str, tuple[int, ...]]
 """One user's tensors: name -> shape."""

@@ -37,8 +37,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from beholder.adapters.layers import Tensors
     from beholder.adapters.prior import Prior
+    from beholder.training.user_adam import Tensors
 
 PLACES = 64
 """Directions that stand for the training texts."""

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from beholder.adapters.layers import Shapes, Tensors
+from beholder.adapters.layers import Shapes
 from beholder.adapters.shards import Bank
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
 
 

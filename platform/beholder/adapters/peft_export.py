@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel
-from beholder.adapters.layers import Tensors, own_head
+from beholder.adapters.layers import own_head
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
 
 _PREFIX = "base_model.model."

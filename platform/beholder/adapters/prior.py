@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from beholder.adapters import moderation
-from beholder.adapters.layers import Shapes, Tensors, start
+from beholder.adapters.layers import Shapes, start
 from beholder.adapters.moderation import Moderation, moderated
 from beholder.adapters.traits import Effects, Traits, shift_of
+from beholder.training.user_adam import Tensors
 from beholder.util.atomic import sha256_of, whole
 from beholder.util.errors import BankError
 

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from beholder.adapters.layers import Shapes, Tensors
+from beholder.adapters.layers import Shapes
+from beholder.training.user_adam import Tensors
 from beholder.util.atomic import beside, sha256_of, whole
 from beholder.util.errors import BankError
 

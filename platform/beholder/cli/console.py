@@ -108,7 +108,7 @@ class RunReporter:
 def gain_table(results: dict[str, Any]) -> Table:
     """Methods x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
     from beholder.evaluation.intervals import in_words, percent, signed
-    from beholder.experiment.config import ROUTED
+    from beholder.evaluation.results import ROUTED
 
     title = (
         f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from beholder.experiment.sections import Cluster
+from beholder.cluster.config import Cluster
 from beholder.util.errors import ClusterError, first_line
 
 # Set before Ray starts, so that its workers inherit them. No hub is asked. Ray Train looks every half second, not every

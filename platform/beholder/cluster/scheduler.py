@@ -24,7 +24,7 @@ from beholder.data.annotations import Annotations
 from beholder.evaluation.scores_io import newcomers_file
 from beholder.execution.arm import ArmJob, as_seen, run_arm, to_learn
 from beholder.execution.forgetting import MeasureJob, measure
-from beholder.methods.base import Context, Progress
+from beholder.training.context import Context, Progress
 from beholder.training.data_parallel import ALONE, Team, everybody
 
 POLL_S = 0.2

@@ -18,16 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from beholder.cluster.config import Cluster
 from beholder.cluster.run_storage import SharedRun, below
 from beholder.cluster.runtime import cpus_each, on_ray, side_by_side, takes_gpu
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
 from beholder.execution.arm import ArmJob
 from beholder.execution.forgetting import MeasureJob
-from beholder.experiment.sections import Cluster
-from beholder.methods.base import Context
 from beholder.models.hosted import Endpoint, base_of
 from beholder.models.loading import weights_bytes
+from beholder.training.context import Context
 from beholder.util import errors
 from beholder.util.atomic import scratch
 from beholder.util.errors import BeholderError, ClusterError, first_line

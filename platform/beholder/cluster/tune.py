@@ -22,10 +22,11 @@ from beholder.cluster.runtime import cpus_each, on_ray, takes_gpu
 from beholder.cluster.trainer import read_parts
 from beholder.execution.arm import ArmJob
 from beholder.execution.trial import measure
-from beholder.methods.base import Context, config_class
+from beholder.methods.base import config_class
 from beholder.models.hosted import Endpoint
 from beholder.search.space import Choices, Objective, Space, apply
 from beholder.search.study import METRICS, Study, Trial, measured_before, write_record
+from beholder.training.context import Context
 from beholder.util.errors import BeholderError, ClusterError
 from beholder.util.paths import home
 

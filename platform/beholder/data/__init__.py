@@ -1,1 +1,1 @@
-"""TODO"""
+"""Annotations, how they are split into parts and folds, and the permutation of users that controls need."""

@@ -28,6 +28,9 @@ from beholder.evaluation.metrics import (
 )
 from beholder.evaluation.newcomers import Newcomers
 
+ROUTED = "routed"
+"""The name of the pair of arms that is served, where it is scored as if it were an arm."""
+
 
 @dataclass(frozen=True)
 class ArmScores:

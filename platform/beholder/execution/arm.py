@@ -18,7 +18,8 @@ from beholder.data.splits import ByPeople
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_io import newcomers_file, write_newcomers, write_scores
 from beholder.execution.adaptation import score_newcomers
-from beholder.methods.base import Context, MethodConfig, Training, config_class, save_fitted
+from beholder.methods.base import MethodConfig, config_class, save_fitted
+from beholder.training.context import Context, Training
 from beholder.training.memory import PeakMemory
 from beholder.util.atomic import beside
 from beholder.util.errors import MethodError

@@ -26,7 +26,7 @@ from beholder.data.texts import text_key
 from beholder.datasets import SourceConfig, load
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.execution.arm import ArmJob
-from beholder.methods.base import Context, Fitted, load_fitted, no_words
+from beholder.methods.base import Fitted, load_fitted
 from beholder.methods.lm import FittedLanguage
 from beholder.methods.prior import PriorConfig
 from beholder.methods.query import FittedQuery, QueryConfig
@@ -36,6 +36,7 @@ from beholder.models.language_model import LanguageModel, load_language_model
 from beholder.models.perplexity import perplexity
 from beholder.prompting.builder import Prompter
 from beholder.prompting.prompted_model import Prompted
+from beholder.training.context import Context, no_words
 from beholder.util.atomic import whole
 from beholder.util.errors import BeholderError, DataError
 

@@ -12,7 +12,8 @@ from typing import Any
 from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.execution.arm import as_seen, to_learn
-from beholder.methods.base import Context, MethodConfig
+from beholder.methods.base import MethodConfig
+from beholder.training.context import Context
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The experiment file: it composes the settings of the rooms below, and nothing else."""

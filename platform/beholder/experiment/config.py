@@ -15,18 +15,21 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, field_validator
 
+from beholder.cluster.config import Cluster
 from beholder.data.controls import ACROSS, named
 from beholder.data.splits import SPLITS, ByPeople, ByText, SplitConfig
+from beholder.data.subsample import Limits
 from beholder.datasets import SOURCES, SourceConfig, source_class
+from beholder.evaluation.config import Evaluate
+from beholder.evaluation.results import ROUTED
 from beholder.execution.forgetting import Forgetting
-from beholder.experiment.sections import Cluster, Evaluate, Limits, Name, Register, Section
 from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.models.hosted import Endpoint
+from beholder.registry.config import Name, Register
 from beholder.search.space import SearchSettings, Space, apply, space_of
 from beholder.util.errors import ExperimentError, MethodError, unknown
-from beholder.util.strict_model import build
+from beholder.util.strict_model import Section, build
 
-ROUTED = "routed"
 """What results call the pair of arms that is served, each user by their route, as if it were an arm."""
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
 

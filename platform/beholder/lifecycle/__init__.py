@@ -1,1 +1,1 @@
-"""TODO"""
+"""What happens to a registered model: enrolment, refresh, retraining, erasure."""

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from beholder.adapters.layers import Tensors
 from beholder.data.annotations import Annotations
 from beholder.data.texts import text_key
 from beholder.lifecycle.earlier import earlier, joined, merged
@@ -28,6 +27,7 @@ from beholder.methods.user_adapters import FittedBank
 from beholder.registry.bundle import Bundle
 from beholder.registry.feedback import Enrolment
 from beholder.registry.routing import Population, reroute, row_losses
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import MethodError, counted
 
 LEAST = 5

@@ -22,7 +22,7 @@ from beholder.datasets import load
 from beholder.datasets.table import LabelRule, Table
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.lifecycle.earlier import merged, with_earlier
-from beholder.methods import Context, Fitted, load_fitted
+from beholder.methods import Fitted, load_fitted
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.hosted import base_of
 from beholder.registry import bundle_store as stored
@@ -34,6 +34,7 @@ from beholder.registry.feedback import Feedback
 from beholder.registry.memory import read_texts, read_told, write_taken_in, write_told
 from beholder.registry.routing import USERS, Population, reroute, row_losses
 from beholder.tracking.client import identity
+from beholder.training.context import Context
 from beholder.util.atomic import scratch, whole
 from beholder.util.errors import BeholderError, DataError, RegistryError
 from beholder.util.tombstones import erased_people

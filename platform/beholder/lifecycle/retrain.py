@@ -25,12 +25,13 @@ from beholder.adapters.shards import Bank, record_prior_rows, update
 from beholder.cluster.run_storage import run_here
 from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
+from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import to_learn
-from beholder.experiment.config import ROUTED, Experiment, make_experiment
+from beholder.experiment.config import Experiment, make_experiment
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.lifecycle.refresh import publish_candidate, scores_of, with_champion
-from beholder.methods import Context, load_fitted
+from beholder.methods import load_fitted
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.hosted import base_of
 from beholder.registry import bundle_store as stored
@@ -42,6 +43,7 @@ from beholder.registry.feedback import Feedback
 from beholder.registry.memory import read_texts, read_told
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routing import USERS, Population, reroute, route, row_losses
+from beholder.training.context import Context
 from beholder.util.atomic import scratch, whole
 from beholder.util.errors import RegistryError
 from beholder.util.paths import home

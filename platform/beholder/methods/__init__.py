@@ -2,10 +2,8 @@
 
 from beholder.methods.base import (
     METHODS,
-    Context,
     Fitted,
     MethodConfig,
-    Training,
     config_class,
     erase_saved,
     is_personal,
@@ -15,10 +13,8 @@ from beholder.methods.base import (
 
 __all__ = [
     "METHODS",
-    "Context",
     "Fitted",
     "MethodConfig",
-    "Training",
     "config_class",
     "erase_saved",
     "is_personal",

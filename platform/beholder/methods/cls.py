@@ -19,12 +19,13 @@ from torch import Tensor
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.base import Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.base import MethodConfig, Scores, score_every_pair
 from beholder.models import Base, BaseFacts, load_base
 from beholder.models.classifier import Classifier
 from beholder.models.hosted import Endpoint
 from beholder.models.tokenization import Encoded, encode, length_cut, tokens_at_once
 from beholder.prompting.wording import with_user
+from beholder.training.context import Context, Training
 from beholder.training.loop import Schedule, Users, fine_tune, nothing_between
 from beholder.training.lora import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.training.losses import group, judgements, loss, probabilities

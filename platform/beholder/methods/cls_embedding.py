@@ -25,7 +25,7 @@ from beholder.adapters.block_training import working_folder
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import Context, MethodConfig, Scores, Training, erase_saved, load_fitted, save_fitted
+from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted
 from beholder.methods.classifier_ground import ClassifierGround
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.embedding_network import (
@@ -38,6 +38,7 @@ from beholder.methods.embedding_network import (
     train_jointly,
 )
 from beholder.models.tokenization import length_cut, tokens_at_once
+from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.util.atomic import whole
 from beholder.util.errors import MethodError

@@ -1,8 +1,8 @@
 """An adapter for each user, on top of one model for all: `cls-u`.
 
 First a prior is learned of all users together, then each user is estimated from their own rows given it, all of them in
-one pass (`beholder.adapters`). Users go into blocks; a block is trained at once and written as a shard, so that memory is
-bounded by a block, and a fit that was interrupted resumes at the first missing block.
+one pass (`beholder.adapters`). Users go into blocks; a block is trained at once and written as a shard, so that memory
+is bounded by a block, and a fit that was interrupted resumes at the first missing block.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from torch import Tensor, nn
 
 from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.block_training import BankFitting, BankSettings
-from beholder.adapters.layers import Tensors
 from beholder.adapters.prior import Prior
 from beholder.adapters.trait_values import require_columns, traits_of
 from beholder.adapters.traits import Traits
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import Context, MethodConfig, Scores, Training, load_fitted, score_every_pair
+from beholder.methods.base import MethodConfig, Scores, load_fitted, score_every_pair
 from beholder.methods.classifier_ground import ClassifierGround
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.tokenization import length_cut, tokens_at_once
+from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
+from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError, MethodError
 
 ROWS = 1_024

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.base import Progress, Training
+from beholder.training.context import Progress, Training
 from beholder.training.losses import loss, probabilities
 from beholder.util.errors import MethodError
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.methods.base import WRITERS, BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.base import WRITERS, BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint
 from beholder.models.language_model import load_language_model
@@ -28,6 +28,7 @@ from beholder.prompting.chain_loss import Decisions, target
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import Tokens
 from beholder.prompting.prompted_model import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
+from beholder.training.context import Context, Training
 from beholder.training.loop import Schedule, fine_tune
 from beholder.training.lora import (
     LoraSettings,

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.adapters.fit import fit_bank
-from beholder.adapters.layers import Tensors
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.trait_values import merged, traits_of
 from beholder.adapters.traits import Traits
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.data.annotations import Annotations
+from beholder.training.user_adam import Tensors
 
 if TYPE_CHECKING:
     from beholder.methods.user_adapters import FittedBank

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import BaseKind, Context, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.base import BaseKind, MethodConfig, Scores, score_every_pair
+from beholder.training.context import Context, Training
 from beholder.util.atomic import whole
 from beholder.util.errors import MethodError
 

@@ -14,7 +14,7 @@ from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.data.splits import CELLS
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import WRITERS, BaseKind, Context, Fitted, MethodConfig, Scores, Training, score_every_pair
+from beholder.methods.base import WRITERS, BaseKind, Fitted, MethodConfig, Scores, score_every_pair
 from beholder.methods.query_hosted import FittedHosted, require_room
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint, Messages
@@ -24,6 +24,7 @@ from beholder.prompting.calibration import Calibration, fit_calibration
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.prompted_model import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
 from beholder.prompting.tokenize import Segments
+from beholder.training.context import Context, Training
 
 Decode = Literal["likelihood", "constrained"]
 

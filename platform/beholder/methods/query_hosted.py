@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Task
-from beholder.methods.base import Progress, Scores, Training, no_progress, no_words, score_every_pair
+from beholder.methods.base import Scores, score_every_pair
 from beholder.models.hosted import Endpoint, Messages, ask, estimate
 from beholder.prompting.builder import Prompt, Prompter, say_cuts, shortened
 from beholder.prompting.prompted_model import ROOM, read_prompter, write_prompter
+from beholder.training.context import Progress, Training, no_progress, no_words
 from beholder.util.errors import MethodError
 from beholder.util.paths import home
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
-from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.results import ROUTED, ArmScores, Results
 from beholder.evaluation.verdict import Verdict
 from beholder.execution.arm import done
-from beholder.experiment.config import ROUTED
 from beholder.report import figures, user_figures
 from beholder.report.ceiling import Ceiling, best_achievable
 from beholder.report.examples import changed_answers

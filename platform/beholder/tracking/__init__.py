@@ -1,1 +1,1 @@
-"""TODO"""
+"""MLflow runs."""

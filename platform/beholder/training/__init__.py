@@ -1,1 +1,1 @@
-"""TODO"""
+"""Fine-tuning a model: context, loop, batches, losses, adapters."""

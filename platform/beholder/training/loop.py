@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from beholder.methods.base import Progress, Training, no_epochs
 from beholder.training.batches import training_batches
+from beholder.training.context import Progress, Training, no_epochs
 from beholder.training.data_parallel import ALONE, Team
 from beholder.training.user_adam import UserAdam
 from beholder.util.errors import MethodError

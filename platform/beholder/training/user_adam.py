@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from beholder.adapters.layers import Tensors
+Tensors = dict[str, Tensor]
 
 
 class UserAdam:

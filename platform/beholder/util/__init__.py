@@ -1,1 +1,1 @@
-"""TODO"""
+"""Errors, atomic files, paths, strict settings."""

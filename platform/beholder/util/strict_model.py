@@ -5,11 +5,17 @@ from __future__ import annotations
 import typing
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from beholder.util.errors import ExperimentError, unknown
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """What an experiment file may hold at one place: nothing else, and it stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def build(kind: type[Config], written: Any, where: str) -> Config:

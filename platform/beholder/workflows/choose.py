@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from beholder.evaluation.intervals import clustered_mean
 from beholder.evaluation.metrics import fit_thresholds, macro_f1
-from beholder.evaluation.results import ArmScores
+from beholder.evaluation.results import ROUTED, ArmScores
 from beholder.evaluation.scores_io import ScoresFile, read_scores
-from beholder.experiment.config import ROUTED, Arm
+from beholder.experiment.config import Arm
 from beholder.registry.routing import RULE, Candidate, Choice, Population, choose, route, row_losses
 
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
-from beholder.evaluation.results import ArmScores, Rows
+from beholder.evaluation.results import ROUTED, ArmScores, Rows
 from beholder.evaluation.scores_io import ScoresFile, read_scores, write_scores
 from beholder.execution.arm import ArmJob, done
-from beholder.experiment.config import ROUTED, Arm
+from beholder.experiment.config import Arm
 from beholder.workflows.choose import Routing, find_routing
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from beholder.data.folds import parts_of
 from beholder.execution.arm import as_seen, to_learn
 from beholder.experiment.config import Experiment
-from beholder.methods.base import Context
 from beholder.methods.query_hosted import answers_folder
 from beholder.models.hosted import Endpoint, Messages, Plan, base_name, plan
+from beholder.training.context import Context
 from beholder.workflows.prepare import prepare
 
 

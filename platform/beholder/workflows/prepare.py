@@ -14,13 +14,12 @@ from beholder import __version__
 from beholder.data.annotations import Annotations
 from beholder.data.folds import Folds, deal, with_uses
 from beholder.data.splits import Split, held_out_people, split
+from beholder.data.subsample import subsample
 from beholder.data.text_splits import CutByText
-from beholder.data.texts import text_key
 from beholder.datasets import Loaded, load
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob
 from beholder.experiment.config import Arm, Experiment
-from beholder.experiment.sections import Limits
 from beholder.models import BaseFacts, facts_of
 from beholder.models.hosted import Endpoint
 from beholder.models.loading import weights_checksum
@@ -93,7 +92,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     here = without_erased(loaded.annotations, store)
     if not len(here):
         raise DataError(f"{loaded.origin}: everybody in it was erased. Give judgements of other people.")
-    annotations = _limited(here, experiment.limits, experiment.seed)
+    annotations = subsample(here, experiment.limits, experiment.seed)
     if isinstance(experiment.split, CutByText):
         annotations = experiment.split.prepared(annotations)
     folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
@@ -160,21 +159,3 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
         key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
         jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]
-
-
-def _limited(annotations: Annotations, limits: Limits, seed: int) -> Annotations:
-    """Apply the limits: whole texts are kept, in an order drawn by hash, so that users share texts."""
-    if limits.rows_per_text is not None:
-        _, index = annotations.distinct_texts
-        drawn = np.random.default_rng(seed).permutation(len(annotations))
-        drawn = drawn[np.argsort(index[drawn], kind="stable")]  # text by text, in a drawn order within each
-        first = np.searchsorted(index[drawn], index[drawn])
-        annotations = annotations.select(np.sort(drawn[np.arange(len(drawn)) - first < limits.rows_per_text]))
-    if limits.rows is None or limits.rows >= len(annotations):
-        return annotations
-    texts, index = annotations.distinct_texts
-    order = sorted(range(len(texts)), key=lambda position: text_key(f"{seed} {texts[position]}"))
-    rank = np.empty(len(texts), dtype=np.int64)
-    rank[order] = np.arange(len(texts))
-    by_rank = np.argsort(rank[index], kind="stable")
-    return annotations.select(np.sort(by_rank[: limits.rows]))

@@ -24,12 +24,12 @@ from beholder.cluster.trainer import FitJob, fit_arms
 from beholder.data.annotations import Annotations
 from beholder.data.splits import ByPeople
 from beholder.evaluation import saved_run as report
-from beholder.evaluation.results import plain
+from beholder.evaluation.results import ROUTED, plain
 from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.verdict import verdict
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob, done, is_done
-from beholder.experiment.config import ROUTED, Experiment
+from beholder.experiment.config import Experiment
 from beholder.methods import is_personal
 from beholder.models.hosted import base_name, plain_base
 from beholder.registry.blob_store import Store

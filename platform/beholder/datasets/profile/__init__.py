@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a table holds: its columns guessed, agreement, a description."""

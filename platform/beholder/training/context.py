@@ -1,0 +1,91 @@
+"""What fitting a model needs besides data, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from beholder.models.hosted import Endpoint
+from beholder.training.data_parallel import ALONE, Team
+from beholder.util.errors import MethodError
+
+
+class Progress(Protocol):
+    """Told how far a fit is."""
+
+    def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:
+        """So many units of so many, and a few words."""
+        ...
+
+
+def no_progress(done: int, total: int, note: str, unit: str = "steps") -> None:
+    """A progress sink for those who do not look."""
+
+
+def no_words(line: str) -> None:
+    """The same for what is said."""
+
+
+def no_epochs(epoch: int, score: float) -> None:
+    """The same for the course of validation scores."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method needs besides data: never Ray, never MLflow.
+
+    Attributes:
+        base: name of the base model, see `bases.resolve`; or an endpoint.
+        seed: every random draw comes from it.
+        device: `cpu`, `cuda` or `cuda:N`.
+        progress: told after each step.
+        say: told what a person should know, one line each.
+        run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
+            fit that died go on; None where there is no such folder.
+        after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
+        team: who fits the same model at the same time.
+        epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
+            and validation rows do not choose among them. None: they do.
+    """
+
+    base: str | Endpoint
+    seed: int = 42
+    device: str = "cpu"
+    progress: Progress = no_progress
+    say: Callable[[str], None] = no_words
+    run_folder: Path | None = None
+    after_epoch: Callable[[int, float], None] = no_epochs
+    team: Team = ALONE
+    epochs: int | None = None
+
+    @property
+    def local_base(self) -> str:
+        """The base's name, for methods that need its weights.
+
+        Raises:
+            MethodError: the base is an endpoint.
+        """
+        if isinstance(self.base, Endpoint):
+            raise MethodError(
+                f"base {self.base.model!r} is an endpoint, a base that can only be asked. Use query or query-p with it."
+            )
+        return self.base
+
+
+@dataclass(frozen=True)
+class Training:
+    """What fitting cost and how it went: reported, never used to predict.
+
+    `elsewhere`: seconds spent before, or in other processes, on parts that were only put together here. `parameters`:
+    numbers that were trained; of each user, where each has their own. `epochs`: after how many the model that is kept
+    stood, of methods that train in epochs.
+    """
+
+    seconds: float = 0.0
+    elsewhere: float = 0.0
+    tokens_per_second: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    parameters: int | None = None
+    epochs: int | None = None
