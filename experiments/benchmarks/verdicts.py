@@ -20,6 +20,7 @@ from intervals import DIFFICULTY, RATES, SKILL, likely, mean_right
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from beholder.evaluation.intervals import degrees
 from beholder.evaluation.results import ArmScores, Results, Rows, evaluate
 from beholder.evaluation.verdict import verdict
 
@@ -96,7 +97,7 @@ def measured(kind: str, users: int, rows: int, help_: float, of_control: float, 
         answers.append(verdict(results, {"cls-u"}).answer)
         gain, beyond = results.gains["cls-u"], results.beyond["cls-u"]
         points.append((gain.points, beyond.points))
-        least = student.ppf(0.975, min(results.people, results.texts) - 1)
+        least = student.ppf(0.975, degrees(results.people, results.texts))
         errors = [(each.high - each.low) / 2 / least for each in (gain, beyond)]
         foretold.append(errors)
     truth, errors = np.mean(points, axis=0), np.mean(foretold, axis=0)

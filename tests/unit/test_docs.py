@@ -87,8 +87,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert "{{" not in html and "fonts.googleapis" not in html
     library = (tmp_path / "site" / "reference" / "library.html").read_text(encoding="utf-8")
     for name in (
-        "prepared.prepare",
-        "annotations.Annotations",
+        "workflows.prepare.prepare",
+        "data.annotations.Annotations",
         "evaluation.gains.gains",
         "evaluation.measures.MEASURES",
     ):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.evaluation.gains import Users, gains, user_gains, user_log_loss_gains
-from beholder.evaluation.intervals import Clusters
+from beholder.evaluation.intervals import Clusters, degrees
 from beholder.evaluation.metrics import f1_per_label, macro_f1
 from beholder.util.errors import DataError
 
@@ -207,6 +207,18 @@ def test_where_nothing_depends_on_any_row_all_is_sure():
     nothing, person, text = np.zeros(40), np.arange(40) % 4, np.arange(40) // 4
     assert [each.interval(0.0) for each in Clusters(person, text).spreads(nothing)] == [(0.0, 0.0)] * 2
     assert np.isnan(Clusters(np.zeros(40), text).spreads(nothing)[0].interval(0.0)[0])
+
+
+@pytest.mark.parametrize(("people", "texts"), [(2, 2), (6, 20), (16, 32), (800, 75)])
+def test_degrees_are_those_of_a_variance_that_people_and_texts_both_tell(people, texts):
+    """Twice its squared mean by its variance, where both mean squares are of the same chance, which is counted once."""
+    rng = np.random.default_rng(0)
+    told = [rng.chisquare(count - 1, 400_000) / (count - 1) for count in (people, texts)]
+    variance = told[0] + told[1] - 1
+    assert degrees(people, texts) == pytest.approx(2 * variance.mean() ** 2 / variance.var(), rel=0.03)
+    assert degrees(people, texts) == degrees(texts, people) < min(people, texts) - 1 < people + texts
+    assert (degrees(people, 1), degrees(1, texts)) == (0, 0)
+    assert degrees(texts) == pytest.approx(texts - 1)
 
 
 def test_where_all_gain_alike_the_interval_is_narrower_than_one_that_counts_chance_three_times():

@@ -163,9 +163,9 @@ def test_a_verdict_on_several_trainings_says_so_and_when_more_are_needed():
 
 def test_more_people_do_not_make_up_for_too_few_trainings():
     def needed(training: float, trainings: int = 3):
-        return times_as_many(Interval(1, 0, 2, 0, 2, 1.0, training), 1.0, 100, trainings=trainings)
+        return times_as_many(Interval(1, 0, 2, 0, 2, 1.0, training), 1.0, (100, 100), trainings=trainings)
 
-    assert needed(0.0) == pytest.approx(times_as_many(Interval(1, 0, 2, 0, 2, 1.0), 1.0, 100), rel=1e-6)
+    assert needed(0.0) == pytest.approx(times_as_many(Interval(1, 0, 2, 0, 2, 1.0), 1.0, (100, 100)), rel=1e-6)
     assert needed(0.0) < needed(0.1) and needed(1.0) is None
     assert needed(0.15, 20) < needed(0.15, 3)
 

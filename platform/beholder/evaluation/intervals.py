@@ -107,8 +107,7 @@ class Clusters:
     Statistics 11(1)). The chance of a single judgement is so counted once, a text that half of all rows are of weighs
     as much as it should, and how much texts differ is learned from all of them. Common texts have a scale of their
     own: in conversations one text, as "yes", can be half of all rows, and nothing depends on it. Quantiles are those of
-    Student's t with the number of people or texts, whichever are fewer, less one (Cameron & Miller 2015, Journal of
-    Human Resources 50(2)).
+    Student's t (Cameron & Miller 2015, Journal of Human Resources 50(2)); see `degrees`.
     `experiments/benchmarks/intervals.py` measures how often such intervals hold the truth.
 
     Attributes:
@@ -143,19 +142,17 @@ class Clusters:
         scale, (person, text, _) = self.scale(influence), self._groups
         telling = scale >= LITTLE
         if not telling.any():  # nothing depends on any row
-            fewest = min(self.people, self.texts)
-            return Spread(0.0, fewest - 1) if fewest > 1 else UNKNOWN, Spread(0.0, self.texts - 1)
+            return _spread(0.0, self.people, self.texts), _spread(0.0, self.texts)
         told_by = self if telling.all() else Clusters(person[telling], text[telling])
         summed = [np.bincount(group, scale) for group in self._groups] + [scale]
         share = np.asarray([float((each**2).sum()) for each in summed]) / telling.sum() ** 2  # of each in the variance
         parts = share * told_by.components(influence[telling] / scale[telling])  # of people, texts, both, noise
 
-        def spread(variance: float, clusters: int) -> Spread:
-            least = variance if variance > 0 else float((influence**2).sum())  # as if rows shared nothing
-            return Spread(least**0.5, clusters - 1) if clusters > 1 else UNKNOWN
-
-        at_large = spread(float(parts.sum()), min(told_by.people, told_by.texts))
-        return at_large, spread(float(parts[1:].sum()), told_by.texts)
+        at_large, these = (
+            variance if variance > 0 else float((influence**2).sum())  # as if rows shared nothing
+            for variance in (float(parts.sum()), float(parts[1:].sum()))
+        )
+        return _spread(at_large, told_by.people, told_by.texts), _spread(these, told_by.texts)
 
     def scale(self, influence: Floats) -> NDArray[np.float64]:
         """How far influences on a row's text go, 1 for texts as they mostly are: float64 [rows].
@@ -185,6 +182,23 @@ class Clusters:
         used = slice(len(known))
         found[used] = np.linalg.lstsq(self._expected[known][:, used], np.asarray(squares)[known], rcond=None)[0]
         return found
+
+
+def degrees(*clusters: float) -> float:
+    """Degrees of freedom of a variance that is summed over people and over texts, each so many; 0 where there is one.
+
+    Those of Satterthwaite (1946, Biometrics Bulletin 2) for a sum of two mean squares as large as each other, less what
+    both count: 1 / (1 / (people - 1) + 1 / (texts - 1)). They are what is left where neither people nor texts vary more
+    than their rows alone would; where people vary most there are up to people - 1, and the interval is a little wide.
+    """
+    if min(clusters) < 2:
+        return 0.0
+    return 1 / sum(1 / (count - 1) for count in clusters)
+
+
+def _spread(variance: float, *clusters: int) -> Spread:
+    known = degrees(*clusters)
+    return Spread(variance**0.5, known) if known else UNKNOWN
 
 
 def training_error(values: Floats) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from beholder.evaluation.gains import Interval
-from beholder.evaluation.intervals import Spread, in_words
+from beholder.evaluation.intervals import Spread, degrees, in_words
 from beholder.evaluation.results import ArmScores, Results
 
 Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
@@ -78,7 +78,7 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
             why = "it costs"
         sentence = f"{said}{_against_controls(beyond)}: {why}. Worth having would be {_points(results.worthwhile)}."
         return Verdict(arm.name, "no gain worth having", f"Personalisation gains nothing worth having here: {sentence}")
-    clusters = min(results.people, results.texts)
+    clusters = results.people, results.texts
     more = times_as_many(in_doubt, results.worthwhile, clusters, results.level, trainings=results.trainings)
     seen = f"{len(results.test.labels):,} test judgements by {results.people:,} people of {results.texts:,} texts"
     sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, in_doubt, more)}"
@@ -86,7 +86,12 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
 
 
 def times_as_many(
-    gain: Interval, points: float, clusters: int, level: float = 0.95, power: float = POWER, trainings: int = 1
+    gain: Interval,
+    points: float,
+    clusters: tuple[int, int],
+    level: float = 0.95,
+    power: float = POWER,
+    trainings: int = 1,
 ) -> float | None:
     """How many times as many people and texts it takes to see a gain of some size: at least 1.
 
@@ -99,7 +104,7 @@ def times_as_many(
     Args:
         gain: as measured.
         points: d.
-        clusters: people or texts, whichever are fewer.
+        clusters: how many people, and how many texts.
         level: of the interval.
         power: see there.
         trainings: how often each method was trained, and is to be.
@@ -107,11 +112,12 @@ def times_as_many(
     from scipy.stats import norm
     from scipy.stats import t as student
 
-    if not gain.rows_error > 0 or clusters < 2:  # NaN, too
+    if not gain.rows_error > 0 or min(clusters) < 2:  # NaN, too
         return None
     training, times = gain.training_error, 1.0
     for _ in range(50):  # the quantile of t falls as people become more
-        error = Spread(gain.rows_error / times**0.5, max(1.0, times * clusters - 1)).plus(training, trainings)
+        known = degrees(*(times * count for count in clusters))
+        error = Spread(gain.rows_error / times**0.5, known).plus(training, trainings)
         wanted = points / float(student.ppf((1 + level) / 2, error.degrees) + norm.ppf(power))
         left = wanted**2 - training**2
         if left <= 0:
