@@ -1,13 +1,15 @@
-"""What the site is built with: sections of the READMEs where pages ask for them, and two references made from the code.
+"""What the site adds to the Markdown of its pages: references generated from the code, and whole files of the project.
 
-`{{ FILE # Heading }}` on a line of its own becomes that section of a file of the project, heading included; without a
-heading the whole file. `{{ commands }}` and `{{ configuration }}` become what the code says of these. What is said once
-is said in one place.
+`{{ commands }}`, `{{ configuration }}` and `{{ modules }}`, each on a line of its own, become references generated from
+the code. `{{ FILE }}` becomes a file of the project, for the few that have to stand elsewhere: CONTRIBUTING.md and
+CHANGELOG.md, the READMEs of folders, templates.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
+import posixpath
 import re
 import typing
 from pathlib import Path
@@ -17,72 +19,61 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).parents[1]
-INCLUDE = re.compile(r"^\{\{ (?P<file>[\w./-]+)(?: # (?P<heading>.+?))? \}\}$", re.M)
-LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)")
-PAGES = {  # what READMEs link to -> the page that holds it
+INCLUDE = re.compile(r"^\{\{ (?P<what>[\w./-]+) \}\}$", re.M)
+LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+PAGES = {  # files of the project that pages include -> the page
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
     "experiments/benchmarks/README.md": "benchmarks.md",
     "infra/README.md": "how-to/cluster.md",
-    "compose/README.md": "how-to/cluster.md",
-    "docker/README.md": "how-to/cluster.md",
-    "kuberay/README.md": "how-to/cluster.md",
-    "monitoring/README.md": "how-to/cluster.md",
-    "platform/README.md": "how-to/own-method.md",
-    "platform/README.md#bundles": "reference/formats.md#bundles",
-    "docs/how-to/own-table.md": "how-to/own-table.md",
-    "docs/how-to/newcomers.md": "how-to/newcomers.md",
-    "docs/concepts.md": "concepts.md",
-    "docs/promises.md": "promises.md",
-    "#a-hosted-model": "how-to/hosted.md",
-    "#an-adapter-per-user": "how-to/adapters.md",
-    "#every-arm-of-the-paper": "how-to/prompting.md",
-    "#serving": "how-to/serve.md",
-    "#the-registry": "how-to/registry.md",
-    "#what-is-forgotten": "how-to/prompting.md",
 }
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put in what a page asks for, and turn links between READMEs into links between pages."""
-    here = page.file.src_uri
-    for name, made in (("commands", commands), ("configuration", configuration)):
-        if f"{{{{ {name} }}}}" in markdown:
-            markdown = markdown.replace(f"{{{{ {name} }}}}", made())
-    return INCLUDE.sub(lambda match: _relinked(included(match["file"], match["heading"]), here), markdown)
+    """Replace what a page includes."""
+    return INCLUDE.sub(lambda match: included(match["what"], page.file.src_uri), markdown)
 
 
-def included(file: str, heading: str | None = None) -> str:
-    """A section of a file of the project, down to the next heading of its level; or all of it."""
-    text = (ROOT / file).read_text(encoding="utf-8")
-    if heading is None:
-        return text
-    found = re.search(rf"^(#+) {re.escape(heading)}$\n(.*?)(?=^#{{1,6}} |\Z)", text, re.M | re.S)
-    if found is None:
-        raise ValueError(f"{file}: no heading {heading!r}")
-    level = len(found[1])
-    rest = text[found.start() :]
-    end = re.search(rf"^#{{1,{level}}} ", _without_fences(rest)[len(found[1]) :], re.M)
-    return rest[: end.start() + len(found[1])] if end else rest
+def included(what: str, page: str) -> str:
+    """A generated reference, or a file of the project.
+
+    Args:
+        what: `commands`, `configuration`, `modules`, or a path from the project's root.
+        page: the page that includes it, by its path in `docs`: links of a Markdown file are made relative to it.
+    """
+    if what in GENERATED:
+        return GENERATED[what]()
+    text = (ROOT / what).read_text(encoding="utf-8").rstrip()
+    return LINK.sub(lambda match: _relinked(match, what, page), text) if what.endswith(".md") else text
 
 
-def _without_fences(text: str) -> str:
-    """The same length, with what stands in code fences blanked: a comment there is no heading."""
-    return re.sub(r"^```.*?^```", lambda match: re.sub(r"[^\n]", " ", match[0]), text, flags=re.M | re.S)
+def _relinked(link: re.Match[str], file: str, page: str) -> str:
+    """A link between files as a link between pages; the words alone, where the site does not have its target."""
+    words, target, anchor = link[1], posixpath.normpath(posixpath.join(posixpath.dirname(file), link[2])), link[3] or ""
+    if not target.startswith("docs/") and target not in PAGES:
+        return words
+    found = PAGES.get(target, target.removeprefix("docs/"))
+    return f"[{words}]({posixpath.relpath(found, posixpath.dirname(page) or '.')}{anchor})"
 
 
-def _relinked(text: str, here: str) -> str:
-    up = "../" * here.count("/")
+def modules() -> str:
+    """Every module with the first sentence of its docstring, room by room."""
+    sections: list[str] = []
+    for package in ("platform/beholder", "serve/beholder_serve"):
+        folders = sorted({file.parent for file in (ROOT / package).rglob("*.py")})
+        for folder in folders:
+            files = sorted(file for file in folder.glob("*.py") if file.stem != "__init__")
+            name = folder.relative_to((ROOT / package).parent).as_posix().replace("/", ".")
+            rows = [f"| `{file.stem}` | {_cell(_first_sentence(file))} |" for file in files]
+            if rows:
+                about = _first_sentence(folder / "__init__.py")
+                sections.append("\n".join([f"## {name}\n", f"{about}\n", "| module | |", "| --- | --- |", *rows]))
+    return "\n\n".join(sections) + "\n"
 
-    def page(match: re.Match[str]) -> str:
-        target, anchor = match[1], match[2] or ""
-        target = target.removeprefix("../")
-        for key in (target + anchor, target or anchor):
-            if key in PAGES:
-                found = PAGES[key]
-                keep = anchor if target and "#" not in found and found == "benchmarks.md" else ""
-                return f"]({up}{found}{keep})"
-        return match[0]
 
-    return LINK.sub(page, text)
+def _first_sentence(file: Path) -> str:
+    words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    return " ".join((words or "").partition("\n\n")[0].split())
 
 
 def configuration() -> str:
@@ -135,15 +126,15 @@ def _section(title: str, model: type[BaseModel]) -> str:
     lines = [f"## {title}", words, "| key | type | default | |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else _default(field)
-        said = explained.get(name, field.description or "")
+        text = explained.get(name, field.description or "")
         lines.append(
-            f"| `{field.alias or name}` | {_cell(_type(field.annotation))} | {_cell(default)} | {_cell(said)} |"
+            f"| `{field.alias or name}` | {_cell(_type(field.annotation))} | {_cell(default)} | {_cell(text)} |"
         )
     return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
 
 
 def _docstring(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
-    """What a class says of itself, and of each of its arguments, those of its parents among them."""
+    """A class's description, and that of each of its arguments, inherited ones included."""
     explained: dict[str, str] = {}
     for each in reversed(model.__mro__):
         text = inspect.getdoc(each) if issubclass(each, BaseModel) and "__doc__" in vars(each) else None
@@ -196,24 +187,27 @@ def commands() -> str:
 
     pages: list[str] = []
 
-    def tell(command: Any, path: str, level: int) -> None:
+    def describe(command: Any, path: str, level: int) -> None:
         context = click.Context(command, info_name=path)
         if getattr(command, "commands", None):
             if level > 1:
                 pages.append(f"{'#' * level} {path}\n\n{inspect.cleandoc(command.help or '')}")
             for name, each in sorted(command.commands.items()):
-                tell(each, f"{path} {name}", min(level + 1, 3))
+                describe(each, f"{path} {name}", min(level + 1, 3))
             return
         text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
         usage = " ".join(command.collect_usage_pieces(context))
         parts = [f"{'#' * level} {path}", text.strip(), f"```\n{path} {usage}\n```"]
         rows = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
         if rows:
-            cells = [f"| `{name}` | {_cell(' '.join((said or '').split()))} |" for name, said in rows]
+            cells = [f"| `{name}` | {_cell(' '.join((text or '').split()))} |" for name, text in rows]
             parts.append("\n".join(["| | |", "| --- | --- |", *cells]))
         if example:
             parts.append(f"Example:\n\n```\n{example.strip()}\n```")
         pages.append("\n\n".join(parts))
 
-    tell(get_command(app), "beholder", 1)
+    describe(get_command(app), "beholder", 1)
     return "\n\n".join(pages) + "\n"
+
+
+GENERATED = {"commands": commands, "configuration": configuration, "modules": modules}

@@ -1,4 +1,4 @@
-"""Every command of README and docs runs: on less data, on a smaller base, with names where a page has MODEL or U."""
+"""Every command of README and docs runs: on less data, on a smaller base, with real names for MODEL or U."""
 
 from __future__ import annotations
 

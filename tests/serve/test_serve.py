@@ -252,8 +252,8 @@ def test_enrolment_runs_beside_and_is_quick(served, world):
     assert not httpx.get(f"{served}/v1/users/new", timeout=60).json()["known"]
 
 
-def test_the_curl_commands_of_the_readme_work_as_printed(served):
-    commands = [line for page, line in printed_lines() if page == "README.md" and line.startswith("curl -s")]
+def test_the_printed_curl_commands_work(served):
+    commands = [line for page, line in printed_lines() if page == "docs/how-to/serve.md" and line.startswith("curl -s")]
     label = httpx.get(f"{served}/v1/model", timeout=60).json()["labels"][0]
     codes = []
     for command in commands:

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type."""
+"""The commands that README, docs and the READMEs of infra print."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/README.md"), *ROOT.glob("platform/README.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("infra/**/README.md")])
 
 
 def printed_lines() -> list[tuple[str, str]]:
-    """(file, line) of every line in a code block, without what explains it; a command over several lines is one."""
+    """(file, line) of every line in a code block, without its comment; a command over several lines is one."""
     found = []
     for page in PAGES:
         for block in re.findall(r"^```(?:\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
@@ -23,7 +21,7 @@ def printed_lines() -> list[tuple[str, str]]:
 
 
 def printed_commands() -> list[tuple[str, str]]:
-    """(file, what stands behind `beholder`) of every command line of beholder's."""
+    """(file, the words after `beholder`) of every `beholder` command line."""
     found = []
     for page, line in printed_lines():
         for command in line.split(";"):

@@ -1,4 +1,4 @@
-"""The site builds without a warning, its references are complete, and every command that is printed anywhere exists."""
+"""README, docs and site: every printed command exists, links lead somewhere, references are complete, no warning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import sys
 import click
 import hooks
 import pytest
-from printed import ROOT, printed_commands
+import yaml
+from printed import ROOT, printed_commands, printed_lines
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -25,7 +26,10 @@ COMMANDS = printed_commands()
 
 
 def test_there_are_commands_to_check():
-    assert len(COMMANDS) > 40 and {"README.md", "docs/how-to/own-table.md"} <= {page for page, _ in COMMANDS}
+    pages = {page for page, _ in COMMANDS}
+    assert len(COMMANDS) > 60
+    assert {"README.md", "docs/how-to/own-table.md", "docs/how-to/registry.md", "docs/how-to/serve.md"} <= pages
+    assert {"docs/how-to/experiments.md", "docs/demo.md", "infra/README.md"} <= pages
 
 
 @pytest.mark.parametrize(("page", "written"), COMMANDS, ids=[f"{page}: {written}"[:70] for page, written in COMMANDS])
@@ -67,11 +71,62 @@ def test_the_configuration_reference_tells_every_key():
     assert "at most so many annotations" in written
 
 
-def test_a_section_is_taken_whole_and_no_more():
-    section = hooks.included("README.md", "Start")
-    assert section.startswith("## Start") and "make demo" in section and "\n## " not in section[3:]
-    with pytest.raises(ValueError, match="no heading"):
-        hooks.included("README.md", "There is no such heading")
+def test_readme_is_short_and_has_python_early():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 170 and lines.index("```python") < 60
+    assert {"make demo", "make test"} <= {line for page, line in printed_lines() if page == "README.md"}
+
+
+def test_docs_own_their_text():
+    """No page includes README, whose text would then have two readers; what both have is the six lines of Python."""
+    pages = {file: file.read_text(encoding="utf-8") for file in ROOT.glob("docs/**/*.md")}
+    included = {what for text in pages.values() for what in hooks.INCLUDE.findall(text)}
+    assert "README.md" not in included and {"commands", "configuration", "modules", "CONTRIBUTING.md"} <= included
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"```python.*?```", readme, re.S) == re.findall(
+        r"```python.*?```", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.S
+    )
+
+
+def test_links_of_files_outside_the_site_lead_somewhere():
+    """mkdocs checks those of pages."""
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/benchmarks/README.md", "infra/README.md"):
+        for words, target, anchor in hooks.LINK.findall((ROOT / name).read_text(encoding="utf-8")):
+            file = (ROOT / name).parent / target
+            assert file.exists() or "docs/pictures" in target, f"{name}: {words}: {target}"
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
+                slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+                assert anchor[1:] in slugs, f"{name}: {words}: {target}{anchor}"
+
+
+def test_an_included_file_has_links_of_the_site():
+    text = hooks.included("CONTRIBUTING.md", "contributing.md")
+    assert "](how-to/own-method.md)" in text and "](changelog.md)" in text and "](docs/" not in text
+    assert "[docker]" not in hooks.included("infra/README.md", "how-to/cluster.md")  # the site does not have it
+    assert "](../benchmarks.md#on-a-gpu)" in hooks.included("infra/README.md", "how-to/cluster.md")
+
+
+def test_the_module_reference_has_every_module():
+    written = hooks.modules()
+    for file in [*ROOT.glob("platform/beholder/*/*.py"), *ROOT.glob("serve/beholder_serve/*.py")]:
+        if file.stem != "__init__":
+            assert f"| `{file.stem}` | " in written, file
+    assert "| `atomic` | " in written and "## beholder.data" in written
+
+
+def test_modules_that_pages_name_exist():
+    """`room/file.py` in a page is a file of the library; so are `tests/unit/...` of the project."""
+    for page in ROOT.glob("docs/**/*.md"):
+        for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|yaml))`", page.read_text(encoding="utf-8")):
+            places = (ROOT / name, ROOT / "platform" / "beholder" / name, ROOT / "serve" / name)
+            assert any(place.exists() for place in places), f"{page.name}: {name}"
+
+
+def test_the_citation_file_has_what_the_format_requires():
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(found) and found["cff-version"] == "1.2.0"
+    assert "2402.09269" in str(found["references"])
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
@@ -82,7 +137,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stderr
-    for page in ("index", "how-to/own-table", "reference/commands", "reference/library"):
+    pages = ("index", "contributing", "how-to/own-table", "how-to/own-method", "reference/commands", "reference/library")
+    for page in pages:
         html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
         assert "{{" not in html and "fonts.googleapis" not in html
     library = (tmp_path / "site" / "reference" / "library.html").read_text(encoding="utf-8")
