@@ -44,7 +44,9 @@ def included(what: str, page: str) -> str:
     if what in GENERATED:
         return GENERATED[what]()
     text = (ROOT / what).read_text(encoding="utf-8").rstrip()
-    return LINK.sub(lambda match: _relinked(match, what, page), text) if what.endswith(".md") else text
+    if what.endswith(".py"):
+        return f"```python\n{text}\n```"
+    return LINK.sub(lambda match: _relinked(match, what, page), text)
 
 
 def _relinked(link: re.Match[str], file: str, page: str) -> str:

@@ -137,7 +137,14 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stderr
-    pages = ("index", "contributing", "how-to/own-table", "how-to/own-method", "reference/commands", "reference/library")
+    pages = (
+        "index",
+        "contributing",
+        "how-to/own-table",
+        "how-to/own-method",
+        "reference/commands",
+        "reference/library",
+    )
     for page in pages:
         html = (tmp_path / "site" / f"{page}.html").read_text(encoding="utf-8")
         assert "{{" not in html and "fonts.googleapis" not in html
