@@ -100,9 +100,8 @@ class NetworkConfig(MethodConfig):
         """The same on a `cls` that is loaded already."""
         assert context.run_folder is not None
         ground = ClassifierGround(shared, BankModel(shared.network, BankShape()), train, valid)
-        place = (
-            RunFolder(context.run_folder).unfinished / f"trunk-{ground.trunk_key[:16]}"
-        )  # as of `cls-u` on the same rows
+        # as of `cls-u` on the same rows
+        place = RunFolder(context.run_folder).unfinished / f"trunk-{ground.trunk_key[:16]}"
         outputs = ground.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}

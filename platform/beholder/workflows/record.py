@@ -18,6 +18,7 @@ from beholder.data.annotations import Annotations
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.intervals import in_words, percent, signed
 from beholder.evaluation.results import ROUTED
+from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob
 from beholder.experiment.config import Arm, Experiment
 from beholder.models.hosted import Endpoint, base_name

@@ -127,9 +127,8 @@ def run(
             else:
                 pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
                 routing = _route(experiment, prepared, folder)
-            shutil.rmtree(
-                RunFolder(folder).unfinished, ignore_errors=True
-            )  # all arms are there: nothing will go on from it
+            # All arms are there: nothing will resume from it.
+            shutil.rmtree(RunFolder(folder).unfinished, ignore_errors=True)
             run_of(folder).drop(UNFINISHED)
         fitted_now = {job.name: done(job.name, folder) for job in pending}
         clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
