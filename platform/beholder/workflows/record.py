@@ -164,21 +164,7 @@ def track(
             ChildRun(
                 name,
                 of_arms[name][0],
-                {
-                    "macro_f1": method["macro_f1"],
-                    "valid_macro_f1": method["valid_macro_f1"],
-                    "gain_points": method["gain"]["points"],
-                    **_ends("gain", method["gain"]),
-                    **_beyond(method["beyond_control"]),
-                    **_measures(method["measures"]),
-                    "win_rate": win_rate(method),
-                    "subset_accuracy": method["subset_accuracy"],
-                    "ece": method["ece"],
-                    "seconds": method["seconds"],
-                    **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
-                    **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
-                    **_forgetting(forgotten["arms"].get(name, {})),
-                },
+                {**_metrics(method), **_forgetting(forgotten["arms"].get(name, {}))},
                 {**of_arms[name][1], **prompts.get(name, {})},
             )
             for name, method in found["methods"].items()
@@ -338,6 +324,24 @@ def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.
 def _tolerance(experiment: Experiment) -> float:
     """How far apart two readings of the same bundle may be."""
     return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
+
+
+def _metrics(method: dict[str, Any]) -> dict[str, float]:
+    """What MLflow compares of an arm."""
+    return {
+        "macro_f1": method["macro_f1"],
+        "valid_macro_f1": method["valid_macro_f1"],
+        "gain_points": method["gain"]["points"],
+        **_ends("gain", method["gain"]),
+        **_beyond(method["beyond_control"]),
+        **_measures(method["measures"]),
+        "win_rate": win_rate(method),
+        "subset_accuracy": method["subset_accuracy"],
+        "ece": method["ece"],
+        "seconds": method["seconds"],
+        **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
+        **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
+    }
 
 
 def _ends(name: str, interval: dict[str, float | None]) -> dict[str, float | None]:
