@@ -23,7 +23,7 @@ from beholder.registry import versions as registry
 from beholder.registry.feedback import Feedback, when
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError, ServeError
-from beholder.util.paths import home
+from beholder.util.run_folder import RunFolder
 from beholder_serve.scoring import Answers, Scorer
 from beholder_serve.texts import most_informative, spread
 
@@ -291,7 +291,7 @@ def _took_in(scorer: Scorer, user: str, stamp: str) -> bool:
 
 def _telling(scorer: Scorer) -> tuple[str, list[str]]:
     manifest = scorer.bundle.manifest
-    file = home() / "runs" / str(manifest["run"]) / "annotations.parquet"
+    file = RunFolder.named(str(manifest["run"])).annotations
     readers = sorted(scorer.bundle.on_personal)
     if not file.is_file() or not readers or scorer.bundle.personal is None:
         return "", []

@@ -129,6 +129,18 @@ def test_platform_is_still_pythons_own():
     assert not Path(file.strip()).is_relative_to(ROOT / "platform")
 
 
+def test_names_of_a_runs_files_stand_in_one_place():
+    names = {"annotations.parquet", "evaluation.json", "experiment.json", "results.json", "tracked.json"}
+    spelled = {
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in FILES
+        if file != LIBRARY / "util" / "run_folder.py"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert not spelled
+
+
 def test_no_function_is_too_long():
     long = {
         f"{file.relative_to(ROOT)}: {node.name}": node.end_lineno - node.lineno + 1

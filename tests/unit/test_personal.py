@@ -11,7 +11,7 @@ from crowd import TEXTS, crowd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder.adapters.block_training import blocks, working_folder
+from beholder.adapters.block_training import blocks
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.shards import Bank, read_shard, shard_file, shards_of
 from beholder.data.annotations import Annotations, Task
@@ -20,6 +20,7 @@ from beholder.experiment.config import make_experiment
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.training.context import Context
 from beholder.util.errors import BankError, ExperimentError, MethodError
+from beholder.util.run_folder import RunFolder
 
 SMALL = {"epochs": 1, "batch_size": 16, "max_tokens": 32, "lora": {"rank": 2, "targets": "all-linear"}}
 BANK = {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 10}}
@@ -71,7 +72,7 @@ def test_it_fits_scores_saves_and_loads(base, from_, more, bank, kind, tmp_path)
         np.testing.assert_allclose(everybody[:, place], fitted.score(texts, [user] * len(texts)), atol=1e-5)
     (tmp_path / "saved").mkdir()
     save_fitted(fitted, tmp_path / "saved")
-    shutil.rmtree(working_folder(tmp_path))
+    shutil.rmtree(RunFolder(tmp_path).unfinished)
     again = load_fitted(tmp_path / "saved", base)
     np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-6)
     np.testing.assert_allclose(again.thresholds, fitted.thresholds)
@@ -139,7 +140,7 @@ def test_a_fit_that_died_goes_on_with_the_same_bits_and_a_damaged_shard_is_named
     _, context = start_from(tmp_path, rows)
     config = personal(block_users=2)
     config.fit(rows, rows, context)
-    work = working_folder(tmp_path)
+    work = RunFolder(tmp_path).unfinished
     undisturbed = shards_in(work)
     assert len(undisturbed) == 6  # of each block, before and after it learned from validation rows
     shutil.rmtree(work)
@@ -205,11 +206,13 @@ def test_the_control_runs_on_the_trunk_that_is_there(tmp_path):
     rows = crowd()
     _, context = start_from(tmp_path, rows)
     personal().fit(rows, rows, context)
-    trunks = {file: file.stat().st_mtime_ns for file in working_folder(tmp_path).glob("trunk-*/values.npy")}
+    trunks = {file: file.stat().st_mtime_ns for file in RunFolder(tmp_path).unfinished.glob("trunk-*/values.npy")}
     assert len(trunks) == 1
     shuffled = rows.replace_users(list(np.random.default_rng(0).permutation(rows.user_ids)))
     personal(shuffle_users=True).fit(shuffled, shuffled, context)
-    assert {file: file.stat().st_mtime_ns for file in working_folder(tmp_path).glob("trunk-*/values.npy")} == trunks
+    assert {
+        file: file.stat().st_mtime_ns for file in RunFolder(tmp_path).unfinished.glob("trunk-*/values.npy")
+    } == trunks
 
 
 def test_what_it_cannot_start_from_is_refused(tmp_path):

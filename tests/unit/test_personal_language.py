@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beholder.adapters.bank import BankShape
-from beholder.adapters.block_training import working_folder
 from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches, row_losses
 from beholder.adapters.layers import start
 from beholder.adapters.overlay import Overlay
@@ -27,6 +26,7 @@ from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround, one_pack
 from beholder.training.context import Context
 from beholder.util.errors import BankError, MethodError
+from beholder.util.run_folder import RunFolder
 
 CASES = [
     ("llama", {"head": "full"}),
@@ -78,7 +78,7 @@ def test_it_fits_scores_saves_and_loads(architecture, shape, kind, tmp_path):
         np.testing.assert_allclose(everybody[:, place], fitted.score(texts[:4], [user] * 4), atol=1e-5)
     (tmp_path / "saved").mkdir()
     save_fitted(fitted, tmp_path / "saved")
-    shutil.rmtree(working_folder(tmp_path))
+    shutil.rmtree(RunFolder(tmp_path).unfinished)
     again = load_fitted(tmp_path / "saved", base)
     np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-6)
     np.testing.assert_allclose(again.thresholds, fitted.thresholds)

@@ -45,6 +45,7 @@ from beholder.training.context import Context, Progress
 from beholder.training.user_adam import Tensors
 from beholder.util.atomic import whole
 from beholder.util.errors import BankError, MethodError
+from beholder.util.run_folder import RunFolder
 
 _SECONDS = b"beholder_seconds"
 CHOICE_ROWS = 12_000
@@ -177,7 +178,7 @@ class BankFitting:
         if prior is not None and (line := strangers(prior.traits, self._traits_of(users))):
             context.say(line)
         self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
-        work = working_folder(context.run_folder)
+        work = RunFolder(context.run_folder).unfinished
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"
         self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
@@ -388,8 +389,3 @@ class BankFitting:
             return []
         shards = [shard_file(self.folder, digest) for digest in dict.fromkeys(digests)]
         return [*shards, *held, self.block_file(number)]
-
-
-def working_folder(run_folder: Path) -> Path:
-    """Where a run keeps what lets a fit that died go on; removed when all its arms are fitted."""
-    return run_folder / "unfinished"

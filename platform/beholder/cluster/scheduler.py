@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import ray
 
-from beholder.adapters.block_training import BankFitting, working_folder
+from beholder.adapters.block_training import BankFitting
 from beholder.cluster.run_storage import SharedRun
 from beholder.data.annotations import Annotations
 from beholder.evaluation.scores_io import newcomers_file
@@ -26,6 +26,7 @@ from beholder.execution.arm import ArmJob, as_seen, run_arm, to_learn
 from beholder.execution.forgetting import MeasureJob, measure
 from beholder.training.context import Context, Progress
 from beholder.training.data_parallel import ALONE, Team, everybody
+from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED
 
 POLL_S = 0.2
 """Between two looks of a worker for whom nothing is ready."""
@@ -217,7 +218,7 @@ def work(
         if task.arm not in open_:
             open_.clear()
             config: Any = arms[task.arm].settings
-            shared.fetch(f"methods/{config.from_}")
+            shared.fetch(f"{METHODS}/{config.from_}")
             mine = of_arm(arms[task.arm], _nothing, say)
             seen = as_seen(config, parts(arms[task.arm].fold), mine.seed)
             open_[task.arm] = config.begin(*to_learn(config, seen), mine)
@@ -234,7 +235,7 @@ def work(
         run_arm(arm, parts(arm.fold), run_folder, replace(mine, team=team))
         if not team.rank:
             newcomers = relative(shared, newcomers_file(run_folder, arm.name))
-            shared.keep(f"scores/{arm.scores}.parquet", newcomers, f"methods/{arm.name}")
+            shared.keep(f"{SCORES}/{arm.scores}.parquet", newcomers, f"{METHODS}/{arm.name}")
             ray.get(board.finished.remote(task))
 
     for name in together:
@@ -262,16 +263,16 @@ def work(
             train_block(shared, fitting(task), task.block, _Throttled(board, task))
             ray.get(board.finished.remote(task))
         elif task.kind == "measure":
-            shared.fetch("forgetting", f"methods/{task.arm}")
+            shared.fetch(FORGETTING, f"{METHODS}/{task.arm}")
             measure(measures[task.arm], run_folder, context(_Throttled(board, task), say))
-            shared.keep("forgetting")
+            shared.keep(FORGETTING)
             ray.get(board.finished.remote(task))
         else:
             start = arms[task.arm].after
             if start is not None:
-                shared.fetch(f"methods/{start}")
+                shared.fetch(f"{METHODS}/{start}")
             if arms[task.arm].settings.in_blocks:
-                shared.fetch(working_folder(Path()).name)
+                shared.fetch(UNFINISHED)
             whole_arm(task)
 
 

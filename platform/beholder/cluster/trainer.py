@@ -32,6 +32,7 @@ from beholder.util import errors
 from beholder.util.atomic import scratch
 from beholder.util.errors import BeholderError, ClusterError, first_line
 from beholder.util.paths import home
+from beholder.util.run_folder import ANNOTATIONS, FORGETTING, METHODS, RAY, SCORES, RunFolder
 
 RESIZE_S = 30.0
 """How often it is looked whether nodes have come that workers could be started on."""
@@ -93,7 +94,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         return
     automatic = job.cluster.workers == "auto"
     shared = SharedRun(Path(job.run_folder), job.copy)
-    shared.keep("annotations.parquet", "forgetting")
+    shared.keep(ANNOTATIONS, FORGETTING)
     with on_ray(job.fits if automatic else job.cluster.range[1]):
         import ray
         from ray.train import FailureConfig, RunConfig, UserCallback
@@ -115,7 +116,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         gpus = job.cluster.gpus_per_worker if takes_gpu(job.cluster.use_gpu) else 0.0
         cpus = cpus_each(most, job.cluster.cpus_per_worker)
         # Ray's own notes of a job, of use for as long as it runs; on a cluster all nodes must reach them.
-        logs = below(job.copy, "ray") if job.copy else str(Path(job.run_folder) / "ray")
+        logs = below(job.copy, RAY) if job.copy else str(RunFolder(Path(job.run_folder)).ray)
 
         class Deaths(UserCallback):
             """Tells the board; it ends a job whose workers keep dying (`fanout.DEATHS`)."""
@@ -158,7 +159,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
             _show(board, on_progress, say)
             patience -= 0.5 * bool(ray.get(board.refusal.remote()))
         _show(board, on_progress, say)
-        shared.fetch("methods", "scores", "forgetting")
+        shared.fetch(METHODS, SCORES, FORGETTING)
         refused = ray.get(board.refusal.remote())
         if refused:
             raise getattr(errors, refused[0])(refused[1])
@@ -168,8 +169,8 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
                 f"the training job failed: {reason[-1] if reason else type(failure[0]).__name__} "
                 f"Finished methods are kept; run again to go on. Ray's logs: {logs.partition('?')[0]}"
             ) from failure[0]
-        shared.drop("ray")
-        shutil.rmtree(Path(job.run_folder) / "ray", ignore_errors=True)
+        shared.drop(RAY)
+        shutil.rmtree(RunFolder(Path(job.run_folder)).ray, ignore_errors=True)
 
 
 def _scaling(fewest: int, most: int, cpus: int, gpus: float) -> Any:
@@ -248,8 +249,8 @@ def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, to
 
     from beholder.cluster.scheduler import work
 
-    shared.fetch("annotations.parquet")
-    if not (shared.folder / "annotations.parquet").is_file():
+    shared.fetch(ANNOTATIONS)
+    if not RunFolder(shared.folder).annotations.is_file():
         node = ray.util.get_node_ip_address()
         raise ClusterError(f"{shared.folder}: node {node} does not see it. Give --storage that all nodes reach.")
 
@@ -266,7 +267,7 @@ class Parts:
     """The rows of each part of a run, of one fold at a time."""
 
     def __init__(self, run_folder: Path) -> None:
-        self._annotations = Annotations.read_parquet(run_folder / "annotations.parquet")
+        self._annotations = Annotations.read_parquet(RunFolder(run_folder).annotations)
         self._last: tuple[int | None, dict[str, Annotations]] | None = None
 
     def __call__(self, fold: int | None = None) -> dict[str, Annotations]:
@@ -278,4 +279,4 @@ class Parts:
 
 def read_parts(run_folder: Path) -> dict[str, Annotations]:
     """The annotations of a run by part; see `folds.parts_of`."""
-    return parts_of(Annotations.read_parquet(run_folder / "annotations.parquet"))
+    return parts_of(Annotations.read_parquet(RunFolder(run_folder).annotations))

@@ -29,6 +29,7 @@ from beholder.search.study import METRICS, Study, Trial, measured_before, write_
 from beholder.training.context import Context
 from beholder.util.errors import BeholderError, ClusterError
 from beholder.util.paths import home
+from beholder.util.run_folder import RunFolder
 
 GRACE, REDUCTION = 2, 3
 """ASHA (Li et al. 2020): after `GRACE` epochs, and each time `REDUCTION` times as many, the best third goes on."""
@@ -123,7 +124,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     alone = len(metrics) == 1
     use_gpu = takes_gpu(job.use_gpu)
     cpus = cpus_each(job.concurrency)
-    storage = Path(job.folder) / "ray"
+    storage = RunFolder(Path(job.folder)).ray
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(_try, job=job, driver_home=str(home()), threads=cpus, gpu=use_gpu),

@@ -13,6 +13,7 @@ from beholder.evaluation.newcomers import measure_newcomers
 from beholder.evaluation.results import Curve, Results, evaluate
 from beholder.evaluation.scores_io import ScoresFile, newcomers_file, read_newcomers, read_scores
 from beholder.util.errors import DataError, unknown
+from beholder.util.run_folder import RunFolder
 
 REMEDY = "Run the experiment again."
 
@@ -40,7 +41,7 @@ def read_results(run_folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it did not, or its file is damaged.
     """
-    file = run_folder / "results.json"
+    file = RunFolder(run_folder).results
     try:
         results = json.loads(file.read_text())
         _ = results["split"]["hash"], results["reference"], results["data"], results["base"]
@@ -60,7 +61,7 @@ def recompute(run_folder: Path) -> Results:
     """
     settings = settings_of(run_folder)
     of_curves = [name for curve in settings.curves.values() for name in curve.arms.values()]
-    files = [read_scores(run_folder / "scores" / f"{name}.parquet") for name in [*settings.arms, *of_curves]]
+    files = [read_scores(RunFolder(run_folder).scores(name)) for name in [*settings.arms, *of_curves]]
     first = files[0]
     for other in files[1:]:
         if not same_rows(first, other):
@@ -91,14 +92,14 @@ def settings_of(run_folder: Path) -> Settings:
     Raises:
         DataError: it is missing or damaged.
     """
-    file = run_folder / "evaluation.json"
+    file = RunFolder(run_folder).evaluation
     try:
         written = json.loads(file.read_text())
         settings = Settings(
             str(written["reference"]),
             float(written.get("level", 0.95)),
             float(written.get("worthwhile", 1.0)),
-            written.get("arms") or sorted(each.stem for each in (run_folder / "scores").glob("[!.]*.parquet")),
+            written.get("arms") or [each.stem for each in RunFolder(run_folder).all_scores],
             {
                 arm: Curve(str(curve["start"]), {int(rows): str(name) for rows, name in curve["arms"].items()})
                 for arm, curve in written.get("curves", {}).items()

@@ -21,6 +21,7 @@ from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Rows
 from beholder.util.atomic import whole
 from beholder.util.errors import DataError
+from beholder.util.run_folder import RunFolder
 
 FORMAT = 3
 """Written where an arm was trained several times; with folds 2, else 1, both of which earlier versions read."""
@@ -82,7 +83,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
 
 def newcomers_file(run_folder: Path, arm: str) -> Path:
     """Where a run with a split by people keeps what an arm predicts of newcomers, at every k."""
-    return run_folder / "scores" / f"{arm}~newcomers.parquet"
+    return RunFolder(run_folder).newcomers(arm)
 
 
 def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, ...]) -> None:

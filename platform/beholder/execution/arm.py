@@ -23,6 +23,7 @@ from beholder.training.context import Context, Training
 from beholder.training.memory import PeakMemory
 from beholder.util.atomic import beside
 from beholder.util.errors import MethodError
+from beholder.util.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         newcomers = score_newcomers(job.name, job.control_of, config, fitted, seen, parts, people)
         scores["test"] = newcomers.at("test", newcomers.steps("test")[-1]).scores
     seconds = time.perf_counter() - started + fitted.training.elsewhere
-    folder = run_folder / "methods" / job.name
+    folder = RunFolder(run_folder).method(job.name)
     temporary = beside(folder)
     temporary.mkdir(parents=True)
     if job.curve_of is None:
@@ -138,7 +139,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
         seconds=seconds,
         control_of=job.control_of,
     )
-    write_scores(run_folder / "scores" / f"{job.scores}.parquet", arm, parts["valid"], parts["test"])
+    write_scores(RunFolder(run_folder).scores(job.scores), arm, parts["valid"], parts["test"])
     if newcomers and job.curve_of is None:
         write_newcomers(newcomers_file(run_folder, job.name), newcomers, fitted.task.labels)
     done = {
@@ -161,7 +162,7 @@ def is_done(job: ArmJob, run_folder: Path) -> bool:
 def done(name: str, run_folder: Path) -> dict[str, Any]:
     """What `run_arm` noted about a finished arm; empty where it is not finished."""
     try:
-        return json.loads((run_folder / "methods" / name / "done.json").read_text())
+        return json.loads(RunFolder(run_folder).done(name).read_text())
     except (OSError, ValueError):
         return {}
 

@@ -39,6 +39,7 @@ from beholder.prompting.prompted_model import Prompted
 from beholder.training.context import Context, no_words
 from beholder.util.atomic import whole
 from beholder.util.errors import BeholderError, DataError
+from beholder.util.run_folder import RunFolder
 
 Rows = Mapping[str, Annotations]
 """`valid`, on which answers are calibrated, and `test`, on which they count."""
@@ -93,7 +94,7 @@ class Plan:
 
     def write(self, run_folder: Path) -> None:
         """Everything that measuring, and `summary`, read."""
-        folder = run_folder / "forgetting"
+        folder = RunFolder(run_folder).forgetting
         folder.mkdir(parents=True, exist_ok=True)
         for part, rows in self.rows.items():
             rows.write_parquet(folder / f"{part}.parquet")
@@ -146,10 +147,13 @@ def plan(
 def measure(job: MeasureJob, run_folder: Path, context: Context) -> None:
     """Measure, and write what was found under `forgetting/` of the run's folder, whole or not at all."""
     started = time.perf_counter()
-    rows = {part: Annotations.read_parquet(run_folder / "forgetting" / f"{part}.parquet") for part in ("valid", "test")}
+    rows = {
+        part: Annotations.read_parquet(RunFolder(run_folder).forgetting / f"{part}.parquet")
+        for part in ("valid", "test")
+    }
     if job.arm:
         language = as_language_model(
-            load_fitted(run_folder / "methods" / job.arm, context.base, context.device), context
+            load_fitted(RunFolder(run_folder).method(job.arm), context.base, context.device), context
         )
     else:
         language = _language_model(context)
@@ -193,7 +197,7 @@ def summary(run_folder: Path) -> dict[str, Any] | None:
 
     `prior` is what the rows' base rates alone reach: who scores no more knows nothing of the other task.
     """
-    folder = run_folder / "forgetting"
+    folder = RunFolder(run_folder).forgetting
     try:
         planned = json.loads((folder / "plan.json").read_text())
     except (OSError, ValueError):
@@ -264,7 +268,7 @@ def _measures(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _file(arm: str, run_folder: Path) -> Path:
-    return run_folder / "forgetting" / (f"after-{arm}.json" if arm else "before.json")
+    return RunFolder(run_folder).forgetting / (f"after-{arm}.json" if arm else "before.json")
 
 
 def _found(arm: str, run_folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from beholder.data.splits import PARTS, ByText
 from beholder.data.texts import near_copies, normalise
 from beholder.registry.memory import texts_table
 from beholder.util.errors import counted
+from beholder.util.run_folder import ANNOTATIONS, RunFolder
 from beholder.workflows.run import Reporter
 
 
@@ -102,8 +103,8 @@ def joined(one: Annotations, other: Annotations) -> Annotations:
 
 def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
     with run_here(str(manifest["run"])) as run:
-        run.fetch("annotations.parquet")
-        file = run.folder / "annotations.parquet"
+        run.fetch(ANNOTATIONS)
+        file = RunFolder(run.folder).annotations
         return Annotations.read_parquet(file) if file.is_file() else None
 
 

@@ -38,6 +38,7 @@ from beholder.report.page import NAMED
 from beholder.util.atomic import sweep_scratch, whole
 from beholder.util.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.util.paths import home
+from beholder.util.run_folder import ANNOTATIONS, EVALUATION, EXPERIMENT, FORGETTING, RESULTS, SCORES, RunFolder
 from beholder.workflows.run import Reporter, draw_report
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
@@ -195,8 +196,8 @@ def trained_on(user: str) -> list[str]:
     found = []
     for version, manifest in _champions():
         with run_here(str(manifest["run"])) as run:
-            run.fetch("annotations.parquet")
-            rows = run.folder / "annotations.parquet"
+            run.fetch(ANNOTATIONS)
+            rows = RunFolder(run.folder).annotations
             theirs = names_in(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
         if theirs or STILL_HOLDS in manifest:
             found.append(version.model)
@@ -238,28 +239,28 @@ def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
     What is drawn again after that names nobody who is gone; where it cannot be drawn, nothing of theirs is left.
     """
     folder = shared.folder
-    shared.fetch("annotations.parquet", "forgetting")
+    shared.fetch(ANNOTATIONS, FORGETTING)
     try:
         left_behind(folder)
-        of_other_source = [file for file in (folder / "forgetting").glob("[!.]*.parquet") if names_in(file, user)]
-        if not of_other_source and not names_in(folder / "annotations.parquet", user):
+        of_other_source = [file for file in RunFolder(folder).forgetting.glob("[!.]*.parquet") if names_in(file, user)]
+        if not of_other_source and not names_in(RunFolder(folder).annotations, user):
             return False
-        shared.fetch("scores", "evaluation.json", "results.json", "experiment.json")
+        shared.fetch(SCORES, EVALUATION, RESULTS, EXPERIMENT)
         for name in REBUILT:
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-        for file in (folder / "scores").glob("[!.]*.parquet"):
+        for file in RunFolder(folder).all_scores:
             without_user(file, user)
         for file in of_other_source:
             _without(file, user)
-        (folder / "users.parquet").unlink(missing_ok=True)
+        RunFolder(folder).users.unlink(missing_ok=True)
         (folder / NAMED).unlink(missing_ok=True)
-        shutil.rmtree(folder / "figures-of-users", ignore_errors=True)
-        _without(folder / "annotations.parquet", user)
-        if (folder / "results.json").is_file():
+        shutil.rmtree(RunFolder(folder).user_figures, ignore_errors=True)
+        _without(RunFolder(folder).annotations, user)
+        if RunFolder(folder).results.is_file():
             draw_report(folder, read_results(folder))
         check()
-        shared.mirror("annotations.parquet")
+        shared.mirror(ANNOTATIONS)
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{folder}: cannot be read or written ({reason}). Fix it, or delete the folder.") from error

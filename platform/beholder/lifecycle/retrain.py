@@ -47,6 +47,7 @@ from beholder.training.context import Context
 from beholder.util.atomic import scratch, whole
 from beholder.util.errors import RegistryError
 from beholder.util.paths import home
+from beholder.util.run_folder import ANNOTATIONS, EXPERIMENT, SCORES, RunFolder
 from beholder.workflows import run as pipeline
 from beholder.workflows.run import Reporter, Silent
 
@@ -186,8 +187,8 @@ def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Iterator
     """
     with run_here(str(manifest["run"])) as run:
         folder = run.folder
-        run.fetch("annotations.parquet", "experiment.json", f"scores/{ROUTED}.parquet")
-        if not (folder / "annotations.parquet").is_file() or not (folder / "experiment.json").is_file():
+        run.fetch(ANNOTATIONS, EXPERIMENT, f"{SCORES}/{ROUTED}.parquet")
+        if not RunFolder(folder).annotations.is_file() or not RunFolder(folder).experiment.is_file():
             raise RegistryError(
                 f"{champion.model} v{champion.number}: its run {folder.name} is not in {home() / 'runs'}, so there are "
                 "no judgements to learn from. Run this where the run is kept, or run the experiment again."
@@ -219,14 +220,14 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
 
 
 def _experiment_of(run: Path) -> Experiment:
-    written = json.loads((run / "experiment.json").read_text())
+    written = json.loads(RunFolder(run).experiment.read_text())
     del written["digest"]
     return make_experiment(written)
 
 
 def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     """The training and validation rows that an arm of a run learned from."""
-    rows = Annotations.read_parquet(run / "annotations.parquet")
+    rows = Annotations.read_parquet(RunFolder(run).annotations)
     part = np.asarray(rows.column("part"), dtype=object)
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
     arms = {each.name: each.config for each in _experiment_of(run).arms}
@@ -314,7 +315,7 @@ def _decisions(
     scores = np.where(np.asarray([user in own for user in valid.user_ids])[:, None], personal, shared)
     chosen = fit_thresholds(scores, valid.labels, valid.task.kind)
     measured = {"old": None, "new": _value(decide(scores, chosen, valid.task.kind), valid.labels)}
-    file = run / "scores" / f"{ROUTED}.parquet"
+    file = RunFolder(run).scores(ROUTED)
     if file.is_file():
         arm, rows = (found := read_scores(file)).arm, found.valid
         if rows.text_ids.tolist() == list(valid.text_ids) and rows.user_ids.tolist() == valid.user_ids.tolist():

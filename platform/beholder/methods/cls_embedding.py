@@ -21,7 +21,6 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel, BankShape
-from beholder.adapters.block_training import working_folder
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
@@ -42,6 +41,7 @@ from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.util.atomic import whole
 from beholder.util.errors import MethodError
+from beholder.util.run_folder import RunFolder
 
 FORMAT = 1
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"
@@ -91,7 +91,7 @@ class NetworkConfig(MethodConfig):
             raise MethodError(
                 f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
-        shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        shared = load_fitted(RunFolder(context.run_folder).method(self.from_), context.base, context.device)
         return self.fit_on(_checked(shared, self.from_, self.method), train, valid, context)
 
     def fit_on(
@@ -100,7 +100,8 @@ class NetworkConfig(MethodConfig):
         """The same on a `cls` that is loaded already."""
         assert context.run_folder is not None
         ground = ClassifierGround(shared, BankModel(shared.network, BankShape()), train, valid)
-        place = working_folder(context.run_folder) / f"trunk-{ground.trunk_key[:16]}"  # as of `cls-u` on the same rows
+        # as of `cls-u` on the same rows
+        place = RunFolder(context.run_folder).unfinished / f"trunk-{ground.trunk_key[:16]}"
         outputs = ground.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}

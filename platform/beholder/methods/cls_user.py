@@ -36,6 +36,7 @@ from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError, MethodError
+from beholder.util.run_folder import RunFolder
 
 ROWS = 1_024
 """(text, user) rows scored at once by the heads alone."""
@@ -91,7 +92,7 @@ class PersonalConfig(MethodConfig):
             raise MethodError(
                 f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
-        shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        shared = load_fitted(RunFolder(context.run_folder).method(self.from_), context.base, context.device)
         return self.begin_on(shared, train, valid, context)
 
     def begin_on(

@@ -19,6 +19,7 @@ from beholder.report.examples import changed_answers
 from beholder.report.groups import by_group
 from beholder.report.rendering import chart, write_page
 from beholder.util.errors import DataError
+from beholder.util.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
     Raises:
         DataError: the run's folder is damaged.
     """
-    annotations = Annotations.read_parquet(folder / "annotations.parquet")
+    annotations = Annotations.read_parquet(RunFolder(folder).annotations)
     train = parts_of(annotations)["train"]
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
     chosen = results.arm(said.arm) if said.arm else None
@@ -68,7 +69,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
 
 def _split_by(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "experiment.json").read_text())["split"]["by"])
+        return str(json.loads(RunFolder(folder).experiment.read_text())["split"]["by"])
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder / 'experiment.json'}: damaged. Run the experiment again.") from error
 
@@ -137,7 +138,7 @@ def _costs(folder: Path, results: Results, train: Annotations) -> dict[str, dict
     users = max(1, len(train.users))
     found: dict[str, dict[str, int | None]] = {}
     for arm in results.arms:
-        at = folder / "methods" / arm.name
+        at = RunFolder(folder).method(arm.name)
         sizes = {file: file.stat().st_size for file in at.rglob("*") if file.is_file()}
         own = sum(size for file, size in sizes.items() if file.is_relative_to(at / "bank"))
         peak = done(arm.name, folder).get("peak_mb")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,13 +107,7 @@ def fine_tune(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed + team.rank)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    shared = [parameter for parameter in parameters if users is None or parameter is not users.weight]
-    decay = [parameter for parameter in shared if parameter.ndim >= 2]
-    rest = [parameter for parameter in shared if parameter.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=schedule.learning_rate,
-    )
+    optimizer = _adamw([each for each in parameters if users is None or each is not users.weight], schedule)
     of_users = None if users is None else UserAdam({"users": users.weight}, clip=math.inf)
     steps = math.ceil((int(text.max()) + 1) / schedule.batch_size) * schedule.epochs
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, schedule.warmup))
@@ -157,6 +151,14 @@ def fine_tune(
     count = sum(parameter.numel() for parameter in parameters)
     speed = team.total(tokens) / seconds
     return Training(seconds, tokens_per_second=speed, history=history, parameters=count, epochs=best_epoch)
+
+
+def _adamw(parameters: Sequence[nn.Parameter], schedule: Schedule) -> torch.optim.AdamW:
+    """Weight decay is of matrices alone, not of biases and norms."""
+    decay = [parameter for parameter in parameters if parameter.ndim >= 2]
+    rest = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups = [{"params": decay, "weight_decay": schedule.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
 
 @torch.no_grad()

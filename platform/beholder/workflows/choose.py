@@ -18,6 +18,7 @@ from beholder.evaluation.results import ROUTED, ArmScores
 from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.experiment.config import Arm
 from beholder.registry.routing import RULE, Candidate, Choice, Population, choose, route, row_losses
+from beholder.util.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Routing:
 
 def scores_of(arms: Sequence[Arm], folder: Path) -> dict[str, ScoresFile]:
     """The scores of a run's arms, without controls: of those that can be served."""
-    return {arm.name: read_scores(folder / "scores" / f"{arm.name}.parquet") for arm in arms if _servable(arm)}
+    return {arm.name: read_scores(RunFolder(folder).scores(arm.name)) for arm in arms if _servable(arm)}
 
 
 def _servable(arm: Arm) -> bool:

@@ -22,6 +22,7 @@ from beholder.evaluation.results import ROUTED, ArmScores, Rows
 from beholder.evaluation.scores_io import ScoresFile, read_scores, write_scores
 from beholder.execution.arm import ArmJob, done
 from beholder.experiment.config import Arm
+from beholder.util.run_folder import RunFolder
 from beholder.workflows.choose import Routing, find_routing
 
 
@@ -121,10 +122,10 @@ def put_together(
     repeats = [trained(seed) for seed in again]
     for name, whole in wholes.items():
         more = replace(whole, repeats=tuple(others[name] for others, _ in repeats))
-        write_scores(folder / "scores" / f"{name}.parquet", more, valid, test)
+        write_scores(RunFolder(folder).scores(name), more, valid, test)
     found = {name: replace(parts[0][name], arm=whole, valid=rows[0], test=rows[1]) for name, whole in wholes.items()}
     routing = find_routing(arms, training_rows(parts_of(annotations)["train"]), found)
-    file = folder / "scores" / f"{ROUTED}.parquet"
+    file = RunFolder(folder).scores(ROUTED)
     if routing is None or routing.routed is None:
         file.unlink(missing_ok=True)
         return routing

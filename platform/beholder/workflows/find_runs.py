@@ -8,6 +8,7 @@ from pathlib import Path
 from beholder.evaluation.saved_run import read_results
 from beholder.util.errors import DataError
 from beholder.util.paths import home
+from beholder.util.run_folder import RunFolder
 
 
 def find_run(name: str) -> Path:
@@ -17,7 +18,7 @@ def find_run(name: str) -> Path:
         DataError: there is none; lists those there are.
     """
     for folder in (Path(name), home() / "runs" / name):
-        if (folder / "evaluation.json").is_file():
+        if RunFolder(folder).evaluation.is_file():
             return folder
     runs = newest_first()
     for folder in runs:

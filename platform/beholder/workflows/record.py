@@ -32,7 +32,7 @@ from beholder.report.page import NAMELESS
 from beholder.tracking.client import ChildRun, log_run, register_prompt, tracking_uri
 from beholder.util.atomic import whole
 from beholder.util.errors import RegistryError, TrackingError
-from beholder.util.paths import home
+from beholder.util.run_folder import RunFolder
 from beholder.workflows.choose import Routing
 from beholder.workflows.cross_fitting import on_all
 
@@ -69,12 +69,14 @@ def make_bundle(
         "thresholds": routing.thresholds,
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
     }
-    fitted = {arm.name: folder / "methods" / arm.name for arm in experiment.arms}
+    fitted = {arm.name: RunFolder(folder).method(arm.name) for arm in experiment.arms}
     tables = {}
     if experiment.split.by != "text":  # which texts are kept for testing cannot be told by their hash
-        everything = Annotations.read_parquet(folder / "annotations.parquet")
+        everything = Annotations.read_parquet(RunFolder(folder).annotations)
         tables[TEXTS] = texts_table(everything, np.asarray(everything.column("part"), dtype=object))
-    written = write_bundle(folder / "bundle", routing.choice, fitted, experiment.base, recorded, routing.users, tables)
+    written = write_bundle(
+        RunFolder(folder).bundle, routing.choice, fitted, experiment.base, recorded, routing.users, tables
+    )
     bundle = open_bundle(written)
     sample = _sample(experiment, test, 200)
     rows = test.select(sample)
@@ -82,7 +84,7 @@ def make_bundle(
     saved = {}
     for name in set(predicted.routes):
         scores = on_all(name) if experiment.evaluate.folds > 1 else name
-        saved[name] = read_scores(folder / "scores" / f"{scores}.parquet").arm.test_scores
+        saved[name] = read_scores(RunFolder(folder).scores(scores)).arm.test_scores
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
     if difference > _tolerance(experiment):
@@ -103,7 +105,7 @@ def track(
 ) -> str:
     """Log the run once: an unchanged run that is run again keeps its MLflow run."""
     digest = hashlib.sha256(json.dumps([found, [job.key for job in jobs]], sort_keys=True).encode()).hexdigest()
-    note = folder / "tracked.json"
+    note = RunFolder(folder).tracked
     with contextlib.suppress(OSError, ValueError, KeyError):
         tracked = json.loads(note.read_text())
         if tracked["digest"] == digest and tracked["uri"] == tracking_uri():
@@ -153,30 +155,16 @@ def track(
         description=f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\nMore, as a page: `report/{NAMELESS}` "
         "among the artifacts.",
         folders={  # nothing that names a user: what MLflow has been given, nobody erases
-            "": folder / "evaluation.json",
-            "figures": folder / "figures",
+            "": RunFolder(folder).evaluation,
+            "figures": RunFolder(folder).figures,
             "report": folder / NAMELESS,
-            "experiment": folder / "experiment.json",
+            "experiment": RunFolder(folder).experiment,
         },
         children=[
             ChildRun(
                 name,
                 of_arms[name][0],
-                {
-                    "macro_f1": method["macro_f1"],
-                    "valid_macro_f1": method["valid_macro_f1"],
-                    "gain_points": method["gain"]["points"],
-                    **_ends("gain", method["gain"]),
-                    **_beyond(method["beyond_control"]),
-                    **_measures(method["measures"]),
-                    "win_rate": win_rate(method),
-                    "subset_accuracy": method["subset_accuracy"],
-                    "ece": method["ece"],
-                    "seconds": method["seconds"],
-                    **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
-                    **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
-                    **_forgetting(forgotten["arms"].get(name, {})),
-                },
+                {**_metrics(method), **_forgetting(forgotten["arms"].get(name, {}))},
                 {**of_arms[name][1], **prompts.get(name, {})},
             )
             for name, method in found["methods"].items()
@@ -213,7 +201,7 @@ def publish(
         scores = bundle.predict(texts, users).scores
         version = registry.publish(
             model,
-            folder / "bundle",
+            RunFolder(folder).bundle,
             run_id,
             {
                 "best": routing.choice.best,
@@ -254,10 +242,10 @@ def refuse_surely_worse(version: registry.Version, champion: registry.Version, f
         return
     manifest = registry.store_of(champion).manifest(registry.bundle_of(champion))
     served = ROUTED if "personal" in manifest["methods"] else manifest["methods"]["global"]["arm"]
-    theirs = home() / "runs" / str(manifest["run"]) / "scores" / f"{served}.parquet"
+    theirs = RunFolder.named(str(manifest["run"])).scores(served)
     if not theirs.is_file():
         return
-    loss = surely_worse(folder / "scores" / f"{best}.parquet", theirs)
+    loss = surely_worse(RunFolder(folder).scores(best), theirs)
     if loss is not None:
         raise RegistryError(
             f"{version.model} v{version.number} is surely worse on test than the champion v{champion.number} "
@@ -336,6 +324,24 @@ def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.
 def _tolerance(experiment: Experiment) -> float:
     """How far apart two readings of the same bundle may be."""
     return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
+
+
+def _metrics(method: dict[str, Any]) -> dict[str, float]:
+    """What MLflow compares of an arm."""
+    return {
+        "macro_f1": method["macro_f1"],
+        "valid_macro_f1": method["valid_macro_f1"],
+        "gain_points": method["gain"]["points"],
+        **_ends("gain", method["gain"]),
+        **_beyond(method["beyond_control"]),
+        **_measures(method["measures"]),
+        "win_rate": win_rate(method),
+        "subset_accuracy": method["subset_accuracy"],
+        "ece": method["ece"],
+        "seconds": method["seconds"],
+        **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
+        **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
+    }
 
 
 def _ends(name: str, interval: dict[str, float | None]) -> dict[str, float | None]:

@@ -22,7 +22,6 @@ import yaml
 from filelock import FileLock, Timeout
 
 from beholder import __version__
-from beholder.adapters.block_training import working_folder
 from beholder.cluster.run_storage import STORAGE, require_shared, storage_uri
 from beholder.cluster.runtime import on_ray
 from beholder.cluster.tune import SearchJob, run_trials
@@ -35,6 +34,7 @@ from beholder.tracking.client import ChildRun, log_run, tracking_uri
 from beholder.util.atomic import beside, whole
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.util.paths import home
+from beholder.util.run_folder import RunFolder
 from beholder.workflows.record import write_json
 from beholder.workflows.run import Prepared, Reporter, Silent, fit_some, prepare
 
@@ -101,7 +101,7 @@ def search(
                 reporter.step(f"search {arm}", done, total, "done" if done == total else note, "trials")
 
             tried = run_trials(job, on_trial)
-            shutil.rmtree(working_folder(folder), ignore_errors=True)  # nothing will go on from it
+            shutil.rmtree(RunFolder(folder).unfinished, ignore_errors=True)  # nothing will go on from it
             found = conclude(experiment, arm, tried, space.of(space.points[0]), cost, folder)
             found["mlflow"] = {"run_id": _track(experiment, prepared, arm, tried, found, folder), "uri": tracking_uri()}
     except Timeout as error:
@@ -206,15 +206,15 @@ def _bring(
         part[prepared.split[name]] = name
     rows = np.flatnonzero(part)
     prepared.annotations.select(rows).with_column("part", part[rows].tolist()).write_parquet(
-        folder / "annotations.parquet"
+        RunFolder(folder).annotations
     )
     after = jobs[arm].after
     if after is None or is_done(jobs[after], folder):
         return
     run = fit_some(experiment.of_one_split, prepared, {after}, reporter)
-    there = folder / "methods" / after
+    there = RunFolder(folder).method(after)
     temporary = beside(there)
-    shutil.copytree(run / "methods" / after, temporary)
+    shutil.copytree(RunFolder(run).method(after), temporary)
     shutil.rmtree(there, ignore_errors=True)
     os.replace(temporary, there)
 
