@@ -58,7 +58,7 @@ REFUSALS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class ApiSettings:
     """How requests are treated.
 
     Attributes:
@@ -107,7 +107,7 @@ Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=
 def build_app(
     engine: Engine,
     desk: Desk,
-    settings: Settings,
+    settings: ApiSettings,
     metrics: Callable[[], Awaitable[str]],
     observe: Observe = lambda route, method, status, seconds: None,
     says_id: bool = True,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.adapters.estimate import FIXED, LEAST_USERS, PriorSettings, estimate_prior, unit_of, with_spread
-from beholder.adapters.fit import BankTraining, Examples, fit_bank
+from beholder.adapters.fit import BankTraining, TrainingExamples, fit_bank
 from beholder.adapters.layers import Shapes
 from beholder.adapters.moderation import moderation_of
 from beholder.adapters.prior import Prior, isotropic
@@ -43,14 +43,14 @@ class Judges:
     """
 
     names: Sequence[str]
-    train: Examples
-    valid: Examples
+    train: TrainingExamples
+    valid: TrainingExamples
     traits: Sequence[Traits] = ()
 
 
 def learn_prior(
     shapes: Shapes,
-    train: Examples,
+    train: TrainingExamples,
     chosen_on: Judges,
     settings: PriorSettings,
     training: BankTraining,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.adapters.fit import Batch, Examples, backward
+from beholder.adapters.fit import Batch, TrainingExamples, backward
 from beholder.adapters.layers import Shapes
 from beholder.adapters.prior import FACTORS, Prior, isotropic, step_scale
 from beholder.adapters.traits import TraitEstimate, Traits
@@ -80,7 +80,7 @@ class PriorSettings(BaseModel):
 
 def estimate_prior(
     shapes: Shapes,
-    train: Examples,
+    train: TrainingExamples,
     rank: int,
     settings: PriorSettings,
     *,
@@ -165,7 +165,7 @@ def estimate_prior(
 
 
 def _backward(
-    model: _Model, train: Examples, batch: Batch, bias: Tensor, factors: Tensor | None, weight: Tensor
+    model: _Model, train: TrainingExamples, batch: Batch, bias: Tensor, factors: Tensor | None, weight: Tensor
 ) -> None:
     """Gradients of the weighted sum of losses. weight: [users], of each one's rows."""
     linear = train.factor_losses(model.directions(), factors, bias * model.units[BIAS], batch)
@@ -176,7 +176,7 @@ def _backward(
     backward(train, batch, model.compose(bias, factors), weight)
 
 
-def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
+def unit_of(flat: Prior, train: TrainingExamples, seed: int, device: str) -> dict[str, float]:
     """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
 
     From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and

@@ -35,7 +35,7 @@ DEATHS = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkItem:
     """One thing for one worker to do. `block` counts from 0; `measure` of no arm is of the base as it is.
 
     `join`: get ready for the blocks of a fan-out while another worker opens it; nobody waits for that.
@@ -51,7 +51,7 @@ class Task:
         return f"forgetting, {self.arm or 'base'}" if self.kind == "measure" else self.arm
 
 
-class Board:
+class WorkQueue:
     """What is to be done, what is done, and what there is to say of it; one actor that all workers and the driver ask.
 
     Progress of a fan-out is in users: those of finished blocks, and the part that running blocks have come to.
@@ -66,12 +66,12 @@ class Board:
             together: arms that all workers fit at once, before anything is taken.
         """
         self._arms = {arm.name: arm for arm in arms}
-        self._measures = [Task("measure", each.arm) for each in measures]
+        self._measures = [WorkItem("measure", each.arm) for each in measures]
         ready = [arm for arm in arms if arm.after not in self._arms and arm.name not in together]
         self._ready = [self._first(arm) for arm in ready]
         self._ready += [each for each in self._measures if each.arm not in self._arms]
         self._together = list(together)
-        self._held: list[Task] = []  # with somebody
+        self._held: list[WorkItem] = []  # with somebody
         self._group, self._again = "", False
         self._nodes: list[str] = []  # of the group's workers that are here
         self._deaths = 0  # since something was finished
@@ -114,7 +114,7 @@ class Board:
                 "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
             )
 
-    def take(self, inside: str = "") -> Task | Literal["wait", "end"]:
+    def take(self, inside: str = "") -> WorkItem | Literal["wait", "end"]:
         """The next thing to do. After a refusal there is none.
 
         Args:
@@ -127,16 +127,16 @@ class Board:
             return self._held[-1]
         opening = [task.arm for task in self._held if task.kind == "open"]
         if opening and inside not in opening:
-            return Task("join", opening[0])
+            return WorkItem("join", opening[0])
         return "wait" if self._left else "end"
 
     def opened(self, arm: str, sizes: list[int]) -> None:
         """A fan-out's blocks, by their numbers of users."""
-        self._let_go(Task("open", arm))
+        self._let_go(WorkItem("open", arm))
         self._blocks[arm], self._done[arm], self._open[arm] = sizes, {}, set(range(len(sizes)))
-        self._ready = [*(Task("block", arm, block) for block in range(len(sizes))), *self._ready]
+        self._ready = [*(WorkItem("block", arm, block) for block in range(len(sizes))), *self._ready]
 
-    def finished(self, task: Task) -> None:
+    def finished(self, task: WorkItem) -> None:
         """What follows from a task's end."""
         self._let_go(task)
         if task.arm in self._together:
@@ -144,7 +144,7 @@ class Board:
         if task.kind == "block":
             self._open[task.arm].discard(task.block)
             if not self._open[task.arm]:
-                self._ready.insert(0, Task("arm", task.arm))
+                self._ready.insert(0, WorkItem("arm", task.arm))
         elif task.kind != "open":
             self._left -= 1
             self._latest[task.label] = (1, 1, "done", "steps")
@@ -152,7 +152,7 @@ class Board:
                 self._ready += [self._first(arm) for arm in self._arms.values() if arm.after == task.arm]
                 self._ready += [each for each in self._measures if each.arm == task.arm]
 
-    def put(self, task: Task, done: int, total: int, note: str, unit: str) -> None:
+    def put(self, task: WorkItem, done: int, total: int, note: str, unit: str) -> None:
         """Progress of a task."""
         if task.kind == "block":
             self._done[task.arm][task.block] = done
@@ -177,14 +177,14 @@ class Board:
         """What `refuse` was told."""
         return self._refusal
 
-    def _let_go(self, task: Task) -> None:
+    def _let_go(self, task: WorkItem) -> None:
         self._deaths = 0
         if task in self._held:
             self._held.remove(task)
 
     @staticmethod
-    def _first(arm: ArmJob) -> Task:
-        return Task("open" if arm.settings.in_blocks else "arm", arm.name)
+    def _first(arm: ArmJob) -> WorkItem:
+        return WorkItem("open" if arm.settings.in_blocks else "arm", arm.name)
 
 
 def work(
@@ -199,7 +199,7 @@ def work(
     """What one worker does until nothing is left.
 
     Args:
-        board: the `Board` actor.
+        board: the `WorkQueue` actor.
         arms: all arms of the job, by name.
         measures: what is measured of forgetting, by arm.
         parts: the annotations of each part of a fold, or of what is served; see `folds.parts_of`.
@@ -214,7 +214,7 @@ def work(
         found = replace(context(progress, say), epochs=arm.epochs)
         return found if arm.seed is None else replace(found, seed=arm.seed)
 
-    def fitting(task: Task) -> BankFitting:
+    def fitting(task: WorkItem) -> BankFitting:
         if task.arm not in open_:
             open_.clear()
             config: Any = arms[task.arm].settings
@@ -227,7 +227,7 @@ def work(
     def say(line: str) -> None:
         ray.get(board.say.remote(line))
 
-    def whole_arm(task: Task, team: Team = ALONE) -> None:
+    def whole_arm(task: WorkItem, team: Team = ALONE) -> None:
         arm = arms[task.arm]
         quiet = arm.settings.in_blocks or team.rank
         progress = _nothing if quiet else _Throttled(board, task)
@@ -239,7 +239,7 @@ def work(
             ray.get(board.finished.remote(task))
 
     for name in together:
-        whole_arm(Task("arm", name), everybody())
+        whole_arm(WorkItem("arm", name), everybody())
 
     while True:
         task: Any = ray.get(board.take.remote(next(iter(open_), "")))
@@ -301,7 +301,7 @@ def _nothing(*_: Any) -> None:
 class _Throttled:
     """Tells the board at most four times a second."""
 
-    def __init__(self, board: Any, task: Task) -> None:
+    def __init__(self, board: Any, task: WorkItem) -> None:
         self._board, self._task, self._last = board, task, 0.0
 
     def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:

@@ -101,7 +101,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from beholder.cluster.scheduler import Board
+        from beholder.cluster.scheduler import WorkQueue
 
         fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
         if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
@@ -109,7 +109,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
             fewest = min(fewest, most)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board: Any = (
-            ray.remote(num_cpus=0)(Board)
+            ray.remote(num_cpus=0)(WorkQueue)
             .options(scheduling_strategy=here)  # it must not go with another node
             .remote(list(job.arms), job.measures, job.together)
         )
@@ -118,7 +118,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
         # Ray's own notes of a job, of use for as long as it runs; on a cluster all nodes must reach them.
         logs = below(job.copy, RAY) if job.copy else str(RunFolder(Path(job.run_folder)).ray)
 
-        class Deaths(UserCallback):
+        class WorkerFailureCallback(UserCallback):
             """Tells the board; it ends a job whose workers keep dying (`fanout.DEATHS`)."""
 
             def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -138,7 +138,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
                 name=f"fit-{time.time_ns()}",
                 storage_path=logs,
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
-                callbacks=[Deaths()],
+                callbacks=[WorkerFailureCallback()],
             ),
             # Two workers on one GPU cannot talk by NCCL. Whoever waits for a long evaluation is not to be timed out.
             torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
