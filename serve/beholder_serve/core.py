@@ -230,7 +230,9 @@ class Core:
         key, version = found
         open_now = self._scorer.bundle if self._key else None
         bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version), like=open_now)
-        backbone_digest = bundle.backbone_digest  # and not the scorer, which would hold itself until garbage is collected
+        backbone_digest = (
+            bundle.backbone_digest
+        )  # and not the scorer, which would hold itself until garbage is collected
         scorer = Scorer(
             bundle,
             f"{version.model} v{version.number}",

@@ -173,7 +173,9 @@ def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture
     assert heads is not None and heads.heads is None and here.model.shape.top_layers
     tensors = here.moved(3)
     of_heads = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    within = {name: tensor for name, tensor in init_tensors(here.model.shapes, 3, 0, "cpu").items() if name not in of_heads}
+    within = {
+        name: tensor for name, tensor in init_tensors(here.model.shapes, 3, 0, "cpu").items() if name not in of_heads
+    }
     batches = held_out_batches(rows.rows)
     expected = row_losses_of(rows, batches, {**within, **of_heads})
     np.testing.assert_allclose(row_losses_of(heads, batches, of_heads), expected, atol=1e-5)

@@ -15,11 +15,11 @@ from beholder.adapters.layers import (
     ActiveUsers,
     HeadForm,
     Shapes,
-    inject_user_lora,
-    head_deltas_of_all,
     head_delta,
+    head_deltas_of_all,
     head_shapes,
     init_tensors,
+    inject_user_lora,
 )
 from beholder.adapters.trunk import Tail, Trunk
 from beholder.models.classifier import Classifier

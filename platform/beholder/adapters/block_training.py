@@ -167,7 +167,13 @@ class BankFitting:
         users, user = train.by_user
         tokens = np.bincount(user, backbone.tokens[backbone.index["train"]], len(users)).astype(np.int64)
         self.blocks = blocks(users, tokens, settings.block_users)
-        inputs = [backbone.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
+        inputs = [
+            backbone.checksum,
+            settings.model_dump(mode="json"),
+            context.seed,
+            train.fingerprint,
+            valid.fingerprint,
+        ]
         inputs.append(prior and prior.checksum)
         if prior is None:
             require_columns(train, settings.prior.traits)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -119,18 +119,8 @@ def estimate_prior(
     heads = None if settings.within_layers else train.heads
     if heads is not None:
         of_heads = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
-        learned = estimate_prior(
-            of_heads,
-            heads,
-            rank,
-            settings,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            traits=traits,
-            units=units,
-            progress=progress,
-        )
+        own: Any = {"epochs": epochs, "seed": seed, "device": device, "traits": traits, "progress": progress}
+        learned = estimate_prior(of_heads, heads, rank, settings, units=units, **own)
         return replace(learned, mean={**flat.mean, **learned.mean})
     rank = min(rank, people // USERS_A_FACTOR)
     described = [each if count else {} for each, count in zip(traits, train.rows, strict=True)] if traits else []

@@ -64,7 +64,7 @@ class Judgements:
         return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """See `fit.TrainingExamples`. The head alone takes all users' rows as one product; a tail takes rows of like length."""
+        """See `fit.TrainingExamples`. The head alone takes all users' rows as one product; a tail rows of like length."""
         place, column = np.nonzero(batch >= 0)
         flat = batch[place, column]
         if not self.model.shape.top_layers:
@@ -111,7 +111,7 @@ class Judgements:
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:
-        """See `fit.TrainingExamples`: the head is linear, so that the mean and each factor are one reader of every text."""
+        """See `fit.TrainingExamples`: the head is linear; the mean and each factor are one reader of every text."""
         if self.model.shape.top_layers:
             return None
         head = self.model.network.head
