@@ -64,7 +64,7 @@ class Judgements:
         return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """See `fit.TrainingExamples`. The head alone takes all users' rows as one product; a tail rows of like length."""
+        """See `fit.TrainingExamples`. The head alone takes all rows as one product; a tail those of like length."""
         place, column = np.nonzero(batch >= 0)
         flat = batch[place, column]
         if not self.model.shape.top_layers:
