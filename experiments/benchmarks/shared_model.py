@@ -148,7 +148,7 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path, seed: int =
 
     from beholder.adapters.bank import BankModel
     from beholder.adapters.block_training import BankSettings
-    from beholder.adapters.layers import start
+    from beholder.adapters.layers import init_tensors
     from beholder.adapters.prior import isotropic
     from beholder.adapters.shards import INDEX, SHARD_USERS, Bank, write_index, write_shard
     from beholder.methods.cls_user import FittedPersonal
@@ -162,7 +162,7 @@ def bank_of(shared, users: list[str], top_layers: int, folder: Path, seed: int =
         some = users[first : first + SHARD_USERS]
         tensors = {
             name: tensor + 0.01 * torch.randn(tensor.shape, generator=generator)
-            for name, tensor in start(model.shapes, len(some), 0, "cpu").items()
+            for name, tensor in init_tensors(model.shapes, len(some), 0, "cpu").items()
         }
         many = {name: [value] * len(some) for name, value in (("train_rows", 1), ("valid_rows", 0), ("epoch", 1))}
         columns = {

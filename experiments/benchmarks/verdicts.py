@@ -21,7 +21,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from beholder.evaluation.intervals import degrees
-from beholder.evaluation.results import ArmScores, Results, Rows, evaluate
+from beholder.evaluation.results import ArmScores, Judgements, Results, evaluate
 from beholder.evaluation.verdict import verdict
 
 SPREAD = 0.3
@@ -81,7 +81,7 @@ def drawn(rng: np.random.Generator, users: int, rows: int, help_: float, of_cont
     names = [
         np.asarray([f"{letter}{each}" for each in ids], dtype=object) for letter, ids in (("u", user), ("t", text))
     ]
-    judged = Rows(gold.astype(np.float32), names[1], names[0], names[1])
+    judged = Judgements(gold.astype(np.float32), names[1], names[0], names[1])
     arms = [arm("cls", 0.0), arm("cls-u", help_), arm("cls-u~shuffled-users", of_control, "cls-u")]
     return evaluate(arms, judged, judged, LABELS, "multilabel", "cls")
 

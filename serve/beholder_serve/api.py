@@ -58,7 +58,7 @@ REFUSALS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class ApiSettings:
     """How requests are treated.
 
     Attributes:
@@ -107,7 +107,7 @@ Whom = Annotated[UserId, Path(description="A user's id, URL-encoded.", examples=
 def build_app(
     engine: Engine,
     desk: Desk,
-    settings: Settings,
+    settings: ApiSettings,
     metrics: Callable[[], Awaitable[str]],
     observe: Observe = lambda route, method, status, seconds: None,
     says_id: bool = True,
@@ -147,6 +147,17 @@ def build_app(
     app.state.keys = KeyRing(feedback=desk.feedback if settings.tokens else None)
     app.state.limit = RateLimit(settings.rate, settings.burst)
 
+    _add_views(app, engine)
+    _add_users(app, engine, desk)
+    _add_probes(app, engine, metrics)
+    app.add_exception_handler(BeholderError, _said)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    return app
+
+
+def _add_views(app: FastAPI, engine: Engine) -> None:
+    """Predictions, and what is served."""
+
     # What is asked most, and what is largest, is put into JSON as it comes: it was made here, and needs no second look.
     @app.post("/v1/predict", tags=["views"], response_model=PredictResponse)
     async def predict(request: PredictRequest, by: Asking) -> Response:
@@ -160,6 +171,21 @@ def build_app(
         _may(by.may_see_all(), "see other users", "predict:any")
         users = None if request.users == "all" else request.users
         return JSONResponse(await engine.perspectives(request.text, users, request.at_most))
+
+    @app.get("/v1/model", tags=["model"])
+    async def model(by: Asking) -> ModelResponse:
+        """What is served, and how good it was on test."""
+        return ModelResponse(**await engine.describe())
+
+    @app.get("/v1/texts", tags=["model"])
+    async def texts(by: Asking, n: int = 20) -> TextsResponse:
+        """Texts a newcomer should judge first: readers differ most in them, and differ differently."""
+        _may(by.may_see_all() or "annotate:self" in by.scopes, "see texts to judge", "annotate:self")
+        return TextsResponse(**await engine.texts(min(max(n, 0), 50)))
+
+
+def _add_users(app: FastAPI, engine: Engine, desk: Desk) -> None:
+    """Judgements, enrolment, erasure."""
 
     @app.put("/v1/users/{user_id:path}/annotations", tags=["users"])
     async def annotate(user_id: Whom, request: AnnotationsRequest, by: Asking) -> AnnotationsResponse:
@@ -186,16 +212,9 @@ def build_app(
         _may(by.may_erase(user_id), "erase this user", "annotate:self of their own, or admin")
         return ErasedResponse(**await desk.erase(user_id))
 
-    @app.get("/v1/model", tags=["model"])
-    async def model(by: Asking) -> ModelResponse:
-        """What is served, and how good it was on test."""
-        return ModelResponse(**await engine.describe())
 
-    @app.get("/v1/texts", tags=["model"])
-    async def texts(by: Asking, n: int = 20) -> TextsResponse:
-        """Texts a newcomer should judge first: readers differ most in them, and differ differently."""
-        _may(by.may_see_all() or "annotate:self" in by.scopes, "see texts to judge", "annotate:self")
-        return TextsResponse(**await engine.texts(min(max(n, 0), 50)))
+def _add_probes(app: FastAPI, engine: Engine, metrics: Callable[[], Awaitable[str]]) -> None:
+    """Health, metrics, and the page to try it with."""
 
     @app.get("/healthz", tags=["probes"], response_model_exclude_none=True)
     async def health() -> Health:
@@ -218,10 +237,6 @@ def build_app(
     @app.get("/", include_in_schema=False)
     async def playground() -> Response:
         return Response((web / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
-
-    app.add_exception_handler(BeholderError, _said)
-    app.add_exception_handler(RequestValidationError, _unreadable)
-    return app
 
 
 class ForbiddenError(BeholderError):

@@ -28,7 +28,7 @@ from beholder.registry.feedback import Feedback
 from beholder.tracking.client import tracking_uri
 from beholder.util.errors import BeholderError, ClusterError, ServeError
 from beholder_serve.access import require_tokens
-from beholder_serve.api import Settings, build_app
+from beholder_serve.api import ApiSettings, build_app
 from beholder_serve.batching import Batcher
 from beholder_serve.clerk import ClerkDeployment
 from beholder_serve.desk import Desk
@@ -119,7 +119,7 @@ def _cause(error: RayTaskError) -> Exception:
 class Ingress:
     """Checks requests and hands them to the engine, or to the desk."""
 
-    def __init__(self, engine: DeploymentHandle, clerk: DeploymentHandle, model: str, settings: Settings) -> None:
+    def __init__(self, engine: DeploymentHandle, clerk: DeploymentHandle, model: str, settings: ApiSettings) -> None:
         logging.getLogger("beholder.requests").setLevel(logging.INFO)
         self._settings, self._engine = settings, RayEngine(engine, settings.sticky)
         self._desk = Desk(model, self._engine, Feedback(), partial(_asked, clerk.run))
@@ -161,12 +161,12 @@ async def exported() -> str:
     return "\n".join(lines) + "\n"
 
 
-def application(followed: dict[str, Any], settings: Settings, replicas: int | dict[str, int] = 1) -> Any:
+def application(followed: dict[str, Any], settings: ApiSettings, replicas: int | dict[str, int] = 1) -> Any:
     """The Serve application.
 
     Args:
         followed: see `core.Followed`.
-        settings: see `api.Settings`.
+        settings: see `api.ApiSettings`.
         replicas: engines; or `{min_replicas: , max_replicas: }`, and Serve adds and removes them with the load.
     """
     refuse_one_machines_databases(sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1)
@@ -212,7 +212,7 @@ def _lacks_databases() -> list[str]:
 
 
 class Deployed(BaseModel):
-    """What a Serve config file gives `deployed` as `args`; see `application`, `api.Settings` and `core.Followed`.
+    """What a Serve config file gives `deployed` as `args`; see `application`, `api.ApiSettings` and `core.Followed`.
 
     Tokens are wanted unless it says otherwise: such a file has an address of its own, which is seldom loopback.
     """
@@ -232,7 +232,9 @@ class Deployed(BaseModel):
 
 def deployed(args: Deployed) -> Any:
     """The application of a Serve config file: `import_path: beholder_serve.app:deployed` (see infra/kuberay)."""
-    settings = Settings(tokens=args.tokens, rate=args.rate, burst=args.burst, origins=args.origins, sticky=args.sticky)
+    settings = ApiSettings(
+        tokens=args.tokens, rate=args.rate, burst=args.burst, origins=args.origins, sticky=args.sticky
+    )
     many = args.max_replicas is not None and args.max_replicas > args.min_replicas
     scale = {"min_replicas": args.min_replicas, "max_replicas": args.max_replicas} if many else args.min_replicas
     return application({"model": args.model, "version": args.version}, settings, scale)
@@ -240,7 +242,11 @@ def deployed(args: Deployed) -> Any:
 
 @contextlib.contextmanager
 def serving(
-    followed: dict[str, Any], host: str, port: int, settings: Settings | None = None, replicas: int | dict[str, int] = 1
+    followed: dict[str, Any],
+    host: str,
+    port: int,
+    settings: ApiSettings | None = None,
+    replicas: int | dict[str, int] = 1,
 ) -> Iterator[None]:
     """Serve for the time of a `with` block, on a Ray of its own unless one runs in this process.
 
@@ -248,13 +254,13 @@ def serving(
         followed: see `core.Followed`.
         host: beyond loopback only with tokens.
         port: must be free.
-        settings: see `api.Settings`.
+        settings: see `api.ApiSettings`.
         replicas: see `application`.
 
     Raises:
         ServeError: the address is refused or taken, or the engine did not come up.
     """
-    settings = settings or Settings()
+    settings = settings or ApiSettings()
     if require_tokens(host) and not settings.tokens:
         raise ServeError(
             f"--host {host}: refused, without access tokens only loopback (127.0.0.1) may be served. Add --tokens."
@@ -296,7 +302,7 @@ def serve_forever(
     followed: dict[str, Any],
     host: str,
     port: int,
-    settings: Settings,
+    settings: ApiSettings,
     replicas: int | dict[str, int],
     ready: Callable[[], None],
 ) -> None:

@@ -26,7 +26,7 @@ AT_ONCE = 4
 
 
 @dataclass
-class Checked:
+class ServedCheck:
     """What a check found.
 
     Attributes:
@@ -94,7 +94,7 @@ async def check(
     seconds: float,
     connections: int,
     token: str | None = None,
-) -> Checked:
+) -> ServedCheck:
     """Ask for all users again and again, over several connections, and hold every answer against its bundle.
 
     Args:
@@ -109,7 +109,7 @@ async def check(
     Raises:
         ServeError: the server does not answer, or refuses.
     """
-    found, expected = Checked(users=len(users)), Expected(model, users, texts)
+    found, expected = ServedCheck(users=len(users)), Expected(model, users, texts)
     started = time.perf_counter()
     random = np.random.default_rng(0)
     queue = [users[each] for each in random.permutation(len(users))]
@@ -145,7 +145,7 @@ async def check(
 
 
 async def _hold(
-    said: dict[str, Any], user: str, some: Sequence[int], expected: Expected, found: Checked, number: int
+    said: dict[str, Any], user: str, some: Sequence[int], expected: Expected, found: ServedCheck, number: int
 ) -> None:
     """Hold one answer against the bundle of the version it names."""
     version = said["version"]

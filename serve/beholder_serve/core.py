@@ -24,7 +24,7 @@ from beholder.registry.feedback import Feedback, when
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError, ServeError
 from beholder.util.run_folder import RunFolder
-from beholder_serve.scoring import Answers, Scorer
+from beholder_serve.scoring import Scorer, UserPredictions
 from beholder_serve.texts import most_informative, spread
 
 Item = tuple[str, Sequence[str]]
@@ -177,7 +177,7 @@ class Core:
         row: dict[str, Any] = scorer.bundle.user_row(user)
         enrolled = user in self._enrolled
         if enrolled:
-            kept = self.feedback.enrolment(self.followed.model, scorer.bundle.foundation, user)
+            kept = self.feedback.enrolment(self.followed.model, scorer.bundle.backbone_digest, user)
             row = {"known": True, **(kept.facts if kept else {})}
         arm = scorer.arms.get("personal" if row.get("route") == "personal" else "global", scorer.arms["global"])
         facts = {name: row.get(name) for name in ("train_rows", "valid_rows", "gain", "expected")}
@@ -204,7 +204,7 @@ class Core:
 
     def where(self) -> tuple[str, str, str, str]:
         """The store, the bundle in it and its seal, and what its users' adapters stand on."""
-        return self._key[1], self._key[2], self._key[3], self._scorer.bundle.foundation
+        return self._key[1], self._key[2], self._key[3], self._scorer.bundle.backbone_digest
 
     def texts(self, count: int) -> dict[str, Any]:
         """Texts a newcomer should judge first: what `schemas.TextsResponse` holds.
@@ -230,11 +230,13 @@ class Core:
         key, version = found
         open_now = self._scorer.bundle if self._key else None
         bundle = stored.open_stored(registry.bundle_of(version), registry.store_of(version), like=open_now)
-        foundation = bundle.foundation  # and not the scorer, which would hold itself until garbage is collected
+        backbone_digest = (
+            bundle.backbone_digest
+        )  # and not the scorer, which would hold itself until garbage is collected
         scorer = Scorer(
             bundle,
             f"{version.model} v{version.number}",
-            enrolled=lambda user: self._row(foundation, user),
+            enrolled=lambda user: self._row(backbone_digest, user),
             trunk_mb=self.followed.trunk_mb,
             rows_mb=self.followed.rows_mb,
             made=stored.made(registry.bundle_of(version)),
@@ -255,26 +257,26 @@ class Core:
         A version has taken in what somebody said where a refresh learned from the judgements of this very enrolment.
         """
         count = self._changes_of(scorer)  # before what it counts: a change meanwhile is seen at the next look
-        told = self.feedback.enrolled(self.followed.model, scorer.bundle.foundation)
+        told = self.feedback.enrolled(self.followed.model, scorer.bundle.backbone_digest)
         now = {user: stamp for user, stamp in told.items() if not _took_in(scorer, user, stamp)}
         for user in {user for user in now.keys() | self._enrolled.keys() if now.get(user) != self._enrolled.get(user)}:
             scorer.forget(user)
         self._enrolled, self._enrolments_at = now, (count, time.monotonic())
 
     def _changes_of(self, scorer: Scorer) -> int:
-        return self.feedback.changes(self.followed.model, scorer.bundle.foundation)
+        return self.feedback.changes(self.followed.model, scorer.bundle.backbone_digest)
 
     def _enrolments_changed(self) -> bool:
         """Whether the database counts another change, or was not read for a minute: it may have been restored."""
         count, at = self._enrolments_at
         return time.monotonic() - at > REREAD_S or self._changes_of(self._scorer) != count
 
-    def _row(self, foundation: str, user: str) -> Tensors | None:
+    def _row(self, backbone_digest: str, user: str) -> Tensors | None:
         """See `scoring.Enrolled`. Where the database is away, users have what the version has of them."""
         if user not in self._enrolled:
             return None
         try:
-            kept = self.feedback.enrolment(self.followed.model, foundation, user)
+            kept = self.feedback.enrolment(self.followed.model, backbone_digest, user)
         except BeholderError as error:
             log.warning("an enrolled user is served as before: %s", error)
             return None
@@ -312,7 +314,7 @@ def _one_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _plain(labels: Sequence[str], answers: Answers) -> list[dict[str, Any]]:
+def _plain(labels: Sequence[str], answers: UserPredictions) -> list[dict[str, Any]]:
     """Predictions as JSON has them."""
     return [
         {

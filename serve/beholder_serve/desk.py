@@ -95,9 +95,9 @@ class Desk:
         rows = await asyncio.to_thread(self.feedback.annotations, self.model, task, user)
         if rows is None:
             raise MethodError("there are no judgements of this user. Give some first: PUT /v1/users/{id}/annotations")
-        store, bundle, seal, foundation = await self._engine.where()
+        store, bundle, seal, backbone_digest = await self._engine.where()
         enrolment: Enrolment = await self._run(train, store, bundle, seal, rows)
-        await asyncio.to_thread(self.feedback.enrol, self.model, foundation, user, enrolment)
+        await asyncio.to_thread(self.feedback.enrol, self.model, backbone_digest, user, enrolment)
         await self._engine.look()
         facts = enrolment.facts
         helped = facts["route"] == "personal"

@@ -87,7 +87,7 @@ class PerspectivesRequest(Wire):
     )
 
 
-class Reader(BaseModel):
+class ReaderView(BaseModel):
     """One reader's view."""
 
     user_id: str
@@ -115,7 +115,7 @@ class PerspectivesResponse(BaseModel):
     version: str
     labels: list[str]
     readers_total: int = Field(description="how many were asked; `readers` lists at most `at_most` of them")
-    readers: list[Reader] = Field(description="those farthest from the mean first")
+    readers: list[ReaderView] = Field(description="those farthest from the mean first")
     spread: list[LabelSpread] = Field(description="one per label, the most divided first")
     everybody: Prediction = Field(description="what the global model says")
 
@@ -229,7 +229,7 @@ class Health(BaseModel):
     version: str | None = None
 
 
-class Problem(BaseModel):
+class RequestProblem(BaseModel):
     """What of a request cannot be read."""
 
     type: str
@@ -240,5 +240,5 @@ class Problem(BaseModel):
 class Refusal(BaseModel):
     """Why a request was refused: what, where, and what to do."""
 
-    detail: str | list[Problem]
+    detail: str | list[RequestProblem]
     request_id: str | None = None

@@ -32,7 +32,7 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Answers(Predictions):
+class UserPredictions(Predictions):
     """What users say of texts, row by row, and whether that is theirs.
 
     Attributes:
@@ -44,7 +44,7 @@ class Answers(Predictions):
     adapters: list[str]
 
 
-class Row(dict[str, Tensor]):
+class UserTensors(dict[str, Tensor]):
     """One user's tensors [1, ...], and their digest, which is of these very numbers."""
 
     def __init__(self, tensors: Tensors) -> None:
@@ -85,8 +85,8 @@ class Scorer:
         if isinstance(personal, FittedPersonal) and personal.shared is bundle.shared and not personal.shared.users:
             self._bank = personal
         self._states: Recent[str, Tensor] = Recent(trunk_mb * MEGABYTE, _bytes)
-        self._rows: Recent[str, Row] = Recent(rows_mb * MEGABYTE, _row_bytes)
-        self._own: Recent[str, Row] = Recent(rows_mb * MEGABYTE, _row_bytes)  # of those who were enrolled
+        self._rows: Recent[str, UserTensors] = Recent(rows_mb * MEGABYTE, _row_bytes)
+        self._own: Recent[str, UserTensors] = Recent(rows_mb * MEGABYTE, _row_bytes)  # of those who were enrolled
 
     @property
     def arms(self) -> Mapping[str, str]:
@@ -97,17 +97,17 @@ class Scorer:
         """Read an enrolled user's row anew when they are next asked for."""
         self._own.drop(user)
 
-    def predict(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+    def predict(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
         """What each row's user says of its text."""
         if self._bank is None:
             return self._overlaid(texts, users)
         return self._mixed(self._bank, texts, users)
 
-    def _overlaid(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+    def _overlaid(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
         """By the bundle, but those who were enrolled by what they were enrolled to."""
         found = self._blank(len(texts))
         personal = self.bundle.personal
-        own: dict[str, Row] = {}
+        own: dict[str, UserTensors] = {}
         if isinstance(personal, FittedBank):
             own = {user: row for user in dict.fromkeys(users) if (row := self._enrolled_row(user)) is not None}
         plain = [row for row, user in enumerate(users) if user not in own]
@@ -121,10 +121,12 @@ class Scorer:
             scores = theirs.score([texts[row] for row in alone], [users[row] for row in alone])
             decisions = self.bundle.decide(scores, personal)
             routes, adapters = [self.arms["personal"]] * len(alone), [own[users[row]].digest for row in alone]
-            _fill(found, alone, Answers(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_), adapters))
+            _fill(
+                found, alone, UserPredictions(scores, decisions, routes, np.zeros(len(alone), dtype=np.bool_), adapters)
+            )
         return found
 
-    def _by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+    def _by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
         """As the version has it; by the global model for users whose row cannot be read."""
         try:
             found = self.bundle.predict(texts, users)
@@ -140,7 +142,7 @@ class Scorer:
                 _fill(answers, rows, self._by_bundle([texts[row] for row in rows], [name] * len(rows)))
             return answers
         fallback, adapters = np.zeros(len(texts), dtype=np.bool_), [self._digest(user) for user in users]
-        return Answers(found.scores, found.decisions, found.routes, fallback, adapters)
+        return UserPredictions(found.scores, found.decisions, found.routes, fallback, adapters)
 
     def _digest(self, user: str) -> str:
         """Of the adapter that the version has of somebody whom it serves with one."""
@@ -149,22 +151,22 @@ class Scorer:
             return ""
         row = self._rows.get(user)
         if row is None:
-            row = Row(personal.bank.take([user], personal.device))
+            row = UserTensors(personal.bank.take([user], personal.device))
             self._rows.put(user, row)
         return row.digest
 
-    def _blank(self, rows: int) -> Answers:
+    def _blank(self, rows: int) -> UserPredictions:
         """To be filled."""
         shape, none = (rows, len(self.bundle.task.labels)), np.zeros(rows, np.bool_)
-        return Answers(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, none, [""] * rows)
+        return UserPredictions(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, none, [""] * rows)
 
-    def _by_global(self, texts: Sequence[str], users: Sequence[str]) -> Answers:
+    def _by_global(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
         """By the global model, whoever asks."""
         scores = self.bundle.shared.score(texts, users)
         decisions, none = self.bundle.decide(scores, self.bundle.shared), np.zeros(len(texts), dtype=np.bool_)
-        return Answers(scores, decisions, [self.arms["global"]] * len(texts), none, [""] * len(texts))
+        return UserPredictions(scores, decisions, [self.arms["global"]] * len(texts), none, [""] * len(texts))
 
-    def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> Answers:
+    def _mixed(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
         names = list(dict.fromkeys(users))
         place = {name: position for position, name in enumerate(names)}
         rows, unread = self._take(bank, names)
@@ -180,7 +182,7 @@ class Scorer:
         )
         arms, digests = self.arms, [row.digest if row else "" for row in rows]
         routes = [arms["personal"] if each else arms["global"] for each in mine]
-        return Answers(scores, decisions, routes, unread[user], [digests[each] for each in user])
+        return UserPredictions(scores, decisions, routes, unread[user], [digests[each] for each in user])
 
     def _read(self, bank: FittedPersonal, texts: Sequence[str]) -> list[Tensor]:
         """What the trunk says of each text; only those it has not read lately are read, each once."""
@@ -193,9 +195,9 @@ class Scorer:
                 self._states.put(text, state)
         return [found[text] for text in texts]  # type: ignore[misc]
 
-    def _take(self, bank: FittedPersonal, names: Sequence[str]) -> tuple[list[Row | None], NDArray[np.bool_]]:
+    def _take(self, bank: FittedPersonal, names: Sequence[str]) -> tuple[list[UserTensors | None], NDArray[np.bool_]]:
         """Each user's row, None for those whom the global model serves; and whose could not be read."""
-        rows: list[Row | None] = [None] * len(names)
+        rows: list[UserTensors | None] = [None] * len(names)
         unread = np.zeros(len(names), dtype=np.bool_)
         wanted: list[int] = []
         for position, name in enumerate(names):
@@ -212,15 +214,15 @@ class Scorer:
                 self._rows.put(names[position], row)
         return rows, unread
 
-    def _enrolled_row(self, name: str) -> Row | None:
+    def _enrolled_row(self, name: str) -> UserTensors | None:
         """See `Enrolled`; what was read lately is not read again."""
         row = self._own.get(name)
         if row is None and (read := self.enrolled(name)) is not None:
-            row = Row(read)
+            row = UserTensors(read)
             self._own.put(name, row)
         return row
 
-    def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[Row | None]:
+    def _rows_of(self, bank: FittedPersonal, names: Sequence[str]) -> list[UserTensors | None]:
         """Rows of users who have one; None where it cannot be read."""
         try:
             taken = bank.bank.take(names, bank.device)
@@ -228,9 +230,12 @@ class Scorer:
             if len(names) == 1:
                 return [None]
             return [row for name in names for row in self._rows_of(bank, [name])]
-        return [Row({name: tensor[at : at + 1].clone() for name, tensor in taken.items()}) for at in range(len(names))]
+        return [
+            UserTensors({name: tensor[at : at + 1].clone() for name, tensor in taken.items()})
+            for at in range(len(names))
+        ]
 
-    def everybody(self, text: str, users: Sequence[str]) -> Answers:
+    def everybody(self, text: str, users: Sequence[str]) -> UserPredictions:
         """What each of these users says of one text. Users must be different ones.
 
         With the head alone, all heads are one product; recent rows are neither used nor kept, and digests not made.
@@ -242,7 +247,7 @@ class Scorer:
         plain = [user for user in users if user in self.bundle.on_personal and user not in own]
         alone = [user for user, row in own.items() if row]
         shared = self.predict([text], [""])
-        found = Answers(
+        found = UserPredictions(
             np.repeat(shared.scores, len(users), axis=0),
             np.repeat(shared.decisions, len(users), axis=0),
             shared.routes * len(users),
@@ -255,7 +260,7 @@ class Scorer:
                 said = bank.score_all([text], plain)[0]
                 routes = [self.arms["personal"]] * len(plain)
                 decisions = self.bundle.decide(said, bank)
-                read = Answers(said, decisions, routes, np.zeros(len(plain), "?"), [""] * len(plain))
+                read = UserPredictions(said, decisions, routes, np.zeros(len(plain), "?"), [""] * len(plain))
                 _fill(found, [place[user] for user in plain], read)
             except BeholderError:  # somebody's shard cannot be read: one by one, each by what can be
                 alone += plain
@@ -273,7 +278,7 @@ def digest_of(tensors: Tensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fill(answers: Answers, at: Sequence[int], some: Answers) -> None:
+def _fill(answers: UserPredictions, at: Sequence[int], some: UserPredictions) -> None:
     """Put some rows into the place of others."""
     index = np.asarray(at)
     answers.scores[index], answers.decisions[index], answers.fallback[index] = (

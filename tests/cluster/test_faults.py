@@ -13,7 +13,7 @@ from ray.serve._private.build_app import build_app
 
 from beholder.cluster import trainer as train
 from beholder.util.errors import ClusterError, ServeError
-from beholder_serve.api import Settings
+from beholder_serve.api import ApiSettings
 from beholder_serve.app import application
 
 pytestmark = pytest.mark.cluster
@@ -76,17 +76,17 @@ def test_several_nodes_are_not_served_from_files_of_one_machine(cluster, home, m
     served = {"model": "a model", "version": "champion"}
     node = cluster.add_node(num_cpus=1)
     with pytest.raises(ServeError, match=r"^the cluster has 2 nodes, and SQLite is for one machine") as refused:
-        application(served, Settings())
+        application(served, ApiSettings())
     assert "MLFLOW_TRACKING_URI" in str(refused.value) and "BEHOLDER_FEEDBACK" in str(refused.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("BEHOLDER_FEEDBACK", "")  # as a compose file leaves it
     with pytest.raises(ServeError, match=r"needs a database server for what users say"):
-        application(served, Settings())
+        application(served, ApiSettings())
     monkeypatch.setenv("BEHOLDER_FEEDBACK", "postgresql+psycopg://user@host/beholder")
-    assert application(served, Settings())
+    assert application(served, ApiSettings())
     cluster.remove_node(node)
     monkeypatch.delenv("BEHOLDER_FEEDBACK")
-    alone = application(served, Settings())  # one machine may, and all of it stays there when another joins
+    alone = application(served, ApiSettings())  # one machine may, and all of it stays there when another joins
     cluster.add_node(num_cpus=4)
     cluster.wait_for_nodes()
     here = ray.get_runtime_context().get_node_id()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beholder.cluster.scheduler import Board, Task
+from beholder.cluster.scheduler import WorkItem, WorkQueue
 from beholder.execution.arm import ArmJob
 from beholder.execution.forgetting import MeasureJob
 
@@ -16,40 +16,40 @@ def job(name: str, method: str, after: str | None = None) -> ArmJob:
 
 
 def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
-    board = Board([job("cls-u", "cls-u", "cls"), job("prior", "prior"), job("cls", "cls")])
+    board = WorkQueue([job("cls-u", "cls-u", "cls"), job("prior", "prior"), job("cls", "cls")])
     first, second = board.take(), board.take()
-    assert (first, second) == (Task("arm", "prior"), Task("arm", "cls"))
+    assert (first, second) == (WorkItem("arm", "prior"), WorkItem("arm", "cls"))
     assert board.take() == "wait"  # cls-u has nothing to start from yet
     board.finished(second)
     opening = board.take()
-    assert opening == Task("open", "cls-u")
-    assert board.take() == Task("join", "cls-u")  # who has nothing else to do gets ready for its blocks
+    assert opening == WorkItem("open", "cls-u")
+    assert board.take() == WorkItem("join", "cls-u")  # who has nothing else to do gets ready for its blocks
     assert board.take("cls-u") == "wait"
     board.opened("cls-u", [3, 2])
     blocks = [board.take(), board.take()]
-    assert blocks == [Task("block", "cls-u", 0), Task("block", "cls-u", 1)]
+    assert blocks == [WorkItem("block", "cls-u", 0), WorkItem("block", "cls-u", 1)]
     board.finished(blocks[1])
     assert board.take() == "wait"
     board.finished(blocks[0])
-    assert board.take() == Task("arm", "cls-u")
-    board.finished(Task("arm", "cls-u"))
+    assert board.take() == WorkItem("arm", "cls-u")
+    board.finished(WorkItem("arm", "cls-u"))
     assert board.take() == "wait"  # the prior is still with somebody
     board.finished(first)
     assert board.take() == "end"
 
 
 def test_what_workers_held_when_they_died_is_given_out_again_but_not_for_ever():
-    board = Board([job("cls-u", "cls-u", "cls"), job("cls", "cls"), job("prior", "prior")], together=["cls"])
+    board = WorkQueue([job("cls-u", "cls-u", "cls"), job("cls", "cls"), job("prior", "prior")], together=["cls"])
     assert board.joined("first", 2, "a") == board.joined("first", 2, "b") == ["cls"]
     assert board.take_news()[1] == ["2 workers on 2 nodes"]
-    assert board.take() == Task("arm", "prior")  # all fit `cls` together, which nobody takes
+    assert board.take() == WorkItem("arm", "prior")  # all fit `cls` together, which nobody takes
     board.died()
     assert board.joined("second", 1, "a") == ["cls"]
     assert board.take_news()[1] == ["1 worker on 1 node, started again"]
-    assert board.take() == Task("arm", "prior")
-    board.finished(Task("arm", "cls"))
+    assert board.take() == WorkItem("arm", "prior")
+    board.finished(WorkItem("arm", "cls"))
     assert board.joined("third", 1, "a") == []  # `cls` is done
-    assert [board.take() for _ in range(2)] == [Task("arm", "prior"), Task("open", "cls-u")]
+    assert [board.take() for _ in range(2)] == [WorkItem("arm", "prior"), WorkItem("open", "cls-u")]
     board.opened("cls-u", [1])
     for _ in range(3):
         board.died()
@@ -61,34 +61,34 @@ def test_what_workers_held_when_they_died_is_given_out_again_but_not_for_ever():
 
 
 def test_a_shared_model_of_an_earlier_run_is_not_waited_for():
-    board = Board([job("cls-u", "cls-u", "cls")])
-    assert board.take() == Task("open", "cls-u")
+    board = WorkQueue([job("cls-u", "cls-u", "cls")])
+    assert board.take() == WorkItem("open", "cls-u")
 
 
 def test_what_is_measured_of_an_arm_waits_for_it_and_the_job_for_what_is_measured():
     measures = [MeasureJob(arm, 64, "key") for arm in ("", "lm", "cls")]
-    board = Board([job("lm", "lm")], measures)  # cls was fitted before
+    board = WorkQueue([job("lm", "lm")], measures)  # cls was fitted before
     tasks = [board.take() for _ in range(3)]
-    assert tasks == [Task("arm", "lm"), Task("measure", ""), Task("measure", "cls")]
+    assert tasks == [WorkItem("arm", "lm"), WorkItem("measure", ""), WorkItem("measure", "cls")]
     board.put(tasks[1], 3, 9, "", "prompts")
     assert board.take_news()[0] == {"forgetting, base": (3, 9, "", "prompts")}
     for task in tasks[1:]:
         board.finished(task)
     assert board.take() == "wait"
     board.finished(tasks[0])
-    assert board.take() == Task("measure", "lm")
+    assert board.take() == WorkItem("measure", "lm")
     assert board.take() == "wait"
-    board.finished(Task("measure", "lm"))
+    board.finished(WorkItem("measure", "lm"))
     assert board.take() == "end"
 
 
 def test_progress_of_a_fan_out_is_in_users_over_all_blocks():
-    board = Board([job("cls-u", "cls-u", "cls")])
+    board = WorkQueue([job("cls-u", "cls-u", "cls")])
     board.opened("cls-u", [3, 2])
-    board.put(Task("block", "cls-u", 0), 3, 3, "", "users")
-    board.put(Task("block", "cls-u", 1), 1, 2, "", "users")
+    board.put(WorkItem("block", "cls-u", 0), 3, 3, "", "users")
+    board.put(WorkItem("block", "cls-u", 1), 1, 2, "", "users")
     board.say("shard-abc: truncated")
     assert board.take_news() == ({"cls-u": (4, 5, "", "users")}, ["shard-abc: truncated"])
     assert board.take_news() == ({}, [])
-    board.finished(Task("arm", "cls-u"))
+    board.finished(WorkItem("arm", "cls-u"))
     assert board.take_news()[0] == {"cls-u": (1, 1, "done", "steps")}

@@ -19,7 +19,7 @@ from beholder.registry.blob_store import Store
 from beholder.registry.bundle_store import keep, open_stored
 from beholder.registry.feedback import Feedback
 from beholder.registry.lease import Lease
-from beholder.registry.rows import Row
+from beholder.registry.rows import LeaseRow
 from beholder.util.errors import RegistryError
 
 fitted = bundles.fitted
@@ -65,7 +65,7 @@ def machine(tmp_path, monkeypatch):
 
 
 def test_only_who_has_read_what_it_says_now_replaces_it(database):
-    row = Row(Feedback(database), "gs://one/store")
+    row = LeaseRow(Feedback(database), "gs://one/store")
     assert row.read("lease.json") is None and row.swap("lease.json", b"0", "other") is None
     first = row.swap("lease.json", b"1", None)
     assert first is not None and row.read("lease.json") == (b"1", first)
@@ -74,14 +74,14 @@ def test_only_who_has_read_what_it_says_now_replaces_it(database):
     assert second not in (None, first)
     assert row.swap("lease.json", b"3", first) is None  # it was replaced
     assert row.read("lease.json") == (b"2", second)
-    assert Row(Feedback(database), "gs://another/store").read("lease.json") is None
+    assert LeaseRow(Feedback(database), "gs://another/store").read("lease.json") is None
 
 
 def test_eight_that_count_lose_no_count(database):
     counted = [0]
 
     def count():
-        with Lease(Row(Feedback(database), "gs://counted"), "gs://counted", 5).held("counting", 60):
+        with Lease(LeaseRow(Feedback(database), "gs://counted"), "gs://counted", 5).held("counting", 60):
             found = counted[0]
             time.sleep(0.02)
             counted[0] = found + 1

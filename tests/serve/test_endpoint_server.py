@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from beholder.models import resolve
-from beholder.models.hosted import Endpoint, Plan, ask, plan
+from beholder.models.hosted import CallPlan, Endpoint, ask, plan
 from beholder.util.errors import BaseModelError
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_real_server_is_asked_once(server, tmp_path):
 
     process.kill()
     process.wait(30)
-    assert plan(endpoint, prompts, tmp_path / "answers") == Plan(calls=0, cached=3, tokens=0)
+    assert plan(endpoint, prompts, tmp_path / "answers") == CallPlan(calls=0, cached=3, tokens=0)
     assert ask(endpoint, prompts, tmp_path / "answers", lambda *told: None) == answers
     more = [*prompts, [{"role": "user", "content": "And of Spain?"}]]
     with pytest.raises(BaseModelError, match=r"cannot be reached .* 3 of 4 answers are kept"):

@@ -19,7 +19,7 @@ from beholder.cluster.runtime import on_ray
 from beholder.util.errors import ServeError
 from beholder.util.paths import home
 from beholder_serve import app as appmodule
-from beholder_serve.api import Settings
+from beholder_serve.api import ApiSettings
 from beholder_serve.app import serving
 
 pytestmark = pytest.mark.serve
@@ -45,7 +45,7 @@ def test_a_model_that_is_not_there_is_one_line(world):
 
 def test_settings_go_over_to_the_ingress(world):
     port = free_port()
-    settings = Settings(origins=("https://ours.example",), sticky=True)
+    settings = ApiSettings(origins=("https://ours.example",), sticky=True)
     with serving({"model": MODEL}, "127.0.0.1", port, settings):
         asked = {"origin": "https://ours.example", "access-control-request-method": "POST"}
         answer = httpx.options(f"http://127.0.0.1:{port}/v1/predict", headers=asked)
@@ -66,7 +66,7 @@ def test_the_serve_config_for_kubernetes_names_what_is_there():
     ours = build_app(
         appmodule.application(
             {"model": app.args["model"], "version": "champion"},
-            Settings(tokens=True),
+            ApiSettings(tokens=True),
             {"min_replicas": app.args["min_replicas"], "max_replicas": app.args["max_replicas"]},
         ),
         name=app.name,

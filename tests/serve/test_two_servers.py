@@ -25,7 +25,7 @@ from beholder.registry import versions as registry
 from beholder.registry.feedback import Feedback
 from beholder.workflows import run as pipeline
 from beholder_serve.access import KeyRing
-from beholder_serve.api import Settings
+from beholder_serve.api import ApiSettings
 from beholder_serve.app import serving
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
@@ -70,7 +70,7 @@ def world(tmp_path_factory):
             command, env={**os.environ, "BEHOLDER_HOME": str(folder / "two")}, stdout=log, stderr=log
         )
         try:
-            with serving({"model": MODEL}, "127.0.0.1", first, Settings(tokens=True, rate=1e5, burst=100_000), 2):
+            with serving({"model": MODEL}, "127.0.0.1", first, ApiSettings(tokens=True, rate=1e5, burst=100_000), 2):
                 until(answers(f"http://127.0.0.1:{second}/healthz"), 120)
                 urls = [f"http://127.0.0.1:{port}" for port in (first, second)]
                 yield urls, token, sorted(set(outcome.test.user_ids.tolist())), surroundings

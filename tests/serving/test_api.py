@@ -16,7 +16,7 @@ from inside import server
 
 from beholder.lifecycle.erase import admit_again
 from beholder_serve.access import KeyRing
-from beholder_serve.api import Settings
+from beholder_serve.api import ApiSettings
 
 LABEL = re.compile(r"[a-z_]+")
 
@@ -49,7 +49,7 @@ def guarded(outcome):
     def token(*scopes: str, user: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> dict[str, str]:
         return {"authorization": f"Bearer {ring.issue(user, list(scopes), lifetime)}"}
 
-    return Client(server(MODEL, Settings(tokens=True, rate=0.001, burst=30))[0]), token, ring
+    return Client(server(MODEL, ApiSettings(tokens=True, rate=0.001, burst=30))[0]), token, ring
 
 
 def judgements(outcome, count: int = 20) -> list[dict]:
@@ -156,7 +156,7 @@ def test_bodies_that_are_no_json_are_refused(ask, content):
 
 
 def test_large_and_slow_bodies_are_refused_before_they_are_read(outcome):
-    app = server(MODEL, Settings(max_bytes=10_000, body_s=0.3))[0]
+    app = server(MODEL, ApiSettings(max_bytes=10_000, body_s=0.3))[0]
     ask = Client(app)
     assert ask("POST", "/v1/predict", content=b"x" * 10_001).status_code == 413
 
@@ -213,7 +213,7 @@ def test_ids_of_ten_megabytes_are_refused(ask):
 
 def test_no_page_of_others_may_call_unless_it_was_named(outcome):
     for origins, allowed in (((), None), (("https://ours.example",), "https://ours.example")):
-        ask = Client(server(MODEL, Settings(origins=origins))[0])
+        ask = Client(server(MODEL, ApiSettings(origins=origins))[0])
         for origin in ("https://ours.example", "https://evil.example"):
             preflight = {"origin": origin, "access-control-request-method": "POST"}
             answer = ask("OPTIONS", "/v1/predict", headers=preflight)

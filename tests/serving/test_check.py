@@ -20,7 +20,7 @@ from beholder.lifecycle.refresh import refresh
 from beholder.registry import versions as registry
 from beholder.util.errors import ServeError
 from beholder_serve.check import check
-from beholder_serve.scoring import Row, Scorer
+from beholder_serve.scoring import Scorer, UserTensors
 
 TEXTS = ["you are kind", "you are a fool", "hello there"]
 
@@ -71,7 +71,7 @@ def test_who_is_enrolled_meanwhile_is_right_before_and_after(outcome):
 
     def enrol() -> None:
         time.sleep(0.7)
-        core.feedback.enrol(MODEL, bundle.foundation, user, train_user(bundle, rows))
+        core.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, rows))
         core.look()
 
     thread = threading.Thread(target=enrol)
@@ -93,7 +93,7 @@ def test_an_answer_of_another_adapter_is_found(outcome, monkeypatch, mistake):
         if self is core._scorer:
             other = next(iter(self.bundle.on_personal - set(names)), None)
             if other and rows[0] is not None:
-                rows[0] = Row(bank.bank.take([other]))
+                rows[0] = UserTensors(bank.bank.take([other]))
         return rows, unread
 
     def altered(self, states, tensors, user):

@@ -191,7 +191,7 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
     before = core.predict([asked])[0]
     assert {row["route"] for row in before["predictions"]} == {"cls"}
-    feedback.enrol(MODEL, bundle.foundation, "a newcomer", enrolment)
+    feedback.enrol(MODEL, bundle.backbone_digest, "a newcomer", enrolment)
     core.look()
     after = core.predict([asked])[0]
     assert {row["route"] for row in after["predictions"]} == {"cls-u"}
@@ -219,9 +219,9 @@ def test_looking_does_not_read_all_enrolments_until_one_changes(core, monkeypatc
     for _ in range(5):
         core.look()
     assert read == []
-    elsewhere, foundation = Feedback(), registry.open_version(registry.find(MODEL)).foundation
+    elsewhere, backbone_digest = Feedback(), registry.open_version(registry.find(MODEL)).backbone_digest
     nothing = Enrolment(b"", {"route": "global", "expected": 0.0, "train_rows": 5, "valid_rows": 5, "gain": 0.0})
-    elsewhere.enrol(MODEL, foundation, "somebody", nothing)
+    elsewhere.enrol(MODEL, backbone_digest, "somebody", nothing)
     core.look()
     core.look()
     assert len(read) == 1 and core.describe()["enrolled"] == 1
@@ -237,7 +237,7 @@ def test_looking_does_not_read_all_enrolments_until_one_changes(core, monkeypatc
 
 def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome):
     labels = outcome.test.task.labels
-    feedback, foundation = core.feedback, registry.open_version(registry.find(MODEL)).foundation
+    feedback, backbone_digest = core.feedback, registry.open_version(registry.find(MODEL)).backbone_digest
     rows = judged(outcome, max(outcome.test.users), 24)
     told = [
         (f"{text} indeed", {label: bool(given) for label, given in zip(labels, row, strict=True)})
@@ -247,7 +247,7 @@ def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome)
         refresh(MODEL, None)
     feedback.put(MODEL, "a newcomer", told)
     kept = feedback.annotations(MODEL, outcome.test.task, "a newcomer")
-    feedback.enrol(MODEL, foundation, "a newcomer", train_user(registry.open_version(registry.find(MODEL)), kept))
+    feedback.enrol(MODEL, backbone_digest, "a newcomer", train_user(registry.open_version(registry.find(MODEL)), kept))
     core.look()
     assert core.user("a newcomer")["enrolled"]
     time.sleep(1.1)  # bundles are dated to the second
@@ -255,7 +255,7 @@ def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome)
     assert found["users"] == 1
     before = registry.find(MODEL).number
     registry.promote(MODEL, found["version"], force=True)
-    assert core.look() and registry.open_version(registry.find(MODEL)).foundation == foundation
+    assert core.look() and registry.open_version(registry.find(MODEL)).backbone_digest == backbone_digest
     mine = core.user("a newcomer")
     assert mine["known"] and not mine["enrolled"] and core.describe()["enrolled"] == 0
     assert registry.find(MODEL).number != before

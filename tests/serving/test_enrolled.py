@@ -198,7 +198,7 @@ def test_a_newcomer_is_served_where_another_global_arm_won(tmp_path):
         assert enrolment.facts["route"] == "personal"
         asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
         before = core.predict([asked])[0]["predictions"]
-        core.feedback.enrol(MODEL, bundle.foundation, "a newcomer", enrolment)
+        core.feedback.enrol(MODEL, bundle.backbone_digest, "a newcomer", enrolment)
         core.look()
         after = core.predict([asked])[0]["predictions"]
         assert {row["route"] for row in before} == {"plain"} and {row["route"] for row in after} == {"cls-u"}

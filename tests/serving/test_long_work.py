@@ -15,7 +15,7 @@ from inside import LocalEngine, here, no_metrics, server
 from beholder.registry.feedback import Enrolment
 from beholder.util.errors import RegistryError
 from beholder_serve import desk as desks
-from beholder_serve.api import Settings, build_app
+from beholder_serve.api import ApiSettings, build_app
 from beholder_serve.clerk import ClerkDeployment
 from beholder_serve.desk import ENROLMENTS, ERASURES, Desk
 
@@ -54,7 +54,7 @@ def test_of_many_users_at_once_a_few_are_at_work_some_wait_and_the_rest_get_429(
         return TRAINED if what == "enrol" else ERASED
 
     engine = LocalEngine(core)
-    app = build_app(engine, Desk(MODEL, engine, core.feedback, run), Settings(burst=1_000), no_metrics)
+    app = build_app(engine, Desk(MODEL, engine, core.feedback, run), ApiSettings(burst=1_000), no_metrics)
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -76,7 +76,7 @@ def tell(core: Core, rows: Annotations, user: str, like: str, count: int = 24) -
 def enrol(core: Core, user: str) -> None:
     bundle = registry.open_version(registry.find(MODEL))
     kept = core.feedback.annotations(MODEL, bundle.task, user)
-    core.feedback.enrol(MODEL, bundle.foundation, user, train_user(bundle, kept))
+    core.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, kept))
     core.look()
 
 
@@ -151,11 +151,11 @@ def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(
     assert core.user(user)["enrolled"] and shown(user)["enrolled"]
     refreshed(table(rows, other, "monday", tmp_path)[0])
     assert core.look() and core.user(user)["enrolled"]  # nothing of theirs was learned from
-    foundation = registry.open_version(registry.find(MODEL)).foundation
-    stamp = core.feedback.enrolled(MODEL, foundation)[user]
+    backbone_digest = registry.open_version(registry.find(MODEL)).backbone_digest
+    stamp = core.feedback.enrolled(MODEL, backbone_digest)[user]
     found = refreshed(None)
     assert found["users"] >= 1 and core.look()
-    assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, foundation)[user] == stamp
+    assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, backbone_digest)[user] == stamp
     assert shown(user)["enrolled"] is False is shown(other)["enrolled"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEHOLDER_FEEDBACK", "sqlite:////proc/nothing/x.db")

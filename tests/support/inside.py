@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from beholder.registry.feedback import Feedback
-from beholder_serve.api import Settings, build_app
+from beholder_serve.api import ApiSettings, build_app
 from beholder_serve.core import Core, Followed
 from beholder_serve.desk import Desk
 
@@ -56,12 +56,12 @@ async def no_metrics() -> str:
     return ""
 
 
-def server(model: str, settings: Settings | None = None) -> tuple[FastAPI, Core]:
+def server(model: str, settings: ApiSettings | None = None) -> tuple[FastAPI, Core]:
     """The app of a registered model, and its core."""
     feedback = Feedback()
     core = Core(Followed(model=model), feedback)
     engine = LocalEngine(core)
-    return build_app(engine, Desk(model, engine, feedback, here), settings or Settings(), no_metrics), core
+    return build_app(engine, Desk(model, engine, feedback, here), settings or ApiSettings(), no_metrics), core
 
 
 @contextlib.contextmanager

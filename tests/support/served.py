@@ -14,7 +14,7 @@ from servers import free_port
 from beholder.experiment.config import make_experiment
 from beholder.workflows import run as pipeline
 from beholder_serve.access import KeyRing
-from beholder_serve.api import Settings
+from beholder_serve.api import ApiSettings
 from beholder_serve.app import serving
 
 
@@ -40,5 +40,5 @@ def playground_server(home: Path) -> Iterator[tuple[str, list[str]]]:
 def token_server(home: Path) -> Iterator[tuple[str, str]]:
     """A server that wants tokens: its address, and a token that may do everything."""
     port = free_port()
-    with published(home), serving({"model": MODEL}, "127.0.0.1", port, Settings(tokens=True)):
+    with published(home), serving({"model": MODEL}, "127.0.0.1", port, ApiSettings(tokens=True)):
         yield f"http://127.0.0.1:{port}", KeyRing().issue("tester", ["admin"], timedelta(hours=1))

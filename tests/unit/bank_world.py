@@ -13,7 +13,7 @@ from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.estimate import PriorSettings, estimate_prior, unit_of, with_spread
 from beholder.adapters.fit import BankTraining, fit_bank
 from beholder.adapters.judgements import Judgements
-from beholder.adapters.layers import start
+from beholder.adapters.layers import init_tensors
 from beholder.adapters.moderation import moderation_of
 from beholder.adapters.prior import Prior
 from beholder.adapters.trunk_cache import run_once
@@ -108,7 +108,7 @@ class World:
     def moved(self, users: int = 2):
         """Tensors of users who have learned something, drawn at random."""
         generator = torch.Generator().manual_seed(3)
-        tensors = start(self.model.shapes, users, 0, "cpu")
+        tensors = init_tensors(self.model.shapes, users, 0, "cpu")
         return {name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator) for name, tensor in tensors.items()}
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beholder.adapters.bank import BankShape
-from beholder.adapters.layers import start
+from beholder.adapters.layers import init_tensors
 from beholder.adapters.peft_export import export_user, read_user
 from beholder.models import load_base
 from beholder.models.tiny import ARCHITECTURES
@@ -109,7 +109,7 @@ def test_a_zero_adapter_is_the_shared_model_bit_for_bit(architecture, shape):
     ids, mask = here.encoded.batch(rows)
     values, _ = here.model.trunk(ids, mask)
     read = mask if here.model.shape.top_layers else torch.ones(len(rows), 1, dtype=torch.int64)
-    fresh = start(here.model.shapes, 3, 7, "cpu")  # `down` is random, all else zero
+    fresh = init_tensors(here.model.shapes, 3, 7, "cpu")  # `down` is random, all else zero
     logits = here.model.logits(values, read, fresh, torch.tensor([0, 2, 1, 1]))
     assert torch.equal(logits, here.network(ids, mask))
     everybody = here.model.everybody(values, read, fresh)

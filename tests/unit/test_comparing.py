@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.compare import compare, surely_worse
 from beholder.evaluation.gains import holm
-from beholder.evaluation.results import ArmScores, Curve, Rows, evaluate
+from beholder.evaluation.results import ArmScores, Curve, Judgements, evaluate
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.verdict import verdict
@@ -46,7 +46,7 @@ def scored(name: str, rows: Annotations, right: float, seed: int, **more) -> Arm
 
 
 def results_of(arms, rows, reference="cls", **more):
-    return evaluate(arms, Rows.of(rows), Rows.of(rows), LABELS, "multilabel", reference, **more)
+    return evaluate(arms, Judgements.of(rows), Judgements.of(rows), LABELS, "multilabel", reference, **more)
 
 
 def run_folder(folder: Path, name: str, rows: Annotations, arms, **facts) -> Path:

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.adapters.bank import BankShape
-from beholder.adapters.layers import start
+from beholder.adapters.layers import init_tensors
 from beholder.data.annotations import Annotations, Task
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm import _TrainingRows
-from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround
+from beholder.methods.lm_user import FittedPersonalLanguage, LanguageBackbone
 from beholder.models.info import facts_of
 from beholder.models.language_model import load_language_model
 from beholder.prompting.builder import Prompter
-from beholder.prompting.chain_loss import Decisions, target
+from beholder.prompting.chain_loss import ChainDecisions, target
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace, walk
 from beholder.prompting.prompted_model import Prompted, answer_space
@@ -58,7 +58,7 @@ def test_the_loss_is_that_of_the_scores_of_what_was_asked(base, labels, seed):
     if np.isnan(labels).all():
         assert said is None
         return
-    assert isinstance(said, Decisions)
+    assert isinstance(said, ChainDecisions)
     drawn = np.random.default_rng(seed)
     vocabulary = {token: place for place, token in enumerate(space.vocabulary.tolist())}
     known: dict[tuple[int, ...], np.ndarray] = {}
@@ -96,7 +96,7 @@ def test_the_loss_is_that_of_the_scores_of_what_was_asked(base, labels, seed):
 def test_behind_the_last_label_asked_nothing_is_decided():
     space = space_of()
     said = target(space, np.asarray([1.0, UNASKED, UNASKED, UNASKED, UNASKED]))
-    assert isinstance(said, Decisions) and len(said.steps) == 1 and said.count == len(space.first[0])
+    assert isinstance(said, ChainDecisions) and len(said.steps) == 1 and said.count == len(space.first[0])
     wholly = target(space, np.asarray([1.0, 0, 0, 0, 0]))
     assert wholly == space.first[0] + space.end
     one = space_of(("a", "b"), kind="multiclass")
@@ -141,11 +141,11 @@ def test_a_bank_learns_from_what_was_asked_alone(shape, tmp_path):
     shared = load_fitted(tmp_path / "lm", "tiny-llama")
     labels = np.asarray([[UNASKED, 0, 1], [1, UNASKED, UNASKED], [1, 0, 0], [UNASKED, 0, 1]], dtype=np.float32)
     rows = rows_of(labels, users=["u0", "u0", "u0", "u1"])
-    here = LanguageGround(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
+    here = LanguageBackbone(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
     outputs = here.outputs(100, tmp_path / "trunk")
     user = np.asarray([0, 0, 0, 1])
     examples = here.examples(outputs, "train", np.arange(4), 2, user)
-    zero = {name: torch.zeros_like(tensor) for name, tensor in start(here.model.shapes, 2, 0, "cpu").items()}
+    zero = {name: torch.zeros_like(tensor) for name, tensor in init_tensors(here.model.shapes, 2, 0, "cpu").items()}
     batch = np.asarray([[0, 1, 2], [3, -1, -1]])
     with torch.no_grad():
         found = {
@@ -160,7 +160,7 @@ def test_a_bank_learns_from_what_was_asked_alone(shape, tmp_path):
         likelihoods = prompted.loglikelihoods(prompts, prompted.answer_head)
         for row in (0, 1, 3):
             said = target(prompted.space, labels[row])
-            assert isinstance(said, Decisions)
+            assert isinstance(said, ChainDecisions)
             read = likelihoods([(int(index[row]), answer) for answer in said.answers])
             expected = float(said.of_likelihoods(torch.from_numpy(read)[None]))
             assert found[row] == pytest.approx(expected, abs=1e-4)
@@ -224,7 +224,7 @@ def test_a_model_that_names_what_was_given_has_the_loss_of_its_scores():
             if labels[hidden]:
                 continue  # what is not asked stands as passed over
             said = target(prompted.space, asked)
-            assert isinstance(said, Decisions)
+            assert isinstance(said, ChainDecisions)
             found = torch.from_numpy(read([(row, answer) for answer in said.answers]))[None]
             score = walked.scores[row].astype(float)
             terms = np.log(np.where(labels == 1, score, 1 - score))

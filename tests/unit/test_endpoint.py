@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.models.hosted import Endpoint, Plan, ask, plan
+from beholder.models.hosted import CallPlan, Endpoint, ask, plan
 from beholder.util.errors import BaseModelError, ExperimentError
 from beholder.util.strict_model import build
 
@@ -142,7 +142,7 @@ def test_answers_come_in_order_and_a_rerun_asks_nothing(host, tmp_path):
     endpoint = Endpoint(endpoint=host.url + "/", model="m", max_tokens=7)
     prompts = prompts_for("angry", "calm", "angry", "zażółć 怒")
     seen = []
-    assert plan(endpoint, prompts, tmp_path) == Plan(calls=3, cached=0, tokens=33)  # 35 bytes, 6 messages
+    assert plan(endpoint, prompts, tmp_path) == CallPlan(calls=3, cached=0, tokens=33)  # 35 bytes, 6 messages
     answers = ask(endpoint, prompts, tmp_path, lambda *told: seen.append(told), seed=5)
     assert answers == [reply_to(prompt) for prompt in prompts]
     assert [told[:2] for told in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
@@ -150,7 +150,7 @@ def test_answers_come_in_order_and_a_rerun_asks_nothing(host, tmp_path):
     for body in host.bodies:
         assert {"model": "m", "max_tokens": 7, "temperature": 0, "seed": 5}.items() <= body.items()
 
-    assert plan(endpoint, prompts, tmp_path, seed=5) == Plan(calls=0, cached=3, tokens=0)
+    assert plan(endpoint, prompts, tmp_path, seed=5) == CallPlan(calls=0, cached=3, tokens=0)
     host.close()  # nobody there to ask
     assert ask(endpoint, prompts, tmp_path, silent, seed=5) == answers
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.evaluation.gains import Users, gains, user_gains, user_log_loss_gains
+from beholder.evaluation.gains import UserCounts, gains, user_gains, user_log_loss_gains
 from beholder.evaluation.intervals import Clusters, degrees
 from beholder.evaluation.metrics import f1_per_label, macro_f1
 from beholder.util.errors import DataError
@@ -287,8 +287,8 @@ def test_log_loss_gains_of_users_are_those_of_scikit_learn(kind):
     for place in range(4):
         rows = users == f"u{place}"
         assert found[place] == pytest.approx(loss(reference, rows) - loss(mine, rows))
-    assert Users.of(found) == Users(int((found > 0).sum()), int((found < 0).sum()), 0)
-    assert Users.of(user_log_loss_gains(mine, mine, gold, users, kind)) == Users(0, 0, 4)
+    assert UserCounts.of(found) == UserCounts(int((found > 0).sum()), int((found < 0).sum()), 0)
+    assert UserCounts.of(user_log_loss_gains(mine, mine, gold, users, kind)) == UserCounts(0, 0, 4)
 
 
 def test_saying_yes_to_everybody_raises_the_f1_of_few_judgements_and_is_not_taken_for_a_gain():
@@ -297,8 +297,8 @@ def test_saying_yes_to_everybody_raises_the_f1_of_few_judgements_and_is_not_take
     users = np.repeat(np.asarray([f"u{number:03d}" for number in range(200)], object), 5)
     gold = (rng.random((1000, 1)) < 0.2).astype(np.float32)
     truth, yes = np.full((1000, 1), 0.2), np.full((1000, 1), 0.6)
-    by_f1 = Users.of(user_gains(yes >= 0.5, truth >= 0.5, gold, users))
-    by_loss = Users.of(user_log_loss_gains(yes, truth, gold, users, "multilabel"))
+    by_f1 = UserCounts.of(user_gains(yes >= 0.5, truth >= 0.5, gold, users))
+    by_loss = UserCounts.of(user_log_loss_gains(yes, truth, gold, users, "multilabel"))
     assert by_f1.better > 100 and by_f1.worse == 0
     assert by_loss.worse > 130 > 70 > by_loss.better
 

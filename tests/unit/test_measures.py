@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from beholder.evaluation.gains import gains
 from beholder.evaluation.intervals import Clusters
-from beholder.evaluation.measures import MEASURES, Answers, differences, measure
+from beholder.evaluation.measures import MEASURES, MethodScores, differences, measure
 from beholder.evaluation.metrics import decide, macro_f1
 
 
-def answers(rows=300, labels=3, kind="multilabel", seed=0, ties=True, users=7) -> Answers:
+def answers(rows=300, labels=3, kind="multilabel", seed=0, ties=True, users=7) -> MethodScores:
     rng = np.random.default_rng(seed)
     if kind == "multiclass":
         gold = np.eye(labels)[rng.integers(0, labels, rows)]
@@ -27,11 +27,11 @@ def answers(rows=300, labels=3, kind="multilabel", seed=0, ties=True, users=7) -
         gold[rng.random(gold.shape) < 0.1] = np.nan
     decisions = decide(scores, np.full(labels, 0.5), kind)
     names = np.asarray([f"u{each}" for each in rng.integers(0, users, rows) ** 2 // users], dtype=object)
-    return Answers(scores, decisions, gold, names, kind)
+    return MethodScores(scores, decisions, gold, names, kind)
 
 
-def some(made: Answers, rows) -> Answers:
-    return Answers(made.scores[rows], made.decisions[rows], made.labels[rows], made.users[rows], made.kind)
+def some(made: MethodScores, rows) -> MethodScores:
+    return MethodScores(made.scores[rows], made.decisions[rows], made.labels[rows], made.users[rows], made.kind)
 
 
 @pytest.mark.parametrize("ties", [True, False])
@@ -88,7 +88,7 @@ def test_of_users_accuracy_a_persons_influence_is_what_another_like_them_adds():
 @given(st.integers(0, 10_000), st.sampled_from(["multilabel", "multiclass"]))
 def test_a_methods_gain_over_itself_is_nothing_and_over_another_the_other_way_round(seed, kind):
     one, other = answers(seed=seed, kind=kind), answers(seed=seed, kind=kind, ties=False)
-    other = Answers(np.sqrt(other.scores), other.decisions, one.labels, one.users, kind)
+    other = MethodScores(np.sqrt(other.scores), other.decisions, one.labels, one.users, kind)
     clusters = Clusters(one.users, np.arange(len(one.users)) % 40)
     for name, each in differences(measure(one), measure(one), clusters).items():
         assert each.gain == each.low == each.high == 0, name
@@ -111,7 +111,7 @@ def test_macro_f1_has_the_interval_of_gains():
 
 def test_without_scores_what_decisions_tell_and_without_answers_nothing():
     made = answers()
-    bare = Answers(None, made.decisions, made.labels, made.users, "multilabel")
+    bare = MethodScores(None, made.decisions, made.labels, made.users, "multilabel")
     assert measure(bare).keys() == {"macro_f1", "accuracy", "user_accuracy"}
-    nobody = Answers(made.scores, made.decisions, np.full_like(made.labels, np.nan), made.users, "multilabel")
+    nobody = MethodScores(made.scores, made.decisions, np.full_like(made.labels, np.nan), made.users, "multilabel")
     assert all(np.isnan(each.value) and not each.influence.any() for each in measure(nobody).values())

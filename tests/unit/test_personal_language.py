@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from beholder.adapters.bank import BankShape
 from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches, row_losses
-from beholder.adapters.layers import start
+from beholder.adapters.layers import init_tensors
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.prior import isotropic
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import config_class, load_fitted, save_fitted
-from beholder.methods.lm_user import FittedPersonalLanguage, LanguageGround, one_pack
+from beholder.methods.lm_user import FittedPersonalLanguage, LanguageBackbone, one_pack
 from beholder.training.context import Context
 from beholder.util.errors import BankError, MethodError
 from beholder.util.run_folder import RunFolder
@@ -53,9 +53,9 @@ def written(architecture: str, kind: str = "multilabel", method: str = "lm") -> 
     return folder
 
 
-def ground(architecture, shape, rows):
+def backbone(architecture, shape, rows):
     shared = load_fitted(written(architecture) / "methods" / "lm", f"tiny-{architecture}")
-    return LanguageGround(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
+    return LanguageBackbone(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
@@ -88,7 +88,7 @@ def test_it_fits_scores_saves_and_loads(architecture, shape, kind, tmp_path):
 @pytest.mark.parametrize(("architecture", "shape"), CASES, ids=NAMES)
 def test_a_user_is_trained_alike_alone_and_in_any_company(architecture, shape, tmp_path):
     rows = crowd()
-    here = ground(architecture, shape, rows)
+    here = backbone(architecture, shape, rows)
     outputs = here.outputs(100, tmp_path / "trunk")
     training = BankTraining(epochs=3, batch_size=4)
     flat = isotropic(here.model.shapes, 1, training.epochs)
@@ -117,7 +117,7 @@ def test_a_user_is_trained_alike_alone_and_in_any_company(architecture, shape, t
 
 @pytest.mark.parametrize(("architecture", "shape"), CASES, ids=NAMES)
 def test_trunk_and_tail_read_a_tree_as_the_whole_model_reads_each_answer_alone(architecture, shape):
-    here = ground(architecture, shape, crowd())
+    here = backbone(architecture, shape, crowd())
     prompted, model = here.shared.prompted, here.model
     prompts, _ = prompted.distinct(["go away", "you are so very kind"], ["u0", "u0"])
     answers = [prompted.space.answer(np.asarray(given)) for given in ([1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1])]
@@ -125,7 +125,7 @@ def test_trunk_and_tail_read_a_tree_as_the_whole_model_reads_each_answer_alone(a
     with torch.inference_mode():
         values, _ = model.read(packs)
         places = [np.arange(pack.asked.place.max() + 1) for pack in packs]
-        zero = {name: torch.zeros_like(tensor) for name, tensor in start(model.shapes, 1, 0, "cpu").items()}
+        zero = {name: torch.zeros_like(tensor) for name, tensor in init_tensors(model.shapes, 1, 0, "cpu").items()}
         logits = model.answer_logits(values, packs, places, zero, torch.zeros(2, dtype=torch.long))
     loglikelihoods = prompted.loglikelihoods(prompts, prompted.answer_head)
     for place, pack in enumerate(packs):
@@ -139,7 +139,7 @@ def test_trunk_and_tail_read_a_tree_as_the_whole_model_reads_each_answer_alone(a
 @pytest.mark.parametrize(("architecture", "shape"), CASES, ids=NAMES)
 def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture, shape):
     rows = crowd()
-    here = ground(architecture, shape, rows)
+    here = backbone(architecture, shape, rows)
     users, user = rows.by_user
     order = np.argsort(user, kind="stable")
     examples = here.examples(here.outputs(100, None), "train", order, len(users), user[order])
@@ -148,7 +148,7 @@ def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture
     if heads is None:
         return
     torch.manual_seed(4)
-    tensors = start(here.model.shapes, len(users), 0, "cpu")
+    tensors = init_tensors(here.model.shapes, len(users), 0, "cpu")
     tensors |= {name: torch.randn_like(tensor) for name, tensor in tensors.items() if name.startswith("head.")}
     batches = held_out_batches(examples.rows)
     np.testing.assert_allclose(row_losses(heads, batches, tensors), row_losses(examples, batches, tensors), atol=1e-4)
@@ -184,4 +184,4 @@ def test_what_it_cannot_stand_on_is_said(tmp_path):
     with pytest.raises(MethodError, match=r"methods\.lm-u\.from: cls is a cls; lm-u stands on lm or lm-p"):
         config_class("lm-u")(from_="cls").fit(rows, rows, context)
     with pytest.raises(BankError, match="encoder-decoder that writes, the head alone"):
-        ground("t5", {"top_layers": 1}, rows)
+        backbone("t5", {"top_layers": 1}, rows)

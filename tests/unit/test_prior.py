@@ -15,7 +15,7 @@ from beholder.adapters.estimate import PriorSettings, estimate_prior
 from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches
 from beholder.adapters.fit import row_losses as row_losses_of
 from beholder.adapters.judgements import Judgements
-from beholder.adapters.layers import start
+from beholder.adapters.layers import init_tensors
 from beholder.adapters.prior import isotropic, load_prior, save_prior
 from beholder.models.tiny import ARCHITECTURES
 from beholder.util.errors import BankError
@@ -173,7 +173,9 @@ def test_heads_are_learned_from_the_last_states_of_the_shared_model(architecture
     assert heads is not None and heads.heads is None and here.model.shape.top_layers
     tensors = here.moved(3)
     of_heads = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    within = {name: tensor for name, tensor in start(here.model.shapes, 3, 0, "cpu").items() if name not in of_heads}
+    within = {
+        name: tensor for name, tensor in init_tensors(here.model.shapes, 3, 0, "cpu").items() if name not in of_heads
+    }
     batches = held_out_batches(rows.rows)
     expected = row_losses_of(rows, batches, {**within, **of_heads})
     np.testing.assert_allclose(row_losses_of(heads, batches, of_heads), expected, atol=1e-5)

@@ -15,7 +15,7 @@ from beholder.data.texts import normalise
 from beholder.methods import config_class
 from beholder.prompting.builder import Prompter
 from beholder.prompting.config import ORDER, PromptSettings
-from beholder.prompting.few_shot import Examples
+from beholder.prompting.few_shot import FewShotExamples
 from beholder.prompting.label_text import LabelWords
 from beholder.prompting.prompted_model import Prompted
 from beholder.prompting.wording import FOLDER, load_wording, wordings
@@ -141,7 +141,7 @@ def test_examples_are_training_rows_of_whom_they_should_be_and_never_the_text_it
     train, choose, shots, own, seed, text
 ):
     for user in [*USERS, "stranger"]:
-        rows = Examples(train, choose, shots, own, seed).of(user, text)
+        rows = FewShotExamples(train, choose, shots, own, seed).of(user, text)
         shown = [normalise(train.texts[row]) for row in rows]
         assert len(set(shown)) == len(shown) <= shots
         assert normalise(text) not in shown
@@ -152,12 +152,12 @@ def test_examples_are_training_rows_of_whom_they_should_be_and_never_the_text_it
             if (who == user) == own and normalise(said) != normalise(text)
         }
         assert len(shown) == min(shots, len(there))
-        assert rows == Examples(train, choose, shots, own, seed).of(user, text)
+        assert rows == FewShotExamples(train, choose, shots, own, seed).of(user, text)
 
 
 def test_the_seed_chooses_random_examples():
     train = rows_of(8)
-    chosen = {tuple(Examples(train, "random", 3, True, seed).of("ann@home", "new")) for seed in range(8)}
+    chosen = {tuple(FewShotExamples(train, "random", 3, True, seed).of("ann@home", "new")) for seed in range(8)}
     assert len(chosen) > 3
 
 
@@ -167,9 +167,9 @@ def test_similar_examples_share_words_and_divisive_ones_differ_from_everybody():
     train = Annotations.from_columns(
         Task(("rude",)), text=texts * 4, user_id=[user for user in "abcd" for _ in texts], labels=labels
     )
-    assert Examples(train, "similar", 1, True, 0).of("a", "this cat sat down") == [0]
-    assert Examples(train, "divisive", 1, True, 0).of("a", "new") == [1]
-    assert train.texts[Examples(train, "similar", 1, False, 0).of("a", "stocks rise")[0]] == texts[1]
+    assert FewShotExamples(train, "similar", 1, True, 0).of("a", "this cat sat down") == [0]
+    assert FewShotExamples(train, "divisive", 1, True, 0).of("a", "new") == [1]
+    assert train.texts[FewShotExamples(train, "similar", 1, False, 0).of("a", "stocks rise")[0]] == texts[1]
 
 
 @quick

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from beholder.methods.lm import _TrainingRows
 from beholder.models.language_model import LanguageModel, load_language_model
-from beholder.models.prefix_tree import Answer, Reader, Segments, Tree, packs
+from beholder.models.prefix_tree import AnswerTokens, PrefixTree, Segments, TreeReader, packs
 from beholder.models.tiny import ARCHITECTURES, make_tiny
 from beholder.prompting.builder import Prompter
 from beholder.prompting.config import PromptSettings
@@ -51,14 +51,14 @@ def loaded(where: str) -> LanguageModel:
 
 
 @st.composite
-def asked(draw) -> tuple[list[Segments], list[tuple[int, Answer]]]:
+def asked(draw) -> tuple[list[Segments], list[tuple[int, AnswerTokens]]]:
     """Prompts that share beginnings, and some answers to each, in any order."""
     made = draw(prompts)
     requests = [(place, answer) for place in range(len(made)) for answer in draw(replies)]
     return made, draw(st.permutations(requests))
 
 
-def alone(language: LanguageModel, prompt: Segments, answer: Answer) -> torch.Tensor:
+def alone(language: LanguageModel, prompt: Segments, answer: AnswerTokens) -> torch.Tensor:
     """The log-likelihood of an answer by the model's own forward pass over prompt and answer."""
     model, told = language.model, [token for segment in prompt for token in segment]
     if language.encodes:
@@ -71,9 +71,9 @@ def alone(language: LanguageModel, prompt: Segments, answer: Answer) -> torch.Te
 def shared(
     language: LanguageModel,
     made: list[Segments],
-    requests: list[tuple[int, Answer]],
+    requests: list[tuple[int, AnswerTokens]],
     budget: int,
-    reader: Reader | None = None,
+    reader: TreeReader | None = None,
 ) -> torch.Tensor:
     """The log-likelihoods of all answers, [requests]."""
     found = torch.zeros(len(requests))
@@ -94,7 +94,7 @@ def test_a_likelihood_is_that_of_reading_prompt_and_answer_alone(language):
             expected = torch.stack([alone(language, made[prompt], answer) for prompt, answer in requests])
             found = shared(language, made, requests, budget)
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-            reader = Reader(language)
+            reader = TreeReader(language)
             for _ in range(2):  # the second time, the last pack of the first is in memory
                 kept = shared(language, made, requests, budget, reader)
                 torch.testing.assert_close(kept, expected, atol=1e-4, rtol=1e-4)
@@ -108,7 +108,9 @@ def test_a_likelihood_is_that_of_reading_prompt_and_answer_alone(language):
 
 def test_gradients_flow_through_what_is_shared(language):
     made: list[Segments] = [((4, 5, 6), (7, 8), (9,)), ((4, 5, 6), (7, 8), (4, 4)), ((4, 5, 6), (5,)), ((8, 8),)]
-    requests: list[tuple[int, Answer]] = [(place, (5 + place, token, 2)) for place in range(4) for token in (4, 9)]
+    requests: list[tuple[int, AnswerTokens]] = [
+        (place, (5 + place, token, 2)) for place in range(4) for token in (4, 9)
+    ]
     weights = torch.linspace(0.5, 1.5, len(requests))
 
     def gradients(values: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -151,10 +153,10 @@ def test_what_packs_begin_with_alike_is_read_once_for_all(folder):
     language = loaded(str(make_tiny("llama", folder / "llama")))
     beginning = tuple(range(4, 24))
     made: list[Segments] = [(beginning, (30 + number, 40, 41)) for number in range(8)]
-    requests: list[tuple[int, Answer]] = [(place, (token, 50, 2)) for place in range(8) for token in (60, 61)]
+    requests: list[tuple[int, AnswerTokens]] = [(place, (token, 50, 2)) for place in range(8) for token in (60, 61)]
     cut = list(packs(language, made, requests, 35))
-    assert len(cut) > 3 and all(isinstance(pack, Tree) for pack in cut)
-    reader = Reader(language)
+    assert len(cut) > 3 and all(isinstance(pack, PrefixTree) for pack in cut)
+    reader = TreeReader(language)
     with torch.no_grad():
         shared(language, made, requests, 35, reader)
     assert reader.tokens == len(beginning) + 8 * (3 + 2 * 2)
@@ -175,7 +177,7 @@ def chain_loss(language: LanguageModel, prompted: Prompted, prompt: Segments, la
     """-log of each score that was asked, label by label: every option is read alone, among answer tokens only."""
     space, words = prompted.space, torch.from_numpy(prompted.space.vocabulary)
 
-    def likelihood(answer: Answer) -> torch.Tensor:
+    def likelihood(answer: AnswerTokens) -> torch.Tensor:
         model, told = language.model, [token for segment in prompt for token in segment]
         if language.encodes:
             said = model(input_ids=torch.tensor([told]), decoder_input_ids=torch.tensor([[0, *answer[:-1]]])).logits[0]
@@ -257,11 +259,11 @@ def test_attention_that_knows_no_bool_masks_is_read_alike(tmp_path):
     )
     language = load_language_model(saved(model, tmp_path))
     made: list[Segments] = [((4, 5, 6), (7, 8)), ((4, 5, 6), (9,))]
-    requests: list[tuple[int, Answer]] = [(place, (token, 2)) for place in (0, 1) for token in (4, 9)]
+    requests: list[tuple[int, AnswerTokens]] = [(place, (token, 2)) for place in (0, 1) for token in (4, 9)]
     with torch.no_grad():
         expected = torch.stack([alone(language, made[prompt], answer) for prompt, answer in requests])
         # Gemma 2 caps its logits, which is no projection; of such small ones the cap takes nothing
-        for reader in (None, Reader(language)):
+        for reader in (None, TreeReader(language)):
             found = shared(language, made, requests, 0, reader)
             torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 

@@ -10,7 +10,7 @@ import pytest
 
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.evaluation.results import ArmScores, Rows, evaluate
+from beholder.evaluation.results import ArmScores, Judgements, evaluate
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import read_scores, write_scores
 from beholder.report.figures import write_figures
@@ -46,7 +46,7 @@ def three_arms(rows):
 
 def test_a_method_wins_only_if_its_control_does_not():
     rows = annotations()
-    of = Rows.of(rows)
+    of = Judgements.of(rows)
 
     def wins(arms):
         found = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
@@ -62,7 +62,7 @@ def test_several_controls_are_held_against_as_their_mean():
     rows = annotations()
     first, second, control = three_arms(rows)
     other = arm("cls-p~other", 0.5, rows, control_of="cls-p", seed=7)
-    of = Rows.of(rows)
+    of = Judgements.of(rows)
 
     def beyond(*controls):
         arms = [first, second, *controls]
@@ -73,7 +73,7 @@ def test_several_controls_are_held_against_as_their_mean():
 
 def test_everything_reported_is_computed_again_from_the_saved_scores(tmp_path):
     rows = annotations()
-    arms, of = three_arms(rows), Rows.of(annotations())
+    arms, of = three_arms(rows), Judgements.of(annotations())
     original = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
     for each in arms:
         write_scores(tmp_path / "scores" / f"{each.name}.parquet", each, rows, rows)

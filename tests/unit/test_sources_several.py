@@ -19,7 +19,7 @@ from beholder.datasets import load, source_class
 from beholder.datasets.multitask import join
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.evaluation.results import ArmScores, Rows, evaluate
+from beholder.evaluation.results import ArmScores, Judgements, evaluate
 from beholder.execution.arm import to_learn
 from beholder.experiment.config import make_experiment
 from beholder.methods import config_class, save_fitted
@@ -188,7 +188,7 @@ def test_a_task_is_measured_as_if_it_were_alone():
     arms = [
         ArmScores(name, "cls", thresholds, scores, scores, 1.0) for name, scores in (("ref", other), ("mine", mine))
     ]
-    rows = Rows.of(joined)
+    rows = Judgements.of(joined)
     found = evaluate(arms, rows, rows, joined.task.labels, "multilabel", "ref").to_json()["methods"]["mine"]
     for task, source in sources.items():
         here = np.ix_(joined.rows_of_tasks[task], columns[task])

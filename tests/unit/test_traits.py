@@ -42,7 +42,7 @@ EFFECT = np.asarray([1.0, 0.0, -0.5])
 
 
 @cache
-def ground(head: str) -> tuple[BankModel, object]:
+def backbone(head: str) -> tuple[BankModel, object]:
     base = load_base("tiny-bert")
     torch.manual_seed(0)
     model = BankModel(Classifier(base, LABELS), BankShape(head=head))
@@ -63,7 +63,7 @@ class People:
 
     def __init__(self, people: int, effect: float, rows: int = 20, seed: int = 0, head: str = "bias") -> None:
         rng = np.random.default_rng(seed)
-        self.model, self.outputs = ground(head)
+        self.model, self.outputs = backbone(head)
         self.group = np.arange(people) % 2
         self.bias = effect * np.where(self.group[:, None], EFFECT, -EFFECT) + 0.5 * rng.normal(size=(people, LABELS))
         self.traits = [{"group": "ab"[each], "site": f"s{rng.integers(3)}"} for each in self.group]

@@ -15,7 +15,7 @@ from torch.nn import functional
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.base import erase_saved
 from beholder.training.context import Context, no_progress
-from beholder.training.loop import Schedule, Users, fine_tune
+from beholder.training.loop import Schedule, UserVectors, fine_tune
 
 BASE = "tiny-bert"
 SETTINGS = {"max_tokens": 32, "epochs": 1, "user_token": "added", "lora": {"rank": 2, "targets": "all-linear"}}
@@ -58,7 +58,7 @@ def test_a_user_absent_from_a_batch_does_not_move():
         lambda: 0.5,
         seed=0,
         progress=progress,
-        users=Users(network.users.weight, slots),
+        users=UserVectors(network.users.weight, slots),
     )
     assert moved == batches and len(moved) == 16
     assert any(len(batch) < 3 for batch in batches) and {user for batch in batches for user in batch} == {0, 1, 2, 3}
@@ -120,7 +120,7 @@ def test_a_user_of_every_batch_takes_the_steps_of_adam():
         lambda: next(score),
         seed=0,
         progress=no_progress,
-        users=Users(network.users.weight, slots),
+        users=UserVectors(network.users.weight, slots),
     )
     adam = torch.optim.Adam([other.users.weight], lr=0.1, eps=1e-6)
     for step, mine in enumerate(steps):

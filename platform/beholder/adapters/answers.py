@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.fit import Batch
-from beholder.adapters.layers import head_change, start
+from beholder.adapters.layers import head_delta, init_tensors
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.models.language_model import LanguageModel
-from beholder.models.prefix_tree import Pack, Tree, trees_called
+from beholder.models.prefix_tree import Pack, PrefixTree, trees_called
 from beholder.models.tokenization import length_cut
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
@@ -62,7 +62,7 @@ class AnswerBankModel(BankModel):
     def read(self, packs: Sequence[Pack]) -> tuple[Tensor, NDArray[np.int64]]:
         """The trunk's states of some inputs: [inputs, positions, width], padded with zeros, and how many count."""
         counts = self.positions(packs)
-        trees = [pack for pack in packs if isinstance(pack, Tree)]
+        trees = [pack for pack in packs if isinstance(pack, PrefixTree)]
         if len(trees) < len(packs):
             said = [pack.hidden(self.language) for pack in packs]
             return nn.utils.rnn.pad_sequence(said, batch_first=True), counts
@@ -84,13 +84,13 @@ class AnswerBankModel(BankModel):
             tensors, user: see `BankModel.logits`.
         """
         features = self._states(values, trees, places, tensors, user).to(self.network.head.weight.dtype)
-        return self.network.head(features) + head_change(features, self.network.head, tensors, user)
+        return self.network.head(features) + head_delta(features, self.network.head, tensors, user)
 
     @torch.no_grad()
     def last_states(self, values: Tensor, trees: Sequence[Pack]) -> Tensor:
         """The shared model's states at all places of some inputs: [inputs, most places, width]."""
         everywhere = [np.arange(places(tree)) for tree in trees]
-        nobody = start(self.shapes, 1, 0, str(values.device))
+        nobody = init_tensors(self.shapes, 1, 0, str(values.device))
         of_nobody = torch.zeros(len(trees), dtype=torch.int64, device=values.device)
         return self._states(values, trees, everywhere, nobody, of_nobody)
 
@@ -144,7 +144,7 @@ PARTIAL_ROWS = 512
 
 @dataclass(frozen=True)
 class AnswerRows:
-    """Rows of (user, input, answer), ordered by user; see `fit.Examples`.
+    """Rows of (user, input, answer), ordered by user; see `fit.TrainingExamples`.
 
     Attributes:
         model, outputs: the shared model, and what its trunk says of every input.
@@ -187,7 +187,7 @@ class AnswerRows:
 
     @cached_property
     def heads(self) -> AnswerRows | None:
-        """See `fit.Examples`: the states that predict answer tokens, as the shared model has them."""
+        """See `fit.TrainingExamples`: the states that predict answer tokens, as the shared model has them."""
         if not self.model.shape.top_layers:
             return None
         shape = self.model.shape.model_copy(update={"top_layers": 0})
@@ -203,13 +203,13 @@ class AnswerRows:
 
     @property
     def readings(self) -> None:
-        """See `fit.Examples`: not done; answers are written token by token."""
+        """See `fit.TrainingExamples`: not done; answers are written token by token."""
         return None
 
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:
-        """See `fit.Examples`: not done; a prompt is read at many positions."""
+        """See `fit.TrainingExamples`: not done; a prompt is read at many positions."""
         return None
 
     @cached_property
@@ -221,7 +221,7 @@ class AnswerRows:
         return counts
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """See `fit.Examples`: -log p of each answer among all that could be written, summed over its tokens.
+        """See `fit.TrainingExamples`: -log p of each answer among all that could be written, summed over its tokens.
 
         Of rows in which not every label was asked, that of what was (`Decided`).
         """

@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from beholder.adapters.layers import (
+    ActiveUsers,
     HeadForm,
-    Reader,
     Shapes,
-    attach,
-    everybodys_change,
-    head_change,
+    head_delta,
+    head_deltas_of_all,
     head_shapes,
-    start,
+    init_tensors,
+    inject_user_lora,
 )
 from beholder.adapters.trunk import Tail, Trunk
 from beholder.models.classifier import Classifier
@@ -62,14 +62,14 @@ class BankModel:
         self.labels, self.width = network.head.weight.shape
         self.shapes: Shapes = head_shapes(shape.head, self.labels, self.width)
         self.scale = shape.alpha / shape.rank
-        self._reader = Reader()
+        self._reader = ActiveUsers()
         self._trunk: Trunk | None = None
         self._tail: Tail | None = None
         if shape.top_layers:
             self._trunk = Trunk(network.model, shape.top_layers)
             self._tail = Tail(network.model, shape.top_layers)
             targets = pefts_choice(network) if shape.targets == "auto" else shape.targets
-            self.shapes |= attach(self._tail.top, targets, shape.rank, self.scale, self._reader)
+            self.shapes |= inject_user_lora(self._tail.top, targets, shape.rank, self.scale, self._reader)
         for parameter in network.parameters():
             parameter.requires_grad_(False)
 
@@ -98,11 +98,11 @@ class BankModel:
             user: int64 [rows], positions among them.
         """
         features = self._features(values, mask, tensors, user)
-        return self.network.head(features) + head_change(features[:, None], self.network.head, tensors, user)[:, 0]
+        return self.network.head(features) + head_delta(features[:, None], self.network.head, tensors, user)[:, 0]
 
     def head_logits(self, features: Tensor, tensors: Tensors, user: Tensor) -> Tensor:
         """The same for the head alone, rows ordered by user: [users, rows, width] -> [users, rows, labels]."""
-        return self.network.head(features) + head_change(features, self.network.head, tensors, user)
+        return self.network.head(features) + head_delta(features, self.network.head, tensors, user)
 
     def everybody(self, values: Tensor, mask: Tensor, tensors: Tensors) -> Tensor:
         """What every user says of every text: [texts, users, labels].
@@ -112,7 +112,7 @@ class BankModel:
         head = self.network.head
         if self._tail is None:
             features = values[:, 0].to(head.weight.dtype)  # [texts, width]
-            return head(features)[:, None] + everybodys_change(features, head, tensors)
+            return head(features)[:, None] + head_deltas_of_all(features, head, tensors)
         users = len(tensors["head.bias"])
         said = head.weight.new_empty(len(values), users, self.labels)
         size = max(1, self.piece // values.shape[1])
@@ -127,7 +127,7 @@ class BankModel:
     @torch.no_grad()
     def pooled(self, values: Tensor, mask: Tensor) -> Tensor:
         """Pooled texts as the shared model has them: [rows, width]. See `logits` for the arguments."""
-        nobody = start(self.shapes, 1, 0, str(values.device))
+        nobody = init_tensors(self.shapes, 1, 0, str(values.device))
         return self._features(values, mask, nobody, torch.zeros(len(values), dtype=torch.int64, device=values.device))
 
     def _features(self, values: Tensor, mask: Tensor, tensors: Tensors, user: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from beholder import __version__
 from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.choose import Judges, in_words, learn_prior
 from beholder.adapters.estimate import PriorSettings
-from beholder.adapters.fit import BankFit, BankTraining, Examples, fit_bank, mean_losses
+from beholder.adapters.fit import BankFit, BankTraining, TrainingExamples, fit_bank, mean_losses
 from beholder.adapters.prior import Prior, load_prior, save_prior
 from beholder.adapters.shards import (
     INDEX,
@@ -40,10 +40,10 @@ from beholder.adapters.trait_values import merged, require_columns, traits_of
 from beholder.adapters.traits import Traits, strangers, trait_lines
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.data.annotations import Annotations
-from beholder.data.rows_of_users import Rows, blocks
+from beholder.data.rows_of_users import RowsByUser, blocks
 from beholder.training.context import Context, Progress
 from beholder.training.user_adam import Tensors
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import BankError, MethodError
 from beholder.util.run_folder import RunFolder
 
@@ -74,7 +74,7 @@ class BankSettings(BankShape, BankTraining):
     rows_per_user: int | None = Field(default=None, ge=1)
 
 
-class Ground(Protocol):
+class Backbone(Protocol):
     """A fitted model that users are trained on top of, and the rows of a fit as it sees them.
 
     Attributes:
@@ -110,7 +110,7 @@ class Ground(Protocol):
 
     def examples(
         self, outputs: TrunkOutputs, part: str, rows: NDArray[np.int64], users: int, user: NDArray[np.int64]
-    ) -> Examples:
+    ) -> TrainingExamples:
         """Rows to learn from or to be held against.
 
         Args:
@@ -136,7 +136,7 @@ class BankFitting:
     def __init__(
         self,
         settings: BankSettings,
-        ground: Ground,
+        backbone: Backbone,
         train: Annotations,
         valid: Annotations,
         context: Context,
@@ -147,7 +147,7 @@ class BankFitting:
 
         Args:
             settings: see there.
-            ground: what users are trained on top of.
+            backbone: what users are trained on top of.
             train, valid: rows to learn from, and to choose by.
             context: its run folder takes what is worked with.
             prior: one that was learned before, as for users who come later; by default it is learned from these rows.
@@ -158,16 +158,22 @@ class BankFitting:
         """
         if context.run_folder is None:
             raise MethodError("a bank is fitted in a folder: give the context a run_folder.")
-        self.settings, self.ground, self.context = settings, ground, context
-        self.model = ground.model
+        self.settings, self.backbone, self.context = settings, backbone, context
+        self.model = backbone.model
         most = settings.rows_per_user
-        self._rows = {"train": Rows.of(train, context.seed, most)}
-        self._rows["valid"] = Rows.of(valid, context.seed, most and -(-most // 4))
+        self._rows = {"train": RowsByUser.of(train, context.seed, most)}
+        self._rows["valid"] = RowsByUser.of(valid, context.seed, most and -(-most // 4))
         self._rows["both"] = self._rows["train"].joined(self._rows["valid"], len(train))
         users, user = train.by_user
-        tokens = np.bincount(user, ground.tokens[ground.index["train"]], len(users)).astype(np.int64)
+        tokens = np.bincount(user, backbone.tokens[backbone.index["train"]], len(users)).astype(np.int64)
         self.blocks = blocks(users, tokens, settings.block_users)
-        inputs = [ground.checksum, settings.model_dump(mode="json"), context.seed, train.fingerprint, valid.fingerprint]
+        inputs = [
+            backbone.checksum,
+            settings.model_dump(mode="json"),
+            context.seed,
+            train.fingerprint,
+            valid.fingerprint,
+        ]
         inputs.append(prior and prior.checksum)
         if prior is None:
             require_columns(train, settings.prior.traits)
@@ -181,7 +187,7 @@ class BankFitting:
         work = RunFolder(context.run_folder).unfinished
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"
-        self.trunk_folder = work / f"trunk-{ground.trunk_key[:16]}"
+        self.trunk_folder = work / f"trunk-{backbone.trunk_key[:16]}"
         self.prior_folder = work / f"prior-{self.key[:16]}"
         self._given = prior is not None
         if prior is not None:
@@ -194,7 +200,7 @@ class BankFitting:
     @cached_property
     def outputs(self) -> TrunkOutputs:
         """What the trunk says of every distinct input: run once, kept for whoever fits a bank on the same model."""
-        return self.ground.outputs(self.settings.trunk_memory_mb, self.trunk_folder)
+        return self.backbone.outputs(self.settings.trunk_memory_mb, self.trunk_folder)
 
     @cached_property
     def prior(self) -> Prior:
@@ -307,11 +313,11 @@ class BankFitting:
         rows = self._rows["train"].count(users), self._rows["valid"].count(users)
         if again:
             part = self._part(users, rows, before, losses)
-            with whole(self.held_file(number)) as temporary:
+            with atomic_write(self.held_file(number)) as temporary:
                 pq.write_table(part, temporary)
         part = self._part(users, rows, estimates("both", 1, 2) if again else before, losses)
         seconds = time.perf_counter() - started
-        with whole(self.block_file(number)) as temporary:
+        with atomic_write(self.block_file(number)) as temporary:
             pq.write_table(part.replace_schema_metadata({_SECONDS: str(seconds)}), temporary)
         progress(len(users), len(users), "", "users")
 
@@ -368,9 +374,9 @@ class BankFitting:
         }
         return pa.table(columns, schema=INDEX)
 
-    def _examples(self, part: str, users: list[str]) -> Examples:
+    def _examples(self, part: str, users: list[str]) -> TrainingExamples:
         user, mine = self._rows[part].find(users)
-        return self.ground.examples(self.outputs, part, mine, len(users), user)
+        return self.backbone.examples(self.outputs, part, mine, len(users), user)
 
     def block_file(self, number: int) -> Path:
         """A block's part of the index: it says that the block is done."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.adapters.estimate import FIXED, LEAST_USERS, PriorSettings, estimate_prior, unit_of, with_spread
-from beholder.adapters.fit import BankTraining, Examples, fit_bank
+from beholder.adapters.fit import BankTraining, TrainingExamples, fit_bank
 from beholder.adapters.layers import Shapes
 from beholder.adapters.moderation import moderation_of
 from beholder.adapters.prior import Prior, isotropic
@@ -43,14 +43,14 @@ class Judges:
     """
 
     names: Sequence[str]
-    train: Examples
-    valid: Examples
+    train: TrainingExamples
+    valid: TrainingExamples
     traits: Sequence[Traits] = ()
 
 
 def learn_prior(
     shapes: Shapes,
-    train: Examples,
+    train: TrainingExamples,
     chosen_on: Judges,
     settings: PriorSettings,
     training: BankTraining,
@@ -90,17 +90,8 @@ def learn_prior(
     units = unit_of(flat, train, seed, device)
     candidates = {"isotropic": flat}
     for known in ((), traits) if coded(traits, settings.traits) else ((),):
-        learned = estimate_prior(
-            shapes,
-            train,
-            settings.rank,
-            settings,
-            epochs=training.epochs,
-            seed=seed,
-            device=device,
-            traits=known,
-            units=units,
-        )
+        own: Any = {"epochs": training.epochs, "seed": seed, "device": device, "traits": known, "units": units}
+        learned = estimate_prior(shapes, train, settings.rank, settings, **own)
         if flat.facts["people"] >= LEAST_USERS:
             suffix = ", traits" if learned.traits else ""
             candidates[f"learned, rank {learned.rank}{suffix}"] = replace(learned, moderation=flat.moderation)
@@ -126,15 +117,7 @@ def learn_prior(
 
     middle = len(strengths) // 2
     best = min(candidates, key=lambda kind: trial(kind, strengths[middle]))
-    reached = least = min(each["log_loss"] for each in tried)
-    for further in (strengths[middle + 1 :], strengths[:middle][::-1]):
-        for strength in further:
-            found = trial(best, strength)
-            if found >= reached:
-                break
-            reached = found
-        if reached < least:
-            break
+    _descend(lambda strength: trial(best, strength), min(each["log_loss"] for each in tried), strengths, middle)
     chosen = min(tried, key=lambda each: each["log_loss"])
     if candidates[chosen["kind"]] is flat and flat.moderation is not None:
         candidates[PLAIN] = replace(flat, moderation=None)
@@ -146,6 +129,19 @@ def learn_prior(
     facts |= {"chosen_on": choosing, "tried": tried}
     spread = with_spread(prior, units, chosen["strength"])
     return replace(prior, spread=spread, epochs=chosen["epochs"], facts=facts)
+
+
+def _descend(loss: Callable[[float], float], reached: float, strengths: Sequence[float], middle: int) -> None:
+    """Try larger strengths than the middle one as long as each is better, and where none was, smaller ones."""
+    least = reached
+    for further in (strengths[middle + 1 :], strengths[:middle][::-1]):
+        for strength in further:
+            found = loss(strength)
+            if found >= reached:
+                break
+            reached = found
+        if reached < least:
+            break
 
 
 def _strengths(shapes: Shapes, settings: PriorSettings, some: Sequence[float]) -> list[float]:

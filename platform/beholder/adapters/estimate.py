@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from beholder.adapters.fit import Batch, Examples, backward
+from beholder.adapters.fit import Batch, TrainingExamples, backward
 from beholder.adapters.layers import Shapes
 from beholder.adapters.prior import FACTORS, Prior, isotropic, step_scale
 from beholder.adapters.traits import TraitEstimate, Traits
@@ -80,7 +80,7 @@ class PriorSettings(BaseModel):
 
 def estimate_prior(
     shapes: Shapes,
-    train: Examples,
+    train: TrainingExamples,
     rank: int,
     settings: PriorSettings,
     *,
@@ -119,18 +119,8 @@ def estimate_prior(
     heads = None if settings.within_layers else train.heads
     if heads is not None:
         of_heads = {name: shape for name, shape in shapes.items() if name.startswith("head.")}
-        learned = estimate_prior(
-            of_heads,
-            heads,
-            rank,
-            settings,
-            epochs=epochs,
-            seed=seed,
-            device=device,
-            traits=traits,
-            units=units,
-            progress=progress,
-        )
+        own: Any = {"epochs": epochs, "seed": seed, "device": device, "traits": traits, "progress": progress}
+        learned = estimate_prior(of_heads, heads, rank, settings, units=units, **own)
         return replace(learned, mean={**flat.mean, **learned.mean})
     rank = min(rank, people // USERS_A_FACTOR)
     described = [each if count else {} for each, count in zip(traits, train.rows, strict=True)] if traits else []
@@ -165,7 +155,7 @@ def estimate_prior(
 
 
 def _backward(
-    model: _Model, train: Examples, batch: Batch, bias: Tensor, factors: Tensor | None, weight: Tensor
+    model: _Model, train: TrainingExamples, batch: Batch, bias: Tensor, factors: Tensor | None, weight: Tensor
 ) -> None:
     """Gradients of the weighted sum of losses. weight: [users], of each one's rows."""
     linear = train.factor_losses(model.directions(), factors, bias * model.units[BIAS], batch)
@@ -176,7 +166,7 @@ def _backward(
     backward(train, batch, model.compose(bias, factors), weight)
 
 
-def unit_of(flat: Prior, train: Examples, seed: int, device: str) -> dict[str, float]:
+def unit_of(flat: Prior, train: TrainingExamples, seed: int, device: str) -> dict[str, float]:
     """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
 
     From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and

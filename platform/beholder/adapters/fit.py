@@ -65,7 +65,7 @@ class BankTraining(BaseModel):
         return [name for name in ("learning_rate", "pull", "caution", "patience") if getattr(self, name) is not None]
 
 
-class Examples(Protocol):
+class TrainingExamples(Protocol):
     """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
 
     Attributes:
@@ -97,7 +97,7 @@ class Examples(Protocol):
         ...
 
     @property
-    def heads(self) -> Examples | None:
+    def heads(self) -> TrainingExamples | None:
         """The same rows, of users who differ in their heads alone, read from the shared model's last states.
 
         None where heads alone are a user's own anyway.
@@ -150,12 +150,12 @@ class BankFit:
 def fit_bank(
     prior: Prior,
     users: Sequence[str],
-    train: Examples,
+    train: TrainingExamples,
     settings: BankTraining,
     *,
     seed: int,
     device: str = "cpu",
-    held_out: Examples | None = None,
+    held_out: TrainingExamples | None = None,
     around: Tensors | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BankFit:
@@ -209,7 +209,7 @@ def fit_bank(
     return BankFit(tensors, coordinates, losses if held_out is not None else None)
 
 
-def backward(train: Examples, batch: Batch, tensors: Tensors, weight: Tensor) -> None:
+def backward(train: TrainingExamples, batch: Batch, tensors: Tensors, weight: Tensor) -> None:
     """Gradients of the weighted sum of losses, into what the tensors were composed of.
 
     weight: [users], of each one's rows.
@@ -228,7 +228,9 @@ def _with_prior(coordinate: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def row_losses(rows: Examples, batches: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors) -> NDArray[np.float64]:
+def row_losses(
+    rows: TrainingExamples, batches: list[tuple[Batch, NDArray[np.int64]]], tensors: Tensors
+) -> NDArray[np.float64]:
     """The loss of each row: float64 [rows]. `batches`: see `held_out_batches`; `tensors`: of all users."""
     found = np.zeros(int(rows.rows.sum()))
     for whole, users_of in batches:
@@ -239,7 +241,7 @@ def row_losses(rows: Examples, batches: list[tuple[Batch, NDArray[np.int64]]], t
     return found
 
 
-def mean_losses(rows: Examples, tensors: Tensors) -> NDArray[np.float64]:
+def mean_losses(rows: TrainingExamples, tensors: Tensors) -> NDArray[np.float64]:
     """Each user's mean loss over what they were asked: float64 [users]; NaN for users without rows."""
     found = row_losses(rows, held_out_batches(rows.rows), tensors)
     total = np.bincount(np.repeat(np.arange(len(rows.rows)), rows.rows), found, len(rows.rows))

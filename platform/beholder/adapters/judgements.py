@@ -13,7 +13,7 @@ from torch import Tensor
 
 from beholder.adapters.bank import BankModel
 from beholder.adapters.fit import Batch
-from beholder.adapters.layers import everybodys_change
+from beholder.adapters.layers import head_deltas_of_all
 from beholder.adapters.moderation import Readings
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.models.tokenization import length_cut
@@ -25,7 +25,7 @@ RowLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Judgements:
-    """Rows of (user, input, labels), ordered by user; see `fit.Examples`.
+    """Rows of (user, input, labels), ordered by user; see `fit.TrainingExamples`.
 
     Attributes:
         model, outputs: the shared model, and what its trunk says of every input.
@@ -64,7 +64,7 @@ class Judgements:
         return (self.weights[batch] * (batch >= 0)[..., None]).sum(axis=(1, 2))
 
     def losses(self, tensors: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
-        """See `fit.Examples`. The head alone takes all users' rows as one product; a tail takes rows of like length."""
+        """See `fit.TrainingExamples`. The head alone takes all rows as one product; a tail those of like length."""
         place, column = np.nonzero(batch >= 0)
         flat = batch[place, column]
         if not self.model.shape.top_layers:
@@ -82,7 +82,7 @@ class Judgements:
 
     @cached_property
     def heads(self) -> Judgements | None:
-        """See `fit.Examples`: pooled texts, as the shared model has them."""
+        """See `fit.TrainingExamples`: pooled texts, as the shared model has them."""
         if not self.model.shape.top_layers:
             return None
         model = BankModel(self.model.network, self.model.shape.model_copy(update={"top_layers": 0}))
@@ -91,7 +91,7 @@ class Judgements:
 
     @property
     def readings(self) -> Readings | None:
-        """See `fit.Examples`."""
+        """See `fit.TrainingExamples`."""
         if "head.weight" not in self.model.shapes:
             return None
         values, index = self.outputs.values, self.input
@@ -111,7 +111,7 @@ class Judgements:
     def factor_losses(
         self, directions: Tensors, factors: Tensor | None, bias: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:
-        """See `fit.Examples`: the head is linear, so that the mean and each factor are one reader of every text."""
+        """See `fit.TrainingExamples`: the head is linear; the mean and each factor are one reader of every text."""
         if self.model.shape.top_layers:
             return None
         head = self.model.network.head
@@ -120,7 +120,7 @@ class Judgements:
         inputs, index = np.unique(self.input[flat], return_inverse=True)
         user, text = (torch.from_numpy(each).to(self.device) for each in (place, index))
         features = torch.from_numpy(self.outputs.values[inputs]).to(self.device).to(head.weight.dtype)
-        said = everybodys_change(features, head, directions)  # [texts, 1 + rank, labels]
+        said = head_deltas_of_all(features, head, directions)  # [texts, 1 + rank, labels]
         logits = (head(features) + said[:, 0])[text] + bias.to(said.dtype)[user]
         if factors is not None:
             logits = logits + torch.einsum("rkl,rk->rl", said[:, 1:][text], factors.to(said.dtype)[user])

@@ -22,7 +22,7 @@ Shapes = dict[str, tuple[int, ...]]
 HeadForm = Literal["bias", "gate", "full"]
 
 
-class Reader(threading.local):
+class ActiveUsers(threading.local):
     """Who reads each row of the batch that runs in this thread."""
 
     tensors: Tensors
@@ -32,7 +32,7 @@ class Reader(threading.local):
 class UserLinear(nn.Module):
     """A shared projection plus each row's own low-rank change: y = W x + scale * up[u] down[u] x (LoRA, 2106.09685)."""
 
-    def __init__(self, shared: nn.Module, name: str, scale: float, reader: Reader) -> None:
+    def __init__(self, shared: nn.Module, name: str, scale: float, reader: ActiveUsers) -> None:
         super().__init__()
         self.shared, self.name, self.scale, self.reader = shared, name, scale, reader
 
@@ -49,12 +49,12 @@ class UserLinear(nn.Module):
         return self.shared(x) + self.scale * (x @ down.mT @ up.mT)
 
 
-def attach(
+def inject_user_lora(
     top: Mapping[str, nn.Module],
     targets: Sequence[str] | Literal["all-linear"],
     rank: int,
     scale: float,
-    reader: Reader,
+    reader: ActiveUsers,
 ) -> Shapes:
     """Put a `UserLinear` around every targeted projection in the given layers; returns what one user then has.
 
@@ -95,7 +95,7 @@ def head_shapes(form: HeadForm, labels: int, width: int) -> Shapes:
     return {"head.bias": (labels,), **own[form]}
 
 
-def head_change(features: Tensor, head: nn.Linear, tensors: Tensors, user: Tensor) -> Tensor:
+def head_delta(features: Tensor, head: nn.Linear, tensors: Tensors, user: Tensor) -> Tensor:
     """What a user's own head adds to the shared head's logits.
 
     `bias`: b[u]. `gate`: W (f * g[u]) + b[u], the pooled features times 1 + g[u]. `full`: V[u] f + b[u].
@@ -121,7 +121,7 @@ def head_change(features: Tensor, head: nn.Linear, tensors: Tensors, user: Tenso
     return change
 
 
-def everybodys_change(features: Tensor, head: nn.Linear, tensors: Tensors) -> Tensor:
+def head_deltas_of_all(features: Tensor, head: nn.Linear, tensors: Tensors) -> Tensor:
     """The same for every text and every user: the heads of all users are one matrix.
 
     features: [texts, width]; returns [texts, users, labels].
@@ -147,7 +147,7 @@ def own_head(head: nn.Linear, tensors: Tensors) -> tuple[Tensor, Tensor]:
     return (head.weight + change).expand(len(bias), -1, -1), bias
 
 
-def start(shapes: Shapes, users: int, seed: int, device: str) -> Tensors:
+def init_tensors(shapes: Shapes, users: int, seed: int, device: str) -> Tensors:
     """Tensors of users who do not differ from the shared model yet: all zero, but for `down`.
 
     `down` is drawn (Kaiming uniform, as PEFT does) once for all users: nobody's start depends on who else is there.

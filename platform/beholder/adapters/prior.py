@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from beholder.adapters import moderation
-from beholder.adapters.layers import Shapes, start
+from beholder.adapters.layers import Shapes, init_tensors
 from beholder.adapters.moderation import Moderation, moderated
 from beholder.adapters.traits import Effects, Traits, shift_of
 from beholder.training.user_adam import Tensors
-from beholder.util.atomic import sha256_of, whole
+from beholder.util.atomic import atomic_write, sha256_of
 from beholder.util.errors import BankError
 
 FORMAT = 3
@@ -176,7 +176,7 @@ def isotropic(shapes: Shapes, seed: int, epochs: int, **facts: Any) -> Prior:
 
     shapes: of one user's tensors. `down` projections are drawn as LoRA draws them, one draw for all users.
     """
-    mean = {name: tensor[0] for name, tensor in start(shapes, 1, seed, "cpu").items()}
+    mean = {name: tensor[0] for name, tensor in init_tensors(shapes, 1, seed, "cpu").items()}
     return Prior(mean, {}, {BIAS: torch.ones(shapes[BIAS])}, epochs, facts)
 
 
@@ -203,7 +203,7 @@ def save_prior(prior: Prior, folder: Path) -> None:
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().float().contiguous().clone() for name, tensor in _flat(prior).items()}
-    with whole(folder / FILES[0]) as temporary:
+    with atomic_write(folder / FILES[0]) as temporary:
         save_file(tensors, str(temporary))
     traits = {"traits": _values(prior)} if prior.traits else {}
     known = {"moderation": {"exclusive": prior.moderation.exclusive}} if prior.moderation else {}
@@ -217,7 +217,7 @@ def save_prior(prior: Prior, folder: Path) -> None:
         **known,
         "sha256": sha256_of(folder / FILES[0]),
     }
-    with whole(folder / FILES[1]) as temporary:
+    with atomic_write(folder / FILES[1]) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
 
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from beholder.adapters.layers import Shapes
 from beholder.training.user_adam import Tensors
-from beholder.util.atomic import beside, sha256_of, whole
+from beholder.util.atomic import atomic_write, beside, sha256_of
 from beholder.util.errors import BankError
 
 FORMAT = 1
@@ -113,14 +113,14 @@ def read_shard(file: Path, digest: str) -> Tensors:
 
 def write_index(folder: Path, index: pa.Table, shapes: Shapes) -> None:
     """Write `index.parquet` and, last, `bank.json`: with it the bank is whole."""
-    with whole(folder / "index.parquet") as temporary:
+    with atomic_write(folder / "index.parquet") as temporary:
         pq.write_table(completed(index).cast(INDEX), temporary, compression="zstd")
     described = {
         "format": FORMAT,
         "shapes": {name: list(shape) for name, shape in sorted(shapes.items())},
         "index_sha256": sha256_of(folder / "index.parquet"),
     }
-    with whole(folder / "bank.json") as temporary:
+    with atomic_write(folder / "bank.json") as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
 
 

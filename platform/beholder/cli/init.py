@@ -32,10 +32,10 @@ def init_command(
 
     Example: beholder init ratings.csv
     """
-    from beholder.datasets.profile.infer_columns import Asked
+    from beholder.datasets.profile.infer_columns import GivenColumns
     from beholder.workflows.draft_experiment import ROWS, draft, write
 
-    asked = Asked(text, user, tuple(each.strip() for each in labels.split(",")) if labels else None)
+    asked = GivenColumns(text, user, tuple(each.strip() for each in labels.split(",")) if labels else None)
     made = draft(table, asked)
     file = out or Path(f"{made.name}.yaml")
     if file.exists() and not force:

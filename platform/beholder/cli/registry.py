@@ -19,7 +19,7 @@ app = typer.Typer(
     help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
     no_args_is_help=True,
 )
-Model = Annotated[str, typer.Argument(help="A registered model's name.")]
+ModelArgument = Annotated[str, typer.Argument(help="A registered model's name.")]
 Which = Annotated[str, typer.Option("--version", help="A number or an alias.")]
 AsJson = Annotated[bool, typer.Option("--json")]
 
@@ -56,14 +56,14 @@ def ls(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    model: Model,
+    model: ModelArgument,
     version: Which = "champion",
     user: Annotated[str | None, typer.Option(help="Only what it says of this user.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
     from beholder.registry import versions as registry
-    from beholder.registry.bundle import foundation_of
+    from beholder.registry.bundle import backbone_digest_of
     from beholder.registry.feedback import Feedback
     from beholder.registry.memory import took_in
 
@@ -74,7 +74,7 @@ def show(
         enrolled, note = None, "Enrolled since: a server answers them by what they were enrolled with."
         try:
             with contextlib.closing(Feedback()) as feedback:
-                stamp = feedback.enrolled(model, foundation_of(manifest)).get(user)
+                stamp = feedback.enrolled(model, backbone_digest_of(manifest)).get(user)
             enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
         except FeedbackError as error:
             note = f"Whether they were enrolled since is not known: {error}"
@@ -92,7 +92,7 @@ def show(
 
 
 @app.command("history")
-def history(model: Model, user: Annotated[str, typer.Option(help="Whose.")], as_json: AsJson = False) -> None:
+def history(model: ModelArgument, user: Annotated[str, typer.Option(help="Whose.")], as_json: AsJson = False) -> None:
     """How each version serves one user, newest first."""
     from beholder.registry import versions as registry
 
@@ -123,7 +123,7 @@ def _print_users(model: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 
 @app.command("diff")
 def diff(
-    model: Model,
+    model: ModelArgument,
     one: Annotated[str, typer.Argument(help="A version's number or alias.")],
     other: Annotated[str, typer.Argument(help="Another's.")],
     as_json: AsJson = False,
@@ -150,7 +150,7 @@ def diff(
 
 @app.command("promote")
 def promote(
-    model: Model,
+    model: ModelArgument,
     version: Annotated[int, typer.Argument(help="The version's number.")],
     force: Annotated[bool, typer.Option(help="Also where it is worse, or was measured on another split.")] = False,
     as_json: AsJson = False,
@@ -166,7 +166,7 @@ def promote(
 
 
 @app.command("rollback")
-def rollback(model: Model, as_json: AsJson = False) -> None:
+def rollback(model: ModelArgument, as_json: AsJson = False) -> None:
     """Make the champion before this one the champion again."""
     from beholder.registry import versions as registry
 
@@ -179,7 +179,7 @@ def rollback(model: Model, as_json: AsJson = False) -> None:
 
 @app.command("export")
 def export(
-    model: Model,
+    model: ModelArgument,
     user: Annotated[str, typer.Option(help="Whose adapter.")],
     version: Which = "champion",
     form: Annotated[str, typer.Option("--format", help="peft: an adapter that plain PEFT loads.")] = "peft",

@@ -46,7 +46,7 @@ def serve_command(
     if context.invoked_subcommand is not None:
         return
     from beholder.registry import versions as registry
-    from beholder_serve.api import Settings
+    from beholder_serve.api import ApiSettings
     from beholder_serve.app import serve_forever
 
     names = registry.models()
@@ -57,7 +57,7 @@ def serve_command(
             )
         model = max(names, key=lambda name: registry.versions(name)[0].created)
     found = registry.find(model, version)
-    settings = Settings(tokens=tokens, rate=rate, burst=burst, origins=tuple(origin or ()), sticky=sticky)
+    settings = ApiSettings(tokens=tokens, rate=rate, burst=burst, origins=tuple(origin or ()), sticky=sticky)
     scale = {"min_replicas": replicas, "max_replicas": up_to} if up_to and up_to > replicas else replicas
 
     def ready() -> None:

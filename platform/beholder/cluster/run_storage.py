@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse, urlunparse
 
 from beholder.cluster.runtime import on_cluster, start_ray
-from beholder.util.atomic import scratch, whole
+from beholder.util.atomic import atomic_write, scratch
 from beholder.util.errors import ClusterError, first_line
 from beholder.util.paths import home
 
@@ -111,7 +111,7 @@ class SharedRun:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with (
                     self._system.open_input_stream(f"{self._prefix}/{place}") as read,
-                    whole(file) as temporary,
+                    atomic_write(file) as temporary,
                     temporary.open("wb") as written,
                 ):
                     shutil.copyfileobj(read, written, 1 << 20)

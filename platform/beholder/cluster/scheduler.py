@@ -1,11 +1,11 @@
 """Dealing out the work of a job: arms, and blocks of users where an arm trains a bank.
 
-A board hands out what is ready, to whichever worker is free: an arm; the opening of a fan-out (its trunk is run, its
+A work queue hands out what is ready to the next free worker: an arm; the opening of a fan-out (its trunk is run, its
 users are cut into blocks); a block; at the end the arm that puts its blocks together; and what is measured of an arm
-once it is fitted. What is finished lies whole on disk, so that a job started again does only what is missing.
+once it is fitted. What is finished lies whole on disk, so that a restarted job does only what is missing.
 
-When a worker dies, or nodes come or go, Ray Train starts the workers anew, as many as there is room for. What the old
-ones held goes back to the board; what they had finished stays finished.
+If a worker fails, or nodes come or go, Ray Train restarts the workers, as many as there is room for. What the old ones
+had leased goes back to the queue; what they had finished stays finished.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import ray
 from beholder.adapters.block_training import BankFitting
 from beholder.cluster.run_storage import SharedRun
 from beholder.data.annotations import Annotations
-from beholder.evaluation.scores_io import newcomers_file
 from beholder.execution.arm import ArmJob, as_seen, run_arm, to_learn
 from beholder.execution.forgetting import MeasureJob, measure
 from beholder.training.context import Context, Progress
 from beholder.training.data_parallel import ALONE, Team, everybody
-from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED
+from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED, RunFolder
 
 POLL_S = 0.2
 """Between two looks of a worker for whom nothing is ready."""
@@ -35,7 +34,7 @@ DEATHS = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkItem:
     """One thing for one worker to do. `block` counts from 0; `measure` of no arm is of the base as it is.
 
     `join`: get ready for the blocks of a fan-out while another worker opens it; nobody waits for that.
@@ -51,7 +50,7 @@ class Task:
         return f"forgetting, {self.arm or 'base'}" if self.kind == "measure" else self.arm
 
 
-class Board:
+class WorkQueue:
     """What is to be done, what is done, and what there is to say of it; one actor that all workers and the driver ask.
 
     Progress of a fan-out is in users: those of finished blocks, and the part that running blocks have come to.
@@ -66,12 +65,12 @@ class Board:
             together: arms that all workers fit at once, before anything is taken.
         """
         self._arms = {arm.name: arm for arm in arms}
-        self._measures = [Task("measure", each.arm) for each in measures]
+        self._measures = [WorkItem("measure", each.arm) for each in measures]
         ready = [arm for arm in arms if arm.after not in self._arms and arm.name not in together]
         self._ready = [self._first(arm) for arm in ready]
         self._ready += [each for each in self._measures if each.arm not in self._arms]
         self._together = list(together)
-        self._held: list[Task] = []  # with somebody
+        self._leased: list[WorkItem] = []  # with somebody
         self._group, self._again = "", False
         self._nodes: list[str] = []  # of the group's workers that are here
         self._deaths = 0  # since something was finished
@@ -96,7 +95,7 @@ class Board:
         """
         if group != self._group:
             self._again = bool(self._group)
-            self._group, self._ready, self._held = group, [*self._held, *self._ready], []
+            self._group, self._ready, self._leased = group, [*self._leased, *self._ready], []
             self._nodes = []
         self._nodes.append(node)
         if len(self._nodes) == size and (self._again or len(set(self._nodes)) > 1):
@@ -107,14 +106,14 @@ class Board:
         """Workers died. When that goes on and nothing gets finished, the job is over."""
         self._deaths += 1
         if self._deaths > DEATHS and not self._refusal:
-            held = ", ".join(sorted({task.label for task in self._held})) or "their start"
+            held = ", ".join(sorted({task.label for task in self._leased})) or "their start"
             self.refuse(
                 "ClusterError",
                 f"workers died {self._deaths} times and nothing got finished in between; they were at: {held}. "
                 "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
             )
 
-    def take(self, inside: str = "") -> Task | Literal["wait", "end"]:
+    def take(self, inside: str = "") -> WorkItem | Literal["wait", "end"]:
         """The next thing to do. After a refusal there is none.
 
         Args:
@@ -123,20 +122,20 @@ class Board:
         if self._refusal:
             return "end"
         if self._ready:
-            self._held.append(self._ready.pop(0))
-            return self._held[-1]
-        opening = [task.arm for task in self._held if task.kind == "open"]
+            self._leased.append(self._ready.pop(0))
+            return self._leased[-1]
+        opening = [task.arm for task in self._leased if task.kind == "open"]
         if opening and inside not in opening:
-            return Task("join", opening[0])
+            return WorkItem("join", opening[0])
         return "wait" if self._left else "end"
 
     def opened(self, arm: str, sizes: list[int]) -> None:
         """A fan-out's blocks, by their numbers of users."""
-        self._let_go(Task("open", arm))
+        self._let_go(WorkItem("open", arm))
         self._blocks[arm], self._done[arm], self._open[arm] = sizes, {}, set(range(len(sizes)))
-        self._ready = [*(Task("block", arm, block) for block in range(len(sizes))), *self._ready]
+        self._ready = [*(WorkItem("block", arm, block) for block in range(len(sizes))), *self._ready]
 
-    def finished(self, task: Task) -> None:
+    def finished(self, task: WorkItem) -> None:
         """What follows from a task's end."""
         self._let_go(task)
         if task.arm in self._together:
@@ -144,7 +143,7 @@ class Board:
         if task.kind == "block":
             self._open[task.arm].discard(task.block)
             if not self._open[task.arm]:
-                self._ready.insert(0, Task("arm", task.arm))
+                self._ready.insert(0, WorkItem("arm", task.arm))
         elif task.kind != "open":
             self._left -= 1
             self._latest[task.label] = (1, 1, "done", "steps")
@@ -152,7 +151,7 @@ class Board:
                 self._ready += [self._first(arm) for arm in self._arms.values() if arm.after == task.arm]
                 self._ready += [each for each in self._measures if each.arm == task.arm]
 
-    def put(self, task: Task, done: int, total: int, note: str, unit: str) -> None:
+    def put(self, task: WorkItem, done: int, total: int, note: str, unit: str) -> None:
         """Progress of a task."""
         if task.kind == "block":
             self._done[task.arm][task.block] = done
@@ -177,103 +176,120 @@ class Board:
         """What `refuse` was told."""
         return self._refusal
 
-    def _let_go(self, task: Task) -> None:
+    def _let_go(self, task: WorkItem) -> None:
         self._deaths = 0
-        if task in self._held:
-            self._held.remove(task)
+        if task in self._leased:
+            self._leased.remove(task)
 
     @staticmethod
-    def _first(arm: ArmJob) -> Task:
-        return Task("open" if arm.settings.in_blocks else "arm", arm.name)
+    def _first(arm: ArmJob) -> WorkItem:
+        return WorkItem("open" if arm.settings.in_blocks else "arm", arm.name)
 
 
-def work(
-    board: Any,
-    arms: dict[str, ArmJob],
-    measures: dict[str, MeasureJob],
-    parts: Callable[[int | None], dict[str, Annotations]],
-    shared: SharedRun,
-    context: Callable[[Callable[..., None], Callable[[str], None]], Context],
-    together: Sequence[str] = (),
-) -> None:
-    """What one worker does until nothing is left.
+class Worker:
+    """What one worker does until nothing is left."""
 
-    Args:
-        board: the `Board` actor.
-        arms: all arms of the job, by name.
-        measures: what is measured of forgetting, by arm.
-        parts: the annotations of each part of a fold, or of what is served; see `folds.parts_of`.
-        shared: where everything is written.
-        context: makes a method's context from where to tell progress and where to say things.
-        together: arms that all workers fit at once, each a share of every batch (`methods.team`).
-    """
-    run_folder = shared.folder
-    open_: dict[str, BankFitting] = {}  # the fan-out this worker is in
+    def __init__(
+        self,
+        queue: Any,
+        arms: dict[str, ArmJob],
+        measures: dict[str, MeasureJob],
+        parts: Callable[[int | None], dict[str, Annotations]],
+        shared: SharedRun,
+        context: Callable[[Callable[..., None], Callable[[str], None]], Context],
+    ) -> None:
+        """Take what all work needs.
 
-    def of_arm(arm: ArmJob, progress: Callable[..., None], say: Callable[[str], None]) -> Context:
-        found = replace(context(progress, say), epochs=arm.epochs)
-        return found if arm.seed is None else replace(found, seed=arm.seed)
+        Args:
+            queue: the `WorkQueue` actor.
+            arms: all arms of the job, by name.
+            measures: what is measured of forgetting, by arm.
+            parts: the annotations of each part of a fold, or of what is served; see `folds.parts_of`.
+            shared: where everything is written.
+            context: makes a method's context from two functions, for progress and for lines people should read.
+        """
+        self._queue, self._arms, self._measures, self._parts = queue, arms, measures, parts
+        self._shared, self._context = shared, context
+        self._open: dict[str, BankFitting] = {}  # the fan-out this worker is in
 
-    def fitting(task: Task) -> BankFitting:
-        if task.arm not in open_:
-            open_.clear()
-            config: Any = arms[task.arm].settings
-            shared.fetch(f"{METHODS}/{config.from_}")
-            mine = of_arm(arms[task.arm], _nothing, say)
-            seen = as_seen(config, parts(arms[task.arm].fold), mine.seed)
-            open_[task.arm] = config.begin(*to_learn(config, seen), mine)
-        return open_[task.arm]
+    def work(self, together: Sequence[str] = ()) -> None:
+        """Work until the queue is empty. together: arms that all workers fit at once, each a share of every batch."""
+        for name in together:
+            self._fit(WorkItem("arm", name), everybody())
+        while True:
+            item: Any = ray.get(self._queue.take.remote(next(iter(self._open), "")))
+            if item == "end":
+                return
+            if item == "wait":
+                time.sleep(POLL_S)
+            else:
+                self._do(item)
 
-    def say(line: str) -> None:
-        ray.get(board.say.remote(line))
-
-    def whole_arm(task: Task, team: Team = ALONE) -> None:
-        arm = arms[task.arm]
-        quiet = arm.settings.in_blocks or team.rank
-        progress = _nothing if quiet else _Throttled(board, task)
-        mine = of_arm(arm, progress, _nothing if team.rank else say)
-        run_arm(arm, parts(arm.fold), run_folder, replace(mine, team=team))
-        if not team.rank:
-            newcomers = relative(shared, newcomers_file(run_folder, arm.name))
-            shared.keep(f"{SCORES}/{arm.scores}.parquet", newcomers, f"{METHODS}/{arm.name}")
-            ray.get(board.finished.remote(task))
-
-    for name in together:
-        whole_arm(Task("arm", name), everybody())
-
-    while True:
-        task: Any = ray.get(board.take.remote(next(iter(open_), "")))
-        if task == "end":
-            return
-        if task == "wait":
-            time.sleep(POLL_S)
-        elif task.kind == "join":
-            fitting(task)
-        elif task.kind == "open":
-            trunk = relative(shared, fitting(task).trunk_folder)
-            shared.fetch(trunk)
-            _ = fitting(task).outputs
-            shared.keep(trunk)
-            prior = relative(shared, fitting(task).prior_folder)
-            shared.fetch(prior)
-            _ = fitting(task).prior
-            shared.keep(prior)
-            ray.get(board.opened.remote(task.arm, [len(users) for users in fitting(task).blocks]))
-        elif task.kind == "block":
-            train_block(shared, fitting(task), task.block, _Throttled(board, task))
-            ray.get(board.finished.remote(task))
-        elif task.kind == "measure":
-            shared.fetch(FORGETTING, f"{METHODS}/{task.arm}")
-            measure(measures[task.arm], run_folder, context(_Throttled(board, task), say))
+    def _do(self, item: WorkItem) -> None:
+        shared, arms = self._shared, self._arms
+        if item.kind == "join":
+            self._fitting(item)
+        elif item.kind == "open":
+            self._begin(item)
+        elif item.kind == "block":
+            train_block(shared, self._fitting(item), item.block, _Throttled(self._queue, item))
+            ray.get(self._queue.finished.remote(item))
+        elif item.kind == "measure":
+            shared.fetch(FORGETTING, f"{METHODS}/{item.arm}")
+            context = self._context(_Throttled(self._queue, item), self._say)
+            measure(self._measures[item.arm], shared.folder, context)
             shared.keep(FORGETTING)
-            ray.get(board.finished.remote(task))
+            ray.get(self._queue.finished.remote(item))
         else:
-            start = arms[task.arm].after
+            start = arms[item.arm].after
             if start is not None:
                 shared.fetch(f"{METHODS}/{start}")
-            if arms[task.arm].settings.in_blocks:
+            if arms[item.arm].settings.in_blocks:
                 shared.fetch(UNFINISHED)
-            whole_arm(task)
+            self._fit(item)
+
+    def _begin(self, item: WorkItem) -> None:
+        """Open a fan-out: run the trunk, learn the prior, tell the queue of the blocks."""
+        shared, fitting = self._shared, self._fitting(item)
+        trunk, prior = relative(shared, fitting.trunk_folder), relative(shared, fitting.prior_folder)
+        shared.fetch(trunk)
+        _ = fitting.outputs
+        shared.keep(trunk)
+        shared.fetch(prior)
+        _ = fitting.prior
+        shared.keep(prior)
+        ray.get(self._queue.opened.remote(item.arm, [len(users) for users in fitting.blocks]))
+
+    def _fit(self, item: WorkItem, team: Team = ALONE) -> None:
+        """Fit an arm whole, or put it together from its blocks."""
+        arm, shared = self._arms[item.arm], self._shared
+        quiet = arm.settings.in_blocks or team.rank
+        progress = _nothing if quiet else _Throttled(self._queue, item)
+        mine = self._of_arm(arm, progress, _nothing if team.rank else self._say)
+        run_arm(arm, self._parts(arm.fold), shared.folder, replace(mine, team=team))
+        if not team.rank:
+            newcomers = relative(shared, RunFolder(shared.folder).newcomers(arm.name))
+            shared.keep(f"{SCORES}/{arm.scores}.parquet", newcomers, f"{METHODS}/{arm.name}")
+            ray.get(self._queue.finished.remote(item))
+
+    def _fitting(self, item: WorkItem) -> BankFitting:
+        """The fan-out an item is of; the one before is let go."""
+        if item.arm not in self._open:
+            self._open.clear()
+            arm = self._arms[item.arm]
+            config: Any = arm.settings
+            self._shared.fetch(f"{METHODS}/{config.from_}")
+            mine = self._of_arm(arm, _nothing, self._say)
+            seen = as_seen(config, self._parts(arm.fold), mine.seed)
+            self._open[item.arm] = config.begin(*to_learn(config, seen), mine)
+        return self._open[item.arm]
+
+    def _of_arm(self, arm: ArmJob, progress: Callable[..., None], say: Callable[[str], None]) -> Context:
+        found = replace(self._context(progress, say), epochs=arm.epochs)
+        return found if arm.seed is None else replace(found, seed=arm.seed)
+
+    def _say(self, line: str) -> None:
+        ray.get(self._queue.say.remote(line))
 
 
 def _group(workers: int, nodes: int) -> str:
@@ -299,13 +315,13 @@ def _nothing(*_: Any) -> None:
 
 
 class _Throttled:
-    """Tells the board at most four times a second."""
+    """Tells the queue at most four times a second."""
 
-    def __init__(self, board: Any, task: Task) -> None:
-        self._board, self._task, self._last = board, task, 0.0
+    def __init__(self, queue: Any, task: WorkItem) -> None:
+        self._queue, self._task, self._last = queue, task, 0.0
 
     def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:
         now = time.monotonic()
         if now - self._last > 0.25 or done == total:
             self._last = now
-            self._board.put.remote(self._task, done, total, note, unit)
+            self._queue.put.remote(self._task, done, total, note, unit)

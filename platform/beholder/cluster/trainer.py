@@ -1,7 +1,7 @@
 """Fitting the arms of an experiment as one Ray Train job.
 
 Starting a trainer costs many seconds, a task within it milliseconds: one job fits all arms, and all users of those that
-train a bank, dealt out over its workers (`fanout`).
+train a bank, dealt out over its workers (`scheduler`).
 """
 
 from __future__ import annotations
@@ -97,80 +97,95 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     shared.keep(ANNOTATIONS, FORGETTING)
     with on_ray(job.fits if automatic else job.cluster.range[1]):
         import ray
-        from ray.train import FailureConfig, RunConfig, UserCallback
-        from ray.train.torch import TorchConfig, TorchTrainer
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from beholder.cluster.scheduler import Board
+        from beholder.cluster.scheduler import WorkQueue
 
-        fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
-        if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
-            most = min(most, len(job.arms) + len(job.measures))
-            fewest = min(fewest, most)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board: Any = (
-            ray.remote(num_cpus=0)(Board)
+        queue: Any = (
+            ray.remote(num_cpus=0)(WorkQueue)
             .options(scheduling_strategy=here)  # it must not go with another node
             .remote(list(job.arms), job.measures, job.together)
         )
-        gpus = job.cluster.gpus_per_worker if takes_gpu(job.cluster.use_gpu) else 0.0
-        cpus = cpus_each(most, job.cluster.cpus_per_worker)
         # Ray's own notes of a job, of use for as long as it runs; on a cluster all nodes must reach them.
         logs = below(job.copy, RAY) if job.copy else str(RunFolder(Path(job.run_folder)).ray)
-
-        class Deaths(UserCallback):
-            """Tells the board; it ends a job whose workers keep dying (`fanout.DEATHS`)."""
-
-            def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-                ray.get(board.died.remote())
-
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={
-                "job": asdict(job),
-                "board": board,
-                "threads": cpus,
-                "gpu": gpus > 0,
-                "home": str(home()),
-            },
-            scaling_config=_scaling(fewest, most, cpus, gpus),
-            run_config=RunConfig(
-                name=f"fit-{time.time_ns()}",
-                storage_path=logs,
-                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
-                callbacks=[Deaths()],
-            ),
-            # Two workers on one GPU cannot talk by NCCL. Whoever waits for a long evaluation is not to be timed out.
-            torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
-        )
-        failure: list[BaseException] = []
-
-        def fit() -> None:
-            try:
-                trainer.fit()
-            except BaseException as error:  # carried to the calling thread below
-                failure.append(error)
-
-        thread = threading.Thread(target=fit, daemon=True)
-        thread.start()
-        patience = REFUSED_S  # workers that cannot even start never see that they should end
-        while thread.is_alive() and patience > 0:
-            thread.join(0.5)
-            _show(board, on_progress, say)
-            patience -= 0.5 * bool(ray.get(board.refusal.remote()))
-        _show(board, on_progress, say)
+        failure = _watched(_trainer(job, queue, logs), queue, on_progress, say)
         shared.fetch(METHODS, SCORES, FORGETTING)
-        refused = ray.get(board.refusal.remote())
+        refused = ray.get(queue.refusal.remote())
         if refused:
             raise getattr(errors, refused[0])(refused[1])
         if failure:
-            reason = str(failure[0]).strip().splitlines()
+            reason = str(failure).strip().splitlines()
             raise ClusterError(
-                f"the training job failed: {reason[-1] if reason else type(failure[0]).__name__} "
+                f"the training job failed: {reason[-1] if reason else type(failure).__name__} "
                 f"Finished methods are kept; run again to go on. Ray's logs: {logs.partition('?')[0]}"
-            ) from failure[0]
+            ) from failure
         shared.drop(RAY)
         shutil.rmtree(RunFolder(Path(job.run_folder)).ray, ignore_errors=True)
+
+
+def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
+    """The Ray Train job, with as many workers as there are to be."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, UserCallback
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    automatic = job.cluster.workers == "auto"
+    fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
+    if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
+        most = min(most, len(job.arms) + len(job.measures))
+        fewest = min(fewest, most)
+    gpus = job.cluster.gpus_per_worker if takes_gpu(job.cluster.use_gpu) else 0.0
+    cpus = cpus_each(most, job.cluster.cpus_per_worker)
+
+    class WorkerFailureCallback(UserCallback):
+        """Counts failures in the queue, which ends a job whose workers keep dying (`scheduler.DEATHS`)."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            ray.get(queue.died.remote())
+
+    return TorchTrainer(
+        _work,
+        train_loop_config={
+            "job": asdict(job),
+            "queue": queue,
+            "threads": cpus,
+            "gpu": gpus > 0,
+            "home": str(home()),
+        },
+        scaling_config=_scaling(fewest, most, cpus, gpus),
+        run_config=RunConfig(
+            name=f"fit-{time.time_ns()}",
+            storage_path=logs,
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
+            callbacks=[WorkerFailureCallback()],
+        ),
+        # Two workers on one GPU cannot talk by NCCL. A worker that waits for a long evaluation must not time out.
+        torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
+    )
+
+
+def _watched(trainer: Any, queue: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> BaseException | None:
+    """Run the job to its end and show how far it is; what it raised."""
+    import ray
+
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # carried to the calling thread below
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    patience = REFUSED_S  # workers that cannot even start never see that they should end
+    while thread.is_alive() and patience > 0:
+        thread.join(0.5)
+        _show(queue, on_progress, say)
+        patience -= 0.5 * bool(ray.get(queue.refusal.remote()))
+    _show(queue, on_progress, say)
+    return failure[0] if failure else None
 
 
 def _scaling(fewest: int, most: int, cpus: int, gpus: float) -> Any:
@@ -184,10 +199,10 @@ def _scaling(fewest: int, most: int, cpus: int, gpus: float) -> Any:
     )
 
 
-def _show(board: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
+def _show(queue: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
     import ray
 
-    progress, said = ray.get(board.take_news.remote())
+    progress, said = ray.get(queue.take_news.remote())
     for line in said:
         say(line)
     for arm, news in progress.items():
@@ -197,8 +212,8 @@ def _show(board: Any, on_progress: ArmProgress, say: Callable[[str], None]) -> N
 def _work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs.
 
-    What cannot be mended by trying again is told to the board, and the worker ends as if all were done: only a worker
-    that dies is started again.
+    What another try cannot fix is reported to the queue, and the worker ends as if all were done: only a worker that
+    fails is restarted.
     """
     import ray
     import torch
@@ -208,16 +223,16 @@ def _work(config: dict[str, Any]) -> None:
     # A worker runs in a folder of Ray's own: a home given relative to the driver's folder, or none, would be elsewhere.
     os.environ["BEHOLDER_HOME"] = config["home"]
     torch.set_num_threads(config["threads"])
-    job, board = config["job"], config["board"]
+    job, queue = config["job"], config["queue"]
     group = broadcast_from_rank_zero(uuid.uuid4().hex)
     size, node = get_context().get_world_size(), ray.get_runtime_context().get_node_id()
-    together = ray.get(board.joined.remote(group, size, node))
+    together = ray.get(queue.joined.remote(group, size, node))
     try:
         with _run_folder(job) as run_folder:
-            _take_part(job, board, config["gpu"], SharedRun(run_folder, job["copy"]), together)
+            _take_part(job, queue, config["gpu"], SharedRun(run_folder, job["copy"]), together)
     except Exception as error:
         kind, message = _refusal(error, job["run_folder"])
-        ray.get(board.refuse.remote(kind, message))
+        ray.get(queue.refuse.remote(kind, message))
         if together:  # the others wait for this one: all are started again, and find the refusal
             raise
 
@@ -243,11 +258,11 @@ def _run_folder(job: dict[str, Any]) -> Iterator[Path]:
         yield own / folder.parent.name / folder.name
 
 
-def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, together: list[str]) -> None:
+def _take_part(job: dict[str, Any], queue: Any, gpu: bool, shared: SharedRun, together: list[str]) -> None:
     import ray
     import torch
 
-    from beholder.cluster.scheduler import work
+    from beholder.cluster.scheduler import Worker
 
     shared.fetch(ANNOTATIONS)
     if not RunFolder(shared.folder).annotations.is_file():
@@ -260,7 +275,7 @@ def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, to
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}
-    work(board, arms, measures, Parts(shared.folder), shared, context, together)
+    Worker(queue, arms, measures, Parts(shared.folder), shared, context).work(together)
 
 
 class Parts:

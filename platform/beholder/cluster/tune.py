@@ -95,7 +95,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    class Told(OptunaSearch):
+    class PersistentOptunaSearch(OptunaSearch):
         """Optuna's store is the state; only what ran to its end is told as finished."""
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -105,7 +105,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
         def save(self, checkpoint_path: str) -> None:
             pass
 
-    class Shown(tune.Callback):
+    class TrialProgress(tune.Callback):
         """Shows each end of a trial."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -134,7 +134,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
             num_samples=count,
             max_concurrent_trials=job.concurrency,
             reuse_actors=True,
-            search_alg=Told(
+            search_alg=PersistentOptunaSearch(
                 study.draw,
                 metric=names[0] if alone else names,
                 mode=modes[0] if alone else modes,
@@ -145,7 +145,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
             scheduler=_asha(job) if alone else None,
         ),
         run_config=tune.RunConfig(
-            name=f"search-{time.time_ns()}", storage_path=str(storage), verbose=0, callbacks=[Shown()]
+            name=f"search-{time.time_ns()}", storage_path=str(storage), verbose=0, callbacks=[TrialProgress()]
         ),
     )
     try:
@@ -169,7 +169,7 @@ def _asha(job: SearchJob) -> Any:
 
     own = job.space.of(job.space.points[0])
 
-    class Fair(ASHAScheduler):
+    class IncumbentSafeASHA(ASHAScheduler):
         """Never stops the arm's own settings: the others are measured against what comes of them in the end."""
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -181,7 +181,7 @@ def _asha(job: SearchJob) -> Any:
         most = int(job.arm.config["epochs"])
     else:
         most = int(max(dimension.values) if isinstance(dimension, Choices) else dimension.high)
-    return Fair(
+    return IncumbentSafeASHA(
         time_attr="epoch",
         metric="valid_macro_f1",
         mode="max",

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder.data.texts import near_copies, text_key, unit_key
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
 
 COLUMNS = ("text_id", "text", "user_id", "labels")
@@ -64,7 +64,7 @@ def tasks_of(labels: Sequence[str]) -> dict[str, list[int]]:
 
 
 @dataclass(frozen=True)
-class Problem:
+class RowError:
     """One row refused at the door. `row` counts data rows from 1, the header not counted."""
 
     row: int
@@ -262,7 +262,7 @@ class Annotations:
             [pa.field(name, self.type_of(name)) for name in self._table.column_names],
             metadata={b"beholder_task": json.dumps(task).encode()},
         )
-        with whole(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for start in range(0, max(1, len(self)), WRITTEN_ROWS):
                 rows = self._table.slice(start, WRITTEN_ROWS)
                 plain = [rows[name].cast(schema.field(name).type) for name in schema.names]
@@ -319,7 +319,7 @@ def find_problems(
     user_id: Sequence[Any],
     labels: NDArray[Any],
     text_id: Sequence[Any] | None = None,
-) -> list[Problem]:
+) -> list[RowError]:
     """Every row that must not pass the door, first problem of each row only, in row order.
 
     Refused: a missing or empty text or id, a label outside 0..1, a multiclass row whose labels do not add up to one,
@@ -328,10 +328,10 @@ def find_problems(
     rows = len(text)
     if len(user_id) != rows or labels.shape != (rows, len(task.labels)):
         raise DataError(f"columns differ in length: {rows} texts, {len(user_id)} users, labels {labels.shape}.")
-    found: dict[int, Problem] = {}
+    found: dict[int, RowError] = {}
 
     def refuse(row: int, column: str, message: str) -> None:
-        found.setdefault(row, Problem(row + 1, column, message))
+        found.setdefault(row, RowError(row + 1, column, message))
 
     for column, values in (("text", text), ("user_id", user_id), ("text_id", text_id)):
         for row, value in enumerate(values if values is not None else ()):

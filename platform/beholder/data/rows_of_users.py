@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import Annotations
 
 
-class Rows:
+class RowsByUser:
     """Rows of annotations, found by user."""
 
     def __init__(self, names: Sequence[str], user: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
@@ -27,7 +27,7 @@ class Rows:
         self._place = {name: place for place, name in enumerate(names)}
 
     @classmethod
-    def of(cls, annotations: Annotations, seed: int, most: int | None) -> Rows:
+    def of(cls, annotations: Annotations, seed: int, most: int | None) -> RowsByUser:
         """All rows of each user, or at most `most` of them, sampled with the seed."""
         names, user = annotations.by_user
         rows = np.arange(len(user))
@@ -38,12 +38,14 @@ class Rows:
             rows = np.sort(drawn[place < most])
         return cls(names, user[rows], rows)
 
-    def joined(self, others: Rows, after: int) -> Rows:
+    def joined(self, others: RowsByUser, after: int) -> RowsByUser:
         """These and others, which are of annotations that stand after `after` of the first."""
         names = [*self._names, *(name for name in others._names if name not in self._place)]
         place = {name: position for position, name in enumerate(names)}
         moved = np.asarray([place[name] for name in others._names], dtype=np.int64)[others._sorted]
-        return Rows(names, np.concatenate([self._sorted, moved]), np.concatenate([self._order, others._order + after]))
+        return RowsByUser(
+            names, np.concatenate([self._sorted, moved]), np.concatenate([self._order, others._order + after])
+        )
 
     def count(self, users: Sequence[str]) -> NDArray[np.int64]:
         """How many rows each of these users has: int64 [users]."""

@@ -20,7 +20,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.text_splits import PARTS, CutByText, SplitSettings, normalised, uniform
 from beholder.util.errors import SplitError, unknown
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 CELLS = ("seen_people", "seen_texts", "unseen_texts", "seen_both")
 """Further parts of a split by people, which are neither learned from nor chosen on; see `ByPeople`."""
 FEWEST_PEOPLE = 3
@@ -31,7 +31,7 @@ FEWEST_PEOPLE = 3
 class Split:
     """Row numbers of each part: `train`, `valid`, `test`; where people are held out `enrol` and those of `CELLS`."""
 
-    parts: dict[str, Rows]
+    parts: dict[str, RowNumbers]
     hash: str
     leaked: float
     """Share of test rows whose text (`Annotations.text_keys`) is also in training: 0 by construction by `text`,
@@ -39,7 +39,7 @@ class Split:
     people: ByPeople | None = None
     """The settings of a split by people."""
 
-    def __getitem__(self, part: str) -> Rows:
+    def __getitem__(self, part: str) -> RowNumbers:
         return self.parts[part]
 
     @property
@@ -220,7 +220,7 @@ class ByPeople(CutByText):
         pairs = zip(users, texts, strict=True)
         return np.asarray([uniform(self.seed, f"aside\0{user}\0{text}") < self.seen_texts for user, text in pairs])
 
-    def turns(self, enrol: Annotations) -> Rows:
+    def turns(self, enrol: Annotations) -> RowNumbers:
         """When each row of `enrol` is adapted on: int64 [rows], from 0, in an order of each person's own.
 
         The first k judgements of everybody are the rows with a turn below k. The order is drawn by a hash of seed,
@@ -319,7 +319,7 @@ def held_out_people(annotations: Annotations, made: Split) -> HeldOut:
     return HeldOut(len(held_out), len(tested), with_k)
 
 
-def _check_measurable(annotations: Annotations, parts: dict[str, Rows], config: ByPeople) -> None:
+def _check_measurable(annotations: Annotations, parts: dict[str, RowNumbers], config: ByPeople) -> None:
     """Refuse a split by people on which nothing could be measured."""
     tested = set(annotations.user_ids[parts["test"]])
     if len(tested) < 2:
@@ -351,6 +351,6 @@ def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool
     return parts
 
 
-def _leaked(annotations: Annotations, parts: dict[str, Rows]) -> float:
+def _leaked(annotations: Annotations, parts: dict[str, RowNumbers]) -> float:
     keys = annotations.text_keys.astype(str)
     return float(np.isin(keys[parts["test"]], keys[parts["train"]]).mean())

@@ -17,7 +17,7 @@ from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
 from beholder.datasets.traits import UNKNOWN, Trait, one_answer_each
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 TRAITS = ("age", "gender", "education", "political_ideology")
 COLUMNS = ("text_id", "text", "annotator_id", "biased", *TRAITS)
@@ -62,7 +62,7 @@ def load(config: Babe, on_bad_rows: BadRows = "refuse") -> Loaded:
     users = raw.strings("annotator_id")[sound]
     traits = {name: one_answer_each(raw.strings(name)[sound], users) for name in TRAITS}
     kept = np.isin(sound, rows)
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(CLASSES, "multiclass"),
         rows,

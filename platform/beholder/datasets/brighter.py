@@ -12,7 +12,7 @@ from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.util.errors import DataError, unknown
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
@@ -87,7 +87,7 @@ def load(config: Brighter, on_bad_rows: BadRows = "refuse") -> Loaded:
             f"{f' (the busiest has {count.max()})' if len(names) else ''}. Lower source.min_rows, or add languages."
         )
     values = intensity[rows]
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(EMOTIONS),
         rows,

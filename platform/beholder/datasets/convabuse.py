@@ -14,7 +14,7 @@ from beholder.datasets.duplicates import repeat_numbers, with_repeat_number
 from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.util.errors import DataError, unknown
 
 CONTEXT = ("bot", "agent", "prev_user", "prev_agent")
@@ -72,7 +72,7 @@ def load(config: ConvAbuse, on_bad_rows: BadRows = "refuse") -> Loaded:
     columns = {"abusive": abusive, "severe": severity <= -2}
     columns |= {name: (flags[:, place] >= 0.5) & abusive for place, name in enumerate(aspects)}
     labels = _chosen(config, columns)
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(labels),
         rows,

@@ -15,10 +15,10 @@ import httpx
 from beholder.datasets import goemotions, unhealthy
 from beholder.datasets.io import read_csv, require_columns
 from beholder.datasets.locate import cache_folder
-from beholder.util.atomic import sha256_of, whole
+from beholder.util.atomic import atomic_write, sha256_of
 from beholder.util.errors import DataError, unknown
 
-Progress = Callable[[str], None]
+OnFile = Callable[[str], None]
 
 CHECKSUMS = "checksums.json"
 ATTEMPTS = 5
@@ -79,7 +79,7 @@ def prepare(
     name: Literal["goemotions", "unhealthy"],
     download: bool,
     origin: str | None = None,
-    progress: Progress | None = None,
+    progress: OnFile | None = None,
     *,
     dataset: RemoteDataset | None = None,
     pause: float = 1.0,
@@ -148,7 +148,7 @@ def prepare(
     return folder
 
 
-def _download(url: str, part: Path, say: Progress, pause: float) -> None:
+def _download(url: str, part: Path, say: OnFile, pause: float) -> None:
     """Fetch `url` into `part`, going on from what is there; several attempts."""
     part.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
@@ -175,14 +175,14 @@ def _download(url: str, part: Path, say: Progress, pause: float) -> None:
     )
 
 
-def _fetch_rest(client: httpx.Client, url: str, part: Path, say: Progress) -> bool:
+def _fetch_rest(client: httpx.Client, url: str, part: Path, say: OnFile) -> bool:
     """One attempt; False where the server is busy. Raises `httpx.TransportError` where the connection breaks."""
     have = part.stat().st_size if part.is_file() else 0
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
         status = response.status_code
-        start, whole = _content_range(response)
+        start, atomic_write = _content_range(response)
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if have == whole:
+            if have == atomic_write:
                 return True  # the break came after the last byte
             part.unlink()  # longer than the file: not a beginning of it
             return False
@@ -209,9 +209,9 @@ def _fetch_rest(client: httpx.Client, url: str, part: Path, say: Progress) -> bo
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
     """The first byte and the whole length that `Content-Range: bytes 5-9/10` (or `bytes */10`) states."""
-    span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
+    span, _, atomic_write = response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
     first = span.partition("-")[0]
-    return int(first) if first.isdigit() else None, int(whole) if whole.isdigit() else None
+    return int(first) if first.isdigit() else None, int(atomic_write) if atomic_write.isdigit() else None
 
 
 def _check_unchanged(file: RemoteFile, part: Path, recorded: dict[str, str]) -> None:
@@ -251,5 +251,5 @@ def _read_checksums(folder: Path) -> dict[str, str]:
 
 
 def _write_checksums(folder: Path, recorded: dict[str, str]) -> None:
-    with whole(folder / CHECKSUMS) as temporary:
+    with atomic_write(folder / CHECKSUMS) as temporary:
         temporary.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n", encoding="utf-8")

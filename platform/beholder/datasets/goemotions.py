@@ -15,7 +15,7 @@ from beholder.datasets.io import read_csv, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import FILES, find
 from beholder.datasets.official_splits import official_parts
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 EMOTIONS = (
     "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
@@ -60,7 +60,7 @@ def load(config: GoEmotions, on_bad_rows: BadRows = "refuse") -> Loaded:
     rows, repeats = without_repeats(np.flatnonzero(kept), raw, "id", "rater_id")
     text_ids = raw.strings("id")[rows]
     split_files = {part: files[0].parent / file for part, file in SPLIT_FILES.items()}
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(EMOTIONS),
         rows,

@@ -11,7 +11,7 @@ from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.label_rules import class_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 CLASSES = ("normal", "offensive", "hateful")
 
@@ -37,7 +37,7 @@ def load(config: HateXplain, on_bad_rows: BadRows = "refuse") -> Loaded:
     require_columns(raw.table, needed, file, "Expected hatexplain_valtest.parquet; name it under source.path.")
     place = raw.numbers("label", class_of(CLASSES))
     rows = np.flatnonzero(raw.sound)
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(CLASSES, "multiclass"),
         rows,

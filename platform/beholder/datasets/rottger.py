@@ -11,7 +11,7 @@ from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 
 class Rottger(SourceSettings):
@@ -32,7 +32,7 @@ def load(config: Rottger, on_bad_rows: BadRows = "refuse") -> Loaded:
     require_columns(raw.table, needed, file, "Expected rottger_two_paradigms_g3.parquet as described in its README.")
     hateful = raw.numbers("hateful", one_of(range(2)))
     rows = np.flatnonzero(raw.sound)
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(("hateful",)),
         rows,

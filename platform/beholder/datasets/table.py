@@ -16,7 +16,7 @@ from beholder.data.texts import text_key
 from beholder.datasets.duplicates import with_repeat_number
 from beholder.datasets.io import read_table, require_columns
 from beholder.datasets.label_rules import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.util.errors import DataError, unknown
 
 SKIP = "or pass --on-bad-rows skip."
@@ -178,7 +178,7 @@ def load(config: Table, on_bad_rows: BadRows = "refuse") -> Loaded:
     if config.repeats == "keep":
         ids = text_ids if text_ids is not None else np.asarray([text_key(text or "") for text in texts], object)
         text_ids = with_repeat_number(ids, users)
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(names, config.kind),
         rows,

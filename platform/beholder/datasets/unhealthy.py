@@ -15,7 +15,7 @@ from beholder.datasets.io import read_csv, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
 from beholder.datasets.official_splits import official_parts
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 LABELS = (
     "antagonize",
@@ -63,7 +63,7 @@ def load(config: Unhealthy, on_bad_rows: BadRows = "refuse") -> Loaded:
     rows, repeats = without_repeats(np.flatnonzero(sound & labelled), raw, "_unit_id", "_worker_id")
     text_ids = raw.strings("_unit_id")[rows]
     split_files = {part: file.parent / "corpus" / name for part, name in SPLIT_FILES.items()}
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(LABELS),
         rows,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Annotations, Problem, Task, find_problems
+from beholder.data.annotations import Annotations, RowError, Task, find_problems
 from beholder.data.texts import text_key
 from beholder.datasets.label_rules import Rule, parse_column
 from beholder.util.atomic import beside
@@ -83,7 +83,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Draft:
+class UncheckedRows:
     """Rows about to be checked. The arrays hold sound rows only; `rows` says where in `raw` each stands."""
 
     raw: Raw
@@ -98,7 +98,7 @@ class Draft:
     """The file's name for `text`, `user_id`, `text_id` and each label, for messages."""
 
 
-def admit(draft: Draft, origin: str, on_bad_rows: BadRows) -> Loaded:
+def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
     """Check a draft and make Annotations of it.
 
     Args:
@@ -125,7 +125,7 @@ def admit(draft: Draft, origin: str, on_bad_rows: BadRows) -> Loaded:
         row = min(bad)
         file, number = draft.raw.place(row)
         more = f" ({len(bad) - 1} more such rows.)" if len(bad) > 1 else ""
-        raise DataError(Problem(number, *bad[row]).line(str(file)) + more)
+        raise DataError(RowError(number, *bad[row]).line(str(file)) + more)
     keep = np.ones(len(draft.rows), dtype=bool)
     keep[[problem.row - 1 for problem in found]] = False
     kept = np.flatnonzero(keep)
@@ -148,7 +148,9 @@ def _text_ids(texts: NDArray[np.object_]) -> NDArray[np.object_]:
     return np.asarray([*(keys.get(text, "-") for text in texts), None], dtype=object)[:-1]
 
 
-def _placed(found: Sequence[Problem], draft: Draft, text_id: NDArray[np.object_]) -> dict[int, tuple[str, str]]:
+def _placed(
+    found: Sequence[RowError], draft: UncheckedRows, text_id: NDArray[np.object_]
+) -> dict[int, tuple[str, str]]:
     """Problems under the file's own row numbers and column names."""
     refused = {problem.row - 1 for problem in found}
     duplicates = [p for p in found if p.column == "text_id" and str(text_id[p.row - 1] or "").strip()]
@@ -174,7 +176,7 @@ def _placed(found: Sequence[Problem], draft: Draft, text_id: NDArray[np.object_]
 
 def _first(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> str:
     row = min(bad)
-    return Problem(raw.place(row)[1], *bad[row]).line(raw.place(row)[0].name)
+    return RowError(raw.place(row)[1], *bad[row]).line(raw.place(row)[0].name)
 
 
 def _write_refused(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> Path:
@@ -191,7 +193,7 @@ def _write_refused(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> Path:
             writer.writerow([*raw.table.column_names, *(["file"] if several else []), "reason"])
             for row, values in zip(rows, raw.table.take(rows).to_pylist(), strict=True):
                 file, number = raw.place(row)
-                reason = Problem(number, *bad[row]).line(file.name)
+                reason = RowError(number, *bad[row]).line(file.name)
                 writer.writerow([*values.values(), *([file.name] if several else []), reason])
         os.replace(temporary, target)
     except OSError as error:

@@ -21,7 +21,7 @@ PRIORS = ("prior", "user-prior")
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedArm:
     """A method of a run: `method` and `control_of` (an arm of the same run) as in its results, and the run's `base`.
 
     `p_holm`: its p-value corrected for the number of methods compared; None for those that nobody asks about: the
@@ -49,7 +49,7 @@ class Comparison:
 
     results: Results
     verdict: Verdict
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedArm, ...]
     split: str
 
     def to_json(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def compare(
     }
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     rows = tuple(
-        Row(*place, file.arm.method, file.arm.control_of, bases[place[0]], corrected.get(place))
+        ComparedArm(*place, file.arm.method, file.arm.control_of, bases[place[0]], corrected.get(place))
         for place, file in ((place, files[place]) for place in places)
     )
     said = verdict(results, {arm.name for arm in arms.values() if personal(arm.method)})
@@ -160,7 +160,7 @@ def _named(arm: ArmScores, run: str) -> ArmScores:
     return replace(arm, name=f"{run}:{arm.name}", control_of=control_of)
 
 
-def _flat(row: Row, method: dict[str, Any]) -> dict[str, Any]:
+def _flat(row: ComparedArm, method: dict[str, Any]) -> dict[str, Any]:
     """A method's results with its gain beside its name, and called as in its run."""
     left_out = ("gain", "users", "per_label", "per_label_gain", "per_task", "per_task_gain")
     kept = {key: value for key, value in method.items() if key not in left_out}

@@ -248,7 +248,7 @@ def user_log_loss_gains(
 
 
 @dataclass(frozen=True)
-class Users:
+class UserCounts:
     """How many users a method serves better than the reference does, worse, and the same."""
 
     better: int
@@ -256,7 +256,7 @@ class Users:
     same: int
 
     @classmethod
-    def of(cls, gained: Floats) -> Users:
+    def of(cls, gained: Floats) -> UserCounts:
         """Count what each gains: float [users]."""
         return cls(*(int(each.sum()) for each in (gained > 0, gained < 0, gained == 0)))
 

@@ -21,7 +21,7 @@ from beholder.evaluation.metrics import Decisions, Floats, Kind, f1_with_influen
 
 
 @dataclass(frozen=True)
-class Answers:
+class MethodScores:
     """A method's predictions for some rows.
 
     Attributes:
@@ -82,14 +82,14 @@ class Difference:
 Better = Literal["higher", "lower"]
 
 
-def measure(answers: Answers) -> dict[str, Measured]:
+def measure(answers: MethodScores) -> dict[str, Measured]:
     """Every measure of `MEASURES` that can be told of these answers: without scores, those of decisions."""
     return {
         name: each.of(answers) for name, each in MEASURES.items() if answers.scores is not None or not each.needs_scores
     }
 
 
-def over_trainings(each: Sequence[Answers]) -> dict[str, Measured]:
+def over_trainings(each: Sequence[MethodScores]) -> dict[str, Measured]:
     """`measure` of a method that was trained several times, on the same rows."""
     measured = [measure(answers) for answers in each]
     return {name: Measured.mean([one[name] for one in measured]) for name in measured[0]}
@@ -117,17 +117,17 @@ def differences(
     return {name: found[name] for name in MEASURES if name in found}
 
 
-def _macro_f1(answers: Answers) -> Measured:
+def _macro_f1(answers: MethodScores) -> Measured:
     """The mean F1 of the labels with a positive; see `metrics.f1_with_influence`."""
     return _over_labels(*f1_with_influence(answers.decisions, answers.labels))
 
 
-def _accuracy(answers: Answers) -> Measured:
+def _accuracy(answers: MethodScores) -> Measured:
     """The share of labels predicted correctly, of those that were asked; multiclass: the share of rows."""
     return _mean(*_right(answers))
 
 
-def _user_accuracy(answers: Answers) -> Measured:
+def _user_accuracy(answers: MethodScores) -> Measured:
     """The mean over users of each one's accuracy (PEFT-U, arXiv 2407.18078): everybody counts alike."""
     right, asked = _right(answers)
     _, user = np.unique(answers.users.astype(str), return_inverse=True)
@@ -137,12 +137,12 @@ def _user_accuracy(answers: Answers) -> Measured:
     return Measured(value, weight * (right - np.nan_to_num(value) * asked))
 
 
-def _log_loss(answers: Answers) -> Measured:
+def _log_loss(answers: MethodScores) -> Measured:
     """Minus the log of what was given to the truth, in nats: a proper score, the mean over all that was asked."""
     return _mean(*log_losses(_scores(answers), answers.labels, answers.kind))
 
 
-def _brier(answers: Answers) -> Measured:
+def _brier(answers: MethodScores) -> Measured:
     """Squared distance of scores from labels (Brier 1950): a mean over labels, or over rows with classes summed."""
     asked = ~np.isnan(answers.labels)
     squares = np.where(asked, (_scores(answers) - np.nan_to_num(answers.labels)) ** 2, 0.0)
@@ -150,7 +150,7 @@ def _brier(answers: Answers) -> Measured:
     return _mean(squares.sum(axis=1), np.asarray(terms, dtype=np.float64))
 
 
-def _auroc(answers: Answers) -> Measured:
+def _auroc(answers: MethodScores) -> Measured:
     """The chance that a positive scores above a negative, equal scores counting half.
 
     Influences are placements: of a positive the share of negatives below it less the area, by the number of positives,
@@ -173,7 +173,7 @@ def _auroc(answers: Answers) -> Measured:
     return _by_label(answers, of_label)
 
 
-def _average_precision(answers: Answers) -> Measured:
+def _average_precision(answers: MethodScores) -> Measured:
     """The mean over positives of the precision at their score.
 
     A row of weight w at score s changes the precision at every score up to s by w (y - precision) / rows there, and a
@@ -200,7 +200,7 @@ def _average_precision(answers: Answers) -> Measured:
 class Measure:
     """How a measure is computed, which way it is better, and whether it needs scores."""
 
-    of: Callable[[Answers], Measured]
+    of: Callable[[MethodScores], Measured]
     better: Better = "higher"
     needs_scores: bool = False
 
@@ -216,12 +216,12 @@ MEASURES = {
 }
 
 
-def _scores(answers: Answers) -> Floats:
+def _scores(answers: MethodScores) -> Floats:
     assert answers.scores is not None
     return answers.scores.astype(np.float64)
 
 
-def _right(answers: Answers) -> tuple[Floats, Floats]:
+def _right(answers: MethodScores) -> tuple[Floats, Floats]:
     """How many answers of each row are right, and how many were asked: two float64 [rows]."""
     asked = ~np.isnan(answers.labels)
     right = (answers.decisions == (answers.labels >= 0.5)) & asked
@@ -240,7 +240,7 @@ def _mean(sums: Floats, terms: Floats) -> Measured:
     return Measured(value, (sums - value * terms) / total)
 
 
-def _by_label(answers: Answers, of_label: Callable[[Floats, NDArray[np.bool_]], tuple[float, Floats]]) -> Measured:
+def _by_label(answers: MethodScores, of_label: Callable[[Floats, NDArray[np.bool_]], tuple[float, Floats]]) -> Measured:
     """A measure of each label, on the rows where it was asked."""
     scores, asked = _scores(answers), ~np.isnan(answers.labels)
     values, influence = np.full(scores.shape[1], np.nan), np.zeros(scores.shape)

@@ -70,7 +70,7 @@ class NewcomerScores:
 
 
 @dataclass(frozen=True)
-class Measured:
+class NewcomerScore:
     """An arm on some rows.
 
     Attributes:
@@ -121,7 +121,7 @@ class Cell:
 
     people: str
     texts: str
-    arms: dict[str, tuple[Measured, ...]]
+    arms: dict[str, tuple[NewcomerScore, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -142,7 +142,7 @@ class Newcomers:
 
     reference: str
     controls: frozenset[str]
-    curves: dict[str, tuple[Measured, ...]]
+    curves: dict[str, tuple[NewcomerScore, ...]]
     cells: tuple[Cell, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def measure_newcomers(
     if reference not in names:
         raise DataError(f"evaluate.reference: {unknown('method', reference, names)}")
 
-    def measured(part: str, ends_only: bool, new: bool) -> dict[str, tuple[Measured, ...]]:
+    def measured(part: str, ends_only: bool, new: bool) -> dict[str, tuple[NewcomerScore, ...]]:
         return _part(arms, reference, part, ends_only, new, level)
 
     present = set(arms[0].part.tolist())
@@ -193,7 +193,7 @@ def measure_newcomers(
 
 def _part(
     arms: Sequence[NewcomerScores], reference: str, part: str, ends_only: bool, new: bool, level: float
-) -> dict[str, tuple[Measured, ...]]:
+) -> dict[str, tuple[NewcomerScore, ...]]:
     """Every arm on the rows of one part, at every k or at the first and the last."""
     scored: dict[tuple[str, int], NewcomerScores] = {}
     for arm in arms:
@@ -215,13 +215,13 @@ def _part(
     def mean(sums: Floats, counts: Floats) -> Mean:
         return clustered_mean(sums, counts, first.user_ids, first.text_ids, level)
 
-    found: dict[str, list[Measured]] = {}
+    found: dict[str, list[NewcomerScore]] = {}
     people = np.unique(first.user_ids.astype(str))
     for (name, k), each in scored.items():
         sums, counts = losses[name, k]
         gain = over[f"{name}@{k}"]
         found.setdefault(name, []).append(
-            Measured(
+            NewcomerScore(
                 k=k if new else None,
                 people=len(people),
                 with_k=len(set(each.user_ids[each.given >= k].tolist())),

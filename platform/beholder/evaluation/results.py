@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations, tasks_of
-from beholder.evaluation.gains import Compared, Gain, Interval, Users, user_gains, user_log_loss_gains
-from beholder.evaluation.measures import Answers, Difference, differences, over_trainings
+from beholder.evaluation.gains import Compared, Gain, Interval, UserCounts, user_gains, user_log_loss_gains
+from beholder.evaluation.measures import Difference, MethodScores, differences, over_trainings
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
@@ -104,7 +104,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Judgements:
     """The judgements scores are held against.
 
     Attributes:
@@ -119,7 +119,7 @@ class Rows:
     texts: NDArray[np.object_]
 
     @classmethod
-    def of(cls, annotations: Annotations) -> Rows:
+    def of(cls, annotations: Annotations) -> Judgements:
         """Those of annotations."""
         return cls(annotations.labels, annotations.text_ids, annotations.user_ids, annotations.text_keys)
 
@@ -144,8 +144,8 @@ class Results:
     label_names: tuple[str, ...]
     kind: Kind
     reference: str
-    valid: Rows
-    test: Rows
+    valid: Judgements
+    test: Judgements
     gains: dict[str, Gain]
     beyond: dict[str, Interval]
     measures: dict[str, dict[str, Difference]]
@@ -214,9 +214,9 @@ class Results:
             user_log_loss_gains(mine.test_scores, other.test_scores, labels, users, self.kind) for mine, other in pairs
         )
 
-    def users(self, arm: ArmScores) -> Users:
+    def users(self, arm: ArmScores) -> UserCounts:
         """For how many users of the test rows its log-loss is better than the reference's."""
-        return Users.of(self.user_log_loss_gains(arm))
+        return UserCounts.of(self.user_log_loss_gains(arm))
 
     def wins(self, arm: ArmScores) -> bool:
         """Whether its gain is above zero among people at large, and so is, where it has controls, that over them.
@@ -308,8 +308,8 @@ class Results:
 
 def evaluate(
     arms: Sequence[ArmScores],
-    valid: Rows,
-    test: Rows,
+    valid: Judgements,
+    test: Judgements,
     label_names: Sequence[str],
     kind: Kind,
     reference: str,
@@ -355,7 +355,7 @@ def evaluate(
     answers = {
         arm.name: over_trainings(
             [
-                Answers(each.test_scores, decided, test.labels, test.user_ids, kind)
+                MethodScores(each.test_scores, decided, test.labels, test.user_ids, kind)
                 for each, decided in zip(arm.trainings, decisions[arm.name], strict=True)
             ]
         )

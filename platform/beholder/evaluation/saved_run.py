@@ -19,7 +19,7 @@ REMEDY = "Run the experiment again."
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How a run is evaluated: its arms in their order, learning curves, the reference, the level of intervals, and what
     gain is worth having (points).
 
@@ -86,7 +86,7 @@ def recompute(run_folder: Path) -> Results:
     return replace(found, newcomers=measured)
 
 
-def settings_of(run_folder: Path) -> Settings:
+def settings_of(run_folder: Path) -> EvaluationSettings:
     """What `evaluation.json` of a run says.
 
     Raises:
@@ -95,7 +95,7 @@ def settings_of(run_folder: Path) -> Settings:
     file = RunFolder(run_folder).evaluation
     try:
         written = json.loads(file.read_text())
-        settings = Settings(
+        settings = EvaluationSettings(
             str(written["reference"]),
             float(written.get("level", 0.95)),
             float(written.get("worthwhile", 1.0)),

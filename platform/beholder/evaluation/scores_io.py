@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import Kind
 from beholder.evaluation.newcomers import NewcomerScores
-from beholder.evaluation.results import ArmScores, Rows
-from beholder.util.atomic import whole
+from beholder.evaluation.results import ArmScores, Judgements
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
 from beholder.util.run_folder import RunFolder
 
@@ -46,8 +46,8 @@ class ScoresFile:
     arm: ArmScores
     label_names: tuple[str, ...]
     kind: Kind
-    valid: Rows
-    test: Rows
+    valid: Judgements
+    test: Judgements
 
 
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
@@ -119,7 +119,7 @@ def _write(file: Path, described: dict[str, Any], columns: dict[str, Any]) -> No
     settings, table = json.dumps(described).encode(), pa.table(columns)
     table = table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -171,7 +171,7 @@ def without_user(file: Path, user: str) -> None:
     table = pq.read_table(file)
     settings = table.schema.metadata[_KEY]
     table = table.filter(pc.field("user_id") != user)
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(
             table.replace_schema_metadata({_KEY: settings, _SEAL: _seal(settings, table)}),
             temporary,
@@ -198,7 +198,7 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
     part, labels, scores = _strings(table, "part"), _matrix(table, "labels"), _matrix(table, "scores")
     keys = KEYS if KEYS in table.column_names else "text_id"
     ids = [_strings(table, column) for column in ("text_id", "user_id", keys)]
-    rows = {name: Rows(labels[part == name], *(each[part == name] for each in ids)) for name in ("valid", "test")}
+    rows = {name: Judgements(labels[part == name], *(each[part == name] for each in ids)) for name in ("valid", "test")}
     fold = table[FOLD].to_numpy().astype(np.int64) if FOLD in table.column_names else None
     arm = ArmScores(
         name=described["arm"],

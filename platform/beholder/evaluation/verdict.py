@@ -10,7 +10,7 @@ from beholder.evaluation.gains import Interval
 from beholder.evaluation.intervals import Spread, degrees, in_words
 from beholder.evaluation.results import ArmScores, Results
 
-Answer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
+VerdictAnswer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
 POWER = 0.8
 """How sure one wants to be of seeing a gain that is there."""
 
@@ -30,7 +30,7 @@ class Verdict:
     """
 
     arm: str | None
-    answer: Answer
+    answer: VerdictAnswer
     sentence: str
     more: float | None = None
 

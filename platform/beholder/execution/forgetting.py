@@ -37,11 +37,11 @@ from beholder.models.perplexity import perplexity
 from beholder.prompting.builder import Prompter
 from beholder.prompting.prompted_model import Prompted
 from beholder.training.context import Context, no_words
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import BeholderError, DataError
 from beholder.util.run_folder import RunFolder
 
-Rows = Mapping[str, Annotations]
+PartRows = Mapping[str, Annotations]
 """`valid`, on which answers are calibrated, and `test`, on which they count."""
 ASKED = QueryConfig()
 """How the other task is asked about, before and after: in the same words."""
@@ -79,7 +79,7 @@ class MeasureJob:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForgettingPlan:
     """What a run measures.
 
     Attributes:
@@ -89,7 +89,7 @@ class Plan:
     """
 
     settings: Forgetting
-    rows: Rows
+    rows: PartRows
     jobs: tuple[MeasureJob, ...]
 
     def write(self, run_folder: Path) -> None:
@@ -100,7 +100,7 @@ class Plan:
             rows.write_parquet(folder / f"{part}.parquet")
         described = {"source": self.settings.source.name, "window": self.settings.window}
         keys = {job.arm: job.key for job in self.jobs}
-        with whole(folder / "plan.json") as file:
+        with atomic_write(folder / "plan.json") as file:
             file.write_text(json.dumps({**described, "keys": keys}, indent=2) + "\n")
 
     def pending(self, run_folder: Path, fitted: Collection[str]) -> tuple[MeasureJob, ...]:
@@ -115,7 +115,7 @@ def plan(
     arms: Sequence[ArmJob],
     seed: int,
     chosen: Callable[[Annotations], Annotations] = lambda rows: rows,
-) -> Plan:
+) -> ForgettingPlan:
     """Load the other task's rows and say what is to be measured on them. Nothing is written.
 
     Args:
@@ -141,7 +141,7 @@ def plan(
 
     trained = [arm for arm in arms if arm.settings.trains and arm.control_of is None]
     jobs = [job("", f"{identity} {__version__}"), *(job(arm.name, arm.key) for arm in trained)]
-    return Plan(settings, rows, tuple(jobs))
+    return ForgettingPlan(settings, rows, tuple(jobs))
 
 
 def measure(job: MeasureJob, run_folder: Path, context: Context) -> None:
@@ -165,7 +165,7 @@ def measure(job: MeasureJob, run_folder: Path, context: Context) -> None:
         "macro_f1": asked(language, rows, context),
         "seconds": time.perf_counter() - started,
     }
-    with whole(_file(job.arm, run_folder)) as file:
+    with atomic_write(_file(job.arm, run_folder)) as file:
         file.write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -179,7 +179,7 @@ def as_language_model(fitted: Fitted, context: Context) -> LanguageModel:
     return language
 
 
-def asked(language: LanguageModel, rows: Rows, context: Context) -> float | None:
+def asked(language: LanguageModel, rows: PartRows, context: Context) -> float | None:
     """Macro-F1 of plain prompting about another task; None where no label can be measured.
 
     Answers of each model are calibrated anew on the validation rows, so that a model that has become more, or less,

@@ -17,7 +17,7 @@ from beholder.training.context import Context
 
 
 @dataclass(frozen=True)
-class Measured:
+class TrialResult:
     """What a setting is worth, and what it costs.
 
     Attributes:
@@ -31,7 +31,7 @@ class Measured:
     parameters: int | None
 
 
-def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Context) -> Measured:
+def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Context) -> TrialResult:
     """Fit and measure. Test rows are not asked for: `parts` needs `train` and `valid` only.
 
     What a bank leaves in the context's run folder goes away, except for what the trunk says: other trials share it.
@@ -46,4 +46,4 @@ def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Con
     bank = getattr(fitted, "bank", None)  # of methods that train users in blocks
     if bank is not None:
         shutil.rmtree(bank.folder, ignore_errors=True)
-    return Measured(value if math.isfinite(value) else 0.0, seconds, fitted.training.parameters)
+    return TrialResult(value if math.isfinite(value) else 0.0, seconds, fitted.training.parameters)

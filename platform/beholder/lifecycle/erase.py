@@ -35,7 +35,7 @@ from beholder.registry.feedback import Feedback
 from beholder.registry.lease import HeldError
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.report.page import NAMED
-from beholder.util.atomic import sweep_scratch, whole
+from beholder.util.atomic import atomic_write, sweep_scratch
 from beholder.util.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.util.paths import home
 from beholder.util.run_folder import ANNOTATIONS, EVALUATION, EXPERIMENT, FORGETTING, RESULTS, SCORES, RunFolder
@@ -296,7 +296,7 @@ def _erase_refused(user: str) -> None:
         kept = [row for row in rows if user not in row]
         if len(kept) < len(rows):
             try:
-                with whole(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+                with atomic_write(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
                     csv.writer(stream).writerows(kept)
             except OSError as error:
                 raise DataError(f"{file}: cannot be written ({first_line(error)}). Fix or delete it.") from error
@@ -304,5 +304,5 @@ def _erase_refused(user: str) -> None:
 
 def _without(file: Path, user: str) -> None:
     table = pq.read_table(file)
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(table.filter(pc.field("user_id") != user), temporary, compression="zstd")

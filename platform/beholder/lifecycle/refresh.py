@@ -29,13 +29,13 @@ from beholder.registry import bundle_store as stored
 from beholder.registry import maintenance as upkeep
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import ChangedError, Store, named_by
-from beholder.registry.bundle import USERS_FILE, foundation_of
+from beholder.registry.bundle import USERS_FILE, backbone_digest_of
 from beholder.registry.feedback import Feedback
 from beholder.registry.memory import read_texts, read_told, write_taken_in, write_told
 from beholder.registry.routing import USERS, Population, reroute, row_losses
 from beholder.tracking.client import identity
 from beholder.training.context import Context
-from beholder.util.atomic import scratch, whole
+from beholder.util.atomic import atomic_write, scratch
 from beholder.util.errors import BeholderError, DataError, RegistryError
 from beholder.util.tombstones import erased_people
 from beholder.workflows.run import Reporter, Silent
@@ -104,7 +104,7 @@ def _refresh(
     model = champion.model
     task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
     feedback = Feedback()
-    enrolments = feedback.enrolled(model, foundation_of(manifest))  # before the judgements they are of
+    enrolments = feedback.enrolled(model, backbone_digest_of(manifest))  # before the judgements they are of
     told = feedback.annotations(model, task)
     if file is None and told is None:
         raise DataError(f"nobody has told {model} anything: PUT /v1/users/ID/annotations, or give --annotations.")
@@ -263,5 +263,5 @@ def _write_routes(
     fresh = reroute(known, valid.user_ids.tolist(), before, after, population)
     table = pq.read_table(file)
     others = table.filter(~pc.field("user_id").isin(list(known)))
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(pa.concat_tables([others.cast(USERS), fresh]), temporary, compression="zstd")

@@ -44,7 +44,7 @@ from beholder.registry.memory import read_texts, read_told
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routing import USERS, Population, reroute, route, row_losses
 from beholder.training.context import Context
-from beholder.util.atomic import scratch, whole
+from beholder.util.atomic import atomic_write, scratch
 from beholder.util.errors import RegistryError
 from beholder.util.paths import home
 from beholder.util.run_folder import ANNOTATIONS, EXPERIMENT, SCORES, RunFolder
@@ -295,7 +295,7 @@ def _write_routes(file: Path, tables: Sequence[pa.Table]) -> pa.Table:
     fresh = pa.concat_tables(tables)
     others = pq.read_table(file).filter(~pc.field("user_id").isin(fresh["user_id"].to_pylist()))
     users = pa.concat_tables([others.cast(USERS), fresh])
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(users, temporary, compression="zstd")
     return users
 

@@ -26,11 +26,11 @@ from beholder.models.hosted import Endpoint
 from beholder.models.tokenization import Encoded, encode, length_cut, tokens_at_once
 from beholder.prompting.wording import with_user
 from beholder.training.context import Context, Training
-from beholder.training.loop import Schedule, Users, fine_tune, nothing_between
+from beholder.training.loop import Schedule, UserVectors, fine_tune, nothing_between
 from beholder.training.lora import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.training.losses import group, judgements, loss, probabilities
 from beholder.training.user_effects import UserEffects
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
 
 UserToken = Literal["text", "added"]
@@ -113,7 +113,7 @@ class ClassifyConfig(MethodConfig):
             progress=context.progress,
             after_epoch=context.after_epoch,
             team=context.team,
-            users=None if network.users is None else Users(network.users.weight, slots),
+            users=None if network.users is None else UserVectors(network.users.weight, slots),
             between=nothing_between if effects is None else lambda: effects.fit(context.team),
         )
         network.keep_mean()
@@ -290,9 +290,9 @@ class FittedClassifier:
             tensors = {name: tensor.clone() for name, tensor in load_file(str(weights)).items()}
             tensors.setdefault("mean_user", tensors["users.weight"].mean(dim=0))  # strangers stay as they are
             tensors["users.weight"][slot] = 0
-            with whole(weights) as temporary:
+            with atomic_write(weights) as temporary:
                 save_file(tensors, str(temporary))
-        with whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(settings))
         return True
 

@@ -25,7 +25,7 @@ from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted
-from beholder.methods.classifier_ground import ClassifierGround
+from beholder.methods.classifier_backbone import ClassifierBackbone
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.embedding_network import (
     NOBODY,
@@ -39,7 +39,7 @@ from beholder.methods.embedding_network import (
 from beholder.models.tokenization import length_cut, tokens_at_once
 from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
 from beholder.util.run_folder import RunFolder
 
@@ -99,10 +99,10 @@ class NetworkConfig(MethodConfig):
     ) -> FittedNetwork:
         """The same on a `cls` that is loaded already."""
         assert context.run_folder is not None
-        ground = ClassifierGround(shared, BankModel(shared.network, BankShape()), train, valid)
+        backbone = ClassifierBackbone(shared, BankModel(shared.network, BankShape()), train, valid)
         # as of `cls-u` on the same rows
-        place = RunFolder(context.run_folder).unfinished / f"trunk-{ground.trunk_key[:16]}"
-        outputs = ground.outputs(FEATURES_MB, place)
+        place = RunFolder(context.run_folder).unfinished / f"trunk-{backbone.trunk_key[:16]}"
+        outputs = backbone.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
         torch.manual_seed(context.seed)
@@ -116,7 +116,7 @@ class NetworkConfig(MethodConfig):
             names, user = rows.by_user
             return Judged(
                 features,
-                torch.from_numpy(ground.index[part][order]).to(context.device),
+                torch.from_numpy(backbone.index[part][order]).to(context.device),
                 fitted.slots(names)[torch.from_numpy(user[order]).to(context.device)],
                 torch.from_numpy(rows.labels[order]).to(context.device),
             )
@@ -273,9 +273,9 @@ class FittedNetwork:
         tensors = {name: tensor.clone() for name, tensor in load_file(str(folder / WEIGHTS)).items()}
         for name in ("embeddings", "biases"):
             tensors[name][slot] = 0
-        with whole(folder / WEIGHTS) as temporary:
+        with atomic_write(folder / WEIGHTS) as temporary:
             save_file(tensors, str(temporary))
-        with whole(folder / SETTINGS) as temporary:
+        with atomic_write(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps(settings) + "\n")
         return True
 

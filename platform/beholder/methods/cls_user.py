@@ -28,7 +28,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, load_fitted, score_every_pair
-from beholder.methods.classifier_ground import ClassifierGround
+from beholder.methods.classifier_backbone import ClassifierBackbone
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.tokenization import length_cut, tokens_at_once
@@ -63,7 +63,7 @@ class PersonalConfig(MethodConfig):
         for number in range(len(fitting.blocks)):
             fitting.train(number)
         bank, before = fitting.finish()
-        shared = fitting.ground.shared
+        shared = fitting.backbone.shared
         fitted = self.fitted(self.method, shared, self.from_, fitting.model, bank, fitting.prior, self.bank)
         fitted.before_refit = earlier = fitted.with_bank(before)
         scores = earlier.score(list(valid.texts), list(valid.user_ids))
@@ -114,8 +114,8 @@ class PersonalConfig(MethodConfig):
                 "have none now. Remove them; bank.prior and bank.step_size have the new settings."
             )
         model = self.fitted.model_for(self.fitted.can_stand_on(shared, self.from_, self.method), self.bank)
-        ground = self.fitted.ground(shared, model, train, valid)
-        return BankFitting(self.bank, ground, train, valid, context, prior, traits)
+        backbone = self.fitted.backbone(shared, model, train, valid)
+        return BankFitting(self.bank, backbone, train, valid, context, prior, traits)
 
     @property
     def fitted(self) -> type[FittedBank]:
@@ -127,7 +127,7 @@ class FittedPersonal(FittedBank):
     """A classifier and a bank on top of it. See `method.Fitted` for the attributes."""
 
     stands_on = (FittedClassifier, "cls or cls-p")
-    ground = ClassifierGround
+    backbone = ClassifierBackbone
 
     @property
     def base(self) -> str:

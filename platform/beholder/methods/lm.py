@@ -24,7 +24,7 @@ from beholder.models.hosted import Endpoint
 from beholder.models.language_model import load_language_model
 from beholder.models.prefix_tree import Pack, packs
 from beholder.prompting.builder import Prompter
-from beholder.prompting.chain_loss import Decisions, target
+from beholder.prompting.chain_loss import ChainDecisions, target
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import Tokens
 from beholder.prompting.prompted_model import Prompted, answer_space, erase_prompter, read_prompted, write_prompted
@@ -202,7 +202,7 @@ class _TrainingRows:
     def __init__(self, prompted: Prompted, train: Annotations) -> None:
         self._prompted = prompted
         self._prompts, index = prompted.distinct(list(train.texts), list(train.user_ids))
-        pairs: dict[tuple[int, Tokens | Decisions], int] = {}
+        pairs: dict[tuple[int, Tokens | ChainDecisions], int] = {}
         counts: list[int] = []
         texts: list[int] = []
         for row, text in enumerate(train.distinct_texts[1]):
@@ -225,14 +225,14 @@ class _TrainingRows:
         requests: list[tuple[int, Tokens]] = []
         whole: list[bool] = []  # of each request: whether it is a target itself
         weight: list[float] = []
-        parts: dict[int, tuple[Decisions, float]] = {}  # first request -> what is decided, and its share
+        parts: dict[int, tuple[ChainDecisions, float]] = {}  # first request -> what is decided, and its share
         for row, mine_of_all in zip(mine, share, strict=True):
             prompt, said = self._pairs[row]
-            answers = said.answers if isinstance(said, Decisions) else (said,)
-            if isinstance(said, Decisions):
+            answers = said.answers if isinstance(said, ChainDecisions) else (said,)
+            if isinstance(said, ChainDecisions):
                 parts[len(requests)] = (said, float(mine_of_all))
             requests += [(prompt, answer) for answer in answers]
-            whole += [not isinstance(said, Decisions)] * len(answers)
+            whole += [not isinstance(said, ChainDecisions)] * len(answers)
             weight += [float(mine_of_all)] * len(answers)
         is_whole, weights = np.asarray(whole), np.asarray(weight)
         for pack in packs(prompted.language, self._prompts, requests, prompted.budget):
@@ -251,7 +251,7 @@ class _TrainingRows:
             yield value, pack.size
 
     def _partial(
-        self, pack: Pack, hidden: Tensor, mine: NDArray[np.bool_], parts: dict[int, tuple[Decisions, float]]
+        self, pack: Pack, hidden: Tensor, mine: NDArray[np.bool_], parts: dict[int, tuple[ChainDecisions, float]]
     ) -> Tensor:
         """The share of a pack's judgements that leave labels unasked. Only answer tokens are read, as in scoring."""
         asked, prompted = pack.asked, self._prompted

@@ -24,7 +24,7 @@ from beholder.methods.lm import FittedLanguage
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.prefix_tree import Pack, packs
 from beholder.models.tokenization import length_cut
-from beholder.prompting.chain_loss import Decisions, target
+from beholder.prompting.chain_loss import ChainDecisions, target
 from beholder.prompting.constrained_decoding import Tokens, walk
 from beholder.prompting.prompted_model import Prompted
 from beholder.prompting.tokenize import Segments
@@ -51,8 +51,8 @@ class PersonalLanguageConfig(PersonalConfig):
         return FittedPersonalLanguage
 
 
-class LanguageGround:
-    """A fitted `lm` or `lm-p` under a bank. See `blocks.Ground`.
+class LanguageBackbone:
+    """A fitted `lm` or `lm-p` under a bank. See `blocks.Backbone`.
 
     An input is a distinct prompt with every answer that anybody gives to it, and, of judgements with labels that were
     not asked, the beginnings of answers that decide what was asked.
@@ -67,18 +67,18 @@ class LanguageGround:
         self._prompts, index = prompted.distinct([*train.texts, *valid.texts], [*train.user_ids, *valid.user_ids])
         self.index = {"train": index[: len(train)], "valid": index[len(train) :], "both": index}
         given: list[dict[Tokens, int]] = [{} for _ in self._prompts]
-        self._said: dict[str, list[Tokens | Decisions | None]] = {}  # part -> what each row teaches to write
+        self._said: dict[str, list[Tokens | ChainDecisions | None]] = {}  # part -> what each row teaches to write
         self._answer: dict[str, NDArray[np.int64]] = {}  # part -> the first of its prompt's answers that each row reads
         self._longest = 1
         for part, rows in (("train", train), ("valid", valid)):
             self._said[part] = [target(prompted.space, labels) for labels in rows.labels]
             first = []
             for prompt, said in zip(self.index[part], self._said[part], strict=True):
-                answers = said.answers if isinstance(said, Decisions) else (said or prompted.space.none,)
+                answers = said.answers if isinstance(said, ChainDecisions) else (said or prompted.space.none,)
                 for answer in answers:
                     given[prompt].setdefault(answer, len(given[prompt]))
                 first.append(given[prompt][answers[0]])
-                if not isinstance(said, Decisions):
+                if not isinstance(said, ChainDecisions):
                     self._longest = max(self._longest, len(answers[0]))
             self._answer[part] = np.asarray(first, dtype=np.int64)
         self._said["both"] = self._said["train"] + self._said["valid"]
@@ -121,13 +121,13 @@ class LanguageGround:
         """Rows of (user, prompt, answer)."""
         vocabulary = self.shared.prompted.space.vocabulary
         place, token = (np.full((len(rows), self._longest), -1, dtype=np.int64) for _ in range(2))
-        partial: dict[int, tuple[Decisions | None, NDArray[np.int64]]] = {}
+        partial: dict[int, tuple[ChainDecisions | None, NDArray[np.int64]]] = {}
         for position, row in enumerate(rows):
             prompt, said = int(self.index[part][row]), self._said[part][row]
             if said is None:
                 partial[position] = None, np.empty(0, dtype=np.int64)
                 continue
-            if isinstance(said, Decisions):
+            if isinstance(said, ChainDecisions):
                 partial[position] = said, self._places(prompt, said)
                 continue
             asked = self.inputs[prompt].asked
@@ -147,7 +147,7 @@ class LanguageGround:
             self.shared.device,
         )
 
-    def _places(self, prompt: int, said: Decisions) -> NDArray[np.int64]:
+    def _places(self, prompt: int, said: ChainDecisions) -> NDArray[np.int64]:
         """The places of an input that predict what follows each of `Decisions.beginnings`: int64 [beginnings]."""
         asked, found = self.inputs[prompt].asked, {}
         for answer in said.answers:
@@ -161,7 +161,7 @@ class FittedPersonalLanguage(FittedBank):
     """A language model and a bank on top of it. See `method.Fitted` for the attributes."""
 
     stands_on = (FittedLanguage, "lm or lm-p")
-    ground = LanguageGround
+    backbone = LanguageBackbone
 
     @property
     def base(self) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Newcomers:
+class NewcomerBatch:
     """People, and the trunk's outputs for what they judged.
 
     Attributes:
@@ -50,7 +50,7 @@ class Newcomers:
 
 def estimate_newcomers(
     fitted: FittedBank, rows: Annotations, seed: int, traits: Mapping[str, Traits] | None = None
-) -> Newcomers:
+) -> NewcomerBatch:
     """Estimate each user from these rows alone, given the prior and as the method was fitted; in memory.
 
     Args:
@@ -66,8 +66,8 @@ def estimate_newcomers(
     known = merged(traits or {}, traits_of([rows], tuple(prior.traits)))
     users, user = rows.by_user
     order = np.argsort(user, kind="stable")
-    ground = fitted.ground(fitted.shared, fitted.model, rows)
-    read = ground.outputs(settings.trunk_memory_mb, None)
+    backbone = fitted.backbone(fitted.shared, fitted.model, rows)
+    read = backbone.outputs(settings.trunk_memory_mb, None)
     parts: list[Tensors] = []
     for first in range(0, len(users), settings.block_users):
         some = list(users[first : first + settings.block_users])
@@ -75,7 +75,7 @@ def estimate_newcomers(
         fit = fit_bank(
             prior,
             some,
-            ground.examples(read, "train", mine, len(some), user[mine] - first),
+            backbone.examples(read, "train", mine, len(some), user[mine] - first),
             settings,
             seed=seed,
             device=fitted.device,
@@ -83,7 +83,7 @@ def estimate_newcomers(
         )
         parts.append({name: tensor.cpu() for name, tensor in fit.tensors.items()})
     tensors = {name: torch.cat([part[name] for part in parts]) for name in fitted.model.shapes}
-    return Newcomers(list(users), tensors, read, ground.index["train"])
+    return NewcomerBatch(list(users), tensors, read, backbone.index["train"])
 
 
 def bank_of_newcomers(fitted: FittedBank, rows: Annotations, seed: int, traits: Mapping[str, Traits]) -> Overlay:

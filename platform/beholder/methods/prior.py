@@ -16,7 +16,7 @@ from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.training.context import Context, Training
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
 
 
@@ -89,7 +89,7 @@ class FittedPrior:
         written = json.loads(file.read_text())
         if written["by_user"].pop(user, None) is None:
             return False
-        with whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.write_text(json.dumps(written))
         return True
 

@@ -39,8 +39,8 @@ class FittedBank:
 
     stands_on: ClassVar[tuple[type, str]]
     """What the shared model has to be, and which methods give it."""
-    ground: ClassVar[type]
-    """What makes rows of annotations into those of a bank; see `blocks.Ground`."""
+    backbone: ClassVar[type]
+    """What makes rows of annotations into those of a bank; see `blocks.Backbone`."""
 
     def __init__(
         self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior, settings: BankSettings

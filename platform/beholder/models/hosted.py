@@ -108,7 +108,7 @@ def base_of(written: str | dict[str, Any]) -> str | Endpoint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CallPlan:
     """What asking would cost.
 
     Attributes:
@@ -130,12 +130,12 @@ def estimate(prompt: Messages) -> float:
     return sum(len(message["content"].encode()) / 4 + 4 for message in prompt)
 
 
-def plan(endpoint: Endpoint, prompts: Sequence[Messages], cache_folder: Path, seed: int = 42) -> Plan:
+def plan(endpoint: Endpoint, prompts: Sequence[Messages], cache_folder: Path, seed: int = 42) -> CallPlan:
     """What `ask` would do with the same arguments, found out without the network."""
     distinct = {_key(endpoint, prompt, seed): prompt for prompt in prompts}
     kept = AnswersCache(cache_folder).read(distinct)
     missing = [prompt for key, prompt in distinct.items() if key not in kept]
-    return Plan(len(missing), len(kept), math.ceil(sum(map(estimate, missing))))
+    return CallPlan(len(missing), len(kept), math.ceil(sum(map(estimate, missing))))
 
 
 def ask(
@@ -210,7 +210,7 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
     import httpx2
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    class InTime(DefaultAsyncHttpxClient):
+    class DeadlineClient(DefaultAsyncHttpxClient):
         """Bounds the whole answer; by itself the client bounds only the wait for each next byte."""
 
         async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -230,7 +230,7 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
         api_key=key or "none",  # the client wants one; servers without keys do not look
         max_retries=endpoint.retries,
         timeout=endpoint.timeout_s,
-        http_client=InTime(),
+        http_client=DeadlineClient(),
     )
 
 

@@ -5,7 +5,7 @@ examples the same for all texts), and all answers to a prompt share the prompt. 
 in which a token attends to its own ancestors only and its position is its depth, each part costs one reading (key and
 value reuse by attention mask, as in tree attention, 2305.09781). The answers' hidden states are those of each
 (prompt, answer) read alone, and gradients flow through them all the same, so that training shares what scoring shares.
-What scoring reads in several trees that begin alike, it reads once (`Reader`).
+What scoring reads in several trees that begin alike, it reads once (`TreeReader`).
 
 An encoder-decoder encodes each distinct prompt once; its answers are rows of their own.
 """
@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from beholder.models.language_model import LanguageModel, added_mask
 
 Segments = tuple[tuple[int, ...], ...]
-Answer = tuple[int, ...]
+AnswerTokens = tuple[int, ...]
 PACK = {"cpu": 768, "cuda": 4_096}
 """Tokens of one tree, by kind of device: more share more, and attention grows with the square."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Targets:
     """Which answer token each hidden state has to say.
 
     Attributes:
@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tree:
+class PrefixTree:
     """Some requests as one tree of tokens, for a decoder.
 
     Attributes:
@@ -58,7 +58,7 @@ class Tree:
     depth: NDArray[np.int64]
     parent: NDArray[np.int64]
     predicts: NDArray[np.int64]
-    asked: Asked
+    asked: Targets
 
     @property
     def size(self) -> int:
@@ -79,7 +79,7 @@ class Tree:
         said = body(**trees_called([self], body), use_cache=False).last_hidden_state[0]
         return said[torch.from_numpy(self.predicts).to(said.device)]
 
-    def begins_like(self, other: Tree) -> int:
+    def begins_like(self, other: PrefixTree) -> int:
         """How many nodes at the root of both are the same, one after another, and predict nothing."""
         most = min(self.size, other.size, int(self.predicts.min()), int(other.predicts.min()))
         line = np.arange(most) - 1
@@ -89,7 +89,7 @@ class Tree:
         return most if same.all() else int(same.argmin())
 
 
-def trees_called(trees: Sequence[Tree], body: nn.Module) -> dict[str, Tensor]:
+def trees_called(trees: Sequence[PrefixTree], body: nn.Module) -> dict[str, Tensor]:
     """What a decoder is called with to read trees, one a row: input_ids, position_ids, attention_mask.
 
     Rows are padded on the right with nodes that see themselves alone; nothing else sees them.
@@ -109,7 +109,7 @@ def trees_called(trees: Sequence[Tree], body: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EncodedPrompts:
     """Some requests for an encoder-decoder: prompts that are encoded, answers that are decoded.
 
     Attributes:
@@ -121,8 +121,8 @@ class Rows:
 
     prompts: list[tuple[int, ...]]
     of: NDArray[np.int64]
-    answers: list[Answer]
-    asked: Asked
+    answers: list[AnswerTokens]
+    asked: Targets
 
     @property
     def size(self) -> int:
@@ -150,10 +150,10 @@ class Rows:
         return said[inside.bool().to(device)]
 
 
-Pack = Tree | Rows
+Pack = PrefixTree | EncodedPrompts
 
 
-class Reader:
+class TreeReader:
     """Reads packs one after another, without gradients; what one begins with as the last did is not read again.
 
     Attributes:
@@ -162,12 +162,12 @@ class Reader:
 
     def __init__(self, language: LanguageModel) -> None:
         self._language, self.tokens = language, 0
-        self._last: Tree | None = None
+        self._last: PrefixTree | None = None
         self._cache: Any = None
 
     def hidden(self, pack: Pack) -> Tensor:
         """[places, width]"""
-        if isinstance(pack, Rows):
+        if isinstance(pack, EncodedPrompts):
             self.tokens += pack.size
             return pack.hidden(self._language)
         from transformers import DynamicCache
@@ -193,7 +193,7 @@ class Reader:
 
 
 def packs(
-    language: LanguageModel, prompts: Sequence[Segments], answers: Sequence[tuple[int, Answer]], budget: int
+    language: LanguageModel, prompts: Sequence[Segments], answers: Sequence[tuple[int, AnswerTokens]], budget: int
 ) -> Iterator[Pack]:
     """Cut requests into packs of about `budget` tokens; requests of one prompt stay together.
 
@@ -224,22 +224,22 @@ def packs(
         yield build(prompts, answers, of, some)
 
 
-def _tree_tokens(prompt: Segments, answers: list[Answer], read: set[Segments]) -> int:
+def _tree_tokens(prompt: Segments, answers: list[AnswerTokens], read: set[Segments]) -> int:
     new = sum(len(prompt[depth - 1]) for depth in range(1, len(prompt) + 1) if prompt[:depth] not in read)
     return new + sum(len(answer) - 1 for answer in answers)
 
 
-def _row_tokens(prompt: Segments, answers: list[Answer], read: set[Segments]) -> int:
+def _row_tokens(prompt: Segments, answers: list[AnswerTokens], read: set[Segments]) -> int:
     return sum(map(len, prompt)) + sum(map(len, answers))
 
 
 def _tree(
-    prompts: Sequence[Segments], answers: Sequence[tuple[int, Answer]], of: list[list[int]], some: list[int]
-) -> Tree:
+    prompts: Sequence[Segments], answers: Sequence[tuple[int, AnswerTokens]], of: list[list[int]], some: list[int]
+) -> PrefixTree:
     tokens: list[int] = []
     depth: list[int] = []
     parents: list[int] = []
-    ends: dict[Segments | tuple[int, Answer], int] = {(): -1}  # beginnings that were laid down -> their last node
+    ends: dict[Segments | tuple[int, AnswerTokens], int] = {(): -1}  # beginnings that were laid down -> their last node
 
     def lay(parent: int, segment: Sequence[int]) -> int:
         for token in segment:
@@ -267,26 +267,26 @@ def _tree(
                     if key not in ends:
                         ends[key] = lay(node, (token,))
                     node = ends[key]
-    return Tree(
+    return PrefixTree(
         np.asarray(tokens),
         np.asarray(depth),
         np.asarray(parents),
         np.fromiter(places, np.int64, len(places)),
-        Asked(np.asarray(request_of), np.asarray(place_of), np.asarray(token_of)),
+        Targets(np.asarray(request_of), np.asarray(place_of), np.asarray(token_of)),
     )
 
 
 def _rows(
-    prompts: Sequence[Segments], answers: Sequence[tuple[int, Answer]], of: list[list[int]], some: list[int]
-) -> Rows:
+    prompts: Sequence[Segments], answers: Sequence[tuple[int, AnswerTokens]], of: list[list[int]], some: list[int]
+) -> EncodedPrompts:
     requests = [request for prompt in some for request in of[prompt]]
     lengths = np.asarray([len(answers[request][1]) for request in requests])
     place = {prompt: position for position, prompt in enumerate(some)}
-    return Rows(
+    return EncodedPrompts(
         [tuple(token for segment in prompts[prompt] for token in segment) for prompt in some],
         np.asarray([place[answers[request][0]] for request in requests]),
         [answers[request][1] for request in requests],
-        Asked(
+        Targets(
             np.repeat(requests, lengths),
             np.arange(int(lengths.sum())),
             np.asarray([token for request in requests for token in answers[request][1]]),

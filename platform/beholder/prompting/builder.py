@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import GROUP, Annotations, Task
 from beholder.data.folds import USES
 from beholder.prompting.config import ORDER, PromptSettings
-from beholder.prompting.few_shot import Examples
+from beholder.prompting.few_shot import FewShotExamples
 from beholder.prompting.label_text import LabelWords
 from beholder.prompting.wording import load_wording
 
@@ -95,9 +95,9 @@ class Prompter:
         self.words.require_readable(with_none=task.kind == "multilabel")
         self.users = numbered(train, vacant) if train is not None and personal else {}
         self._blocks = [block for block in ORDER if block in settings.blocks and (personal or block == "examples")]
-        self._examples: Examples | None = None
+        self._examples: FewShotExamples | None = None
         if train is not None and settings.shots and "examples" in self._blocks:
-            self._examples = Examples(train, settings.choose, settings.shots, own=personal, seed=seed)
+            self._examples = FewShotExamples(train, settings.choose, settings.shots, own=personal, seed=seed)
 
     @property
     def needs_train(self) -> bool:

@@ -51,7 +51,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Decisions:
+class ChainDecisions:
     """What a judgement decides, where some labels were not asked. See `bank.answers.Decided`.
 
     Attributes:
@@ -105,7 +105,7 @@ class Decisions:
         return total
 
 
-def target(space: AnswerSpace, labels: NDArray[np.floating]) -> Tokens | Decisions | None:
+def target(space: AnswerSpace, labels: NDArray[np.floating]) -> Tokens | ChainDecisions | None:
     """What a judgement teaches to write: a whole answer, what it decides of one, or nothing.
 
     Args:
@@ -121,7 +121,7 @@ def target(space: AnswerSpace, labels: NDArray[np.floating]) -> Tokens | Decisio
 
 
 @lru_cache(maxsize=65_536)
-def _decisions(space: AnswerSpace, asked: tuple[bool, ...], given: tuple[bool, ...]) -> Decisions:
+def _decisions(space: AnswerSpace, asked: tuple[bool, ...], given: tuple[bool, ...]) -> ChainDecisions:
     answers: list[Tokens] = []
     steps: list[Step] = []
     named: list[int] = []
@@ -138,7 +138,7 @@ def _decisions(space: AnswerSpace, asked: tuple[bool, ...], given: tuple[bool, .
         answers += [begun + piece for piece in pieces]
         count += len(pieces[place])
         named, rest = [*named, chosen], options[place + 1 : -1]
-    return Decisions(tuple(answers), tuple(steps), tuple(space.vocabulary.tolist()), count)
+    return ChainDecisions(tuple(answers), tuple(steps), tuple(space.vocabulary.tolist()), count)
 
 
 def _whole(pieces: tuple[Tokens, ...], found: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from beholder.data.texts import normalise
 Choose = Literal["random", "similar", "divisive"]
 
 
-class Examples:
+class FewShotExamples:
     """Few-shot examples from training rows: a user's own, or other people's.
 
     The paper's code drew them from the test rows of the same user; here whoever asks has training rows only.

@@ -18,12 +18,12 @@ from torch.nn import functional
 from beholder.data.annotations import Annotations, Task
 from beholder.models.info import BaseFacts
 from beholder.models.language_model import LanguageModel, load_language_model
-from beholder.models.prefix_tree import PACK, Reader, packs
+from beholder.models.prefix_tree import PACK, TreeReader, packs
 from beholder.prompting.builder import Prompter, numbered, say_cuts
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace, Tokens, Walk, first_step, walk
 from beholder.prompting.tokenize import PromptTokens, Segments
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
 
 ROOM = 16
@@ -117,7 +117,7 @@ class Prompted:
 
         @torch.inference_mode()
         def found(requests: Sequence[tuple[int, Tokens]]) -> NDArray[np.float64]:
-            sums, reader = np.zeros(len(requests)), Reader(self.language)
+            sums, reader = np.zeros(len(requests)), TreeReader(self.language)
             for pack in packs(self.language, prompts, requests, self.budget):
                 hidden = reader.hidden(pack).float()
                 said = functional.log_softmax(head(hidden), dim=-1).double().cpu().numpy()
@@ -207,7 +207,7 @@ def erase_prompter(folder: Path, user: str) -> bool:
     settings = json.loads(file.read_text())
     if settings["personal"]:
         settings["vacant"] = sorted([*settings["vacant"], numbered(train, settings["vacant"])[user]])
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
     train.select(np.flatnonzero(~mine)).write_parquet(told)
     return True

@@ -111,9 +111,9 @@ class Bundle:
         return base_of(self.manifest["base"].get("endpoint") or self.manifest["base"]["name"])
 
     @property
-    def foundation(self) -> str:
-        """See `foundation_of`."""
-        return foundation_of(self.manifest)
+    def backbone_digest(self) -> str:
+        """See `backbone_digest_of`."""
+        return backbone_digest_of(self.manifest)
 
     def user_row(self, user: str) -> dict[str, Any]:
         """What it says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
@@ -172,7 +172,7 @@ class Bundle:
             os.replace(made, folder)
 
 
-def foundation_of(manifest: Mapping[str, Any]) -> str:
+def backbone_digest_of(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of all that users' adapters stand on: equal where an adapter trained on one bundle fits another."""
     under = {
         name: entry["sha256"]
@@ -185,7 +185,7 @@ def foundation_of(manifest: Mapping[str, Any]) -> str:
 def stands_on_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two bundles, by their manifests, are the same but for their users' adapters."""
     method = "personal/method.json"
-    return foundation_of(one) == foundation_of(other) and all(
+    return backbone_digest_of(one) == backbone_digest_of(other) and all(
         each(one) == each(other)
         for each in (lambda it: it["base"], lambda it: it["methods"], lambda it: it["files"].get(method))
     )

@@ -51,7 +51,7 @@ _ENROLMENTS = sa.Table(
     sa.Column("facts", sa.JSON, nullable=False),
     sa.Column("stamp", sa.String(64), nullable=False),
 )
-_CHANGES = sa.Table(  # how often a foundation's enrolments changed: all that servers ask for as long as nothing does
+_CHANGES = sa.Table(  # how often the enrolments on a backbone changed: all that servers ask for as long as nothing does
     "changes",
     _META,
     sa.Column("model", sa.String(200), primary_key=True),
@@ -178,7 +178,7 @@ class Feedback:
             labels=np.nan_to_num(labels[asked]) if task.kind == "multiclass" else labels[asked],
         )
 
-    def enrol(self, model: str, foundation: str, user: str, enrolment: Enrolment) -> None:
+    def enrol(self, model: str, backbone_digest: str, user: str, enrolment: Enrolment) -> None:
         """Keep what a user was trained to, in the place of what was kept before.
 
         Raises:
@@ -186,34 +186,34 @@ class Feedback:
             FeedbackError: it is not on disk.
         """
         stamp = f"{time.time():.3f}-{secrets.token_hex(8)}"
-        row = {"model": model, "foundation": foundation, "user_id": user, "stamp": stamp}
+        row = {"model": model, "foundation": backbone_digest, "user_id": user, "stamp": stamp}
         with self._begin() as connection:
             self._refuse_erased(connection, user)
             self._upsert(connection, _ENROLMENTS, {**row, "tensors": enrolment.tensors, "facts": dict(enrolment.facts)})
-            self._changed(connection, model, foundation)
+            self._changed(connection, model, backbone_digest)
 
-    def changes(self, model: str, foundation: str) -> int:
-        """How often enrolments on a foundation changed: as long as it stays the same, `enrolled` does.
+    def changes(self, model: str, backbone_digest: str) -> int:
+        """How often enrolments on a backbone changed: as long as it stays the same, `enrolled` does.
 
         Its cost does not grow with enrolments.
         """
-        mine = (_CHANGES.c.model == model) & (_CHANGES.c.foundation == foundation)
+        mine = (_CHANGES.c.model == model) & (_CHANGES.c.foundation == backbone_digest)
         with self._begin() as connection:
             return int(connection.execute(sa.select(_CHANGES.c.count).where(mine)).scalar_one_or_none() or 0)
 
-    def enrolled(self, model: str, foundation: str) -> dict[str, str]:
-        """Everybody who was enrolled on a foundation -> a stamp, another when they are enrolled again. See `when`."""
+    def enrolled(self, model: str, backbone_digest: str) -> dict[str, str]:
+        """Everybody who was enrolled on a backbone -> a stamp, another when they are enrolled again. See `when`."""
         chosen = sa.select(_ENROLMENTS.c.user_id, _ENROLMENTS.c.stamp)
         with self._begin() as connection:
-            found = connection.execute(chosen.where(self._on(model, foundation)))
+            found = connection.execute(chosen.where(self._on(model, backbone_digest)))
             return {user: stamp for user, stamp in found}
 
-    def enrolment(self, model: str, foundation: str, user: str) -> Enrolment | None:
+    def enrolment(self, model: str, backbone_digest: str, user: str) -> Enrolment | None:
         """What a user was trained to."""
         chosen = sa.select(_ENROLMENTS.c.tensors, _ENROLMENTS.c.facts)
         with self._begin() as connection:
             row = connection.execute(
-                chosen.where(self._on(model, foundation) & (_ENROLMENTS.c.user_id == user))
+                chosen.where(self._on(model, backbone_digest) & (_ENROLMENTS.c.user_id == user))
             ).one_or_none()
         return None if row is None else Enrolment(bytes(row.tensors), dict(row.facts))
 
@@ -227,8 +227,8 @@ class Feedback:
             self._bury(connection, user)
             mine = _ENROLMENTS.c.user_id == user
             enrolments = sa.select(_ENROLMENTS.c.model, _ENROLMENTS.c.foundation).where(mine)
-            for model, foundation in sorted(tuple(row) for row in connection.execute(enrolments)):
-                self._changed(connection, model, foundation)
+            for model, backbone_digest in sorted(tuple(row) for row in connection.execute(enrolments)):
+                self._changed(connection, model, backbone_digest)
             connection.execute(sa.delete(_ENROLMENTS).where(mine))
             found = connection.execute(sa.delete(_JUDGEMENTS).where(_JUDGEMENTS.c.user_id == user)).rowcount
         if self._engine.dialect.name == "sqlite":  # deleted bytes are zeroed; the log that held them is cut off
@@ -352,9 +352,9 @@ class Feedback:
                 f"{self.place}: {reason}. Nothing of this request was kept. Check the database and its disk."
             ) from None
 
-    def _changed(self, connection: sa.Connection, model: str, foundation: str) -> None:
-        """Count a change of a foundation's enrolments, in the transaction that makes it."""
-        insert = self._insert(connection, _CHANGES, {"model": model, "foundation": foundation, "count": 1})
+    def _changed(self, connection: sa.Connection, model: str, backbone_digest: str) -> None:
+        """Count a change of the enrolments on a backbone, in the transaction that makes it."""
+        insert = self._insert(connection, _CHANGES, {"model": model, "foundation": backbone_digest, "count": 1})
         keys = [column.name for column in _CHANGES.primary_key]
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_={"count": _CHANGES.c.count + 1}))
 
@@ -374,8 +374,8 @@ class Feedback:
         return int(connection.execute(sa.select(sa.func.count()).select_from(_JUDGEMENTS).where(mine)).scalar_one())
 
     @staticmethod
-    def _on(model: str, foundation: str) -> sa.ColumnElement[bool]:
-        return (_ENROLMENTS.c.model == model) & (_ENROLMENTS.c.foundation == foundation)
+    def _on(model: str, backbone_digest: str) -> sa.ColumnElement[bool]:
+        return (_ENROLMENTS.c.model == model) & (_ENROLMENTS.c.foundation == backbone_digest)
 
 
 def when(stamp: str) -> float:

@@ -20,13 +20,13 @@ from beholder.registry.cache import evict
 from beholder.registry.memory import forget
 from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import BeholderError, RegistryError, first_line
 from beholder.util.tombstones import erased_people
 
 
 @dataclass(frozen=True)
-class Checked:
+class StoreCheck:
     """What `verify` found.
 
     Attributes:
@@ -41,7 +41,7 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def verify(store: Store) -> Checked:
+def verify(store: Store) -> StoreCheck:
     """Compare every file of every bundle with its checksum; of a store elsewhere, each is fetched again."""
     problems: list[str] = []
     named: set[str] = set()
@@ -62,7 +62,7 @@ def verify(store: Store) -> Checked:
             whole_files += 1
         except RegistryError as error:
             problems.append(str(error))
-    return Checked(bundles, whole_files, len(set(store.objects()) - named), tuple(problems))
+    return StoreCheck(bundles, whole_files, len(set(store.objects()) - named), tuple(problems))
 
 
 def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
@@ -245,7 +245,7 @@ def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
         users = pq.read_table(file)
         others = users.filter(pc.field("user_id") != user)
         if len(others) < len(users):
-            with whole(file) as temporary:
+            with atomic_write(file) as temporary:
                 pq.write_table(others, temporary, compression="zstd")
             found.append(True)
     found.append(forget(folder, user))

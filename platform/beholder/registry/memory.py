@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations
 from beholder.registry.blob_store import Store
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 
 TOLD, TAKEN_IN, TEXTS = "told.parquet", "taken_in.parquet", "texts.parquet"
 
@@ -42,7 +42,7 @@ def read_told(manifest: Mapping[str, Any], store: Store) -> Annotations | None:
 def write_taken_in(folder: Path, stamps: Mapping[str, str]) -> None:
     """Note enrolments in a bundle's folder, those that are there already but for new ones of the same users."""
     known = {**read_taken_in(folder / TAKEN_IN), **stamps}
-    with whole(folder / TAKEN_IN) as temporary:
+    with atomic_write(folder / TAKEN_IN) as temporary:
         pq.write_table(pa.table({"user_id": list(known), "stamp": list(known.values())}), temporary)
 
 
@@ -89,7 +89,7 @@ def forget(folder: Path, user: str) -> bool:
         table = pq.read_table(file)
         others = table.filter(pc.field("user_id") != user)
         if len(others) < len(table):
-            with whole(file) as temporary:
+            with atomic_write(file) as temporary:
                 pq.write_table(others, temporary, compression="zstd")
             found = True
     return found

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 
 from beholder.registry.lease import Swaps
 from beholder.registry.s3 import Bucket
-from beholder.util.atomic import link, whole
+from beholder.util.atomic import atomic_write, link
 from beholder.util.errors import RegistryError, first_line
 
 MANIFESTS = "bundles"
@@ -66,7 +66,7 @@ class Folder:
         """See `Place`. A hard link where that can be: objects are never written to."""
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as temporary:
+        with atomic_write(file) as temporary:
             temporary.unlink(missing_ok=True)
             link(source, temporary)
             with temporary.open("rb") as stream:
@@ -120,7 +120,7 @@ class Folder:
             return None
         file = self.root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as temporary, temporary.open("wb") as stream:
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -159,7 +159,7 @@ class Elsewhere:
             file.parent.mkdir(parents=True, exist_ok=True)
             with (
                 self.system.open_input_stream(self._at(name)) as read,
-                whole(file) as temporary,
+                atomic_write(file) as temporary,
                 temporary.open("wb") as written,
             ):
                 shutil.copyfileobj(read, written, 1 << 20)

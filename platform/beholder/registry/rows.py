@@ -11,7 +11,7 @@ from beholder.registry.feedback import Feedback
 from beholder.util.errors import FeedbackError, RegistryError
 
 
-class Row:
+class LeaseRow:
     """See `lease.Swaps`: of one file, whatever its name."""
 
     def __init__(self, feedback: Feedback, where: str) -> None:
@@ -38,7 +38,7 @@ class Row:
 
 
 @contextlib.contextmanager
-def row_of(where: str) -> Iterator[Row | None]:
+def row_of(where: str) -> Iterator[LeaseRow | None]:
     """Of a store, for the time of a block; None where the database is SQLite, so that no other machine reaches it.
 
     Raises:
@@ -52,4 +52,4 @@ def row_of(where: str) -> Iterator[Row | None]:
     except FeedbackError as error:
         raise RegistryError(f"store {where}: it has no lock of its own, and {error}") from None
     with contextlib.closing(feedback):
-        yield Row(feedback, where)
+        yield LeaseRow(feedback, where)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beholder.evaluation.gains import Users
+from beholder.evaluation.gains import UserCounts
 from beholder.evaluation.metrics import Floats, reliability
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.results import ArmScores, Results
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def gain_per_user(results: Results, arm: ArmScores, called: Sequence[str] | None
     `called`: names to go by instead, of the users sorted by their own.
     """
     gained = results.user_log_loss_gains(arm)
-    counts = Users.of(gained)
+    counts = UserCounts.of(gained)
     users, rows = np.unique(results.test.user_ids.astype(str), return_counts=True)
     users = users if called is None else np.asarray(called)
     order = np.argsort(gained)
@@ -257,6 +257,6 @@ def canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
 
 
 def _save(file: Path, figure: Figure) -> Path:
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     return file

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from beholder import __version__
 from beholder.evaluation.intervals import p_in_words
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -55,7 +55,7 @@ def write_page(file: Path, template: str, **values: Any) -> Path:
     """Fill a template of this folder; the file appears whole or not at all."""
     page = _environment().get_template(template).render(version=__version__, **values)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return file
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.evaluation.metrics import Floats
-from beholder.evaluation.results import ArmScores, Results, Rows
+from beholder.evaluation.results import ArmScores, Judgements, Results
 from beholder.report.figures import BLUE, DOTS, GREY, NAMED_USERS, ORANGE, canvas
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def gain_against(
     return figure
 
 
-def distance_from_model(reference: ArmScores, valid: Rows, users: Sequence[str]) -> Floats:
+def distance_from_model(reference: ArmScores, valid: Judgements, users: Sequence[str]) -> Floats:
     """How far each user's judgements lie from what the reference says: mean of |label - score|, on validation rows.
 
     Args:

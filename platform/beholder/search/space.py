@@ -95,7 +95,7 @@ class Numbers:
     whole: bool
 
 
-Settings = dict[str, Any]
+TrialSettings = dict[str, Any]
 """Dotted setting -> value."""
 
 
@@ -110,8 +110,8 @@ class Space:
     """
 
     dimensions: dict[str, Choices | Numbers]
-    points: tuple[Settings, ...]
-    fixed: Settings
+    points: tuple[TrialSettings, ...]
+    fixed: TrialSettings
 
     def used(self, setting: str, drawn: Mapping[str, Any]) -> bool:
         """Whether a setting matters, given those drawn before it."""
@@ -120,9 +120,9 @@ class Space:
             return True
         return bool(drawn[switch] if switch in drawn else self.fixed.get(switch, True))
 
-    def of(self, point: Mapping[str, Any]) -> Settings:
+    def of(self, point: Mapping[str, Any]) -> TrialSettings:
         """The settings of a point that matter."""
-        drawn: Settings = {}
+        drawn: TrialSettings = {}
         for setting in self.dimensions:
             if self.used(setting, drawn):
                 drawn[setting] = point[setting]
@@ -187,7 +187,7 @@ SPACES: dict[str, dict[str, Any]] = {
 }
 """Method -> dotted setting -> choices or range."""
 
-PRIORS: dict[str, list[Settings]] = {
+PRIORS: dict[str, list[TrialSettings]] = {
     "cls": [{"learning_rate": 2e-3, "epochs": 4}, {"lora.rank": 2, "lora.alpha": 32, "lora.targets": "all-linear"}],
     "cls-p": [{"learning_rate": 2e-3, "epochs": 4}, {"user_token": "added"}],
     "cls+": [{"dropout": 0.2}],
@@ -275,7 +275,7 @@ def space_of(
         {**own, **{setting: value for setting, value in prior.items() if _holds(dimensions.get(setting), value)}}
         for prior in PRIORS.get(method, [])
     ]
-    points: list[Settings] = []
+    points: list[TrialSettings] = []
     for point in [own, *priors]:
         if space.of(point) not in [space.of(each) for each in points]:
             points.append(point)

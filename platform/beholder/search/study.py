@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from beholder.search.space import Choices, Objective, Settings, Space
-from beholder.util.atomic import whole
+from beholder.search.space import Choices, Objective, Space, TrialSettings
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Trial:
 
     number: int
     state: Literal["finished", "stopped", "failed"]
-    settings: Settings
+    settings: TrialSettings
     valid_macro_f1: float | None = None
     seconds: float | None = None
     parameters: int | None = None
@@ -133,7 +133,7 @@ class Study:
 
     def draw(self, trial: optuna.Trial) -> dict[str, Any]:
         """Optuna's choice for every setting that matters; what this returns goes to the worker besides."""
-        drawn: Settings = {}
+        drawn: TrialSettings = {}
         for name, dimension in self.space.dimensions.items():
             if not self.space.used(name, drawn):
                 continue
@@ -187,11 +187,11 @@ def read_record(folder: Path, number: int) -> dict[str, Any]:
 
 def write_record(folder: Path, number: int, record: Mapping[str, Any]) -> None:
     """Note how a trial ended; the file appears whole or not at all."""
-    with whole(record_file(folder, number)) as temporary:
+    with atomic_write(record_file(folder, number)) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def measured_before(folder: Path, settings: Settings) -> dict[str, Any]:
+def measured_before(folder: Path, settings: TrialSettings) -> dict[str, Any]:
     """The record of a trial with the same settings, which would measure the same; empty where there is none."""
     for file in sorted((folder / "trials").glob("*.json")):
         record = read_record(folder, int(file.stem))

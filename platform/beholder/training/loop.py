@@ -44,7 +44,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Users:
+class UserVectors:
     """Trained vectors of users: a user who is not in a batch is not moved by it, neither by momentum nor by decay.
 
     The gradient is clipped together with that of all other parameters, and there is no weight decay: it would pull a
@@ -83,7 +83,7 @@ def fine_tune(
     progress: Progress,
     after_epoch: Callable[[int, float], None] = no_epochs,
     team: Team = ALONE,
-    users: Users | None = None,
+    users: UserVectors | None = None,
     between: Callable[[], None] = nothing_between,
 ) -> Training:
     """Fit the trainable parameters of `network` in place and leave the best epoch's in it.
@@ -162,7 +162,7 @@ def _adamw(parameters: Sequence[nn.Parameter], schedule: Schedule) -> torch.opti
 
 
 @torch.no_grad()
-def _step_users(users: Users, optimizer: UserAdam, batch: NDArray[np.int64], rate: float) -> None:
+def _step_users(users: UserVectors, optimizer: UserAdam, batch: NDArray[np.int64], rate: float) -> None:
     """Update the vectors of the users in a batch, on all workers alike; other users' vectors do not move."""
     gradient = users.weight.grad
     assert gradient is not None  # of the whole batch: `Team.add_gradients` has put it together

@@ -100,7 +100,7 @@ def beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """A temporary path beside `file`, which takes its name when the block ends well, and is removed otherwise."""
     temporary = beside(file)
     try:

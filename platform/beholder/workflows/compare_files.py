@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from beholder.data.texts import unit_key
 from beholder.datasets.io import read_table, require_columns
 from beholder.datasets.label_rules import RefusedValueError, parse_column, present
-from beholder.evaluation.gains import Compared, Gain, Users, user_log_loss_gains
+from beholder.evaluation.gains import Compared, Gain, UserCounts, user_log_loss_gains
 from beholder.evaluation.intervals import Clusters
-from beholder.evaluation.measures import MEASURES, Answers, Difference, differences, measure
+from beholder.evaluation.measures import MEASURES, Difference, MethodScores, differences, measure
 from beholder.evaluation.metrics import Floats, decide
 from beholder.evaluation.results import plain
 from beholder.util.errors import DataError
@@ -67,7 +67,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictionFile:
     """A file's rows.
 
     Attributes:
@@ -81,7 +81,7 @@ class Predictions:
     file: Path
     keys: list[tuple[str, str]]
     texts: NDArray[np.object_]
-    answers: Answers
+    answers: MethodScores
     names: tuple[str, ...]
 
 
@@ -99,7 +99,7 @@ class Paired:
 
     gain: Gain
     measures: dict[str, Difference]
-    users: Users
+    users: UserCounts
     rows: int
     people: int
     texts: int
@@ -128,7 +128,7 @@ class Paired:
         return plain(found)
 
 
-def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[Predictions, Predictions]:
+def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[PredictionFile, PredictionFile]:
     """Read two files of predictions; the rows of the second in the order of the first.
 
     Raises:
@@ -158,12 +158,12 @@ def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[Predic
         )
     texts = one.texts
     return (
-        Predictions(one.file, one.keys, texts, first, names),
-        Predictions(other.file, one.keys, texts, second, names),
+        PredictionFile(one.file, one.keys, texts, first, names),
+        PredictionFile(other.file, one.keys, texts, second, names),
     )
 
 
-def compare_predictions(one: Predictions, other: Predictions, level: float = 0.95) -> Paired:
+def compare_predictions(one: PredictionFile, other: PredictionFile, level: float = 0.95) -> Paired:
     """How much better `other` is than `one`, whose rows are the same judgements in the same order."""
     first, second = one.answers, other.answers
     decided = {"one": first.decisions, "other": second.decisions}
@@ -173,7 +173,7 @@ def compare_predictions(one: Predictions, other: Predictions, level: float = 0.9
     return Paired(
         compared.gain("other", "one"),
         differences(measure(second), measure(first), Clusters(first.users, one.texts), level),
-        Users.of(user_log_loss_gains(mine, theirs, first.labels, first.users, first.kind)),
+        UserCounts.of(user_log_loss_gains(mine, theirs, first.labels, first.users, first.kind)),
         rows=len(first.labels),
         people=len(set(first.users)),
         texts=len(set(one.texts)),
@@ -224,15 +224,15 @@ def _read(file: Path, columns: Columns) -> _Raw:
     return _Raw(file, keys, users, keyed, said, predicted, columns.thresholds, names)
 
 
-def _answers(raw: _Raw, names: tuple[str, ...], order: NDArray[np.int64]) -> Answers:
+def _answers(raw: _Raw, names: tuple[str, ...], order: NDArray[np.int64]) -> MethodScores:
     if raw.said.ndim == 2:
         scores = raw.predicted[order].astype(np.float64)
         thresholds = np.broadcast_to(np.asarray(raw.thresholds), (len(names),))
-        return Answers(
+        return MethodScores(
             scores, decide(scores, thresholds, "multilabel"), raw.said[order], raw.users[order], "multilabel"
         )
     said, predicted = (np.asarray(each[order])[:, None] == np.asarray(names) for each in (raw.said, raw.predicted))
-    return Answers(None, predicted, said.astype(np.float64), raw.users[order], "multiclass")
+    return MethodScores(None, predicted, said.astype(np.float64), raw.users[order], "multiclass")
 
 
 def _strings(table: pa.Table, name: str, file: Path) -> NDArray[np.object_]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
-from beholder.evaluation.results import ROUTED, ArmScores, Rows
+from beholder.evaluation.results import ROUTED, ArmScores, Judgements
 from beholder.evaluation.scores_io import ScoresFile, read_scores, write_scores
 from beholder.execution.arm import ArmJob, done
 from beholder.experiment.config import Arm
@@ -108,7 +108,7 @@ def put_together(
     """
     numbers = list(range(folds)) if folds > 1 else [None]
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
-    rows = Rows.of(valid), Rows.of(test)
+    rows = Judgements.of(valid), Judgements.of(test)
     known = [training_rows(parts_of(annotations, fold)["train"]) for fold in numbers]
 
     def trained(seed: int | None) -> tuple[dict[str, ArmScores], list[dict[str, ScoresFile]]]:

@@ -16,9 +16,9 @@ from beholder.data.annotations import Annotations
 from beholder.datasets.io import read_table
 from beholder.datasets.profile.agreement import agreement, offset_share
 from beholder.datasets.profile.describe import describe
-from beholder.datasets.profile.infer_columns import Asked, Column, guess, look_at, wide_columns
+from beholder.datasets.profile.infer_columns import Column, GivenColumns, guess, look_at, wide_columns
 from beholder.datasets.table import Table, load
-from beholder.util.atomic import scratch, whole
+from beholder.util.atomic import atomic_write, scratch
 from beholder.util.errors import DataError
 from beholder.util.strict_model import build
 
@@ -58,7 +58,7 @@ register: {{name: {name}}}
 
 
 @dataclass(frozen=True)
-class Draft:
+class DraftExperiment:
     """An experiment on somebody's table, not written yet.
 
     Attributes:
@@ -82,7 +82,7 @@ class Draft:
     long: pa.Table | None = None
 
 
-def draft(file: Path, asked: Asked | None = None) -> Draft:
+def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
     """Look at a table and say what experiment it makes.
 
     Args:
@@ -94,14 +94,14 @@ def draft(file: Path, asked: Asked | None = None) -> Draft:
     """
     if not file.exists():
         raise DataError(f"{file}: no such file or folder.")
-    asked = asked or Asked()
+    asked = asked or GivenColumns()
     table, long = read_table(file), None
     columns = look_at(table)
     wide = [] if asked.user else wide_columns(columns)
     if wide:
         long = _long(table, wide, columns)
         columns = look_at(long)
-        asked = Asked(asked.text, "user", (JUDGEMENT,))
+        asked = GivenColumns(asked.text, "user", (JUDGEMENT,))
     found = guess(columns, asked, file)
     settings = {"name": "table", "path": str(file.absolute()), **found.settings}
     annotations, bad = _load(settings, long)
@@ -111,7 +111,7 @@ def draft(file: Path, asked: Asked | None = None) -> Draft:
         "user_offset": offset_share(annotations),
     }
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:60] or "table"
-    return Draft(
+    return DraftExperiment(
         name,
         settings,
         found.split,
@@ -123,13 +123,13 @@ def draft(file: Path, asked: Asked | None = None) -> Draft:
     )
 
 
-def write(made: Draft, file: Path) -> list[Path]:
+def write(made: DraftExperiment, file: Path) -> list[Path]:
     """Write the experiment file, and the long table beside it where there is one; returns what was written."""
     written = [file]
     source = dict(made.source)
     if made.long is not None:
         target = file.with_name(f"{made.name}-long.parquet").absolute()
-        with whole(target) as temporary:
+        with atomic_write(target) as temporary:
             pq.write_table(made.long, temporary, compression="zstd")
         source["path"] = str(target)
         written.append(target)
@@ -156,7 +156,7 @@ def write(made: Draft, file: Path) -> list[Path]:
         cls=_cls(made.facts),
         curve=_curve(made.facts),
     )
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return written
 

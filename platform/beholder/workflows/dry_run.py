@@ -9,7 +9,7 @@ from beholder.data.folds import parts_of
 from beholder.execution.arm import as_seen, to_learn
 from beholder.experiment.config import Experiment
 from beholder.methods.query_hosted import answers_folder
-from beholder.models.hosted import Endpoint, Messages, Plan, base_name, plan
+from beholder.models.hosted import CallPlan, Endpoint, Messages, base_name, plan
 from beholder.training.context import Context
 from beholder.workflows.prepare import prepare
 
@@ -35,7 +35,7 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     def cost(prompts: list[Messages]) -> dict[str, int]:
         endpoint = experiment.base
         if not isinstance(endpoint, Endpoint):
-            return {**asdict(Plan(0, 0, 0)), "answer_tokens": 0}
+            return {**asdict(CallPlan(0, 0, 0)), "answer_tokens": 0}
         planned = plan(endpoint, prompts, answers_folder(), experiment.seed)
         return {**asdict(planned), "answer_tokens": planned.calls * endpoint.max_tokens}
 

@@ -44,7 +44,7 @@ class Prepared:
     """Under the first seed; with folds, those of `split`."""
     repeats: list[ArmJob]
     """With folds, those of every fold under every seed; without, those under the seeds after the first."""
-    forgotten: forgetting.Plan | None
+    forgotten: forgetting.ForgettingPlan | None
 
     notes: tuple[str, ...]
     """What a person should know before any of it is fitted, a line each."""

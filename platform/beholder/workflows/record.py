@@ -30,7 +30,7 @@ from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.memory import TEXTS, texts_table
 from beholder.report.page import NAMELESS
 from beholder.tracking.client import ChildRun, log_run, register_prompt, tracking_uri
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import RegistryError, TrackingError
 from beholder.util.run_folder import RunFolder
 from beholder.workflows.choose import Routing
@@ -396,5 +396,5 @@ def _metric_name(label: str) -> str:
 
 
 def write_json(file: Path, value: Any) -> None:
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

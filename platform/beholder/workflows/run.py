@@ -36,7 +36,7 @@ from beholder.registry.bundle import Bundle
 from beholder.report import figures
 from beholder.report.page import write_reports
 from beholder.tracking.client import client, page_of, tracking_uri
-from beholder.util.atomic import whole
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError, RegistryError
 from beholder.util.paths import home
 from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED, RunFolder
@@ -154,11 +154,11 @@ def run(
                     annotations.users,
                     reporter.say,
                 )
-        whole = {**facts, **found, "registered": registered, "seconds": clock.seconds}
-        whole["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
-        write_json(RunFolder(folder).results, whole)
+        atomic_write = {**facts, **found, "registered": registered, "seconds": clock.seconds}
+        atomic_write["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
+        write_json(RunFolder(folder).results, atomic_write)
         run_of(folder).keep(".")
-    return Outcome(folder, whole, bundle, prepared.part("test"), clock.seconds)
+    return Outcome(folder, atomic_write, bundle, prepared.part("test"), clock.seconds)
 
 
 @contextlib.contextmanager
@@ -221,7 +221,7 @@ def _fit(
     jobs: list[ArmJob],
     folder: Path,
     reporter: Reporter,
-    plan: forgetting.Plan | None = None,
+    plan: forgetting.ForgettingPlan | None = None,
     fits: int = 1,
 ) -> tuple[tuple[ArmJob, ...], tuple[forgetting.MeasureJob, ...]]:
     """Fit those of the jobs that were not finished with the same inputs, and measure what is planned; returns both.
@@ -310,7 +310,7 @@ def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         facts: see `write_reports`.
     """
     found = report.recompute(folder)
-    with whole(RunFolder(folder).users) as temporary:
+    with atomic_write(RunFolder(folder).users) as temporary:
         pq.write_table(found.user_table(), temporary, compression="zstd")
     figures.write_figures(RunFolder(folder).figures, RunFolder(folder).user_figures, found)
     personal = {arm.name for arm in found.arms if is_personal(arm.method)}
@@ -359,11 +359,11 @@ class _Clock:
 
     def divide(self, name: str, fitted: dict[str, dict[str, Any]], measuring: float) -> None:
         """Split the fitting phase into what the arms noted themselves, what measuring took, and Ray: the rest."""
-        whole = self.seconds.pop(name)
+        atomic_write = self.seconds.pop(name)
         self.seconds["training"] = sum(note.get("fit_seconds", 0.0) for note in fitted.values())
         self.seconds["scoring"] = sum(
             note.get("seconds", 0.0) - note.get("fit_seconds", 0.0) for note in fitted.values()
         )
         if measuring:
             self.seconds["forgetting"] = measuring
-        self.seconds["ray"] = max(0.0, whole - self.seconds["training"] - self.seconds["scoring"] - measuring)
+        self.seconds["ray"] = max(0.0, atomic_write - self.seconds["training"] - self.seconds["scoring"] - measuring)

@@ -28,10 +28,10 @@ from beholder.cluster.tune import SearchJob, run_trials
 from beholder.execution.arm import ArmJob, is_done
 from beholder.experiment.config import Experiment
 from beholder.models.hosted import base_name
-from beholder.search.space import SPACES, Settings
+from beholder.search.space import SPACES, TrialSettings
 from beholder.search.study import METRICS, Trial
 from beholder.tracking.client import ChildRun, log_run, tracking_uri
-from beholder.util.atomic import beside, whole
+from beholder.util.atomic import atomic_write, beside
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.util.paths import home
 from beholder.util.run_folder import RunFolder
@@ -125,7 +125,7 @@ def only_arm(experiment: Experiment) -> str:
 
 
 def conclude(
-    experiment: Experiment, arm: str, tried: Sequence[Trial], own: Settings, cost: tuple[str, ...], folder: Path
+    experiment: Experiment, arm: str, tried: Sequence[Trial], own: TrialSettings, cost: tuple[str, ...], folder: Path
 ) -> dict[str, Any]:
     """The best of the finished trials beside the arm's own settings, and the best as an experiment file.
 
@@ -227,7 +227,7 @@ def _write_tuned(experiment: Experiment, arm: str, best: Trial, default: Trial, 
         "# The best of many on the same rows is optimistic; the test rows say what it is worth: run this file.\n"
     )
     written = tuned.model_dump(mode="json", by_alias=True, exclude={"search"})
-    with whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(said + yaml.safe_dump(written, sort_keys=False, allow_unicode=True, width=120))
 
 

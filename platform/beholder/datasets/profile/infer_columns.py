@@ -115,7 +115,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GivenColumns:
     """What a person said themselves; None where it is to be guessed."""
 
     text: str | None = None
@@ -135,7 +135,7 @@ def look_at(table: pa.Table) -> dict[str, Column]:
     return found
 
 
-def guess(columns: dict[str, Column], asked: Asked, where: Path) -> Guess:
+def guess(columns: dict[str, Column], asked: GivenColumns, where: Path) -> Guess:
     """Say which column is what.
 
     Args:
@@ -252,7 +252,7 @@ def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Colum
     )
 
 
-def _labels(candidates: list[Column], asked: Asked, left_out: dict[str, str], where: Path) -> dict[str, Any]:
+def _labels(candidates: list[Column], asked: GivenColumns, left_out: dict[str, str], where: Path) -> dict[str, Any]:
     """The labels among some columns, as settings."""
     missing = [name for name in asked.labels or () if name not in {column.name for column in candidates}]
     if missing:

@@ -18,8 +18,8 @@ from beholder.models.tokenization import length_cut, tokens_at_once
 from beholder.training.losses import row_losses
 
 
-class ClassifierGround:
-    """A fitted `cls` or `cls-p` under a bank. See `blocks.Ground`."""
+class ClassifierBackbone:
+    """A fitted `cls` or `cls-p` under a bank. See `blocks.Backbone`."""
 
     def __init__(
         self, shared: FittedClassifier, model: BankModel, train: Annotations, valid: Annotations | None = None
