@@ -12,7 +12,7 @@ from beholder.datasets.io import read_csv, require_columns
 from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
 from beholder.datasets.traits import one_answer_each
-from beholder.datasets.validation import BadRows, Draft, Loaded, Raw, admit
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 
 class Postcards(SourceSettings):
@@ -33,7 +33,7 @@ def load(config: Postcards, on_bad_rows: BadRows = "refuse") -> Loaded:
     funny = raw.numbers("funny", one_of(range(2)))  # float64 [rows]; other values are recorded as problems
     rows = np.flatnonzero(raw.sound)
     raters = raw.strings("rater")[rows]
-    draft = Draft(
+    draft = UncheckedRows(
         raw,
         Task(("funny",)),
         rows,
