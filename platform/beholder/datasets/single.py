@@ -17,7 +17,7 @@ from beholder.datasets.rottger import Rottger
 from beholder.datasets.simulated import Simulated
 from beholder.datasets.table import Table
 from beholder.datasets.unhealthy import Unhealthy
-from beholder.datasets.validation import BadRows, Loaded
+from beholder.data.validation import BadRows, Loaded
 
 SingleConfig = Annotated[
     ConvAbuse | Brighter | Rottger | Babe | HateXplain | GoEmotions | Unhealthy | Table | Simulated,

@@ -25,7 +25,7 @@ from beholder.adapters.block_training import working_folder
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted
+from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted, start_of
 from beholder.methods.classifier_ground import ClassifierGround
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.embedding_network import (
@@ -87,20 +87,17 @@ class NetworkConfig(MethodConfig):
         Raises:
             MethodError: the arm named by `from` is missing, or no `cls`.
         """
-        if context.run_folder is None:
-            raise MethodError(
-                f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
-            )
-        shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        shared = start_of(self.from_, self.method, context)
         return self.fit_on(_checked(shared, self.from_, self.method), train, valid, context)
 
     def fit_on(
         self, shared: FittedClassifier, train: Annotations, valid: Annotations, context: Context
     ) -> FittedNetwork:
         """The same on a `cls` that is loaded already."""
-        assert context.run_folder is not None
         ground = ClassifierGround(shared, BankModel(shared.network, BankShape()), train, valid)
-        place = working_folder(context.run_folder) / f"trunk-{ground.trunk_key[:16]}"  # as of `cls-u` on the same rows
+        place = None
+        if context.run_folder is not None:  # as of `cls-u` on the same rows
+            place = working_folder(context.run_folder) / f"trunk-{ground.trunk_key[:16]}"
         outputs = ground.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
@@ -243,6 +240,11 @@ class FittedNetwork:
                 said = self.network.everybody(logits[mine], hidden[mine], slots)
                 scores[rows.numpy()] = probabilities(said, self.task.kind).cpu().numpy()
         return scores
+
+    @property
+    def known(self) -> list[str]:
+        """Users with an embedding, sorted."""
+        return sorted(self.users)
 
     def knows(self, user: str) -> bool:
         """Whether this user has an embedding."""

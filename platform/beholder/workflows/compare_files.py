@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from beholder.data.texts import unit_key
 from beholder.datasets.io import read_table, require_columns
-from beholder.datasets.label_rules import RefusedValueError, parse_column, present
+from beholder.data.label_rules import RefusedValueError, parse_column, present
 from beholder.evaluation.gains import Compared, Gain, Users, user_log_loss_gains
 from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.measures import MEASURES, Answers, Difference, differences, measure
