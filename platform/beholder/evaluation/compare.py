@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from beholder.evaluation.gains import Gain, gains, holm
+from beholder.evaluation.intervals import p_in_words
 from beholder.evaluation.results import ArmScores, Results, evaluate
 from beholder.evaluation.saved_run import read_results, same_rows, settings_of
 from beholder.evaluation.scores_io import ScoresFile, read_scores
+from beholder.evaluation.summary import gain_rows, heading
 from beholder.evaluation.verdict import Verdict, verdict
 from beholder.util.errors import DataError, unknown
+from beholder.util.tables import RowTable
 
 PRIORS = ("prior", "user-prior")
 
@@ -35,7 +38,7 @@ class Row:
     p_holm: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Methods of runs on the same test rows, the reference first, then as in the runs.
 
@@ -72,6 +75,20 @@ class Comparison:
         nested = {name.partition(".")[0] for name in names if "." in name}
         empty = {name for name in nested if all(row.get(name) is None for row in rows)}  # of methods without a control
         return [{name: row.get(name) for name in names if name not in empty} for row in rows]
+
+    def _shown(self) -> RowTable:
+        whole = self.results.to_json()
+        rows = gain_rows(whole["methods"], whole["reference"])
+        for shown, row in zip(rows, self.rows, strict=True):
+            shown["p (Holm)"] = "" if row.p_holm is None else p_in_words(row.p_holm)
+        return RowTable(rows, heading(whole, whole["rows"]), self.verdict.sentence)
+
+    def __repr__(self) -> str:
+        return str(self._shown())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self._shown()._repr_html_()
 
 
 def compare(

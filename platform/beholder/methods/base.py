@@ -292,7 +292,8 @@ def start_of(name: str, method: str, context: Context) -> Any:
         return context.start
     if context.run_folder is None:
         raise MethodError(
-            f"{method} starts from a fitted method: give the context a start, or a run_folder with methods/{name} in it."
+            f"{method} starts from a fitted method: give the context a start, or a run_folder that holds "
+            f"methods/{name}."
         )
     return load_fitted(context.run_folder / "methods" / name, context.base, context.device)
 

@@ -59,7 +59,7 @@ def read_pointer(folder: Path) -> tuple[Store, str]:
         ) from error
 
 
-class Model:
+class PyfuncModel:
     """What MLflow calls."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -83,7 +83,7 @@ class Model:
         return pd.DataFrame({**scores, **given, "route": predicted.routes}, index=rows.index)
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Model:
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncModel:
     """MLflow's way in."""
     store, bundle = read_pointer(Path(path))
-    return Model(open_stored(bundle, store))
+    return PyfuncModel(open_stored(bundle, store))

@@ -10,6 +10,8 @@ from typing import Any
 class RowTable(list[dict[str, Any]]):
     """Rows with the same keys: a list of dicts that is shown as a table.
 
+    Values that are dicts or lists are kept, and not shown.
+
     Attributes:
         title: a line above the table.
         note: a line below it.
@@ -41,18 +43,23 @@ class RowTable(list[dict[str, Any]]):
         """The head and every row as text; no row, no cell."""
         if not self:
             return []
-        return [list(self[0]), *([_shown(value) for value in row.values()] for row in self)]
+        return [self._shown, *([_as_text(row[name]) for name in self._shown] for row in self)]
+
+    @property
+    def _shown(self) -> list[str]:
+        return [name for name, value in self[0].items() if not isinstance(value, dict | list)]
 
     def _aligned(self, row: list[str], widths: list[int]) -> list[str]:
         """Numbers to the right, words to the left."""
-        numbers = [isinstance(value, int | float) for value in self[0].values()]
+        values = [self[0][name] for name in self._shown]
+        numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
         return [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numbers, strict=True)
         ]
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

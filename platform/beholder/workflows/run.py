@@ -26,6 +26,7 @@ from beholder.data.splits import ByPeople
 from beholder.evaluation import saved_run as report
 from beholder.evaluation.results import ROUTED, plain
 from beholder.evaluation.scores_io import write_scores
+from beholder.evaluation.summary import gain_rows, heading
 from beholder.evaluation.verdict import verdict
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob, done, is_done
@@ -40,6 +41,7 @@ from beholder.tracking.client import client, page_of, tracking_uri
 from beholder.util.atomic import whole
 from beholder.util.errors import DataError, RegistryError
 from beholder.util.paths import home
+from beholder.util.tables import RowTable
 from beholder.util.tombstones import erased_people
 from beholder.workflows.choose import Routing, find_routing, scores_of
 from beholder.workflows.cross_fitting import put_together, refitted, training_rows
@@ -69,7 +71,7 @@ class Silent:
         """Ignore."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Outcome:
     """What a run found and left behind."""
 
@@ -79,6 +81,17 @@ class Outcome:
     bundle: Bundle | None
     test: Annotations
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def _shown(self) -> RowTable:
+        rows = gain_rows(self.results["methods"], self.results["reference"])
+        return RowTable(rows, heading(self.results, self.results["rows"]), self.results["verdict"]["sentence"])
+
+    def __repr__(self) -> str:
+        return f"{self._shown()}\n{self.run_folder}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self._shown()._repr_html_()
 
 
 def run(
