@@ -92,7 +92,7 @@ class Model(abc.ABC):
         users = list(self.users) if users is None else _strings(users, "user")
         if not users:
             raise DataError(
-                f"{self.name} learned of no user, so whose perspectives are meant is to be given: users=[...]."
+                f"{self.name} learned from no single user. Name whose perspectives to predict: users=[...]."
             )
         if texts:
             return Perspectives(texts, users, self.task.labels, *self._predict_all(texts, users))
@@ -109,9 +109,8 @@ class Model(abc.ABC):
         return RowTable(({"": key, " ": value} for key, value in facts.items()), self.name)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.name}: {'; '.join(f'{key} {value}' for key, value in self._facts().items())})"
-        )
+        facts = "; ".join(f"{key} {value}" for key, value in self._facts().items())
+        return f"{type(self).__name__}({self.name}: {facts})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: no text, and of users only how many there are."""

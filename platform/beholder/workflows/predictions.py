@@ -60,14 +60,13 @@ class UserPredictions:
 
     def _table(self) -> RowTable:
         """Without the texts: what is shown in a notebook is kept in it."""
+        names = np.asarray(self.labels, dtype=object)
         rows = [
             {
                 "row": row,
                 "user": self.users[row],
                 **{label: f"{self.scores[row, place]:.2f}" for place, label in enumerate(self.labels)},
-                "predicted": ", ".join(
-                    label for label, given in zip(self.labels, self.decisions[row], strict=True) if given
-                ),
+                "predicted": ", ".join(names[self.decisions[row]]),
                 "route": self.routes[row],
             }
             for row in range(min(len(self), SHOWN))
