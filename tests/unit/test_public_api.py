@@ -218,6 +218,7 @@ def test_an_own_table_is_loaded_by_its_path(tmp_path):
     assert bh.load_dataset(file, labels=["rude"], **how).user_ids.tolist() == ["007", "8"]
     assert bh.load_dataset(str(file), labels="mood", **how).task == bh.Task(("calm", "sad"), "multiclass")
     assert "Did you mean 'rude'" in refusal(DataError, bh.load_dataset, file, labels=["rud"], **how)
+    assert 'Pass labels=["rude"]' in refusal(DataError, bh.load_dataset, file, labels="rude", **how)
     file.write_text("text,user_id,rude\none,ann,0\ntwo,bob,perhaps\n")
     assert 'on_bad_rows="skip"' in refusal(DataError, bh.load_dataset, file, labels=["rude"])
     with pytest.warns(UserWarning, match="1 bad rows left out"):

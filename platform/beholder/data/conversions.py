@@ -228,6 +228,19 @@ def label_columns(labels: Labels, classes: Sequence[str] | None) -> dict[str, An
     return {"labels": labels, "classes": classes}
 
 
+def require_classes(task: Task, column: str, where: str) -> None:
+    """Check that what was read as classes is no label that is given or not: `labels="rude"` for `labels=["rude"]`.
+
+    Raises:
+        DataError: the classes are 0 and 1.
+    """
+    if set(task.labels) <= {"0", "1", "true", "false"}:
+        raise DataError(
+            f'{where}, column "{column}": holds {" and ".join(task.labels)}: a label that is given or not, and no '
+            f'class. Pass labels=["{column}"].'
+        )
+
+
 def in_python(message: str) -> str:
     """A message about a file's rows in the words of a Python caller, who has arguments and no options."""
     return message.replace("--on-bad-rows skip", 'on_bad_rows="skip"').replace("source.", "")
@@ -273,13 +286,11 @@ def _annotations_of(
         if names.count(name) > 1:
             raise DataError(f'{where}, column "{name}": there are two of that name. Rename one.')
     table = pa.table({name: column(name) for name in dict.fromkeys(name for _, name in config.named)})
-    if config.label_column and set(table[config.label_column].cast(pa.string()).to_pylist()) <= {"0", "1"}:
-        raise DataError(
-            f'{where}, column "{config.label_column}": holds 0 and 1: a label that is given or not, and no class. '
-            f'Pass labels=["{config.label_column}"].'
-        )
     try:
-        return admit(drafted(config, Raw.of(table, Path(where))), where, "refuse").annotations
+        made = admit(drafted(config, Raw.of(table, Path(where))), where, "refuse").annotations
     except DataError as error:  # there is nothing to skip rows into: who has the table can leave them out
         plain = re.sub(r",? or pass --on-bad-rows skip( to keep the first)?\.", ".", str(error))
         raise DataError(in_python(plain)) from None
+    if config.label_column and not config.classes:
+        require_classes(made.task, config.label_column, where)
+    return made

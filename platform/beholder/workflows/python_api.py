@@ -10,7 +10,7 @@ from typing import Any
 
 from beholder.cluster.runtime import apply_settings
 from beholder.data.annotations import Annotations
-from beholder.data.conversions import in_python, label_columns
+from beholder.data.conversions import in_python, label_columns, require_classes
 from beholder.data.validation import BadRows
 from beholder.datasets import SOURCES, DataNotFound, load, source_class
 from beholder.evaluation.compare import Comparison
@@ -55,9 +55,9 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
         name, settings = "table", {**settings, "path": path}
     elif name not in SOURCES:
         raise DataError(f"{unknown('data set', name, SOURCES)} Or give the path of a table ({', '.join(TABLES)}).")
-    if name == "table" and isinstance(settings.get("labels"), str):
-        classes = settings.pop("classes", None)
-        settings |= label_columns(settings.pop("labels"), classes)
+    classes_in = settings["labels"] if name == "table" and isinstance(settings.get("labels"), str) else None
+    if classes_in is not None:
+        settings |= label_columns(settings.pop("labels"), settings.pop("classes", None))
     config: Any = build(source_class(name), {"name": name, **settings}, f'load_dataset("{name_or_path}")')
     try:
         loaded = load(config, on_bad_rows)
@@ -65,6 +65,8 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
         raise DataNotFound(in_python(str(error))) from None
     except DataError as error:
         raise DataError(in_python(str(error))) from None
+    if classes_in is not None and not settings["classes"]:
+        require_classes(loaded.annotations.task, classes_in, str(name_or_path))
     if loaded.refused:
         kept = ", ".join(map(str, loaded.refused_files))
         warnings.warn(f"{loaded.refused:,} bad rows left out, kept in {kept}", stacklevel=2)
