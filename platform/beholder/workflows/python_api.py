@@ -13,6 +13,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.conversions import in_python, label_columns, require_classes
 from beholder.data.validation import BadRows
 from beholder.datasets import SOURCES, DataNotFound, load, source_class
+from beholder.datasets.table import Table
 from beholder.evaluation.compare import Comparison
 from beholder.evaluation.compare import compare as compare_folders
 from beholder.experiment.config import Experiment, load_experiment, make_experiment
@@ -50,23 +51,15 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
     from beholder.registry.blob_store import Store
     from beholder.registry.maintenance import without_erased
 
-    name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name not in SOURCES and (path.suffix.lower() in TABLES or path.exists()):
-        name, settings = "table", {**settings, "path": path}
-    elif name not in SOURCES:
-        raise DataError(f"{unknown('data set', name, SOURCES)} Or give the path of a table ({', '.join(TABLES)}).")
-    classes_in = settings["labels"] if name == "table" and isinstance(settings.get("labels"), str) else None
-    if classes_in is not None:
-        settings |= label_columns(settings.pop("labels"), settings.pop("classes", None))
-    config: Any = build(source_class(name), {"name": name, **settings}, f'load_dataset("{name_or_path}")')
+    config = _source(name_or_path, settings)
     try:
         loaded = load(config, on_bad_rows)
     except DataNotFound as error:
         raise DataNotFound(in_python(str(error))) from None
     except DataError as error:
         raise DataError(in_python(str(error))) from None
-    if classes_in is not None and not settings["classes"]:
-        require_classes(loaded.annotations.task, classes_in, str(name_or_path))
+    if isinstance(config, Table) and config.label_column and not config.classes:
+        require_classes(loaded.annotations.task, config.label_column, str(config.path))
     if loaded.refused:
         kept = ", ".join(map(str, loaded.refused_files))
         warnings.warn(f"{loaded.refused:,} bad rows left out, kept in {kept}", stacklevel=2)
@@ -74,6 +67,19 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
     if not len(rows):
         raise DataError(f"{loaded.origin}: everybody in it was erased. Give judgements of other people.")
     return rows
+
+
+def _source(name_or_path: str | Path, settings: dict[str, Any]) -> Any:
+    """The settings of a known data set, or of a table."""
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if name not in SOURCES and (path.suffix.lower() in TABLES or path.exists()):
+        name, settings = "table", {**settings, "path": path}
+    elif name not in SOURCES:
+        raise DataError(f"{unknown('data set', name, SOURCES)} Or give the path of a table ({', '.join(TABLES)}).")
+    if name == "table" and isinstance(settings.get("labels"), str):
+        settings = {**settings, **label_columns(settings["labels"], settings.get("classes"))}
+        del settings["labels"]
+    return build(source_class(name), {"name": name, **settings}, f'load_dataset("{name_or_path}")')
 
 
 def load_model(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
