@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide
 from beholder.execution.arm import as_seen
-from beholder.methods import Fitted, MethodConfig, is_personal, load_fitted, save_fitted
+from beholder.methods import Fitted, MethodConfig, config_class, is_personal, load_fitted, save_fitted
 from beholder.methods.base import Scores
 from beholder.models.hosted import Endpoint, base_name, base_of, plain_base
 from beholder.registry.bundle import Bundle
@@ -216,8 +216,8 @@ class MethodModel(Model):
         return scores, _decided(scores, self.thresholds, self.task)
 
     def _facts(self) -> dict[str, str]:
-        start = {"starts from": self.start.name} if self.start else {}
-        return {"base": base_name(self.base), **start}
+        base = {"base": base_name(self.base)} if config_class(self.name).bases else {}
+        return {**base, **({"starts from": self.start.name} if self.start else {})}
 
 
 class BundleModel(Model):
