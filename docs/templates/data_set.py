@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from beholder.datasets.label_rules import one_of
+from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 from beholder.data.annotations import Task
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_csv, require_columns
-from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
 from beholder.datasets.traits import one_answer_each
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 
 class Postcards(SourceSettings):

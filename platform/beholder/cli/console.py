@@ -11,16 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
+
+from beholder.workflows.progress import columns
 
 PIPED = 200
 """Columns of what is printed to a file or another program, where COLUMNS does not say it: names stay whole."""
@@ -62,16 +56,7 @@ class RunReporter:
         if self._quiet or not errors.is_terminal:
             yield self
             return
-        columns = (
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=errors) as progress:
+        with Progress(*columns(), console=errors) as progress:
             self._progress = progress
             yield self
         self._progress = None

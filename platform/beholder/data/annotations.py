@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from beholder.data.conversions import Convertible
 from beholder.data.texts import near_copies, text_key, unit_key
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
@@ -79,11 +80,12 @@ GROUP = "__text_group"
 """A column: rows with the same value are of texts that count as one; see `Annotations.text_keys`."""
 
 
-class Annotations:
+class Annotations(Convertible):
     """An immutable table of judgements and the task they answer.
 
     Columns: `text_id`, `text`, `user_id` (strings), `labels` (float32 [labels], 0..1, NaN = not asked), and any context
-    columns a source adds. Build one with `from_columns`, which checks every row.
+    columns a source adds. Build one with `from_columns`, `from_pandas`, `from_arrow` or `from_datasets`, which check
+    every row.
     """
 
     def __init__(self, table: pa.Table, task: Task) -> None:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from beholder.data.validation import BadRows, Loaded
 from beholder.datasets import multitask as several
 from beholder.datasets.locate import DataNotFound, find, locate
 from beholder.datasets.multitask import Several
 from beholder.datasets.single import SINGLE, SingleConfig
-from beholder.datasets.validation import BadRows, Loaded
 from beholder.util.errors import DataError, unknown
 
 SourceConfig = Annotated[SingleConfig | Several, Field(discriminator="name")]

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations, Task
+from beholder.data.label_rules import one_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.duplicates import without_repeats
 from beholder.datasets.io import read_parquet, require_columns
-from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
 from beholder.datasets.traits import UNKNOWN, Trait, one_answer_each
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 TRAITS = ("age", "gender", "education", "political_ideology")
 COLUMNS = ("text_id", "text", "annotator_id", "biased", *TRAITS)

@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from beholder.data.annotations import Task
+from beholder.data.label_rules import one_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
-from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.util.errors import DataError, unknown
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from beholder.data.annotations import Task
+from beholder.data.label_rules import one_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.duplicates import repeat_numbers, with_repeat_number
 from beholder.datasets.io import read_parquet, require_columns
-from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.util.errors import DataError, unknown
 
 CONTEXT = ("bot", "agent", "prev_user", "prev_agent")

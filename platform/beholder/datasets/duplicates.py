@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.datasets.validation import Raw
+from beholder.data.validation import Raw
 
 
 def without_repeats(rows: NDArray[np.integer], raw: Raw, text: str, user: str) -> tuple[NDArray[np.integer], int]:

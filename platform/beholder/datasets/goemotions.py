@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from beholder.data.annotations import Task
+from beholder.data.label_rules import one_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.duplicates import without_repeats
 from beholder.datasets.io import read_csv, require_columns
-from beholder.datasets.label_rules import one_of
 from beholder.datasets.locate import FILES, find
 from beholder.datasets.official_splits import official_parts
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 EMOTIONS = (
     "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",

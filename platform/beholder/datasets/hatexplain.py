@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 
 from beholder.data.annotations import Task
+from beholder.data.label_rules import class_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
-from beholder.datasets.label_rules import class_of
 from beholder.datasets.locate import find
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 CLASSES = ("normal", "offensive", "hateful")
 

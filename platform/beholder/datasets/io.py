@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from beholder.data.conversions import arrow_of
 from beholder.util.errors import DataError, unknown
 
 BLOCK_BYTES = 16 << 20  # no single row may be longer
@@ -129,7 +130,7 @@ def read_saved_dataset(folder: Path) -> pa.Table:
     Raises:
         DataError: not such a folder, damaged, or one that holds several parts.
     """
-    from datasets import ClassLabel, DatasetDict, load_from_disk
+    from datasets import DatasetDict, load_from_disk
 
     try:
         dataset = load_from_disk(str(folder))
@@ -143,13 +144,7 @@ def read_saved_dataset(folder: Path) -> pa.Table:
         raise DataError(
             f"{folder}: holds several parts ({parts}). Name one, such as {folder / str(next(iter(dataset)))}."
         )
-    table: pa.Table = dataset.with_format("arrow")[:]
-    for position, (name, feature) in enumerate(dataset.features.items()):
-        if isinstance(feature, ClassLabel):
-            numbers = table[name].to_pylist()
-            classes = [None if number is None or number < 0 else feature.names[number] for number in numbers]
-            table = table.set_column(position, name, pa.array(classes, pa.string()))
-    return table.replace_schema_metadata(None)
+    return arrow_of(dataset)
 
 
 def require_columns(table: pa.Table, columns: Iterable[str], where: Path, remedy: str) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.data.annotations import Annotations, Task
+from beholder.data.validation import BadRows, Loaded
 from beholder.datasets.single import SINGLE, SingleConfig
-from beholder.datasets.validation import BadRows, Loaded
 from beholder.util.errors import DataError
 
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]

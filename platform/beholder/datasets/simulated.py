@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from beholder.data.annotations import Annotations, Task
+from beholder.data.validation import BadRows, Loaded
 from beholder.datasets import templates
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.goemotions import EMOTIONS
 from beholder.datasets.io import read_parquet, require_columns
 from beholder.datasets.locate import find, locate
-from beholder.datasets.validation import BadRows, Loaded
 from beholder.util.errors import DataError, unknown
 
 PRESENT, ABSENT = 1.5, -2.5  # global logits of a label that the aggregated judgement gives, or does not

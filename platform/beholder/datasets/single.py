@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from beholder.data.validation import BadRows, Loaded
 from beholder.datasets import babe, brighter, convabuse, goemotions, hatexplain, rottger, simulated, table, unhealthy
 from beholder.datasets.babe import Babe
 from beholder.datasets.brighter import Brighter
@@ -17,7 +18,6 @@ from beholder.datasets.rottger import Rottger
 from beholder.datasets.simulated import Simulated
 from beholder.datasets.table import Table
 from beholder.datasets.unhealthy import Unhealthy
-from beholder.datasets.validation import BadRows, Loaded
 
 SingleConfig = Annotated[
     ConvAbuse | Brighter | Rottger | Babe | HateXplain | GoEmotions | Unhealthy | Table | Simulated,

@@ -2,157 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beholder.data.annotations import Task
+from beholder.data.columns import Columns, as_text, drafted
 from beholder.data.texts import text_key
+from beholder.data.validation import BadRows, Loaded, Raw, admit
 from beholder.datasets.duplicates import with_repeat_number
 from beholder.datasets.io import read_table, require_columns
-from beholder.datasets.label_rules import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
-from beholder.util.errors import DataError, unknown
-
-SKIP = "or pass --on-bad-rows skip."
+from beholder.util.errors import DataError
 
 
-class LabelRule(BaseModel):
-    """How one label is read from the table.
-
-    `column`: by default the label's own name. Without more, the column holds 0 and 1. `at_least` cuts a scale: 1 from
-    that value up; `range` refuses values outside the scale. `values` maps what is written to 1, 0, or null (not asked);
-    what it does not name is refused.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    column: str | None = None
-    at_least: float | None = None
-    range: tuple[float, float] | None = None
-    values: dict[str, Literal[0, 1] | None] | None = None
-
-    @field_validator("values", mode="before")
-    @classmethod
-    def _values_are_text(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if any(isinstance(key, bool) for key in values):
-            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put the value in quotes")
-        return {_written(key): label for key, label in values.items()}
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LabelRule:
-        if self.at_least is not None and self.values is not None:
-            raise ValueError("at_least cuts a scale and values maps words; give one of them")
-        if self.range is not None and (self.at_least is None or self.range[0] > self.range[1]):
-            raise ValueError("range is the scale, lowest value first, that at_least cuts; give both")
-        return self
-
-    def read(self, value: Any, missing: bool) -> float:
-        """The label a value stands for: 0, 1 or NaN (not asked).
-
-        Raises:
-            RefusedValueError: it stands for none; `missing` says whether nothing is read as "not asked".
-        """
-        if self.values is not None:
-            key = _written(value)
-            if key in self.values:
-                label = self.values[key]
-                return NOT_ASKED if label is None else float(label)
-            if value is not None:
-                raise RefusedValueError(
-                    f'"{key}" is not a label. Expected {", ".join(self.values)}; add it under values, {SKIP}'
-                )
-        if value is None:
-            if missing:
-                return NOT_ASKED
-            raise RefusedValueError(
-                f"nothing there. Fill it in, set source.allow_missing: true if it was not asked, {SKIP}"
-            )
-        if self.at_least is None:
-            return one_of(range(2), f"map other values under source.labels, {SKIP}")(value)
-        parsed = number(
-            value, f"Expected a number to cut at {self.at_least:g}; map words with source.labels.*.values, {SKIP}"
-        )
-        if self.range is not None and not self.range[0] <= parsed <= self.range[1]:
-            low, high = self.range
-            raise RefusedValueError(
-                f"{parsed:g} is outside the scale {low:g} to {high:g}. Mend it or source.labels.*.range, {SKIP}"
-            )
-        return float(parsed >= self.at_least)
-
-
-class Table(BaseModel):
+class Table(Columns):
     """Settings of `table`: which columns hold what.
 
     Args:
         path: a .csv, .tsv, .parquet or .jsonl file, or a folder written by `datasets.Dataset.save_to_disk`.
-        text, user: the columns of the text and of who judged it. Ids are taken exactly as written.
-        text_id: the column of the text's id; made from the normalised text where None.
-        labels: for `multilabel`: column names (0/1), or label -> `LabelRule`.
-        label_column: for `multiclass`: the one column that holds the class's name.
-        classes: for `multiclass`: the class names, in order; by default all that occur, sorted.
-        allow_missing: read an empty label as "not asked" instead of refusing the row (multilabel only).
-        context: further columns to keep, as text.
         split_column: a column saying each row's part, kept as the context column `split`.
         repeats: what a second judgement of a text by the same user is: refused, or kept as a judgement of its own.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Literal["table"] = "table"
     path: Path
-    text: str = "text"
-    user: str = "user_id"
-    text_id: str | None = None
-    kind: Literal["multilabel", "multiclass"] = "multilabel"
-    labels: dict[str, LabelRule] = Field(default_factory=dict)
-    label_column: str | None = None
-    classes: tuple[str, ...] | None = Field(default=None, min_length=2)
-    allow_missing: bool = False
-    context: tuple[str, ...] = ()
     split_column: str | None = None
     repeats: Literal["refuse", "keep"] = "refuse"
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _names_are_rules(cls, labels: Any) -> Any:
-        if isinstance(labels, list | tuple):
-            twice = [label for label in labels if labels.count(label) > 1]
-            if twice:
-                raise ValueError(f"label {twice[0]!r} is named twice")
-            return {label: {} for label in labels}
-        if isinstance(labels, Mapping):
-            return {label: {} if rule is None else rule for label, rule in labels.items()}
-        return labels
-
-    @field_validator("context")
-    @classmethod
-    def _context_names_are_free(cls, context: tuple[str, ...]) -> tuple[str, ...]:
-        for column in context:
-            if column in ("text_id", "text", "user_id", "labels"):
-                raise ValueError(f"{column!r} is a name beholder uses itself; rename that column in the table")
-        return context
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Table:
-        if self.kind == "multilabel":
-            if not self.labels:
-                raise ValueError("labels: name at least one label column")
-            if self.label_column is not None or self.classes is not None:
-                raise ValueError("label_column and classes are for kind: multiclass")
-        else:
-            if self.label_column is None:
-                raise ValueError("kind: multiclass needs label_column, the column that holds the class")
-            if self.labels or self.allow_missing:
-                raise ValueError("labels and allow_missing are for kind: multilabel")
-        return self
 
 
 def load(config: Table, on_bad_rows: BadRows = "refuse") -> Loaded:
@@ -165,103 +41,15 @@ def load(config: Table, on_bad_rows: BadRows = "refuse") -> Loaded:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Mend source.path.")
     raw = Raw.of(read_table(path), path)
-    _require(config, raw.table, path)
-    names, labels = _classes(config, raw) if config.kind == "multiclass" else _labels(config, raw)
-    rows = np.flatnonzero(raw.sound)
-    context = {column: _as_text(raw, column)[rows] for column in config.context}
+    named = [*config.named, *([("split_column", config.split_column)] if config.split_column else [])]
+    for key, column in named:  # a missing column is refused by the key that names it
+        require_columns(raw.table, (column,), path, f"Name the right one under source.{key}.")
+    draft = drafted(config, raw)
     if config.split_column is not None:
-        context["split"] = _as_text(raw, config.split_column)[rows]
-    column_of = {name: rule.column or name for name, rule in config.labels.items()}
-    column_of |= {"text": config.text, "user_id": config.user, "text_id": config.text_id or config.text}
-    texts, users = _as_text(raw, config.text)[rows], _ids(raw, config.user, "user")[rows]
-    text_ids = _ids(raw, config.text_id, "text_id")[rows] if config.text_id is not None else None
+        parts = as_text(raw, config.split_column)[draft.rows]
+        draft = replace(draft, context={**draft.context, "split": parts})
     if config.repeats == "keep":
-        ids = text_ids if text_ids is not None else np.asarray([text_key(text or "") for text in texts], object)
-        text_ids = with_repeat_number(ids, users)
-    draft = UncheckedRows(
-        raw,
-        Task(names, config.kind),
-        rows,
-        text=texts,
-        user_id=users,
-        labels=labels[rows].astype(np.float32),
-        text_id=text_ids,
-        context=context,
-        column_of=column_of,
-    )
+        ids = draft.text_id
+        ids = ids if ids is not None else np.asarray([text_key(text or "") for text in draft.text], object)
+        draft = replace(draft, text_id=with_repeat_number(ids, draft.user_id))
     return admit(draft, f"your own table ({path}, {raw.table.num_rows} rows)", on_bad_rows)
-
-
-def _require(config: Table, table: pa.Table, path: Path) -> None:
-    """Refuse a missing column by the key that names it."""
-    wanted = [("text", config.text), ("user", config.user), ("text_id", config.text_id)]
-    wanted += [(f"labels.{name}", rule.column or name) for name, rule in config.labels.items()]
-    wanted += [("label_column", config.label_column), ("split_column", config.split_column)]
-    wanted += [("context", column) for column in config.context]
-    for key, column in wanted:
-        if column is not None:
-            require_columns(table, (column,), path, f"Name the right one under source.{key}.")
-
-
-def _labels(config: Table, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    columns = [
-        raw.numbers(rule.column or name, lambda value, rule=rule: rule.read(value, config.allow_missing))
-        for name, rule in config.labels.items()
-    ]
-    return tuple(config.labels), np.column_stack(columns)
-
-
-def _classes(config: Table, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Class names and one-hot labels: float64 [rows, classes]."""
-    column = config.label_column or ""
-    written = [_written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
-    names = config.classes or tuple(sorted({name for name in written if name is not None}))
-    if len(names) < 2:
-        raise DataError(
-            f'{raw.files[0][0]}, column "{column}": only one class ({", ".join(names)}). Two or more are needed.'
-        )
-    position = {name: place for place, name in enumerate(names)}
-
-    def rule(value: Any) -> float:
-        if value is None:
-            raise RefusedValueError(f"nothing there. Fill in the class, {SKIP}")
-        if _written(value) not in position:
-            raise RefusedValueError(f"{unknown('class', _written(value), names)} Mend it or source.classes, {SKIP}")
-        return position[_written(value)]
-
-    place, refused = parse_column(raw.table[column], rule)
-    for row, message in refused.items():
-        raw.problems.setdefault(row, (column, message))
-    one_hot = (place[:, None] == np.arange(len(names))).astype(np.float64)
-    return names, one_hot
-
-
-def _ids(raw: Raw, column: str, key: str) -> NDArray[np.object_]:
-    """A column of ids as text. Decimal numbers are no ids: pandas makes them of whole numbers with gaps."""
-    if pa.types.is_floating(raw.table[column].type):
-        raise DataError(
-            f'{raw.files[0][0]}, column "{column}": holds decimal numbers, so an id 1 would become "1.0". '
-            f"Save it as text or whole numbers, or name another column under source.{key}."
-        )
-    return _as_text(raw, column)
-
-
-def _as_text(raw: Raw, column: str) -> NDArray[np.object_]:
-    try:
-        return raw.strings(column)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        kind = raw.table[column].type
-        raise DataError(
-            f'{raw.files[0][0]}, column "{column}": holds {kind}, not text. Name another column.'
-        ) from error
-
-
-def _written(value: Any) -> str:
-    """A value as one would write it: truth values in lower case, whole numbers without a point, nothing as nothing."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from beholder.evaluation.gains import Gain, gains, holm
+from beholder.evaluation.intervals import p_in_words
 from beholder.evaluation.results import ArmScores, Results, evaluate
 from beholder.evaluation.saved_run import read_results, same_rows, settings_of
 from beholder.evaluation.scores_io import ScoresFile, read_scores
+from beholder.evaluation.summary import gain_rows, heading
 from beholder.evaluation.verdict import Verdict, verdict
 from beholder.util.errors import DataError, unknown
-from beholder.util.run_folder import RunFolder
+from beholder.util.tables import RowTable
 
 PRIORS = ("prior", "user-prior")
 
@@ -36,7 +38,7 @@ class ComparedArm:
     p_holm: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Methods of runs on the same test rows, the reference first, then as in the runs.
 
@@ -74,6 +76,20 @@ class Comparison:
         empty = {name for name in nested if all(row.get(name) is None for row in rows)}  # of methods without a control
         return [{name: row.get(name) for name in names if name not in empty} for row in rows]
 
+    def _shown(self) -> RowTable:
+        whole = self.results.to_json()
+        rows = gain_rows(whole["methods"], whole["reference"])
+        for shown, row in zip(rows, self.rows, strict=True):
+            shown["p (Holm)"] = "" if row.p_holm is None else p_in_words(row.p_holm)
+        return RowTable(rows, heading(whole, whole["rows"]), self.verdict.sentence)
+
+    def __repr__(self) -> str:
+        return str(self._shown())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self._shown()._repr_html_()
+
 
 def compare(
     folders: Sequence[Path], reference: str | None = None, personal: Callable[[str], bool] = lambda _: False
@@ -104,7 +120,7 @@ def compare(
     for folder, fact in zip(folders, facts, strict=True):
         bases[folder.name] = fact["base"]
         for arm in settings_of(folder).arms:
-            files[folder.name, arm] = read_scores(RunFolder(folder).scores(arm))
+            files[folder.name, arm] = read_scores(folder / "scores" / f"{arm}.parquet")
     first_run, first = folders[0].name, next(iter(files.values()))
     for (run, _), file in files.items():
         if not same_rows(first, file):

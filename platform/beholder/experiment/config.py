@@ -5,9 +5,10 @@ Each room owns the config objects of its things; this file only composes them, a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -182,16 +183,18 @@ class Experiment(Section):
         return make_experiment({**written, "name": f"{self.name[:75]}-tuned"})
 
 
-def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(file: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Experiment:
     """Read and check an experiment file.
 
     Args:
         file: YAML.
-        overrides: `dotted.key=value`, the value read as YAML, as in `methods.cls.epochs=2`.
+        overrides: `dotted.key=value`, the value read as YAML, as in `methods.cls.epochs=2`; or dotted key -> value, as
+            in `{"methods.cls.epochs": 2}`.
 
     Raises:
         ExperimentError: not there, not YAML, or not an experiment; says where and what was meant.
     """
+    file = Path(file)
     try:
         written = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -204,13 +207,21 @@ def load_experiment(file: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ExperimentError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(written, dict):
         raise ExperimentError(f"{file}: expected keys and values at the top, got {type(written).__name__}.")
-    for override in overrides:
-        _override(written, override)
-    return make_experiment(written, str(file))
+    return make_experiment(written, str(file), overrides)
 
 
-def make_experiment(written: dict[str, Any], where: str = "experiment") -> Experiment:
-    """Check an experiment given as plain dicts. See `load_experiment`."""
+def make_experiment(
+    written: dict[str, Any], where: str = "experiment", overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Experiment:
+    """Check an experiment given as plain dicts, which stay as they are. See `load_experiment`."""
+    if overrides:
+        written = copy.deepcopy(written)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _put(written, key, value, key)
+    else:
+        for override in overrides:
+            _override(written, override)
     for key, tag, kinds in (("source", "name", list(SOURCES)), ("split", "by", list(SPLITS))):
         section = written.get(key)
         if section is None:
@@ -257,6 +268,15 @@ def _override(written: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ExperimentError(f"--set {override}: expected dotted.key=value.")
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"--set {override}: the value is not YAML.") from error
+    _put(written, key, found, f"--set {override}")
+
+
+def _put(written: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key, making the sections on the way to it."""
     *path, last = key.split(".")
     place: Any = written
     for part in path:
@@ -264,11 +284,8 @@ def _override(written: dict[str, Any], override: str) -> None:
             place[part] = {}
         place = place.setdefault(part, {})
         if not isinstance(place, dict):
-            raise ExperimentError(f"--set {override}: {part!r} holds a value, not keys.")
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"--set {override}: the value is not YAML.") from error
+            raise ExperimentError(f"{where}: {part!r} holds a value, not keys.")
+    place[last] = value
 
 
 def _forgetting(written: Any, where: str) -> Forgetting:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from beholder.adapters.shards import update
 from beholder.data.annotations import Annotations, Task
+from beholder.data.columns import LabelRule
 from beholder.datasets import load
-from beholder.datasets.table import LabelRule, Table
+from beholder.datasets.table import Table
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.methods import Fitted, load_fitted

@@ -56,6 +56,11 @@ class Fitted(Protocol):
         """Perspectives, what each of these users would say of each of these texts: float32 [texts, users, labels]."""
         ...
 
+    @property
+    def known(self) -> list[str]:
+        """Users whose own judgements were learned from, sorted; none of a method that does not look at users."""
+        ...
+
     def knows(self, user: str) -> bool:
         """Whether this user's own judgements were learned from, so that the score is theirs and not everybody's."""
         ...
@@ -270,6 +275,27 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
     if isinstance(base, str):  # not an endpoint
         device = device_for(base, device)
     return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+
+
+def start_of(name: str, method: str, context: Context) -> Any:
+    """The fitted method that another one starts from: what the context holds, else that of its run folder.
+
+    Args:
+        name: the arm it is of.
+        method: the method that starts from it, for messages.
+        context: of the fit.
+
+    Raises:
+        MethodError: the context has neither, or the saved one is missing or damaged.
+    """
+    if context.start is not None:
+        return context.start
+    if context.run_folder is None:
+        raise MethodError(
+            f"{method} starts from a fitted method: give the context a start, or a run_folder that holds "
+            f"methods/{name}."
+        )
+    return load_fitted(context.run_folder / "methods" / name, context.base, context.device)
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -251,6 +251,11 @@ class FittedClassifier:
         """float32 [texts, users, labels]. What is not told the user runs once per text."""
         return score_every_pair(self, texts, users)
 
+    @property
+    def known(self) -> list[str]:
+        """See `base.Fitted`."""
+        return sorted(self.users)
+
     def knows(self, user: str) -> bool:
         """Whether this user was in training, and the method looks at users at all."""
         return user in self.users

@@ -21,10 +21,11 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel, BankShape
+from beholder.adapters.block_training import working_folder
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted
+from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted, start_of
 from beholder.methods.classifier_backbone import ClassifierBackbone
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.embedding_network import (
@@ -41,7 +42,6 @@ from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
-from beholder.util.run_folder import RunFolder
 
 FORMAT = 1
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"
@@ -87,21 +87,17 @@ class NetworkConfig(MethodConfig):
         Raises:
             MethodError: the arm named by `from` is missing, or no `cls`.
         """
-        if context.run_folder is None:
-            raise MethodError(
-                f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
-            )
-        shared = load_fitted(RunFolder(context.run_folder).method(self.from_), context.base, context.device)
+        shared = start_of(self.from_, self.method, context)
         return self.fit_on(_checked(shared, self.from_, self.method), train, valid, context)
 
     def fit_on(
         self, shared: FittedClassifier, train: Annotations, valid: Annotations, context: Context
     ) -> FittedNetwork:
         """The same on a `cls` that is loaded already."""
-        assert context.run_folder is not None
         backbone = ClassifierBackbone(shared, BankModel(shared.network, BankShape()), train, valid)
-        # as of `cls-u` on the same rows
-        place = RunFolder(context.run_folder).unfinished / f"trunk-{backbone.trunk_key[:16]}"
+        place = None
+        if context.run_folder is not None:  # as of `cls-u` on the same rows
+            place = working_folder(context.run_folder) / f"trunk-{backbone.trunk_key[:16]}"
         outputs = backbone.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
@@ -244,6 +240,11 @@ class FittedNetwork:
                 said = self.network.everybody(logits[mine], hidden[mine], slots)
                 scores[rows.numpy()] = probabilities(said, self.task.kind).cpu().numpy()
         return scores
+
+    @property
+    def known(self) -> list[str]:
+        """Users with an embedding, sorted."""
+        return sorted(self.users)
 
     def knows(self, user: str) -> bool:
         """Whether this user has an embedding."""

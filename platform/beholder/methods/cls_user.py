@@ -27,7 +27,7 @@ from beholder.adapters.traits import Traits
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.methods.base import MethodConfig, Scores, load_fitted, score_every_pair
+from beholder.methods.base import MethodConfig, Scores, score_every_pair, start_of
 from beholder.methods.classifier_backbone import ClassifierBackbone
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.user_adapters import FittedBank
@@ -35,8 +35,7 @@ from beholder.models.tokenization import length_cut, tokens_at_once
 from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.training.user_adam import Tensors
-from beholder.util.errors import BankError, MethodError
-from beholder.util.run_folder import RunFolder
+from beholder.util.errors import BankError
 
 ROWS = 1_024
 """(text, user) rows scored at once by the heads alone."""
@@ -88,12 +87,7 @@ class PersonalConfig(MethodConfig):
         Raises:
             MethodError: the arm named by `from` is not there, or nobody can be trained on top of it.
         """
-        if context.run_folder is None:
-            raise MethodError(
-                f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
-            )
-        shared = load_fitted(RunFolder(context.run_folder).method(self.from_), context.base, context.device)
-        return self.begin_on(shared, train, valid, context)
+        return self.begin_on(start_of(self.from_, self.method, context), train, valid, context)
 
     def begin_on(
         self,

@@ -155,6 +155,11 @@ class FittedLanguage:
         named = self.prompted.walk(prompts, in_order=True).named
         return [self.prompted.write(named[place]) for place in index]
 
+    @property
+    def known(self) -> list[str]:
+        """See `base.Fitted`."""
+        return sorted(self.prompted.prompter.users)
+
     def knows(self, user: str) -> bool:
         """Whether the model was told of this user in training."""
         return user in self.prompted.prompter.users

@@ -70,6 +70,11 @@ class FittedPrior:
         """float32 [texts, users, labels]."""
         return score_every_pair(self, texts, users)
 
+    @property
+    def known(self) -> list[str]:
+        """See `base.Fitted`."""
+        return sorted(self.by_user)
+
     def knows(self, user: str) -> bool:
         """Whether this user's own frequencies are there."""
         return user in self.by_user

@@ -130,6 +130,11 @@ class FittedQuery:
         named = self.prompted.walk(prompts, in_order=False).named
         return [self.prompted.write(named[place]) for place in index]
 
+    @property
+    def known(self) -> list[str]:
+        """See `base.Fitted`."""
+        return sorted(self.prompted.prompter.users)
+
     def knows(self, user: str) -> bool:
         """Whether the model is told of this user."""
         return user in self.prompted.prompter.users

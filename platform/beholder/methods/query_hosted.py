@@ -103,6 +103,11 @@ class FittedHosted:
         cuts: Counter[str] = Counter()
         return [self._fitting(self.prompter.prompt(*pair), cuts) for pair in pairs], index, cuts
 
+    @property
+    def known(self) -> list[str]:
+        """See `base.Fitted`."""
+        return sorted(self.prompter.users)
+
     def knows(self, user: str) -> bool:
         """Whether the model is told of this user."""
         return user in self.prompter.users

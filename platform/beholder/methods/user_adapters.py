@@ -117,6 +117,11 @@ class FittedBank:
         """The base's name."""
         raise NotImplementedError
 
+    @property
+    def known(self) -> list[str]:
+        """Users with something of their own, here or in the shared model, sorted."""
+        return sorted({*self.bank.users, *self.shared.known})
+
     def knows(self, user: str) -> bool:
         """Whether this user has something of their own, here or in the shared model."""
         return user in self.bank or self.shared.knows(user)

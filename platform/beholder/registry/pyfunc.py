@@ -59,7 +59,7 @@ def read_pointer(folder: Path) -> tuple[Store, str]:
         ) from error
 
 
-class UserModel:
+class PyfuncModel:
     """What MLflow calls."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -83,7 +83,7 @@ class UserModel:
         return pd.DataFrame({**scores, **given, "route": predicted.routes}, index=rows.index)
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> UserModel:
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncModel:
     """MLflow's way in."""
     store, bundle = read_pointer(Path(path))
-    return UserModel(open_stored(bundle, store))
+    return PyfuncModel(open_stored(bundle, store))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from beholder.models.hosted import Endpoint
 from beholder.training.data_parallel import ALONE, Team
@@ -44,6 +44,7 @@ class Context:
         say: told what a person should know, one line each.
         run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
             fit that died go on; None where there is no such folder.
+        start: the fitted method to start from, where it is at hand; the run folder's is then not read.
         after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
         team: who fits the same model at the same time.
         epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
@@ -56,6 +57,7 @@ class Context:
     progress: Progress = no_progress
     say: Callable[[str], None] = no_words
     run_folder: Path | None = None
+    start: Any = None
     after_epoch: Callable[[int, float], None] = no_epochs
     team: Team = ALONE
     epochs: int | None = None

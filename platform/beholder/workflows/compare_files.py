@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beholder.data.label_rules import RefusedValueError, parse_column, present
 from beholder.data.texts import unit_key
 from beholder.datasets.io import read_table, require_columns
-from beholder.datasets.label_rules import RefusedValueError, parse_column, present
 from beholder.evaluation.gains import Compared, Gain, UserCounts, user_log_loss_gains
 from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.measures import MEASURES, Difference, MethodScores, differences, measure

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.datasets.label_rules import present
+from beholder.data.label_rules import present
 from beholder.util.errors import DataError
 
 TEXT = re.compile(
@@ -274,7 +274,7 @@ def _labels(candidates: list[Column], asked: GivenColumns, left_out: dict[str, s
 
 
 def _rule(column: Column) -> dict[str, Any]:
-    """How a label is read; see `table.LabelRule`."""
+    """How a label is read; see `columns.LabelRule`."""
     if column.binary:
         return {}
     if column.worded:

@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations, RowError, Task, find_problems
+from beholder.data.label_rules import Rule, parse_column
 from beholder.data.texts import text_key
-from beholder.datasets.label_rules import Rule, parse_column
 from beholder.util.atomic import beside
 from beholder.util.errors import DataError
 from beholder.util.paths import home

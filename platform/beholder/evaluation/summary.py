@@ -1,0 +1,87 @@
+"""Models compared on the same rows, as Python callers have it: results, verdict, and a table of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from beholder.evaluation.gains import Gain
+from beholder.evaluation.intervals import in_words, percent, signed
+from beholder.evaluation.results import Results
+from beholder.evaluation.verdict import Verdict
+from beholder.util.tables import RowTable
+
+
+def gain_rows(methods: Mapping[str, Mapping[str, Any]], reference: str) -> list[dict[str, str]]:
+    """A row for each method: macro-F1, the gain over the reference with both intervals, the part that is personal.
+
+    Args:
+        methods: name -> what `Results.to_json` says of it.
+        reference: the one that gains are over.
+    """
+    rows = []
+    for name, method in methods.items():
+        gain, beyond, is_reference = method["gain"], method["beyond_control"], name == reference
+        rows.append(
+            {
+                "method": name,
+                "macro-F1": percent(method["macro_f1"]),
+                "gain": "ref." if is_reference else signed(gain["points"]),
+                "at large": "" if is_reference else in_words(gain["low"], gain["high"]),
+                "these people": "" if is_reference else in_words(gain["texts_low"], gain["texts_high"]),
+                "personal": "" if beyond is None else signed(beyond["points"]),
+            }
+        )
+    return rows
+
+
+def heading(said: Mapping[str, Any], rows: int) -> str:
+    """The line above such a table."""
+    return (
+        f"{rows:,} test judgements by {said['users']:,} people of {said['texts']:,} texts; gain in points of macro-F1 "
+        f"over {said['reference']}, {100 * said['level']:g} % intervals"
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """How good some models are on the same judgements, and how much better than one of them.
+
+    Attributes:
+        results: scores, gains and intervals of each; see `evaluation.results.Results`.
+        verdict: whether personalisation pays.
+    """
+
+    results: Results
+    verdict: Verdict
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the models."""
+        return [arm.name for arm in self.results.arms]
+
+    def macro_f1(self, name: str) -> float:
+        """Of a model, a fraction."""
+        return self.results.macro_f1(self.results.arm(name))
+
+    def gain(self, name: str) -> Gain:
+        """Of a model over the reference, in points of macro-F1, with both intervals."""
+        return self.results.gains[name]
+
+    def table(self) -> RowTable:
+        """A row for each model, as it is shown."""
+        said = self.results.to_json()
+        rows = gain_rows(said["methods"], said["reference"])
+        return RowTable(rows, heading(said, said["rows"]), self.verdict.sentence)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: what `Results.to_json` has, and `verdict`."""
+        return {**self.results.to_json(), "verdict": self.verdict.to_json()}
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.table()._repr_html_()
