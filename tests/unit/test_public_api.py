@@ -17,7 +17,6 @@ from crowd import crowd
 from datasets import ClassLabel, Dataset, DatasetDict
 
 import beholder as bh
-from beholder.adapters.block_training import working_folder
 from beholder.data.splits import ByText
 from beholder.data.splits import split as split_rows
 from beholder.evaluation.scores_io import read_scores
@@ -25,6 +24,7 @@ from beholder.execution.arm import ArmJob, run_arm
 from beholder.methods import config_class
 from beholder.training.context import Context
 from beholder.util.errors import BeholderError, DataError, ExperimentError, MethodError, RegistryError, SplitError
+from beholder.util.run_folder import RunFolder
 
 SMALL = {"texts": "templates", "users": 6, "rows_per_user": 40, "distinct_texts": 60, "effect": 3.0}
 CLS = {"epochs": 2, "max_tokens": 48, "lora": {"rank": 2, "targets": "all-linear"}}
@@ -347,7 +347,7 @@ def test_nothing_is_left_behind(parts, cls, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     model = bh.fit("cls-u", parts["train"], parts["valid"], on=cls, **BANK)
-    assert [folder for folder in tmp_path.glob("beholder-*/files") if working_folder(folder).is_dir()]
+    assert [folder for folder in tmp_path.glob("beholder-*/files") if RunFolder(folder).unfinished.is_dir()]
     model.save(tmp_path / "saved")
     del model
     gc.collect()

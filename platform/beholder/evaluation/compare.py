@@ -17,6 +17,7 @@ from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.evaluation.summary import gain_rows, heading
 from beholder.evaluation.verdict import Verdict, verdict
 from beholder.util.errors import DataError, unknown
+from beholder.util.run_folder import RunFolder
 from beholder.util.tables import RowTable
 
 PRIORS = ("prior", "user-prior")
@@ -120,7 +121,7 @@ def compare(
     for folder, fact in zip(folders, facts, strict=True):
         bases[folder.name] = fact["base"]
         for arm in settings_of(folder).arms:
-            files[folder.name, arm] = read_scores(folder / "scores" / f"{arm}.parquet")
+            files[folder.name, arm] = read_scores(RunFolder(folder).scores(arm))
     first_run, first = folders[0].name, next(iter(files.values()))
     for (run, _), file in files.items():
         if not same_rows(first, file):

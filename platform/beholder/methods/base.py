@@ -25,6 +25,7 @@ from beholder.prompting.config import PromptSettings
 from beholder.prompting.wording import load_wording
 from beholder.training.context import Context, Training
 from beholder.util.errors import MethodError, unknown
+from beholder.util.run_folder import RunFolder
 
 FORMAT = 1
 Scores = NDArray[np.float32]
@@ -295,7 +296,7 @@ def start_of(name: str, method: str, context: Context) -> Any:
             f"{method} starts from a fitted method: give the context a start, or a run_folder that holds "
             f"methods/{name}."
         )
-    return load_fitted(context.run_folder / "methods" / name, context.base, context.device)
+    return load_fitted(RunFolder(context.run_folder).method(name), context.base, context.device)
 
 
 def _described(folder: Path) -> dict[str, Any]:

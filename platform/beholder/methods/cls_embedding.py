@@ -21,7 +21,6 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel, BankShape
-from beholder.adapters.block_training import working_folder
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
@@ -42,6 +41,7 @@ from beholder.training.context import Context, Training
 from beholder.training.losses import probabilities
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import MethodError
+from beholder.util.run_folder import RunFolder
 
 FORMAT = 1
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"
@@ -97,7 +97,7 @@ class NetworkConfig(MethodConfig):
         backbone = ClassifierBackbone(shared, BankModel(shared.network, BankShape()), train, valid)
         place = None
         if context.run_folder is not None:  # as of `cls-u` on the same rows
-            place = working_folder(context.run_folder) / f"trunk-{backbone.trunk_key[:16]}"
+            place = RunFolder(context.run_folder).unfinished / f"trunk-{backbone.trunk_key[:16]}"
         outputs = backbone.outputs(FEATURES_MB, place)
         features = torch.from_numpy(np.array(outputs.values)).to(context.device)  # [texts, width]
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}

@@ -17,7 +17,6 @@ from typing import Any, Literal, Protocol
 
 import pyarrow.parquet as pq
 
-from beholder.adapters.block_training import working_folder
 from beholder.cluster.run_storage import require_shared, run_of
 from beholder.cluster.runtime import on_ray
 from beholder.cluster.trainer import FitJob, fit_arms
@@ -41,6 +40,7 @@ from beholder.tracking.client import client, page_of, tracking_uri
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError, RegistryError
 from beholder.util.paths import home
+from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED, RunFolder
 from beholder.util.tables import RowTable
 from beholder.util.tombstones import erased_people
 from beholder.workflows.choose import Routing, find_routing, scores_of
@@ -140,8 +140,10 @@ def run(
             else:
                 pending, measured = _fit(experiment, prepared.jobs, folder, reporter, prepared.forgotten)
                 routing = _route(experiment, prepared, folder)
-            shutil.rmtree(working_folder(folder), ignore_errors=True)  # all arms are there: nothing will go on from it
-            run_of(folder).drop(working_folder(folder).name)
+            shutil.rmtree(
+                RunFolder(folder).unfinished, ignore_errors=True
+            )  # all arms are there: nothing will go on from it
+            run_of(folder).drop(UNFINISHED)
         fitted_now = {job.name: done(job.name, folder) for job in pending}
         clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
         with clock.phase("evaluation"):
@@ -168,7 +170,7 @@ def run(
                 )
         atomic_write = {**facts, **found, "registered": registered, "seconds": clock.seconds}
         atomic_write["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
-        write_json(folder / "results.json", atomic_write)
+        write_json(RunFolder(folder).results, atomic_write)
         run_of(folder).keep(".")
     return Outcome(folder, atomic_write, bundle, prepared.part("test"), clock.seconds)
 
@@ -209,18 +211,18 @@ def _run_folder(experiment: Experiment, prepared: Prepared, fresh: bool) -> Path
     folder = home() / "runs" / f"{experiment.name}-{experiment.digest[:8]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        run_of(folder).fetch("methods", "scores", "forgetting")  # what another machine began
+        run_of(folder).fetch(METHODS, SCORES, FORGETTING)  # what another machine began
         if fresh:
-            shutil.rmtree(working_folder(folder), ignore_errors=True)
+            shutil.rmtree(RunFolder(folder).unfinished, ignore_errors=True)
             for job in (*prepared.jobs, *prepared.repeats):
-                (folder / "methods" / job.name / "done.json").unlink(missing_ok=True)
-        prepared.marked.write_parquet(folder / "annotations.parquet")
+                RunFolder(folder).done(job.name).unlink(missing_ok=True)
+        prepared.marked.write_parquet(RunFolder(folder).annotations)
         if prepared.forgotten:
             prepared.forgotten.write(folder)
         else:
-            shutil.rmtree(folder / "forgetting", ignore_errors=True)
+            shutil.rmtree(RunFolder(folder).forgetting, ignore_errors=True)
         settings = experiment.model_dump(mode="json", by_alias=True)
-        write_json(folder / "experiment.json", {"digest": experiment.digest, **settings})
+        write_json(RunFolder(folder).experiment, {"digest": experiment.digest, **settings})
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror}). Set BEHOLDER_HOME to a writable folder."
@@ -258,7 +260,7 @@ def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing 
     """Choose what is served, and write what the pair of arms says as if it were an arm."""
     known = training_rows(*(prepared.part(name) for name in prepared.split.served))
     routing = find_routing(experiment.arms, known, scores_of(experiment.arms, folder))
-    file = folder / "scores" / f"{ROUTED}.parquet"
+    file = RunFolder(folder).scores(ROUTED)
     if routing and routing.routed:
         write_scores(file, routing.routed, prepared.part("valid"), prepared.part("test"))
     else:
@@ -294,7 +296,7 @@ def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, fac
     if routing and routing.routed:
         names.append(ROUTED)
     write_json(
-        folder / "evaluation.json",
+        RunFolder(folder).evaluation,
         {
             "reference": settings.reference,
             "worthwhile": settings.worthwhile,
@@ -322,9 +324,9 @@ def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
         facts: see `write_reports`.
     """
     found = report.recompute(folder)
-    with atomic_write(folder / "users.parquet") as temporary:
+    with atomic_write(RunFolder(folder).users) as temporary:
         pq.write_table(found.user_table(), temporary, compression="zstd")
-    figures.write_figures(folder / "figures", folder / "figures-of-users", found)
+    figures.write_figures(RunFolder(folder).figures, RunFolder(folder).user_figures, found)
     personal = {arm.name for arm in found.arms if is_personal(arm.method)}
     said = verdict(found, personal)
     groups = write_reports(folder, found, said, facts)
