@@ -84,7 +84,7 @@ def make_bundle(
     saved = {}
     for name in set(predicted.routes):
         scores = on_all(name) if experiment.evaluate.folds > 1 else name
-        saved[name] = read_scores(RunFolder(folder).scores(scores).arm.test_scores
+        saved[name] = read_scores(RunFolder(folder).scores(scores)).arm.test_scores
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
     if difference > _tolerance(experiment):
