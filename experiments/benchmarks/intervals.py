@@ -66,6 +66,7 @@ def main() -> None:
         "min_coverage": min(covered),
         "max_coverage": max(covered),
         "max_false_above": max(each["false_above"] for each in cells),
+        "mean_width_ratio_of_many": _mean([each["width_ratio"] for each in cells if each["users"] >= 250]),
         "replications": arguments.times,
         "trainings": arguments.trainings,
     }
@@ -75,6 +76,10 @@ def main() -> None:
     for each in cells:
         print(*(f"{key} {value}" for key, value in each.items()))
     print(*(f"{key}: {value}" for key, value in found.items() if key != "cells"), sep="\n")
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 3) if values else None
 
 
 class World:

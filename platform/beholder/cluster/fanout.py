@@ -113,16 +113,19 @@ class Board:
                 "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
             )
 
-    def take(self, inside: str = "") -> Task | Literal["wait", "end"]:
+    def take(self, inside: str = "", near: str = "") -> Task | Literal["wait", "end"]:
         """The next thing to do. After a refusal there is none.
 
         Args:
             inside: the fan-out whose blocks the worker is ready for.
+            near: the arm whose texts the worker has read: of arms that stand on another, those on this one come first.
         """
         if self._refusal:
             return "end"
         if self._ready:
-            self._held.append(self._ready.pop(0))
+            on = [self._arms[task.arm].after if task.kind in ("arm", "open") else None for task in self._ready]
+            place = on.index(near) if on[0] and near in on else 0
+            self._held.append(self._ready.pop(place))
             return self._held[-1]
         opening = [task.arm for task in self._held if task.kind == "open"]
         if opening and inside not in opening:
@@ -240,8 +243,11 @@ def work(
     for name in together:
         whole_arm(Task("arm", name), everybody())
 
+    near = ""
     while True:
-        task: Any = ray.get(board.take.remote(next(iter(open_), "")))
+        task: Any = ray.get(board.take.remote(next(iter(open_), ""), near))
+        if isinstance(task, Task) and task.kind in ("arm", "open"):
+            near = arms[task.arm].after or task.arm
         if task == "end":
             return
         if task == "wait":

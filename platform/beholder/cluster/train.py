@@ -31,6 +31,7 @@ from beholder.home import home
 from beholder.methods.arm import ArmJob
 from beholder.methods.forgetting import MeasureJob
 from beholder.methods.method import Context
+from beholder.methods.pooled import Pooled
 from beholder.sections import Cluster
 
 RESIZE_S = 30.0
@@ -253,9 +254,11 @@ def _take_part(job: dict[str, Any], board: Any, gpu: bool, shared: SharedRun, to
         node = ray.util.get_node_ip_address()
         raise ClusterError(f"{shared.folder}: node {node} does not see it. Give --storage that all nodes reach.")
 
+    pooled = Pooled()
+
     def context(progress: Any, say: Callable[[str], None]) -> Context:
         device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
-        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder)
+        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder, pooled=pooled)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}

@@ -28,6 +28,7 @@ from beholder.methods.adapted import LoraSettings, adapted, check_trainable, fol
 from beholder.methods.controls import Shuffled
 from beholder.methods.method import Context, MethodConfig, Scores, Training, score_every_pair
 from beholder.methods.objective import group, judgements, loss, probabilities
+from beholder.methods.pooled import Pooled
 from beholder.methods.training import Schedule, Users, fine_tune, nothing_between
 from beholder.methods.user_effects import UserEffects
 from beholder.prompts.wording import with_user
@@ -117,6 +118,7 @@ class ClassifyConfig(MethodConfig):
         )
         network.keep_mean()
         fitted.settle()
+        fitted.keep_pooled(context.pooled)
         validate()
         return fitted
 
@@ -189,6 +191,7 @@ class FittedClassifier:
         self.device = device
         self.thresholds: NDArray[np.float32] = np.full(len(task.labels), 0.5, dtype=np.float32)
         self.training = Training()
+        self._pooled: tuple[Pooled, str] | None = None
 
     @property
     def adapted(self) -> bool:
@@ -199,6 +202,26 @@ class FittedClassifier:
         """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
         fold(self.network.model, self.base)
         self.network.to(self.device).eval()
+
+    def keep_pooled(self, pooled: Pooled | None) -> None:
+        """Read each input once from now on, for all who are given the same place; the model may change no more.
+
+        Not where users have vectors of their own: there an input is more than its tokens.
+        """
+        if pooled is not None and self.user_token != "added":
+            self._pooled = pooled, self.checksum
+
+    def features(self, inputs: Inputs, rows: NDArray[np.int64]) -> Tensor:
+        """Pooled texts of some inputs: [rows, width]. See `keep_pooled`."""
+
+        @torch.no_grad()
+        def compute(some: NDArray[np.int64]) -> Tensor:
+            return self.network.features(*inputs.batch(some))
+
+        if self._pooled is None:
+            return compute(rows)
+        pooled, checksum = self._pooled
+        return pooled.rows(checksum, inputs.encoded, rows, compute)
 
     @property
     def checksum(self) -> str:
@@ -241,7 +264,7 @@ class FittedClassifier:
         self.network.eval()
         with torch.inference_mode():
             for rows in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                logits = self.network(*inputs.batch(rows))
+                logits = self.network.head(self.features(inputs, rows))
                 scores[rows] = probabilities(logits, self.task.kind).float().cpu().numpy()
         self.network.train(was_training)
         return scores[index]

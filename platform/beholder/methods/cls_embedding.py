@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -99,7 +98,9 @@ class NetworkConfig(MethodConfig):
                 f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
         shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
-        return self.fit_on(_checked(shared, self.from_, self.method), train, valid, context)
+        checked = _checked(shared, self.from_, self.method)
+        checked.keep_pooled(context.pooled)
+        return self.fit_on(checked, train, valid, context)
 
     def fit_on(
         self, shared: FittedClassifier, train: Annotations, valid: Annotations, context: Context
@@ -212,10 +213,6 @@ class FittedNetwork:
         self.thresholds: NDArray[np.float32] = shared.thresholds
         self.training = Training()
 
-    @cached_property
-    def _trunk(self) -> BankModel:
-        return BankModel(self.shared.network, BankShape())
-
     def slots(self, users: Sequence[str] | NDArray[np.object_]) -> Tensor:
         """Each user's slot: int64 [rows]; `NOBODY` for users unseen in training."""
         return torch.tensor([self.users.get(user, NOBODY) for user in users], dtype=torch.int64, device=self.device)
@@ -225,7 +222,7 @@ class FittedNetwork:
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         found = torch.empty(len(inputs.lengths), len(self.network.mean), device=self.device)
         for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-            found[torch.from_numpy(some).to(self.device)] = self._trunk.trunk(*inputs.batch(some))[0][:, 0].float()
+            found[torch.from_numpy(some).to(self.device)] = self.shared.features(inputs, some).float()
         return found, torch.from_numpy(index).to(self.device)
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:

@@ -8,14 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from beholder.annotations import Annotations
 from beholder.bank.judgements import Judgements
 from beholder.bank.model import BankModel
 from beholder.bank.outputs import TrunkOutputs, run_once
 from beholder.bases.tokens import length_cut, tokens_at_once
-from beholder.methods.classify import FittedClassifier
+from beholder.methods.classify import FittedClassifier, Inputs
 from beholder.methods.objective import row_losses
+
+
+def trunk_of(
+    shared: FittedClassifier, model: BankModel, inputs: Inputs, rows: NDArray[np.int64]
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Hidden states of some inputs, [rows, positions, width], and how many each has: see `BankModel.trunk`.
+
+    With the head alone that is the pooled text, which is computed once for all methods on one classifier.
+    """
+    if model.shape.top_layers:
+        return model.trunk(*inputs.batch(rows))
+    return shared.features(inputs, rows)[:, None], np.ones(len(rows), dtype=np.int64)
 
 
 class ClassifierGround:
@@ -60,7 +73,7 @@ class ClassifierGround:
             lengths,
             list(length_cut(self._inputs.lengths, tokens_at_once(self.shared.device))),
             self.model.width,
-            lambda rows: self.model.trunk(*self._inputs.batch(rows)),
+            lambda rows: trunk_of(self.shared, self.model, self._inputs, rows),
             memory_mb=memory_mb,
             folder=folder,
         )

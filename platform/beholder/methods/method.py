@@ -22,6 +22,7 @@ from beholder.bases.endpoint import Endpoint, Messages
 from beholder.bases.facts import BaseFacts
 from beholder.bases.forms import device_for
 from beholder.errors import MethodError, unknown
+from beholder.methods.pooled import Pooled
 from beholder.methods.team import ALONE, Team
 from beholder.prompts.settings import PromptSettings
 from beholder.prompts.wording import load_wording
@@ -69,6 +70,7 @@ class Context:
         team: who fits the same model at the same time.
         epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
             and validation rows do not choose among them. None: they do.
+        pooled: where pooled texts are kept for methods on the same classifier; None: nowhere.
     """
 
     base: str | Endpoint
@@ -80,6 +82,7 @@ class Context:
     after_epoch: Callable[[int, float], None] = no_epochs
     team: Team = ALONE
     epochs: int | None = None
+    pooled: Pooled | None = None
 
     @property
     def local_base(self) -> str:

@@ -31,7 +31,7 @@ from beholder.methods.blocks import BankFitting, BankSettings
 from beholder.methods.classify import FittedClassifier
 from beholder.methods.controls import Shuffled
 from beholder.methods.fitted_bank import FittedBank
-from beholder.methods.ground import ClassifierGround
+from beholder.methods.ground import ClassifierGround, trunk_of
 from beholder.methods.method import (
     Context,
     MethodConfig,
@@ -98,6 +98,8 @@ class PersonalConfig(MethodConfig):
                 f"{self.method} starts from a fitted method: give the context a run_folder with methods/NAME in it."
             )
         shared = load_fitted(context.run_folder / "methods" / self.from_, context.base, context.device)
+        if isinstance(shared, FittedClassifier):
+            shared.keep_pooled(context.pooled)
         return self.begin_on(shared, train, valid, context)
 
     def begin_on(
@@ -157,7 +159,7 @@ class FittedPersonal(FittedBank):
         first = np.searchsorted(index[by_input], np.arange(len(inputs.lengths) + 1))
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 mask = torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]
                 rows = np.concatenate([by_input[first[each] : first[each + 1]] for each in some])
                 place = np.repeat(np.arange(len(some)), first[some + 1] - first[some])
@@ -186,7 +188,7 @@ class FittedPersonal(FittedBank):
         parts = list(self.bank.parts(users, self.device))
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 mask = (torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]).long().to(self.device)
                 rows = np.flatnonzero(np.isin(index, some))
                 place = np.argsort(some)[np.searchsorted(np.sort(some), index[rows])]
@@ -202,7 +204,7 @@ class FittedPersonal(FittedBank):
         found: list[Tensor] = [torch.empty(0)] * len(inputs.lengths)
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 for place, each in enumerate(some):
                     found[each] = values[place, : positions[place]].clone()
         return [found[each] for each in index]
