@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -55,8 +56,8 @@ def test_a_classifier_that_was_fitted_and_the_same_loaded_share(tmp_path, counte
     fitted.keep_pooled(pooled)
     texts, users = list(rows.texts), list(rows.user_ids)
     before = fitted.score(texts, users)
-    counted.clear()
     loaded = embedded("cls+", epochs=1).fit(rows, rows, replace(context, pooled=pooled)).shared
+    counted.clear()
     np.testing.assert_array_equal(loaded.score(texts, users), before)
     assert not counted
 
@@ -96,3 +97,19 @@ def test_answers_do_not_depend_on_what_is_kept_and_the_room_is_kept(asked, room)
         assert torch.equal(found, features(classifier, rows))
         assert len(computed) == len(set(computed)) and set(computed) <= set(rows)
         assert sum(len(kept) for kept in pooled._kept.values()) <= room
+
+
+def test_what_a_bank_is_trained_on_is_the_same_to_the_bit_whatever_was_read_before(tmp_path):
+    rows = crowd()
+    _, context = start_from(tmp_path, rows)
+
+    def outputs(pooled: Pooled) -> np.ndarray:
+        fitting = personal().begin(rows, rows, replace(context, pooled=pooled))
+        shutil.rmtree(fitting.trunk_folder, ignore_errors=True)
+        return np.array(fitting.outputs.values)
+
+    before = outputs(Pooled())
+    read = Pooled()
+    shared = embedded("cls+", epochs=1).fit(rows.select(range(40)), rows, replace(context, pooled=read)).shared
+    shared.score(list(rows.texts[:7]), list(rows.user_ids[:7]))
+    np.testing.assert_array_equal(outputs(read), before)

@@ -22,7 +22,7 @@ from beholder import errors
 from beholder.annotations import Annotations
 from beholder.bases.endpoint import Endpoint, base_of
 from beholder.bases.loading import weights_bytes
-from beholder.cluster.local import cpus_each, on_ray, side_by_side, takes_gpu
+from beholder.cluster.local import SLEEPING, cpus_each, on_ray, side_by_side, takes_gpu
 from beholder.cluster.shared import SharedRun, below
 from beholder.errors import BeholderError, ClusterError, first_line
 from beholder.files import scratch
@@ -75,10 +75,15 @@ class FitJob:
     @property
     def memory(self) -> float:
         """What a worker takes, about, in bytes: the base's weights with gradients and moments, what is kept of a batch
-        for the way back, and libraries.
+        for the way back, pooled texts, and libraries.
         """
         base = base_of(self.base)
-        return 1e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
+        return 1.5e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
+
+    @property
+    def side_by_side(self) -> int:
+        """How many fits may run at the same time: one alone of an endpoint, which is asked as often as it allows."""
+        return 1 if isinstance(base_of(self.base), Endpoint) else self.fits
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -95,7 +100,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     automatic = job.cluster.workers == "auto"
     shared = SharedRun(Path(job.run_folder), job.copy)
     shared.keep("annotations.parquet", "forgetting")
-    with on_ray(job.fits if automatic else job.cluster.range[1]):
+    with on_ray():
         import ray
         from ray.train import FailureConfig, RunConfig, UserCallback
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -103,7 +108,9 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
 
         from beholder.cluster.fanout import Board
 
-        fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
+        fewest, most = job.cluster.range
+        if automatic:
+            fewest = most = side_by_side(job.side_by_side, job.cluster, job.memory)
         if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
             most = min(most, len(job.arms) + len(job.measures))
             fewest = min(fewest, most)
@@ -139,6 +146,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
                 storage_path=logs,
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
                 callbacks=[Deaths()],
+                worker_runtime_env={"env_vars": SLEEPING} if most > 1 and cpus > 1 else None,
             ),
             # Two workers on one GPU cannot talk by NCCL. Whoever waits for a long evaluation is not to be timed out.
             torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),

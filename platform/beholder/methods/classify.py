@@ -211,8 +211,11 @@ class FittedClassifier:
         if pooled is not None and self.user_token != "added":
             self._pooled = pooled, self.checksum
 
-    def features(self, inputs: Inputs, rows: NDArray[np.int64]) -> Tensor:
-        """Pooled texts of some inputs: [rows, width]. See `keep_pooled`."""
+    def features(self, inputs: Inputs, rows: NDArray[np.int64], afresh: bool = False) -> Tensor:
+        """Pooled texts of some inputs: [rows, width]. See `keep_pooled`.
+
+        afresh: compute them, whatever is kept, so that they are the same to the bit whatever was read before.
+        """
 
         @torch.no_grad()
         def compute(some: NDArray[np.int64]) -> Tensor:
@@ -221,6 +224,10 @@ class FittedClassifier:
         if self._pooled is None:
             return compute(rows)
         pooled, checksum = self._pooled
+        if afresh:
+            made = compute(rows)
+            pooled.keep(checksum, inputs.encoded, rows, made)
+            return made
         return pooled.rows(checksum, inputs.encoded, rows, compute)
 
     @property

@@ -20,7 +20,7 @@ from beholder.methods.objective import row_losses
 
 
 def trunk_of(
-    shared: FittedClassifier, model: BankModel, inputs: Inputs, rows: NDArray[np.int64]
+    shared: FittedClassifier, model: BankModel, inputs: Inputs, rows: NDArray[np.int64], afresh: bool = False
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Hidden states of some inputs, [rows, positions, width], and how many each has: see `BankModel.trunk`.
 
@@ -28,7 +28,7 @@ def trunk_of(
     """
     if model.shape.top_layers:
         return model.trunk(*inputs.batch(rows))
-    return shared.features(inputs, rows)[:, None], np.ones(len(rows), dtype=np.int64)
+    return shared.features(inputs, rows, afresh)[:, None], np.ones(len(rows), dtype=np.int64)
 
 
 class ClassifierGround:
@@ -73,7 +73,7 @@ class ClassifierGround:
             lengths,
             list(length_cut(self._inputs.lengths, tokens_at_once(self.shared.device))),
             self.model.width,
-            lambda rows: trunk_of(self.shared, self.model, self._inputs, rows),
+            lambda rows: trunk_of(self.shared, self.model, self._inputs, rows, afresh=True),
             memory_mb=memory_mb,
             folder=folder,
         )

@@ -57,6 +57,11 @@ class Pooled:
                 self._bytes[classifier] = self._bytes.get(classifier, 0) + size
         return torch.stack([found[key] for key in keys])
 
+    def keep(self, classifier: str, inputs: Encoded, rows: NDArray[np.int64], values: Tensor) -> None:
+        """Keep features that were computed elsewhere: [rows, width]."""
+        place = {int(row): number for number, row in enumerate(rows)}
+        self.rows(classifier, inputs, rows, lambda some: values[[place[int(row)] for row in some]])
+
     def _make_room(self, classifier: str, size: int) -> bool:
         """Let other classifiers' features go, those used longest ago first; False where that is not enough."""
         while sum(self._bytes.values()) + size > self._room:
