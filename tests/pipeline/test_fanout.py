@@ -38,6 +38,21 @@ def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
     assert board.take() == "end"
 
 
+def test_who_has_read_a_folds_texts_takes_what_stands_on_it_after_all_that_others_wait_for():
+    names = [f"cls@{fold}" for fold in (1, 2, 3)]
+    on = [job(f"{kind}@{fold}", "cls+", f"cls@{fold}") for fold in (1, 2) for kind in ("a", "b")]
+    board = Board([*(job(name, "cls") for name in names), *on])
+    first, second = board.take(), board.take()
+    board.finished(first)
+    board.finished(second)
+    assert board.take(near="cls@2") == Task("arm", "cls@3")  # the longest come first, and others wait for them
+    assert board.take(near="cls@2") == Task("arm", "a@2")
+    assert board.take(near="cls@1") == Task("arm", "a@1")
+    assert board.take(near="cls@2") == Task("arm", "b@2")
+    assert board.take(near="cls@2") == Task("arm", "b@1")
+    assert board.take(near="cls@2") == "wait"
+
+
 def test_what_workers_held_when_they_died_is_given_out_again_but_not_for_ever():
     board = WorkQueue([job("cls-u", "cls-u", "cls"), job("cls", "cls"), job("prior", "prior")], together=["cls"])
     assert board.joined("first", 2, "a") == board.joined("first", 2, "b") == ["cls"]

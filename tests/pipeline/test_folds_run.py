@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +82,56 @@ def test_a_folds_scores_are_those_of_the_model_it_fitted(outcome, arm):
         np.testing.assert_array_equal(file.arm.thresholds[fold], fitted.thresholds)
 
 
-def test_there_is_a_worker_for_each_fold_as_long_as_there_is_room():
-    cores, plenty = os.cpu_count() or 1, 1e6
-    with on_ray():
-        assert side_by_side(1, Cluster(), plenty) == 1
-        assert side_by_side(cores, Cluster(), plenty) == cores
-        assert side_by_side(cores + 5, Cluster(), plenty) == cores
-        assert side_by_side(cores, Cluster(cpus_per_worker=cores), plenty) == 1
-        memory = ray.cluster_resources()["memory"]
-        assert side_by_side(cores, Cluster(), memory * 0.7) == 1
-        assert side_by_side(cores, Cluster(), memory * 2) == 1
+def nodes(monkeypatch, *each) -> None:
+    alive = [{"Alive": True, "Resources": {"memory": 64e9, **resources}} for resources in each]
+    monkeypatch.setattr(ray, "nodes", lambda: [*alive, {"Alive": False, "Resources": {"CPU": 99, "memory": 1e12}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": sum(one.get("GPU", 0) for one in each)})
+
+
+@pytest.mark.parametrize(
+    ("there", "fits", "cluster", "memory", "workers", "cpus"),
+    [
+        ([{"CPU": 2}], 1, {}, 1e9, 1, 2),
+        ([{"CPU": 2}], 5, {}, 1e9, 2, 1),
+        ([{"CPU": 16}], 5, {}, 1e9, 5, 3),
+        ([{"CPU": 16}], 5, {}, 30e9, 2, 8),
+        ([{"CPU": 16}], 5, {}, 90e9, 1, 16),
+        ([{"CPU": 8}, {"CPU": 8}], 5, {}, 1e9, 5, 2),  # 3 CPUs each would leave room for 4
+        ([{"CPU": 8}, {"CPU": 8}], 3, {}, 1e9, 3, 4),
+        ([{"CPU": 4}] * 4, 9, {"cpus_per_worker": 3}, 1e9, 4, 3),
+        ([{"CPU": 4, "GPU": 1}], 5, {"gpus_per_worker": 0.2}, 1e9, 4, 1),
+        ([{"CPU": 16, "GPU": 2}], 5, {"gpus_per_worker": 0.6}, 1e9, 2, 8),
+        ([{"CPU": 16, "GPU": 2}], 5, {"use_gpu": False}, 1e9, 5, 3),
+        ([{"CPU": 4}], 5, {"use_gpu": True}, 1e9, 1, 4),  # the node with a GPU is still to come
+        ([{}], 5, {}, 1e9, 1, 1),
+    ],
+)
+def test_there_is_a_worker_for_each_fold_as_long_as_nodes_have_room(
+    there, fits, cluster, memory, workers, cpus, monkeypatch
+):
+    nodes(monkeypatch, *there)
+    asked = Cluster(**cluster)
+    assert side_by_side(fits, asked, memory) == workers
+    assert cpus_each(workers, asked.cpus_per_worker) == cpus
+
+
+def test_an_endpoint_is_asked_by_one_worker():
+    written = {"endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    assert FitJob("", (), plain_base(Endpoint.model_validate(written)), 0, Cluster(), fits=5).side_by_side == 1
+    assert FitJob("", (), "tiny-bert", 0, Cluster(), fits=5).side_by_side == 5
+
+
+def test_folds_of_earlier_versions_noted_their_course_alone(outcome, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(outcome.run_folder / "methods", folder / "methods")
+    jobs = [ArmJob("cls", {}, None, "key"), ArmJob("prior", {}, None, "key")]
+    found = refitted(jobs, {"cls", "prior"}, FOLDS, folder)
+    for file in folder.rglob("done.json"):
+        noted = json.loads(file.read_text())
+        del noted["training"]["epochs"]
+        file.write_text(json.dumps(noted))
+    assert refitted(jobs, {"cls", "prior"}, FOLDS, folder) == found
+    assert [job.epochs for job in found] == [found[0].epochs, None] and found[0].epochs
 
 
 def test_a_fold_is_a_run_of_its_own(outcome, tmp_path, monkeypatch):

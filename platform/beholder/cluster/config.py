@@ -18,7 +18,7 @@ class Cluster(Section):
     fitted in this very process: a small run starts 15 seconds sooner, and a debugger sees it. `use_gpu`: a GPU for
     each, `auto` where there is one; `gpus_per_worker`: how much of one, 0.25 puts four workers on a GPU.
     `cpus_per_worker`: an equal share of all there are, where left out. `data_parallel`: arms that train the base do so
-    on all workers at once, each a share of every batch.
+    on all workers at once, each a share of every batch; that takes a number of workers.
     """
 
     workers: (

@@ -26,6 +26,9 @@ SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Where several processes of several threads compute side by side, OpenMP's idle threads must sleep, or they slow each
+other down severalfold; a process alone is a third faster when they wait awake."""
 ADDRESS = "RAY_ADDRESS"
 """Where a cluster is that this process belongs to; Ray sets it for the jobs it runs."""
 
@@ -73,9 +76,8 @@ def start_ray(workers: int = 1) -> bool:
     """Join the cluster of this process, or start an embedded Ray; False where this process has one already.
 
     Args:
-        workers: processes that will compute at the same time. With several of several threads each, idle OpenMP
-            threads must sleep, or they slow each other down severalfold; one alone is a third faster when they wait
-            awake.
+        workers: processes that will compute at the same time, each with several threads: idle ones must sleep then,
+            see `SLEEPING`.
 
     Raises:
         ClusterError: Ray did not start, or the cluster does not answer.
@@ -85,8 +87,9 @@ def start_ray(workers: int = 1) -> bool:
 
     if ray.is_initialized():
         return False
-    if 1 < workers < (os.cpu_count() or 1):
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if workers > 1:
+        for name, value in SLEEPING.items():
+            os.environ.setdefault(name, value)
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     here: Any = {
         "address": "local",
@@ -124,21 +127,34 @@ def side_by_side(fits: int, cluster: Cluster, memory: float) -> int:
         cluster: what each worker has.
         memory: bytes of each, about.
     """
-    import ray
+    if fits == 1:
+        return 1
+    share, cpus = cluster.gpus_per_worker, cluster.cpus_per_worker or 1
+    on_gpus = takes_gpu(cluster.use_gpu)
 
-    there = ray.cluster_resources()
-    if takes_gpu(cluster.use_gpu):
-        room = there["GPU"] / cluster.gpus_per_worker
-    else:
-        room = min(there.get("CPU", 1) / (cluster.cpus_per_worker or 1), there.get("memory", 0) / memory)
-    return max(1, min(fits, int(room)))
+    def room(node: dict[str, float]) -> int:
+        places = [node.get("CPU", 0) // cpus, node.get("memory", 0) // memory]
+        if on_gpus:  # no worker has parts of two
+            gpus = node.get("GPU", 0)
+            places.append(gpus // share if share > 1 else int(gpus) * int(1 / share))
+        return int(min(places))
+
+    return max(1, min(fits, sum(room(node) for node in _nodes())))
 
 
 def cpus_each(most: int, asked: int | None = None) -> int:
-    """CPUs of each of so many workers: as asked, or an equal share of the running Ray, as long as a node has them."""
-    import ray
-
+    """CPUs of each of so many workers: as asked, or as many as let the nodes of the running Ray hold them all."""
     if asked:
         return asked
-    of_nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(of_nodes) // max(1, most), max(of_nodes, default=1)))
+    of_nodes = [int(node.get("CPU", 0)) for node in _nodes()]
+    for cpus in range(max(of_nodes, default=1), 1, -1):
+        if sum(count // cpus for count in of_nodes) >= most:
+            return cpus
+    return 1
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the running Ray has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -113,16 +113,19 @@ class WorkQueue:
                 "Most often that is memory: `ray memory`, fewer workers, or smaller blocks (bank.block_users).",
             )
 
-    def take(self, inside: str = "") -> WorkItem | Literal["wait", "end"]:
+    def take(self, inside: str = "", near: str = "") -> WorkItem | Literal["wait", "end"]:
         """The next thing to do. After a refusal there is none.
 
         Args:
             inside: the fan-out whose blocks the worker is ready for.
+            near: the arm whose texts the worker has read: of arms that stand on another, those on this one come first.
         """
         if self._refusal:
             return "end"
         if self._ready:
-            self._leased.append(self._ready.pop(0))
+            on = [self._arms[item.arm].after if item.kind in ("arm", "open") else None for item in self._ready]
+            place = on.index(near) if on[0] and near in on else 0
+            self._leased.append(self._ready.pop(place))
             return self._leased[-1]
         opening = [task.arm for task in self._leased if task.kind == "open"]
         if opening and inside not in opening:
@@ -216,8 +219,11 @@ class Worker:
         """Work until the queue is empty. together: arms that all workers fit at once, each a share of every batch."""
         for name in together:
             self._fit(WorkItem("arm", name), everybody())
+        near = ""
         while True:
-            item: Any = ray.get(self._queue.take.remote(next(iter(self._open), "")))
+            item: Any = ray.get(self._queue.take.remote(next(iter(self._open), ""), near))
+            if isinstance(item, WorkItem) and item.kind in ("arm", "open"):
+                near = self._arms[item.arm].after or item.arm
             if item == "end":
                 return
             if item == "wait":

@@ -20,7 +20,7 @@ from typing import Any
 
 from beholder.cluster.config import Cluster
 from beholder.cluster.run_storage import SharedRun, below
-from beholder.cluster.runtime import cpus_each, on_ray, side_by_side, takes_gpu
+from beholder.cluster.runtime import SLEEPING, cpus_each, on_ray, side_by_side, takes_gpu
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
 from beholder.execution.arm import ArmJob
@@ -28,6 +28,7 @@ from beholder.execution.forgetting import MeasureJob
 from beholder.models.hosted import Endpoint, base_of
 from beholder.models.loading import weights_bytes
 from beholder.training.context import Context
+from beholder.training.feature_cache import FeatureCache
 from beholder.util import errors
 from beholder.util.atomic import scratch
 from beholder.util.errors import BeholderError, ClusterError, first_line
@@ -75,10 +76,15 @@ class FitJob:
     @property
     def memory(self) -> float:
         """What a worker takes, about, in bytes: the base's weights with gradients and moments, what is kept of a batch
-        for the way back, and libraries.
+        for the way back, pooled texts, and libraries.
         """
         base = base_of(self.base)
-        return 1e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
+        return 1.5e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
+
+    @property
+    def side_by_side(self) -> int:
+        """How many fits may run at the same time: one alone of an endpoint, which is asked as often as it allows."""
+        return 1 if isinstance(base_of(self.base), Endpoint) else self.fits
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -92,10 +98,9 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     """
     if not job.arms and not job.measures:
         return
-    automatic = job.cluster.workers == "auto"
     shared = SharedRun(Path(job.run_folder), job.copy)
     shared.keep(ANNOTATIONS, FORGETTING)
-    with on_ray(job.fits if automatic else job.cluster.range[1]):
+    with on_ray():
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -130,8 +135,9 @@ def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
     from ray.train import FailureConfig, RunConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    automatic = job.cluster.workers == "auto"
-    fewest, most = (side_by_side(job.fits, job.cluster, job.memory),) * 2 if automatic else job.cluster.range
+    fewest, most = job.cluster.range
+    if job.cluster.workers == "auto":
+        fewest = most = side_by_side(job.side_by_side, job.cluster, job.memory)
     if not job.together and not any(arm.settings.in_blocks for arm in job.arms):
         most = min(most, len(job.arms) + len(job.measures))
         fewest = min(fewest, most)
@@ -159,6 +165,7 @@ def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
             storage_path=logs,
             failure_config=FailureConfig(max_failures=-1, controller_failure_limit=STARTS),
             callbacks=[WorkerFailureCallback()],
+            worker_runtime_env={"env_vars": SLEEPING} if most > 1 and cpus > 1 else None,
         ),
         # Two workers on one GPU cannot talk by NCCL. A worker that waits for a long evaluation must not time out.
         torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo", timeout_s=86_400),
@@ -269,9 +276,11 @@ def _take_part(job: dict[str, Any], queue: Any, gpu: bool, shared: SharedRun, to
         node = ray.util.get_node_ip_address()
         raise ClusterError(f"{shared.folder}: node {node} does not see it. Give --storage that all nodes reach.")
 
+    features = FeatureCache()
+
     def context(progress: Any, say: Callable[[str], None]) -> Context:
         device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
-        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder)
+        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder, features=features)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}

@@ -8,14 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from beholder.adapters.bank import BankModel
 from beholder.adapters.judgements import Judgements
 from beholder.adapters.trunk_cache import TrunkOutputs, run_once
 from beholder.data.annotations import Annotations
-from beholder.methods.cls import FittedClassifier
+from beholder.methods.cls import FittedClassifier, Inputs
 from beholder.models.tokenization import length_cut, tokens_at_once
 from beholder.training.losses import row_losses
+
+
+def trunk_of(
+    shared: FittedClassifier, model: BankModel, inputs: Inputs, rows: NDArray[np.int64], afresh: bool = False
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Hidden states of some inputs, [rows, positions, width], and how many each has: see `BankModel.trunk`.
+
+    With the head alone that is the pooled text, which is computed once for all methods on one classifier.
+    """
+    if model.shape.top_layers:
+        return model.trunk(*inputs.batch(rows))
+    return shared.features(inputs, rows, afresh)[:, None], np.ones(len(rows), dtype=np.int64)
 
 
 class ClassifierBackbone:
@@ -60,7 +73,7 @@ class ClassifierBackbone:
             lengths,
             list(length_cut(self._inputs.lengths, tokens_at_once(self.shared.device))),
             self.model.width,
-            lambda rows: self.model.trunk(*self._inputs.batch(rows)),
+            lambda rows: trunk_of(self.shared, self.model, self._inputs, rows, afresh=True),
             memory_mb=memory_mb,
             folder=folder,
         )

@@ -26,6 +26,7 @@ from beholder.models.hosted import Endpoint
 from beholder.models.tokenization import Encoded, encode, length_cut, tokens_at_once
 from beholder.prompting.wording import with_user
 from beholder.training.context import Context, Training
+from beholder.training.feature_cache import FeatureCache
 from beholder.training.loop import Schedule, UserVectors, fine_tune, nothing_between
 from beholder.training.lora import LoraSettings, adapted, check_trainable, fold, load_adapter, save_adapter
 from beholder.training.losses import group, judgements, loss, probabilities
@@ -118,6 +119,7 @@ class ClassifyConfig(MethodConfig):
         )
         network.keep_mean()
         fitted.settle()
+        fitted.share_features(context.features)
         validate()
         return fitted
 
@@ -190,6 +192,7 @@ class FittedClassifier:
         self.device = device
         self.thresholds: NDArray[np.float32] = np.full(len(task.labels), 0.5, dtype=np.float32)
         self.training = Training()
+        self._cache: tuple[FeatureCache, str] | None = None
 
     @property
     def adapted(self) -> bool:
@@ -200,6 +203,33 @@ class FittedClassifier:
         """Done with training: fold the adapter into the weights, so that a forward pass does not pay for it."""
         fold(self.network.model, self.base)
         self.network.to(self.device).eval()
+
+    def share_features(self, cache: FeatureCache | None) -> None:
+        """Read each input once from now on, for all who are given the same place; the model may change no more.
+
+        Not where users have vectors of their own: there an input is more than its tokens.
+        """
+        if cache is not None and self.user_token != "added":
+            self._cache = cache, self.checksum
+
+    def features(self, inputs: Inputs, rows: NDArray[np.int64], afresh: bool = False) -> Tensor:
+        """Pooled texts of some inputs: [rows, width]. See `share_features`.
+
+        afresh: compute them, whatever is kept, so that they are the same to the bit whatever was read before.
+        """
+
+        @torch.no_grad()
+        def compute(some: NDArray[np.int64]) -> Tensor:
+            return self.network.features(*inputs.batch(some))
+
+        if self._cache is None:
+            return compute(rows)
+        cache, checksum = self._cache
+        if afresh:
+            made = compute(rows)
+            cache.keep(checksum, inputs.encoded, rows, made)
+            return made
+        return cache.rows(checksum, inputs.encoded, rows, compute)
 
     @property
     def checksum(self) -> str:
@@ -242,7 +272,7 @@ class FittedClassifier:
         self.network.eval()
         with torch.inference_mode():
             for rows in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                logits = self.network(*inputs.batch(rows))
+                logits = self.network.head(self.features(inputs, rows))
                 scores[rows] = probabilities(logits, self.task.kind).float().cpu().numpy()
         self.network.train(was_training)
         return scores[index]

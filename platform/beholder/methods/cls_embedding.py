@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -88,7 +87,9 @@ class NetworkConfig(MethodConfig):
             MethodError: the arm named by `from` is missing, or no `cls`.
         """
         shared = start_of(self.from_, self.method, context)
-        return self.fit_on(_checked(shared, self.from_, self.method), train, valid, context)
+        checked = _checked(shared, self.from_, self.method)
+        checked.share_features(context.features)
+        return self.fit_on(checked, train, valid, context)
 
     def fit_on(
         self, shared: FittedClassifier, train: Annotations, valid: Annotations, context: Context
@@ -202,10 +203,6 @@ class FittedNetwork:
         self.thresholds: NDArray[np.float32] = shared.thresholds
         self.training = Training()
 
-    @cached_property
-    def _trunk(self) -> BankModel:
-        return BankModel(self.shared.network, BankShape())
-
     def slots(self, users: Sequence[str] | NDArray[np.object_]) -> Tensor:
         """Each user's slot: int64 [rows]; `NOBODY` for users unseen in training."""
         return torch.tensor([self.users.get(user, NOBODY) for user in users], dtype=torch.int64, device=self.device)
@@ -215,7 +212,7 @@ class FittedNetwork:
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         found = torch.empty(len(inputs.lengths), len(self.network.mean), device=self.device)
         for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-            found[torch.from_numpy(some).to(self.device)] = self._trunk.trunk(*inputs.batch(some))[0][:, 0].float()
+            found[torch.from_numpy(some).to(self.device)] = self.shared.features(inputs, some).float()
         return found, torch.from_numpy(index).to(self.device)
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:

@@ -28,7 +28,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, score_every_pair, start_of
-from beholder.methods.classifier_backbone import ClassifierBackbone
+from beholder.methods.classifier_backbone import ClassifierBackbone, trunk_of
 from beholder.methods.cls import FittedClassifier
 from beholder.methods.user_adapters import FittedBank
 from beholder.models.tokenization import length_cut, tokens_at_once
@@ -87,7 +87,10 @@ class PersonalConfig(MethodConfig):
         Raises:
             MethodError: the arm named by `from` is not there, or nobody can be trained on top of it.
         """
-        return self.begin_on(start_of(self.from_, self.method, context), train, valid, context)
+        shared = start_of(self.from_, self.method, context)
+        if isinstance(shared, FittedClassifier):
+            shared.share_features(context.features)
+        return self.begin_on(shared, train, valid, context)
 
     def begin_on(
         self,
@@ -146,7 +149,7 @@ class FittedPersonal(FittedBank):
         first = np.searchsorted(index[by_input], np.arange(len(inputs.lengths) + 1))
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 mask = torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]
                 rows = np.concatenate([by_input[first[each] : first[each + 1]] for each in some])
                 place = np.repeat(np.arange(len(some)), first[some + 1] - first[some])
@@ -175,7 +178,7 @@ class FittedPersonal(FittedBank):
         parts = list(self.bank.parts(users, self.device))
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 mask = (torch.arange(values.shape[1]) < torch.from_numpy(positions)[:, None]).long().to(self.device)
                 rows = np.flatnonzero(np.isin(index, some))
                 place = np.argsort(some)[np.searchsorted(np.sort(some), index[rows])]
@@ -191,7 +194,7 @@ class FittedPersonal(FittedBank):
         found: list[Tensor] = [torch.empty(0)] * len(inputs.lengths)
         with torch.inference_mode():
             for some in length_cut(inputs.lengths, tokens_at_once(self.device)):
-                values, positions = self.model.trunk(*inputs.batch(some))
+                values, positions = trunk_of(self.shared, self.model, inputs, some)
                 for place, each in enumerate(some):
                     found[each] = values[place, : positions[place]].clone()
         return [found[each] for each in index]

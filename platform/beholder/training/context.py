@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from beholder.models.hosted import Endpoint
 from beholder.training.data_parallel import ALONE, Team
+from beholder.training.feature_cache import FeatureCache
 from beholder.util.errors import MethodError
 
 
@@ -49,6 +50,7 @@ class Context:
         team: who fits the same model at the same time.
         epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
             and validation rows do not choose among them. None: they do.
+        features: where features of texts are kept for methods on the same classifier; None: nowhere.
     """
 
     base: str | Endpoint
@@ -61,6 +63,7 @@ class Context:
     after_epoch: Callable[[int, float], None] = no_epochs
     team: Team = ALONE
     epochs: int | None = None
+    features: FeatureCache | None = None
 
     @property
     def local_base(self) -> str:

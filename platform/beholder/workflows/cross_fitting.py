@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,12 +75,22 @@ def refitted(jobs: Sequence[ArmJob], served: set[str], folds: int, folder: Path)
     wanted = served | {start for name in served if (start := after[name])}
     found: dict[str, ArmJob] = {}
     for job in sorted((job for job in jobs if job.name in wanted), key=lambda job: job.after is not None):
-        kept = [done(in_fold(job.name, fold), folder).get("training", {}).get("epochs") for fold in range(folds)]
-        epochs = None if None in kept else statistics.median_high(kept)
+        kept = [_kept_epochs(done(in_fold(job.name, fold), folder).get("training", {})) for fold in range(folds)]
+        known = [epochs for epochs in kept if epochs is not None]
+        epochs = statistics.median_high(known) if len(known) == folds else None
         on = found[job.after].key if job.after else None
         key = hashlib.sha256(json.dumps([job.key, epochs, on]).encode()).hexdigest()
         found[job.name] = replace(job, scored_as=on_all(job.name), epochs=epochs, key=key)
     return list(found.values())
+
+
+def _kept_epochs(training: Mapping[str, Any]) -> int | None:
+    """After how many epochs a fold's model stood; None for methods without. Earlier versions noted the course alone."""
+    course = training.get("history") or []
+    if training.get("epochs") or not course:
+        return training.get("epochs")
+    best = min(course, key=lambda each: each["valid_loss"] if "valid_loss" in each else -each["valid_macro_f1"])
+    return int(best["epoch"])
 
 
 def put_together(

@@ -280,8 +280,7 @@ def _cross_fit(
     fits = numbers * experiment.evaluate.seeds
     with contextlib.ExitStack() as stack:
         if folds and not all(is_done(job, folder) for job in prepared.measured):
-            # once for the folds and for what is served
-            stack.enter_context(on_ray(fits if experiment.cluster.workers == "auto" else experiment.cluster.range[1]))
+            stack.enter_context(on_ray())  # once for the folds and for what is served
         pending, measured = _fit(experiment, prepared.measured, folder, reporter, prepared.forgotten, fits)
         routing = put_together(experiment.arms, curves, prepared.marked, numbers, experiment.again, folder)
         if folds and routing:
