@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from beholder.datasets.label_rules import one_of
-from beholder.datasets.validation import BadRows, Loaded, Raw, UncheckedRows, admit
+from beholder.data.label_rules import one_of
+from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 
 from beholder.data.annotations import Task
 from beholder.datasets.config import SourceSettings

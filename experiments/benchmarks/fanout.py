@@ -105,7 +105,7 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     from beholder.adapters.bank import BankModel
     from beholder.adapters.block_training import BankFitting, BankSettings
     from beholder.adapters.estimate import PriorSettings
-    from beholder.methods.classifier_ground import ClassifierGround
+    from beholder.methods.classifier_backbone import ClassifierBackbone
     from beholder.methods.cls_user import FittedPersonal
     from beholder.training.context import Context
 
@@ -122,7 +122,7 @@ def the_bank(arguments: argparse.Namespace, shared, train, folder: Path):  # noq
     started = time.perf_counter()
     fitting = BankFitting(
         settings,
-        ClassifierGround(shared, BankModel(shared.network, settings), train, nobody),
+        ClassifierBackbone(shared, BankModel(shared.network, settings), train, nobody),
         train,
         nobody,
         Context("", device=arguments.device, run_folder=folder),

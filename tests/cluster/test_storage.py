@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_is_kept(home):
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from beholder import pipeline\n"
+        "from beholder.workflows import run as pipeline\n"
         "from beholder.util.errors import BeholderError\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from clusters import experiment\n"

@@ -17,17 +17,21 @@ from worlds import home_with_a_run
 
 from beholder.cli.main import app
 from beholder.cluster.config import Cluster
-from beholder.cluster.runtime import on_ray, side_by_side
+from beholder.cluster.runtime import cpus_each, side_by_side
+from beholder.cluster.trainer import FitJob
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
 from beholder.evaluation.compare import compare
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import read_scores
+from beholder.execution.arm import ArmJob
 from beholder.experiment.config import make_experiment
 from beholder.methods.base import load_fitted
+from beholder.models.hosted import Endpoint, plain_base
 from beholder.registry.bundle import open_bundle
 from beholder.util.errors import ExperimentError
 from beholder.workflows import run as pipeline
+from beholder.workflows.cross_fitting import refitted
 
 pytestmark = pytest.mark.cluster
 FOLDS = 3

@@ -97,7 +97,7 @@ def test_killed_while_publishing(here):
     run_id = registry.find(MODEL).run_id
     tags = dict(registry.find(MODEL).tags)
     code = (
-        "from beholder.registry import registry\n"
+        "from beholder.registry import versions as registry\n"
         f"registry.publish({MODEL!r}, Path({str(outcome.run_folder / 'bundle')!r}), {run_id!r}, {tags!r}, 'again')"
     )
     for _ in killed_at(forks, code):
@@ -112,7 +112,7 @@ def test_killed_while_publishing(here):
 def test_killed_while_promoting(here):
     _, outcome, forks = here
     expected = {number: scores(outcome, str(number))[1] for number in (1, 2)}
-    promote = "from beholder.registry import registry\nregistry.promote({!r}, {}, force=True)"
+    promote = "from beholder.registry import versions as registry\nregistry.promote({!r}, {}, force=True)"
     for _ in killed_at(forks, promote.format(MODEL, 2), promote.format(MODEL, 1)):
         number, said = scores(outcome)
         np.testing.assert_array_equal(said, expected[number])
@@ -154,7 +154,7 @@ def test_no_space_is_one_line_and_the_champion_stays(here, tmp_path):
     there = {version.number for version in registry.versions(MODEL)}
     code = (
         "import signal\nfrom pathlib import Path\nfrom beholder.util.errors import BeholderError\n"
-        "from beholder.registry import registry\nfrom beholder.registry.blob_store import Store\n"
+        "from beholder.registry import versions as registry\nfrom beholder.registry.blob_store import Store\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import shutil, tempfile, resource, os\n"
         f"bundle = Path({str(outcome.run_folder / 'bundle')!r})\n"
@@ -200,7 +200,7 @@ def test_two_promote_while_one_reads_and_no_read_is_torn(here):
     code = (
         "import sys, time\n"
         "from beholder.util.errors import RegistryError\n"
-        "from beholder.registry import registry\n"
+        "from beholder.registry import versions as registry\n"
         "until, done = time.time() + float(sys.argv[1]), 0\n"
         "while time.time() < until:\n"
         "    for number in (1, 2):\n"

@@ -193,8 +193,8 @@ def test_promotion_goes_forward_and_back(outcome):
 
 PROMOTE = """
 import sys, time
-from beholder.errors import RegistryError
-from beholder.registry import registry
+from beholder.util.errors import RegistryError
+from beholder.registry import versions as registry
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
 try:
     registry.promote("house", int(sys.argv[1]), force=True)

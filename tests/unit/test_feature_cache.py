@@ -1,4 +1,4 @@
-"""Pooled texts in memory: the same numbers, each computed once, and no more of them than there is room for."""
+"""Features of texts in memory: the same numbers, each computed once, and no more of them than there is room for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_embedding import embedded
 from test_personal import personal, start_from
 
-from beholder.bases.classifier import Classifier
-from beholder.bases.tokens import Encoded
-from beholder.methods.pooled import Pooled
+from beholder.models.classifier import Classifier
+from beholder.models.tokenization import Encoded
+from beholder.training.feature_cache import FeatureCache
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_what_stands_on_one_classifier_reads_each_text_once_and_says_the_same(me
     alone = config.fit(rows, rows, context)
     expected = alone.score(texts, users)
     counted.clear()
-    together = replace(context, pooled=Pooled())
+    together = replace(context, features=FeatureCache())
     for _ in range(2):
         fitted = config.fit(rows, rows, replace(together, run_folder=context.run_folder))
         np.testing.assert_allclose(fitted.score(texts, users), expected, atol=1e-6)
@@ -51,12 +51,12 @@ def test_what_stands_on_one_classifier_reads_each_text_once_and_says_the_same(me
 
 def test_a_classifier_that_was_fitted_and_the_same_loaded_share(tmp_path, counted):
     rows = crowd()
-    pooled = Pooled()
+    cache = FeatureCache()
     fitted, context = start_from(tmp_path, rows)
-    fitted.keep_pooled(pooled)
+    fitted.share_features(cache)
     texts, users = list(rows.texts), list(rows.user_ids)
     before = fitted.score(texts, users)
-    loaded = embedded("cls+", epochs=1).fit(rows, rows, replace(context, pooled=pooled)).shared
+    loaded = embedded("cls+", epochs=1).fit(rows, rows, replace(context, features=cache)).shared
     counted.clear()
     np.testing.assert_array_equal(loaded.score(texts, users), before)
     assert not counted
@@ -67,7 +67,7 @@ def test_a_model_with_vectors_of_users_is_read_as_before(tmp_path, counted):
     fitted, _ = start_from(tmp_path, rows, "tiny-bert", "cls-p", user_token="added")
     texts, users = list(rows.texts[:10]), list(rows.user_ids[:10])
     before = fitted.score(texts, users)
-    fitted.keep_pooled(Pooled())
+    fitted.keep_cache(FeatureCache())
     counted.clear()
     for _ in range(2):
         np.testing.assert_array_equal(fitted.score(texts, users), before)
@@ -81,7 +81,7 @@ def test_a_model_with_vectors_of_users_is_read_as_before(tmp_path, counted):
 def test_answers_do_not_depend_on_what_is_kept_and_the_room_is_kept(asked, room):
     width = 4
     inputs = Encoded([[place, place + 1] for place in range(31)], np.full(31, 2), 0)
-    pooled = Pooled(megabytes=room * width * 4 / 1e6)
+    cache = FeatureCache(megabytes=room * width * 4 / 1e6)
 
     def features(classifier, rows):
         return torch.as_tensor(rows, dtype=torch.float32)[:, None].repeat(1, width) + ord(classifier)
@@ -93,23 +93,23 @@ def test_answers_do_not_depend_on_what_is_kept_and_the_room_is_kept(asked, room)
             computed.extend(some.tolist())
             return features(classifier, some)
 
-        found = pooled.rows(classifier, inputs, np.asarray(rows), compute)
+        found = cache.rows(classifier, inputs, np.asarray(rows), compute)
         assert torch.equal(found, features(classifier, rows))
         assert len(computed) == len(set(computed)) and set(computed) <= set(rows)
-        assert sum(len(kept) for kept in pooled._kept.values()) <= room
+        assert sum(len(kept) for kept in cache._kept.values()) <= room
 
 
 def test_what_a_bank_is_trained_on_is_the_same_to_the_bit_whatever_was_read_before(tmp_path):
     rows = crowd()
     _, context = start_from(tmp_path, rows)
 
-    def outputs(pooled: Pooled) -> np.ndarray:
-        fitting = personal().begin(rows, rows, replace(context, pooled=pooled))
+    def outputs(cache: FeatureCache) -> np.ndarray:
+        fitting = personal().begin(rows, rows, replace(context, features=cache))
         shutil.rmtree(fitting.trunk_folder, ignore_errors=True)
         return np.array(fitting.outputs.values)
 
-    before = outputs(Pooled())
-    read = Pooled()
-    shared = embedded("cls+", epochs=1).fit(rows.select(range(40)), rows, replace(context, pooled=read)).shared
+    before = outputs(FeatureCache())
+    read = FeatureCache()
+    shared = embedded("cls+", epochs=1).fit(rows.select(range(40)), rows, replace(context, cache=read)).shared
     shared.score(list(rows.texts[:7]), list(rows.user_ids[:7]))
     np.testing.assert_array_equal(outputs(read), before)

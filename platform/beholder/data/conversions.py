@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,15 @@ class Convertible:
     if TYPE_CHECKING:
         _table: pa.Table
         task: Task
-        labels: NDArray[np.float32]
-        users: list[str]
-        context_columns: list[str]
-        distinct_texts: tuple[list[str], NDArray[np.int64]]
 
+        @property
+        def users(self) -> list[str]: ...
+        @property
+        def context_columns(self) -> list[str]: ...
+        @cached_property
+        def labels(self) -> NDArray[np.float32]: ...
+        @cached_property
+        def distinct_texts(self) -> tuple[list[str], NDArray[np.int64]]: ...
         def __len__(self) -> int: ...
         def type_of(self, name: str) -> pa.DataType: ...
 

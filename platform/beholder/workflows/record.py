@@ -326,7 +326,7 @@ def _tolerance(experiment: Experiment) -> float:
     return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
 
 
-def _metrics(method: dict[str, Any]) -> dict[str, float]:
+def _metrics(method: dict[str, Any]) -> dict[str, float | None]:
     """What MLflow compares of an arm."""
     return {
         "macro_f1": method["macro_f1"],
