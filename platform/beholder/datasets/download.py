@@ -180,9 +180,9 @@ def _fetch_rest(client: httpx.Client, url: str, part: Path, say: OnFile) -> bool
     have = part.stat().st_size if part.is_file() else 0
     with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
         status = response.status_code
-        start, atomic_write = _content_range(response)
+        start, length = _content_range(response)
         if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if have == atomic_write:
+            if have == length:
                 return True  # the break came after the last byte
             part.unlink()  # longer than the file: not a beginning of it
             return False
@@ -209,9 +209,9 @@ def _fetch_rest(client: httpx.Client, url: str, part: Path, say: OnFile) -> bool
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
     """The first byte and the whole length that `Content-Range: bytes 5-9/10` (or `bytes */10`) states."""
-    span, _, atomic_write = response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
+    span, _, length = response.headers.get("Content-Range", "").removeprefix("bytes").strip().partition("/")
     first = span.partition("-")[0]
-    return int(first) if first.isdigit() else None, int(atomic_write) if atomic_write.isdigit() else None
+    return int(first) if first.isdigit() else None, int(length) if length.isdigit() else None
 
 
 def _check_unchanged(file: RemoteFile, part: Path, recorded: dict[str, str]) -> None:

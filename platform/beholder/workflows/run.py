@@ -168,11 +168,11 @@ def run(
                     annotations.users,
                     reporter.say,
                 )
-        atomic_write = {**facts, **found, "registered": registered, "seconds": clock.seconds}
-        atomic_write["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
-        write_json(RunFolder(folder).results, atomic_write)
+        results = {**facts, **found, "registered": registered, "seconds": clock.seconds}
+        results["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
+        write_json(RunFolder(folder).results, results)
         run_of(folder).keep(".")
-    return Outcome(folder, atomic_write, bundle, prepared.part("test"), clock.seconds)
+    return Outcome(folder, results, bundle, prepared.part("test"), clock.seconds)
 
 
 @contextlib.contextmanager
@@ -372,11 +372,11 @@ class _Clock:
 
     def divide(self, name: str, fitted: dict[str, dict[str, Any]], measuring: float) -> None:
         """Split the fitting phase into what the arms noted themselves, what measuring took, and Ray: the rest."""
-        atomic_write = self.seconds.pop(name)
+        total = self.seconds.pop(name)
         self.seconds["training"] = sum(note.get("fit_seconds", 0.0) for note in fitted.values())
         self.seconds["scoring"] = sum(
             note.get("seconds", 0.0) - note.get("fit_seconds", 0.0) for note in fitted.values()
         )
         if measuring:
             self.seconds["forgetting"] = measuring
-        self.seconds["ray"] = max(0.0, atomic_write - self.seconds["training"] - self.seconds["scoring"] - measuring)
+        self.seconds["ray"] = max(0.0, total - self.seconds["training"] - self.seconds["scoring"] - measuring)
