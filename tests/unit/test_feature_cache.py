@@ -67,7 +67,7 @@ def test_a_model_with_vectors_of_users_is_read_as_before(tmp_path, counted):
     fitted, _ = start_from(tmp_path, rows, "tiny-bert", "cls-p", user_token="added")
     texts, users = list(rows.texts[:10]), list(rows.user_ids[:10])
     before = fitted.score(texts, users)
-    fitted.keep_cache(FeatureCache())
+    fitted.share_features(FeatureCache())
     counted.clear()
     for _ in range(2):
         np.testing.assert_array_equal(fitted.score(texts, users), before)
@@ -110,6 +110,6 @@ def test_what_a_bank_is_trained_on_is_the_same_to_the_bit_whatever_was_read_befo
 
     before = outputs(FeatureCache())
     read = FeatureCache()
-    shared = embedded("cls+", epochs=1).fit(rows.select(range(40)), rows, replace(context, cache=read)).shared
+    shared = embedded("cls+", epochs=1).fit(rows.select(range(40)), rows, replace(context, features=read)).shared
     shared.score(list(rows.texts[:7]), list(rows.user_ids[:7]))
     np.testing.assert_array_equal(outputs(read), before)

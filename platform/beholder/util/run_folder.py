@@ -108,7 +108,7 @@ class RunFolder:
     @property
     def all_scores(self) -> list[Path]:
         """Files of scores that are whole, in order of name."""
-        return sorted((self.path / SCORES).glob("[!.]*.parquet"))
+        return sorted((self.path / SCORES).glob("[!.]*.parquet"), key=lambda file: file.stem)
 
     def scores(self, arm: str) -> Path:
         """Predictions of an arm."""
