@@ -13,9 +13,9 @@ from servers import free_port
 
 from beholder.experiment.config import make_experiment
 from beholder.workflows import run as pipeline
-from beholder_serve.access import KeyRing
 from beholder_serve.api import ApiSettings
-from beholder_serve.app import serving
+from beholder_serve.auth import KeyRing
+from beholder_serve.deployment import serving
 
 
 @contextlib.contextmanager
