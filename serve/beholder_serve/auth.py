@@ -161,8 +161,8 @@ class KeyRing:
         if self._feedback is not None:
             self._feedback.revoke(token_id, until)
         with self._writing():
-            kept = {each: end for each, end in self._revoked().items() if end > time.time()}
-            self._write("revoked.json", {"format": FORMAT, "revoked": {**kept, token_id: until}})
+            revoked = {each: end for each, end in self._revoked().items() if end > time.time()}
+            self._write("revoked.json", {"format": FORMAT, "revoked": {**revoked, token_id: until}})
         return token_id
 
     def _was_issued(self, token_id: str) -> bool:

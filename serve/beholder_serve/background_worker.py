@@ -20,7 +20,7 @@ from beholder.util.errors import BeholderError
     name="BackgroundWorker", max_ongoing_requests=64, health_check_period_s=1, graceful_shutdown_timeout_s=20
 )
 class BackgroundWorkerDeployment:
-    """Calls functions in threads, so that health checks are answered meanwhile. Starting a process takes seconds.
+    """Calls functions in threads, so that health checks are answered. A process per call would start for seconds.
 
     Each function has one thread: one erasure at a time, and one user is trained at a time. A call that has started is
     finished even if the client disconnects.

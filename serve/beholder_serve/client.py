@@ -64,7 +64,7 @@ class Client:
             url: of the server.
             token: access token of `beholder token issue`, if the server requires one.
             timeout: seconds a response may take.
-            patience: seconds in which requests over a limit (429) are retried as the server asks.
+            patience: seconds in which requests over a limit (429) are retried.
         """
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout)

@@ -122,7 +122,7 @@ class PerspectivesResponse(BaseModel):
 
 
 class Judgement(RequestModel):
-    """A user's judgement of a text: label -> whether they give it. Labels that were not asked are left out."""
+    """A user's judgement of a text: label -> whether they give it. Omit labels without a judgement."""
 
     text: Text
     labels: Annotated[dict[str, bool], Field(min_length=1, max_length=1_000)]
