@@ -63,7 +63,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """The check, then the erasure."""
     from beholder.registry import versions as registry
-    from beholder_serve.app import serving
+    from beholder_serve.deployment import serving
     from registry import new_run
     from serving import free_port
 

@@ -213,7 +213,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def ours() -> Iterator[str]:
     """Our server; its address."""
-    from beholder_serve.app import serving
+    from beholder_serve.deployment import serving
 
     port = free_port()
     with serving({"model": MODEL, "poll_s": 10}, "127.0.0.1", port):
@@ -224,7 +224,7 @@ def ours() -> Iterator[str]:
 def on_serve(application: Any) -> Iterator[str]:
     """A peer on Ray Serve; its address."""
     from beholder.cluster.runtime import on_ray
-    from beholder_serve.app import LOGGING
+    from beholder_serve.deployment import LOGGING
 
     port = free_port()
     with on_ray():

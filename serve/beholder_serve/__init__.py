@@ -1,1 +1,1 @@
-"""Serving: one copy of the base, any mix of users in a batch."""
+"""The HTTP service: one copy of the base, any mix of users in a batch."""

@@ -1,8 +1,8 @@
-"""Holding what is served against the bundles, under load and while versions switch.
+"""Comparison of a server's responses with the bundles, under load and while versions switch.
 
-Each answer names the version and, by a digest of its numbers, the adapter that gave it. Here both are computed again
-from the bundle of that version: the digest has to be the user's own, and the scores those of that adapter. So an answer
-of somebody else's adapter, of another version's, or of a mixture is found.
+A response contains the version and the digest of the adapter that predicted. Both digest and scores are recomputed from
+the bundle of that version, so that a prediction by another user's adapter, by another version's, or by a mixture is
+detected.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import httpx
 import numpy as np
 
 from beholder.util.errors import ServeError
-from beholder_serve.core import Core, Followed
+from beholder_serve.model_server import ModelServer, ServedModel
 
 TOLERANCE = 2e-5
-"""How far apart two readings of one adapter may be: batches are put together differently, and so is rounding."""
-AT_ONCE = 4
-"""Texts in a request, at most."""
+"""Allowed difference of scores: rounding depends on the composition of a batch."""
+MAX_TEXTS = 4
+"""Maximum number of texts in a request."""
 
 
 @dataclass
 class ServedCheck:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        answers: that were held against bundles.
-        users: who were asked for.
-        versions: that answered.
-        own: answers by an adapter.
-        wrong: answers of another adapter than they name, or that name another than the user's.
-        fallbacks: answers of the global model as a user's row could not be read.
-        refused: requests that were not answered: too many at once, or an engine that died.
-        seconds: it took; `expected_seconds` of them to compute what is right, by another thread.
-        first_wrong: the first wrong answers in words; users are numbered, not named.
+        answers: number of predictions compared with bundles.
+        users: number of users.
+        versions: versions that predicted.
+        own: predictions by an adapter.
+        wrong: predictions whose adapter is not the user's, or whose scores are not those of their adapter.
+        fallbacks: predictions of the global model because an adapter could not be read.
+        refused: requests that were refused: too many at once, or an engine died.
+        seconds: duration; `expected_seconds` of it went into recomputing, in another thread.
+        first_wrong: descriptions of the first wrong predictions; users are numbered, not named.
     """
 
     answers: int = 0
@@ -54,35 +54,35 @@ class ServedCheck:
 
 
 class Expected:
-    """Scores of some texts for some users by each version, computed from the bundles."""
+    """Expected predictions of some texts for some users by each version, computed from the bundles."""
 
     def __init__(self, model: str, users: Sequence[str], texts: Sequence[str]) -> None:
         self._model, self._users, self._texts = model, users, texts
-        self._cores: dict[str, Core] = {}
-        self._said: dict[str, list[dict[str, Any]]] = {}
+        self._servers: dict[str, ModelServer] = {}
+        self._computed: dict[str, list[dict[str, Any]]] = {}
         self._lock = asyncio.Lock()
         self.seconds = 0.0
 
     async def of(self, version: str, user: str, known: int = 0) -> list[list[dict[str, Any]]]:
-        """One prediction a text, now and as they were before users were enrolled or erased.
+        """Lists of one prediction per text: the present ones, and those before users were enrolled or erased.
 
-        known: how many of these lists were no help; where there are no more, another look is taken.
+        known: number of lists that did not match; if there are no more, predictions are computed again.
         """
         async with self._lock:
-            said = self._said.setdefault(version, [])
-            if len(said) <= known:
+            computed = self._computed.setdefault(version, [])
+            if len(computed) <= known:
                 started = time.perf_counter()
-                said.append(await asyncio.to_thread(self._compute, version))
+                computed.append(await asyncio.to_thread(self._compute, version))
                 self.seconds += time.perf_counter() - started
-            return [each[user] for each in said]
+            return [each[user] for each in computed]
 
     def _compute(self, version: str) -> dict[str, Any]:
-        if version not in self._cores:
+        if version not in self._servers:
             number = version.rpartition(" v")[2]
-            self._cores[version] = Core(Followed(model=self._model, version=number))
-        core = self._cores[version]
-        core.look()
-        return {user: core.predict([(user, self._texts)])[0]["predictions"] for user in self._users}
+            self._servers[version] = ModelServer(ServedModel(model=self._model, version=number))
+        server = self._servers[version]
+        server.poll()
+        return {user: server.predict([(user, self._texts)])[0]["predictions"] for user in self._users}
 
 
 async def check(
@@ -95,19 +95,19 @@ async def check(
     connections: int,
     token: str | None = None,
 ) -> ServedCheck:
-    """Ask for all users again and again, over several connections, and hold every answer against its bundle.
+    """Request predictions of all users repeatedly, over several connections, and compare each with its bundle.
 
     Args:
         url: of the server.
         model: that it serves.
-        users: to ask for; ids that nobody knows are served by the global model, and checked, too.
-        texts: to ask about.
-        seconds: how long; every user is asked for once at least.
-        connections: requests at once.
-        token: with the scope predict:any, where the server wants one.
+        users: to request; unknown ids are checked as well, the global model predicts for them.
+        texts: to request.
+        seconds: duration; each user is requested at least once.
+        connections: concurrent requests.
+        token: with the scope predict:any, if the server requires one.
 
     Raises:
-        ServeError: the server does not answer, or refuses.
+        ServeError: the server does not respond, or refuses.
     """
     found, expected = ServedCheck(users=len(users)), Expected(model, users, texts)
     started = time.perf_counter()
@@ -115,27 +115,27 @@ async def check(
     queue = [users[each] for each in random.permutation(len(users))]
     headers = {"authorization": f"Bearer {token}"} if token else {}
     limits = httpx.Limits(max_connections=connections)
-    number = {user: place for place, user in enumerate(users)}
+    number_of = {user: place for place, user in enumerate(users)}
 
     async def work(client: httpx.AsyncClient) -> None:
         while queue or time.perf_counter() - started < seconds:
             user = queue.pop() if queue else users[int(random.integers(len(users)))]
             first = int(random.integers(len(texts)))
-            some = [(first + each) % len(texts) for each in range(int(random.integers(1, AT_ONCE + 1)))]
+            chosen = [(first + each) % len(texts) for each in range(int(random.integers(1, MAX_TEXTS + 1)))]
+            body = {"user_id": user, "texts": [texts[each] for each in chosen]}
             try:
-                answer = await client.post(
-                    "/v1/predict", json={"user_id": user, "texts": [texts[each] for each in some]}
-                )
+                response = await client.post("/v1/predict", json=body)
             except httpx.HTTPError as error:
-                raise ServeError(f"{url}: does not answer ({type(error).__name__}). Is it served there?") from error
-            if answer.status_code in (429, 503):
+                raise ServeError(f"{url}: does not respond ({type(error).__name__}). Is the server running?") from error
+            if response.status_code in (429, 503):
                 found.refused += 1
                 queue.append(user)
                 await asyncio.sleep(0.1)
                 continue
-            if answer.status_code != 200:
-                raise ServeError(f"{url}: answers {answer.status_code}: {answer.json().get('detail', '')}")
-            await _hold(answer.json(), user, some, expected, found, number[user])
+            if response.status_code != 200:
+                detail = response.json().get("detail", "")
+                raise ServeError(f"{url}: responded with status {response.status_code}: {detail}")
+            await _compare(response.json(), user, chosen, expected, found, number_of[user])
 
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60) as client:
         await asyncio.gather(*(work(client) for _ in range(connections)))
@@ -144,29 +144,29 @@ async def check(
     return found
 
 
-async def _hold(
-    said: dict[str, Any], user: str, some: Sequence[int], expected: Expected, found: ServedCheck, number: int
+async def _compare(
+    response: dict[str, Any], user: str, texts: Sequence[int], expected: Expected, found: ServedCheck, number: int
 ) -> None:
-    """Hold one answer against the bundle of the version it names."""
-    version = said["version"]
+    """Compare one response with the bundle of its version."""
+    version = response["version"]
     if version not in found.versions:
         found.versions.append(version)
-    right = await expected.of(version, user)
-    for place, text in enumerate(some):
-        answer = said["predictions"][place]
+    candidates = await expected.of(version, user)
+    for place, text in enumerate(texts):
+        prediction = response["predictions"][place]
         found.answers += 1
-        found.own += answer["adapter"] is not None
-        if answer["fallback"]:
+        found.own += prediction["adapter"] is not None
+        if prediction["fallback"]:
             found.fallbacks += 1
             continue
-        if not any(_same(answer, each[text]) for each in right):
-            right = await expected.of(version, user, known=len(right))
-        if not any(_same(answer, each[text]) for each in right):
+        if not any(_same(prediction, each[text]) for each in candidates):
+            candidates = await expected.of(version, user, known=len(candidates))
+        if not any(_same(prediction, each[text]) for each in candidates):
             found.wrong += 1
             if len(found.first_wrong) < 5:
-                other = answer["adapter"] not in {each[text]["adapter"] for each in right}
-                what = "names another adapter than theirs" if other else "has not the scores of the adapter it names"
-                found.first_wrong.append(f"user {number}, text {text}, {version}: the answer {what}")
+                other = prediction["adapter"] not in {each[text]["adapter"] for each in candidates}
+                problem = "the adapter is not the user's" if other else "the scores are not those of the adapter"
+                found.first_wrong.append(f"user {number}, text {text}, {version}: {problem}")
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

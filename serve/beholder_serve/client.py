@@ -31,24 +31,24 @@ from beholder_serve.schemas import (
     UserResponse,
 )
 
-Answer = TypeVar("Answer", bound=BaseModel)
+Response = TypeVar("Response", bound=BaseModel)
 
 
 class RefusedError(BeholderError):
-    """The server refused, or cannot be reached.
+    """The server refused a request, or cannot be reached.
 
     Attributes:
-        status: of HTTP; 0 where nobody answered.
-        retry_after: seconds after which it may be asked again; 0 where it does not say.
+        status: of HTTP; 0 if the server did not respond.
+        retry_after: seconds after which the request may be retried; 0 if unspecified.
     """
 
-    def __init__(self, status: int, words: str, retry_after: float = 0.0) -> None:
-        super().__init__(words)
+    def __init__(self, status: int, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
         self.status, self.retry_after = status, retry_after
 
 
 class Client:
-    """Asks a server. May be used by several threads."""
+    """A connection to a server. Thread-safe."""
 
     def __init__(
         self,
@@ -58,67 +58,67 @@ class Client:
         timeout: float = 60.0,
         patience: float = 0.0,
     ) -> None:
-        """Make one.
+        """Create a client.
 
         Args:
             url: of the server.
-            token: where it wants one: `beholder token issue`.
-            timeout: seconds an answer may take.
-            patience: seconds it goes on asking, as often as it is told to, where the server is over a limit.
+            token: access token of `beholder token issue`, if the server requires one.
+            timeout: seconds a response may take.
+            patience: seconds in which requests over a limit (429) are retried.
         """
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout)
         self._patience = patience
 
     def predict(self, user: str, text: str | Sequence[str]) -> PredictResponse:
-        """What one user would say of a text, or of each of several.
+        """Predict one user's labels of one or several texts.
 
         Raises:
-            RefusedError: so it is with all methods here.
+            RefusedError: the server refused, or did not respond; the same for all methods.
         """
         given: dict[str, Any] = {"text": text} if isinstance(text, str) else {"texts": list(text)}
-        return self._ask(PredictResponse, "POST", "/v1/predict", {"user_id": user, **given})
+        return self._request(PredictResponse, "POST", "/v1/predict", {"user_id": user, **given})
 
     def perspectives(
         self, text: str, users: Sequence[str] | None = None, at_most: int | None = None
     ) -> PerspectivesResponse:
-        """How some users, or all readers the model knows, would see a text."""
+        """Predict the labels of a text for some users, or for all the model knows."""
         body: dict[str, Any] = {"text": text, "users": "all" if users is None else list(users)}
         if at_most is not None:
             body["at_most"] = at_most
-        return self._ask(PerspectivesResponse, "POST", "/v1/perspectives", body)
+        return self._request(PerspectivesResponse, "POST", "/v1/perspectives", body)
 
     def annotate(self, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> AnnotationsResponse:
-        """Keep what a user says of texts: (text, label -> given)."""
-        told = [{"text": text, "labels": dict(labels)} for text, labels in judgements]
-        return self._ask(AnnotationsResponse, "PUT", f"{_path(user)}/annotations", {"judgements": told})
+        """Store a user's judgements: (text, label -> given)."""
+        content = [{"text": text, "labels": dict(labels)} for text, labels in judgements]
+        return self._request(AnnotationsResponse, "PUT", f"{_path(user)}/annotations", {"judgements": content})
 
     def enrol(self, user: str) -> EnrolResponse:
-        """Train this user's own model, and serve it if it is expected to do better."""
-        return self._ask(EnrolResponse, "POST", f"{_path(user)}/enrol")
+        """Train this user's own model, and serve it if it is expected to be better."""
+        return self._request(EnrolResponse, "POST", f"{_path(user)}/enrol")
 
     def user(self, user: str) -> UserResponse:
-        """What is known of a user, and what serves them."""
-        return self._ask(UserResponse, "GET", _path(user))
+        """State of a user."""
+        return self._request(UserResponse, "GET", _path(user))
 
     def erase(self, user: str) -> ErasedResponse:
-        """Erase a user, everywhere."""
-        return self._ask(ErasedResponse, "DELETE", _path(user))
+        """Erase a user everywhere."""
+        return self._request(ErasedResponse, "DELETE", _path(user))
 
     def model(self) -> ModelResponse:
-        """What is served, and how good it was."""
-        return self._ask(ModelResponse, "GET", "/v1/model")
+        """The version that is served, and its evaluation."""
+        return self._request(ModelResponse, "GET", "/v1/model")
 
     def texts(self, count: int = 20) -> TextsResponse:
-        """Texts a newcomer should judge first."""
-        return self._ask(TextsResponse, "GET", f"/v1/texts?n={count}")
+        """Texts for a new user to judge first."""
+        return self._request(TextsResponse, "GET", f"/v1/texts?n={count}")
 
     def close(self) -> None:
-        """Let go of its connections."""
+        """Close the connections."""
         self._client.close()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the client."""
         return self
 
     def __exit__(
@@ -127,20 +127,20 @@ class Client:
         """See `close`."""
         self.close()
 
-    def _ask(self, kind: type[Answer], method: str, path: str, body: Any = None) -> Answer:
+    def _request(self, kind: type[Response], method: str, path: str, body: Any = None) -> Response:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                answer = self._client.request(method, path, json=body)
+                response = self._client.request(method, path, json=body)
             except httpx.HTTPError as error:
                 raise RefusedError(
-                    0, f"{self._client.base_url}: does not answer ({type(error).__name__}). Is it being served?"
+                    0, f"{self._client.base_url}: does not respond ({type(error).__name__}). Is the server running?"
                 ) from error
-            if answer.is_success:
-                return kind.model_validate_json(answer.content)
-            wait = float(answer.headers.get("retry-after", 0))
-            if answer.status_code != 429 or time.monotonic() + wait > deadline:
-                raise RefusedError(answer.status_code, _words(answer), wait)
+            if response.is_success:
+                return kind.model_validate_json(response.content)
+            wait = float(response.headers.get("retry-after", 0))
+            if response.status_code != 429 or time.monotonic() + wait > deadline:
+                raise RefusedError(response.status_code, _message(response), wait)
             time.sleep(max(wait, 0.1))
 
 
@@ -148,11 +148,11 @@ def _path(user: str) -> str:
     return f"/v1/users/{quote(user, safe='')}"
 
 
-def _words(answer: httpx.Response) -> str:
+def _message(response: httpx.Response) -> str:
     try:
-        detail = answer.json()["detail"]
+        detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        return f"the server says {answer.status_code}."
+        return f"the server responded with status {response.status_code}."
     if isinstance(detail, list):
         return "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in detail)
     return str(detail)

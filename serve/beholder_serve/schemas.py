@@ -1,4 +1,4 @@
-"""What goes over the wire."""
+"""Requests and responses of the HTTP API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 def _printable(value: str) -> str:
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     return value
 
 
@@ -17,14 +17,14 @@ UserId = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVa
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=r"\S")]
 
 
-class Wire(BaseModel):
-    """What is sent here: unknown fields are refused."""
+class RequestModel(BaseModel):
+    """Base of requests: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class PredictRequest(Wire):
-    """Who reads, and what: one `text`, or several `texts` (at most 256)."""
+class PredictRequest(RequestModel):
+    """A user, and one `text` or several `texts` (at most 256)."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"user_id": "Annotator1", "text": "you are a stupid robot"}]}
@@ -35,40 +35,41 @@ class PredictRequest(Wire):
     texts: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> PredictRequest:
+    def _either_text_or_texts(self) -> PredictRequest:
         if (self.text is None) == (self.texts is None):
             raise ValueError("give either text or texts")
         return self
 
     @property
     def all_texts(self) -> list[str]:
-        """The texts, however they were given."""
+        """The texts of both forms of the request."""
         return [self.text] if self.text is not None else list(self.texts or [])
 
 
 class Prediction(BaseModel):
-    """What this user would say of one text."""
+    """Predicted labels of one text for one user."""
 
     scores: dict[str, float] = Field(description="label -> probability, 0..1")
     decisions: dict[str, bool] = Field(description="label -> whether the score reaches the label's threshold")
-    route: str = Field(description="the method that answered: the user's own, or the global one")
+    route: str = Field(description="the method that predicted: the user's own, or the global one")
     fallback: bool = Field(
-        default=False, description="whether the user has a model of their own that could not be read just now"
+        default=False,
+        description="whether the user has an adapter that could not be read, so that the global model predicted",
     )
     adapter: str | None = Field(
-        default=None, description="of the adapter that gave the answer, a digest of its numbers; none where none did"
+        default=None, description="digest of the adapter that predicted; null if the global model did"
     )
 
 
 class PredictResponse(BaseModel):
-    """One prediction per text, in order, and the version that made them."""
+    """The version, and its predictions, one per text in order."""
 
     version: str
     predictions: list[Prediction]
 
 
-class PerspectivesRequest(Wire):
-    """A text, and whose view of it: some users, or `all` readers the model knows."""
+class PerspectivesRequest(RequestModel):
+    """A text, and the users to predict for: some, or `all` whom the model knows."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -83,52 +84,52 @@ class PerspectivesRequest(Wire):
     text: Text
     users: Literal["all"] | Annotated[list[UserId], Field(min_length=1, max_length=1_000)] = "all"
     at_most: int = Field(
-        default=1_000, ge=0, le=5_000, description="readers listed by name; the distribution is always of all"
+        default=1_000, ge=0, le=5_000, description="users listed in `readers`; `spread` is always over all"
     )
 
 
 class ReaderView(BaseModel):
-    """One reader's view."""
+    """The prediction for one user."""
 
     user_id: str
     route: str
     scores: list[float] = Field(description="per label, in the order of `labels`")
     decisions: list[bool]
-    distance: float = Field(description="from the mean of all readers: root mean square over labels")
+    distance: float = Field(description="from the mean of all users: root mean square over labels")
 
 
 class LabelSpread(BaseModel):
-    """How readers divide on one label."""
+    """Disagreement of users on one label."""
 
     label: str
     mean: float
-    deviation: float = Field(description="standard deviation of readers' scores")
-    given: float = Field(description="share of readers who would give the label")
-    division: float = Field(description="0 where all agree, 1 where half would give it: 4 p (1 - p)")
-    deciles: list[float] = Field(description="scores at 0, 10, ... 100 % of readers")
-    histogram: list[int] = Field(description="readers with a score in each twentieth of 0..1")
+    deviation: float = Field(description="standard deviation of users' scores")
+    given: float = Field(description="share of users predicted to give the label")
+    division: float = Field(description="0 if all users agree, 1 if half give the label: 4 p (1 - p)")
+    deciles: list[float] = Field(description="quantiles of users' scores at 0, 10, ... 100 %")
+    histogram: list[int] = Field(description="number of users with a score in each twentieth of 0..1")
 
 
 class PerspectivesResponse(BaseModel):
-    """How everybody, or some, would see a text."""
+    """Predictions of a text for many users, and their disagreement."""
 
     version: str
     labels: list[str]
-    readers_total: int = Field(description="how many were asked; `readers` lists at most `at_most` of them")
-    readers: list[ReaderView] = Field(description="those farthest from the mean first")
-    spread: list[LabelSpread] = Field(description="one per label, the most divided first")
-    everybody: Prediction = Field(description="what the global model says")
+    readers_total: int = Field(description="number of users; `readers` lists at most `at_most` of them")
+    readers: list[ReaderView] = Field(description="predictions of users, the farthest from the mean first")
+    spread: list[LabelSpread] = Field(description="one per label, the largest disagreement first")
+    everybody: Prediction = Field(description="prediction of the global model")
 
 
-class Judgement(Wire):
-    """What a user says of a text: each label they were asked, given or not."""
+class Judgement(RequestModel):
+    """A user's judgement of a text: label -> whether they give it. Omit labels without a judgement."""
 
     text: Text
     labels: Annotated[dict[str, bool], Field(min_length=1, max_length=1_000)]
 
 
-class AnnotationsRequest(Wire):
-    """Judgements of one user; a text they judged before is judged anew."""
+class AnnotationsRequest(RequestModel):
+    """Judgements of one user. A judgement replaces the previous one of the same text."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -139,67 +140,69 @@ class AnnotationsRequest(Wire):
 
 
 class AnnotationsResponse(BaseModel):
-    """They are on disk. `stored`: of this request; `total`: of this user."""
+    """Number of stored judgements: `stored` of this request, `total` of this user."""
 
     stored: int
     total: int
 
 
 class EnrolResponse(BaseModel):
-    """What training this user came to."""
+    """The result of training a user's own model."""
 
     version: str
-    route: str = Field(description="the method that serves them from now on")
-    helped: bool = Field(description="whether that is a model of their own")
+    route: str = Field(description="the method that predicts for the user from now on")
+    helped: bool = Field(description="whether that is the user's own model")
     train_rows: int
     valid_rows: int
     gain: float | None = Field(
-        description="log-loss their own model saves on their judgements kept aside, nats a row and label"
+        description="reduction of log-loss by the user's own model on held-out judgements, nats per row and label"
     )
-    expected: float | None = Field(description="the same, shrunk toward everybody's; above 0 decides for their own")
+    expected: float | None = Field(
+        description="the gain shrunk toward the mean of all users; their own model is used if it is above 0"
+    )
     seconds: float
-    message: str = Field(description="the same in words")
+    message: str = Field(description="the result as a sentence for the user")
 
 
 class UserResponse(BaseModel):
-    """What is known of a user, and what serves them."""
+    """State of a user."""
 
     user_id: str
-    known: bool = Field(description="whether the model was trained on them, or they were enrolled")
+    known: bool = Field(description="whether the model was trained on the user's judgements, or the user was enrolled")
     route: str
-    enrolled: bool = Field(description="whether they were trained here, after the version was published")
+    enrolled: bool = Field(description="whether the user was enrolled after the version was published")
     train_rows: int | None = None
     valid_rows: int | None = None
     gain: float | None = None
     expected: float | None = None
-    judgements: int = Field(description="kept here, for training and refreshing")
+    judgements: int = Field(description="number of judgements stored for enrolment and refresh")
 
 
 class PriorShare(BaseModel):
-    """What a version's prior was learned from of an erased user: it remains until the prior is learned again."""
+    """An erased user's share in the data of a version's prior. It remains until the prior is estimated again."""
 
     version: int
-    rows: int | None = Field(description="judgements of theirs; null: not recorded")
-    of_rows: int = Field(description="judgements it was learned from")
-    of_people: int
+    rows: int | None = Field(description="judgements of the user; null if not recorded")
+    of_rows: int = Field(description="judgements the prior was estimated from")
+    of_people: int = Field(description="users the prior was estimated from")
 
 
 class ErasedResponse(BaseModel):
-    """Counts, and what this erasure is called; no ids."""
+    """What was erased, in numbers, and the erasure's record id; no user ids."""
 
     erased: bool
     judgements: int
     bundles: int
     runs: int
-    priors: list[PriorShare] = Field(description="of the served model's versions; empty: nothing of theirs remains")
-    record: str = Field(description="as it stands in the record of erasures, which does not say of whom")
+    priors: list[PriorShare] = Field(description="of the served model's versions; empty if nothing of the user remains")
+    record: str = Field(description="id in the record of erasures, which does not identify the user")
     within_s: float = Field(
-        description="seconds until every server that reaches the store has dropped the user's model"
+        description="seconds until every server that reaches the store has stopped using the user's model"
     )
 
 
 class ModelResponse(BaseModel):
-    """What is served, and how good it was."""
+    """The version that is served, and its evaluation."""
 
     version: str
     labels: list[str]
@@ -212,33 +215,35 @@ class ModelResponse(BaseModel):
     evaluation: dict[str, Any]
     split_hash: str
     enrolled: int
-    looks_every_s: float = Field(description="how often every replica looks for another version, and who was erased")
+    looks_every_s: float = Field(
+        description="seconds between a replica's checks for another version, enrolments and erasures"
+    )
 
 
 class TextsResponse(BaseModel):
-    """Texts worth judging first: readers differ most in them, and differ differently."""
+    """Texts for a new user to judge first: users disagree most on them, and each adds information."""
 
     texts: list[str]
-    source: str = Field(description="where they come from; empty where the server has none")
+    source: str = Field(description="where the texts come from; empty if the server has none")
 
 
 class Health(BaseModel):
-    """Alive; of `/readyz` also the version that is served."""
+    """The server is alive; `/readyz` adds the version that is served."""
 
     status: str
     version: str | None = None
 
 
 class RequestProblem(BaseModel):
-    """What of a request cannot be read."""
+    """An invalid part of a request."""
 
     type: str
-    loc: list[str | int] = Field(description="where: body, path or query, and the way in it")
+    loc: list[str | int] = Field(description="place: body, path or query, and the position in it")
     msg: str
 
 
 class Refusal(BaseModel):
-    """Why a request was refused: what, where, and what to do."""
+    """Why a request was refused, and what to do."""
 
     detail: str | list[RequestProblem]
     request_id: str | None = None

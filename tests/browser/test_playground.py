@@ -1,4 +1,4 @@
-"""The playground in a real Chromium on a real server: every way through it, by mouse and keyboard, light and dark."""
+"""The playground in Chromium on a real server: every path through it, by mouse and keyboard, light and dark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def watched(chromium, server):
-    """The page as somebody opens it; in the end nothing may have gone wrong, and nobody else been asked."""
+    """The page as opened; at the end there must be no errors and no requests to other hosts."""
     made = Watched(chromium)
     made.page.goto(server[0])
     expect(made.page.locator("#model")).to_contain_text("house v1")
@@ -33,16 +33,16 @@ def page(watched) -> Page:
     return watched.page
 
 
-def test_a_text_through_everybodys_eyes(page, server):
+def test_a_text_is_predicted_for_all_readers(page, server):
     readers = server[1]
-    expect(page.locator("#summary")).to_contain_text("Nothing is asked yet")
+    expect(page.locator("#summary")).to_contain_text("No prediction yet")
     ask(page)
     figures = page.locator("#labels figure")
     expect(figures).to_have_count(4)
     for place in range(4):
         expect(figures.nth(place).locator(".dot")).to_have_count(len(readers))
         expect(figures.nth(place).locator(".all")).to_have_count(1)
-        expect(figures.nth(place).locator("figcaption p")).to_contain_text(f"of {len(readers)} readers would say so")
+        expect(figures.nth(place).locator("figcaption p")).to_contain_text(f"of {len(readers)} readers would give it")
     dot = figures.first.locator(".dot").first
     dot.hover()
     expect(page.locator("#tip")).to_contain_text("reader")
@@ -81,12 +81,12 @@ def test_becoming_a_reader_and_going_again(page, server):
             page.locator(".choice").first.click()
             expect(page.locator("#next")).to_have_text("Next")
         page.click("#next")
-    expect(page.locator("#judged")).to_contain_text("That was all")
+    expect(page.locator("#judged")).to_contain_text("no more texts")
     page.click("#back")
-    expect(page.locator(".choice input").first).to_be_checked()  # what was said is remembered
+    expect(page.locator(".choice input").first).to_be_checked()  # the judgement is remembered
     page.click("#skip")
     page.click("#train")
-    expect(page.locator("#outcome")).to_contain_text("was held against a model", timeout=60_000)
+    expect(page.locator("#outcome")).to_contain_text("Cross-validated on your", timeout=60_000)
     expect(page.locator("#labels .dot.me")).to_have_count(4)
     expect(page.locator("#labels .me-name").first).to_have_text("you")
     expect(page.locator("#labels figure").first.locator(".dot")).to_have_count(len(server[1]) + 1)
@@ -101,10 +101,10 @@ def test_becoming_a_reader_and_going_again(page, server):
     expect(page.locator("#begin")).to_be_visible()
 
 
-def test_a_name_that_a_reader_has_is_refused(page, server):
+def test_the_name_of_a_reader_is_refused(page, server):
     page.fill("#name", server[1][0])
     page.click("#begin button")
-    expect(page.locator("#outcome")).to_contain_text("one of the readers already")
+    expect(page.locator("#outcome")).to_contain_text("is already a reader")
 
 
 def test_by_keyboard_alone(page):
@@ -155,7 +155,7 @@ def test_what_strangers_write_is_only_text(page):
         expect(page.locator("#progress-words")).to_contain_text(f"Text {number + 1} of 20")
         page.click("#next")
     page.click("#train")
-    expect(page.locator("#outcome")).to_contain_text("was held against a model", timeout=60_000)
+    expect(page.locator("#outcome")).to_contain_text("Cross-validated on your", timeout=60_000)
     page.locator(".dot.me").first.focus()
     expect(page.locator("#tip")).to_contain_text("<b>bold</b>")
     assert "taken" not in page.title() and page.locator("#main img, #main b").count() == 0
@@ -164,7 +164,7 @@ def test_what_strangers_write_is_only_text(page):
     expect(page.locator("#outcome")).to_contain_text("erased", timeout=30_000)
 
 
-def test_when_the_server_is_away_the_page_says_so_and_goes_on(chromium, server):
+def test_the_page_reports_an_unreachable_server_and_recovers(chromium, server):
     made = Watched(chromium)
     page = made.page
     page.goto(server[0])

@@ -1,4 +1,4 @@
-"""The playground of a server that wants tokens."""
+"""The playground of a server that requires tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from watched import Watched, ask, sound
 pytestmark = pytest.mark.browser
 
 
-def test_a_server_that_wants_a_token_asks_for_it(chromium, tmp_path_factory):
+def test_a_server_that_requires_a_token_prompts_for_it(chromium, tmp_path_factory):
     with token_server(tmp_path_factory.mktemp("guarded")) as (url, token):
         made = Watched(chromium)
         page = made.page

@@ -14,7 +14,7 @@ from ray.serve._private.build_app import build_app
 from beholder.cluster import trainer as train
 from beholder.util.errors import ClusterError, ServeError
 from beholder_serve.api import ApiSettings
-from beholder_serve.app import application
+from beholder_serve.deployment import application
 
 pytestmark = pytest.mark.cluster
 
@@ -75,12 +75,12 @@ def test_several_nodes_are_not_served_from_files_of_one_machine(cluster, home, m
         monkeypatch.delenv(name, raising=False)
     served = {"model": "a model", "version": "champion"}
     node = cluster.add_node(num_cpus=1)
-    with pytest.raises(ServeError, match=r"^the cluster has 2 nodes, and SQLite is for one machine") as refused:
+    with pytest.raises(ServeError, match=r"^the cluster has 2 nodes, and SQLite works on one only") as refused:
         application(served, ApiSettings())
     assert "MLFLOW_TRACKING_URI" in str(refused.value) and "BEHOLDER_FEEDBACK" in str(refused.value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("BEHOLDER_FEEDBACK", "")  # as a compose file leaves it
-    with pytest.raises(ServeError, match=r"needs a database server for what users say"):
+    with pytest.raises(ServeError, match=r"needs a database server for users' judgements"):
         application(served, ApiSettings())
     monkeypatch.setenv("BEHOLDER_FEEDBACK", "postgresql+psycopg://user@host/beholder")
     assert application(served, ApiSettings())

@@ -30,8 +30,8 @@ from beholder.registry import versions as registry
 from beholder.util.errors import ServeError
 from beholder.util.paths import home
 from beholder_serve import engine
-from beholder_serve.access import KeyRing
-from beholder_serve.app import serving
+from beholder_serve.auth import KeyRing
+from beholder_serve.deployment import serving
 
 pytestmark = pytest.mark.serve
 MONITORING = Path(__file__).parents[2] / "infra" / "monitoring"

@@ -18,9 +18,10 @@ from servers import free_port
 from beholder.cluster.runtime import on_ray
 from beholder.util.errors import ServeError
 from beholder.util.paths import home
-from beholder_serve import app as appmodule
+from beholder_serve import app as serve_config
+from beholder_serve import deployment
 from beholder_serve.api import ApiSettings
-from beholder_serve.app import serving
+from beholder_serve.deployment import serving
 
 pytestmark = pytest.mark.serve
 INFRA = Path(__file__).parents[2] / "infra"
@@ -38,8 +39,8 @@ def at_home(world, monkeypatch):
     monkeypatch.setenv("BEHOLDER_HOME", str(world[0]))
 
 
-def test_a_model_that_is_not_there_is_one_line(world):
-    with pytest.raises(ServeError, match="did not come up"), serving({"model": "nothing"}, "127.0.0.1", free_port()):
+def test_a_missing_model_is_one_line(world):
+    with pytest.raises(ServeError, match="did not start"), serving({"model": "nothing"}, "127.0.0.1", free_port()):
         pass
 
 
@@ -61,10 +62,15 @@ def test_the_serve_config_for_kubernetes_names_what_is_there():
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     (app,) = config.applications
     module, _, name = app.import_path.partition(":")
-    assert (module, name, app.name, app.route_prefix) == (appmodule.__name__, "deployed", appmodule.APPLICATION, "/")
-    built = build_app(appmodule.deployed(appmodule.Deployed(**app.args)), name=app.name)
+    assert (module, name, app.name, app.route_prefix) == (
+        serve_config.__name__,
+        "deployed",
+        deployment.APPLICATION,
+        "/",
+    )
+    built = build_app(serve_config.deployed(deployment.Deployed(**app.args)), name=app.name)
     ours = build_app(
-        appmodule.application(
+        deployment.application(
             {"model": app.args["model"], "version": "champion"},
             ApiSettings(tokens=True),
             {"min_replicas": app.args["min_replicas"], "max_replicas": app.args["max_replicas"]},
@@ -72,7 +78,11 @@ def test_the_serve_config_for_kubernetes_names_what_is_there():
         name=app.name,
     )
     described = [[deployment_to_schema(each).model_dump() for each in made.deployments] for made in (built, ours)]
-    assert described[0] == described[1] and {each["name"] for each in described[0]} == {"Ingress", "Engine", "Clerk"}
+    assert described[0] == described[1] and {each["name"] for each in described[0]} == {
+        "Ingress",
+        "Engine",
+        "BackgroundWorker",
+    }
     assert config.http_options.port == 8000 and config.http_options.request_timeout_s == 60
     with pytest.raises(ValidationError, match="modell"):
-        appmodule.Deployed(**{**app.args, "modell": "x"})
+        deployment.Deployed(**{**app.args, "modell": "x"})

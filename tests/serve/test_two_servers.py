@@ -24,9 +24,9 @@ from beholder.experiment.config import make_experiment
 from beholder.registry import versions as registry
 from beholder.registry.feedback import Feedback
 from beholder.workflows import run as pipeline
-from beholder_serve.access import KeyRing
 from beholder_serve.api import ApiSettings
-from beholder_serve.app import serving
+from beholder_serve.auth import KeyRing
+from beholder_serve.deployment import serving
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 HOUR = timedelta(hours=1)

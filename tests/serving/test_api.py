@@ -15,8 +15,8 @@ from house import MODEL
 from inside import server
 
 from beholder.lifecycle.erase import admit_again
-from beholder_serve.access import KeyRing
 from beholder_serve.api import ApiSettings
+from beholder_serve.auth import KeyRing
 
 LABEL = re.compile(r"[a-z_]+")
 

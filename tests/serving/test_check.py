@@ -1,4 +1,4 @@
-"""Every answer is held against the bundle of the version it names: what is right passes, what is not is found."""
+"""Responses are compared with the bundle of their version: wrong adapters and wrong scores are detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def checked(url: str, seconds: float = 1.0, connections: int = 8):
 
 
 def test_answers_under_load_are_those_of_the_bundle_while_versions_switch(outcome, tmp_path):
-    web, core = server(MODEL)
+    web, model_server = server(MODEL)
     rows = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
     table_of(rows, list(rows.users), tmp_path / "new.parquet")
     second = refresh(MODEL, tmp_path / "new.parquet")["version"]
@@ -41,7 +41,7 @@ def test_answers_under_load_are_those_of_the_bundle_while_versions_switch(outcom
         turn = 0
         while not over.wait(0.3):
             registry.promote(MODEL, (second, 1)[turn % 2], force=True)
-            core.look()
+            model_server.poll()
             turn += 1
 
     thread = threading.Thread(target=switch)
@@ -59,20 +59,20 @@ def test_answers_under_load_are_those_of_the_bundle_while_versions_switch(outcom
 
 
 def test_who_is_enrolled_meanwhile_is_right_before_and_after(outcome):
-    web, core = server(MODEL)
+    web, model_server = server(MODEL)
     bundle = registry.open_version(registry.find(MODEL))
     user, labels = bundle.users[0], outcome.test.task.labels
     told = [
         (f"{text} {place}", {label: bool(value) for label, value in zip(labels, given, strict=True)})
         for place, (text, given) in enumerate(zip(outcome.test.texts[:20], 1 - outcome.test.labels[:20], strict=True))
     ]
-    core.feedback.put(MODEL, user, told)
-    rows = core.feedback.annotations(MODEL, bundle.task, user)
+    model_server.feedback.put(MODEL, user, told)
+    rows = model_server.feedback.annotations(MODEL, bundle.task, user)
 
     def enrol() -> None:
         time.sleep(0.7)
-        core.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, rows))
-        core.look()
+        model_server.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, rows))
+        model_server.poll()
 
     thread = threading.Thread(target=enrol)
     with listening(web) as url:
@@ -85,31 +85,31 @@ def test_who_is_enrolled_meanwhile_is_right_before_and_after(outcome):
 @pytest.mark.parametrize("mistake", ["rows of others", "other numbers"])
 def test_an_answer_of_another_adapter_is_found(outcome, monkeypatch, mistake):
     """As where a cache mixes two users up, or where numbers change behind a name."""
-    web, core = server(MODEL)
-    take, say = Scorer._take, type(core._scorer.bundle.personal).say
+    web, model_server = server(MODEL)
+    adapters_of, say = Scorer._adapters_of, type(model_server._scorer.bundle.personal).say
 
     def mixed_up(self, bank, names):
-        rows, unread = take(self, bank, names)
-        if self is core._scorer:
+        adapters, unread = adapters_of(self, bank, names)
+        if self is model_server._scorer:
             other = next(iter(self.bundle.on_personal - set(names)), None)
-            if other and rows[0] is not None:
-                rows[0] = UserTensors(bank.bank.take([other]))
-        return rows, unread
+            if other and adapters[0] is not None:
+                adapters[0] = UserTensors(bank.bank.take([other]))
+        return adapters, unread
 
     def altered(self, states, tensors, user):
         scores = say(self, states, tensors, user)
-        return np.clip(scores + 1e-3, 0, 1) if self is core._scorer.bundle.personal else scores
+        return np.clip(scores + 1e-3, 0, 1) if self is model_server._scorer.bundle.personal else scores
 
     if mistake == "rows of others":
-        monkeypatch.setattr(Scorer, "_take", mixed_up)
+        monkeypatch.setattr(Scorer, "_adapters_of", mixed_up)
     else:
-        monkeypatch.setattr(type(core._scorer.bundle.personal), "say", altered)
+        monkeypatch.setattr(type(model_server._scorer.bundle.personal), "say", altered)
     with listening(web) as url:
         found = checked(url, seconds=0.5, connections=2)
         done = CliRunner().invoke(app, ["serve", "check", MODEL, "--url", url, "--seconds", "0.2"])
-    words = {"rows of others": "names another adapter than theirs", "other numbers": "has not the scores"}
+    words = {"rows of others": "the adapter is not the user's", "other numbers": "the scores are not those"}
     assert found.wrong > 0 and any(words[mistake] in line for line in found.first_wrong)
-    assert not any(user in line for line in found.first_wrong for user in core._scorer.bundle.users)
+    assert not any(user in line for line in found.first_wrong for user in model_server._scorer.bundle.users)
     assert done.exit_code == 2 and "are not of the adapter they name" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -121,6 +121,6 @@ def test_the_command_prints_what_it_found_and_refuses_what_is_not_served(outcome
         assert done.exit_code == 0 and said["versions"] == [f"{MODEL} v1"]
         assert said["wrong"] == 0 and said["answers"] >= 7
     away = CliRunner().invoke(app, ["serve", "check", MODEL, "--url", "http://127.0.0.1:9", "--seconds", "0"])
-    assert away.exit_code == 2 and "does not answer" in away.stderr
-    with pytest.raises(ServeError, match="does not answer"):
+    assert away.exit_code == 2 and "does not respond" in away.stderr
+    with pytest.raises(ServeError, match="does not respond"):
         checked("http://127.0.0.1:9", seconds=0)

@@ -82,5 +82,5 @@ def test_the_client_says_what_the_server_says(app, world):
         assert refused.value.status == 422
         with pytest.raises(RefusedError, match="text: "):
             client.predict("u", "")
-    with pytest.raises(RefusedError, match="does not answer"):
+    with pytest.raises(RefusedError, match="does not respond"):
         Client("http://127.0.0.1:9").model()

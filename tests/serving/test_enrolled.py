@@ -24,7 +24,7 @@ from beholder.registry import versions as registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.routing import USERS, Choice
 from beholder.training.context import Context
-from beholder_serve.core import Core, Followed
+from beholder_serve.model_server import ModelServer, ServedModel
 from beholder_serve.scoring import Scorer
 
 CLS = {"max_tokens": 32, "epochs": 1}
@@ -114,20 +114,20 @@ def test_who_was_enrolled_is_served_their_own_model(kind, tmp_path):
     shared = bundle.shared.score(texts[4:], users[4:])
     np.testing.assert_allclose(found.scores[4:], shared, atol=2e-6)
     assert np.abs(expected - bundle.shared.score(TEXTS[:4], ["new"] * 4)).max() > 0.01
-    everybody = scorer.everybody(TEXTS[0], ["bob", "new", "ann", "stranger"])
+    everybody = scorer.predict_users(TEXTS[0], ["bob", "new", "ann", "stranger"])
     assert everybody.routes == [arm, "own", arm, arm]
     np.testing.assert_allclose(everybody.scores[1], expected[0], atol=2e-6)
     np.testing.assert_allclose(everybody.scores[[0, 2, 3]], shared[[4, 0, 8]], atol=2e-6)
 
     del kept["ann"]
-    scorer.forget("ann")
+    scorer.reload("ann")
     asked = (TEXTS[:4] * 3, [user for user in ("ann", "bob", "stranger") for _ in range(4)])
     before, after = bundle.predict(*asked), scorer.predict(*asked)
     assert after.routes == before.routes and set(before.routes) == {"own", arm}
     np.testing.assert_allclose(after.scores, before.scores, atol=2e-6 if kind == next(iter(KINDS)) else 0)
     assert (after.decisions == before.decisions).all()
     kept["new"] = {}
-    scorer.forget("new")
+    scorer.reload("new")
     assert set(scorer.predict(TEXTS[:2], ["new"] * 2).routes) == {arm}
 
 
@@ -185,7 +185,7 @@ def test_a_newcomer_is_served_where_another_global_arm_won(tmp_path):
     with home_with_a_run(tmp_path / "world", settings(methods={"plain": plain, **methods})) as outcome:
         bundle = registry.open_version(registry.find(MODEL))
         assert isinstance(bundle.personal, FittedBank) and bundle.personal.shared is not bundle.shared
-        core = Core(Followed(model=MODEL))
+        model_server = ModelServer(ServedModel(model=MODEL))
         kept = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
         who = max(outcome.test.users, key=lambda user: registry.user_row(registry.find(MODEL), user)["expected"])
         mine = kept.select(np.flatnonzero(kept.user_ids == who))
@@ -197,14 +197,16 @@ def test_a_newcomer_is_served_where_another_global_arm_won(tmp_path):
         enrolment = train_user(bundle, told)
         assert enrolment.facts["route"] == "personal"
         asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
-        before = core.predict([asked])[0]["predictions"]
-        core.feedback.enrol(MODEL, bundle.backbone_digest, "a newcomer", enrolment)
-        core.look()
-        after = core.predict([asked])[0]["predictions"]
+        before = model_server.predict([asked])[0]["predictions"]
+        model_server.feedback.enrol(MODEL, bundle.backbone_digest, "a newcomer", enrolment)
+        model_server.poll()
+        after = model_server.predict([asked])[0]["predictions"]
         assert {row["route"] for row in before} == {"plain"} and {row["route"] for row in after} == {"cls-u"}
         difference = [abs(a["scores"][label] - b["scores"][label]) for a, b in zip(after, before, strict=True)
                       for label in a["scores"]]  # fmt: skip
         assert max(difference) > 0.01
-        reader = next(row for row in core.perspectives(asked[1][0], None, 100)["readers"] if row["user_id"] == asked[0])
+        reader = next(
+            row for row in model_server.perspectives(asked[1][0], None, 100)["readers"] if row["user_id"] == asked[0]
+        )
         assert reader["route"] == "cls-u"
         np.testing.assert_allclose(reader["scores"], list(after[0]["scores"].values()), atol=2e-6)

@@ -14,9 +14,9 @@ from inside import LocalEngine, here
 from beholder.lifecycle.erase import admit_again, erase_everywhere
 from beholder.registry.feedback import Enrolment, Feedback
 from beholder.util.errors import ErasedError, FeedbackError
-from beholder_serve.core import Core, Followed
-from beholder_serve.desk import Desk
-from beholder_serve.gate import BusyError
+from beholder_serve.concurrency import BusyError
+from beholder_serve.model_server import ModelServer, ServedModel
+from beholder_serve.user_service import UserService
 
 __all__ = ["database"]
 OWN = Enrolment(b"of them alone", {"route": "personal"})
@@ -142,8 +142,8 @@ def test_a_key_that_is_missing_is_one_line_and_nothing_is_kept(database):
 
 
 @pytest.fixture
-def core(outcome):
-    return Core(Followed(model=MODEL))
+def model_server(outcome):
+    return ModelServer(ServedModel(model=MODEL))
 
 
 def judgements(outcome, count: int = 20):
@@ -154,32 +154,32 @@ def judgements(outcome, count: int = 20):
     ]
 
 
-def test_one_user_is_enrolled_once_at_a_time(core, outcome):
-    feedback, users = core.feedback, [f"one of {number}" for number in range(3)]
+def test_one_user_is_enrolled_once_at_a_time(model_server, outcome):
+    feedback, users = model_server.feedback, [f"one of {number}" for number in range(3)]
     for user in users:
         feedback.put(MODEL, user, judgements(outcome))
-    desk = Desk(MODEL, LocalEngine(core), feedback, here)
+    service = UserService(MODEL, LocalEngine(model_server), feedback, here)
 
     async def at_once() -> list:
-        asked = [desk.enrol(user) for user in (*users, *users)]
+        asked = [service.enrol(user) for user in (*users, *users)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     found = asyncio.run(at_once())
     assert [each["train_rows"] for each in found[:3]] == [20] * 3
-    assert all(isinstance(each, BusyError) and "is under way" in str(each) for each in found[3:])
-    assert asyncio.run(desk.enrol(users[0]))["train_rows"] == 20  # and again, once that is over
+    assert all(isinstance(each, BusyError) and "is already running" in str(each) for each in found[3:])
+    assert asyncio.run(service.enrol(users[0]))["train_rows"] == 20  # and again, once that is over
 
 
-def test_an_erasure_is_finished_when_the_client_disconnects_and_no_second_one_starts_beside_it(core, outcome):
-    feedback = core.feedback
+def test_an_erasure_is_finished_when_the_client_disconnects_and_no_second_one_starts_beside_it(model_server, outcome):
+    feedback = model_server.feedback
     feedback.put(MODEL, "zoe@example.org", judgements(outcome))
 
-    class Looking(LocalEngine):
-        looks = 0
+    class Counting(LocalEngine):
+        polls = 0
 
-        async def look(self) -> bool:
-            self.looks += 1
-            return await super().look()
+        async def poll(self) -> bool:
+            self.polls += 1
+            return await super().poll()
 
     async def all_of_it() -> None:
         begin, done = asyncio.Event(), asyncio.Event()
@@ -190,30 +190,30 @@ def test_an_erasure_is_finished_when_the_client_disconnects_and_no_second_one_st
             done.set()
             return found
 
-        engine = Looking(core)
-        desk = Desk(MODEL, engine, feedback, run)
-        first = asyncio.create_task(desk.erase("zoe@example.org"))
+        engine = Counting(model_server)
+        service = UserService(MODEL, engine, feedback, run)
+        first = asyncio.create_task(service.erase("zoe@example.org"))
         await asyncio.sleep(0.05)
         first.cancel()  # as Ray Serve does when a client hangs up
         with pytest.raises(asyncio.CancelledError):
             await first
-        with pytest.raises(BusyError, match="is under way"):
-            await desk.erase("zoe@example.org")
+        with pytest.raises(BusyError, match="is already running"):
+            await service.erase("zoe@example.org")
         begin.set()
         await asyncio.wait_for(done.wait(), 60)
-        while not engine.looks:
+        while not engine.polls:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert (await desk.erase("zoe@example.org"))["judgements"] == 0  # all were erased before
+        assert (await service.erase("zoe@example.org"))["judgements"] == 0  # all were erased before
 
     asyncio.run(asyncio.wait_for(all_of_it(), 120))
     assert feedback.count(MODEL, "zoe@example.org") == 0 and "zoe" not in everything(feedback)
     assert admit_again("zoe@example.org")
 
 
-def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
+def test_somebody_erased_while_they_are_trained_is_not_enrolled(model_server, outcome):
     """Twenty judgements, an enrolment, and an erasure in its midst, as `DELETE` in another process does it."""
-    feedback = core.feedback
+    feedback = model_server.feedback
     feedback.put(MODEL, "nell@example.org", judgements(outcome))
     trained = []
 
@@ -223,15 +223,17 @@ def test_somebody_erased_while_they_are_trained_is_not_enrolled(core, outcome):
         assert erase_everywhere("nell@example.org")["judgements"] == 20
         return found
 
-    desk = Desk(MODEL, LocalEngine(core), feedback, run)
+    service = UserService(MODEL, LocalEngine(model_server), feedback, run)
     with pytest.raises(ErasedError):
-        asyncio.run(desk.enrol("nell@example.org"))
+        asyncio.run(service.enrol("nell@example.org"))
     assert trained and trained[0].tensors
-    core.look()
-    assert not core.user("nell@example.org")["known"] and not core.user("nell@example.org").get("enrolled")
+    model_server.poll()
+    assert not model_server.user("nell@example.org")["known"] and not model_server.user("nell@example.org").get(
+        "enrolled"
+    )
     assert "nell" not in everything(feedback)
     with pytest.raises(ErasedError):
-        asyncio.run(desk.put("nell@example.org", judgements(outcome)[:1]))
+        asyncio.run(service.put("nell@example.org", judgements(outcome)[:1]))
     assert admit_again("nell@example.org") and not admit_again("nell@example.org")
-    assert asyncio.run(desk.put("nell@example.org", judgements(outcome)[:1])) == 1
+    assert asyncio.run(service.put("nell@example.org", judgements(outcome)[:1])) == 1
     erase_everywhere("nell@example.org")

@@ -14,10 +14,10 @@ from inside import LocalEngine, here, no_metrics, server
 
 from beholder.registry.feedback import Enrolment
 from beholder.util.errors import RegistryError
-from beholder_serve import desk as desks
+from beholder_serve import user_service
 from beholder_serve.api import ApiSettings, build_app
-from beholder_serve.clerk import ClerkDeployment
-from beholder_serve.desk import ENROLMENTS, ERASURES, Desk
+from beholder_serve.background_worker import BackgroundWorkerDeployment
+from beholder_serve.user_service import ENROLMENTS, ERASURES, UserService
 
 FACTS = {"route": "global", "train_rows": 20, "valid_rows": 20, "gain": 0.0, "expected": 0.0}
 TRAINED = Enrolment(b"", {**FACTS, "right": {"personal": 0.5, "global": 0.5}})
@@ -25,25 +25,25 @@ ERASED = {"judgements": 1, "bundles": 0, "runs": 0, "record": "0" * 16, "priors"
 
 
 @pytest.fixture
-def core(outcome):
+def model_server(outcome):
     return server(MODEL)[1]
 
 
-def told(core, outcome, users) -> None:
+def told(model_server, outcome, users) -> None:
     labels = outcome.test.task.labels
     given = [
         (f"{text} number {place}", {label: bool(value) for label, value in zip(labels, row, strict=True)})
         for place, (text, row) in enumerate(zip(outcome.test.texts[:20], outcome.test.labels[:20], strict=True))
     ]
     for user in users:
-        core.feedback.put(MODEL, user, given)
+        model_server.feedback.put(MODEL, user, given)
 
 
 @pytest.mark.parametrize("what", ["enrol", "erase"])
-def test_of_many_users_at_once_a_few_are_at_work_some_wait_and_the_rest_get_429(core, outcome, what):
+def test_of_many_users_at_once_a_few_are_at_work_some_wait_and_the_rest_get_429(model_server, outcome, what):
     at_once, waiting = ENROLMENTS if what == "enrol" else ERASURES
     users = [f"crowd {number}" for number in range(at_once + waiting + 5)]
-    told(core, outcome, users)
+    told(model_server, outcome, users)
     running, most = [0], [0]
 
     async def run(function, *arguments):
@@ -53,8 +53,10 @@ def test_of_many_users_at_once_a_few_are_at_work_some_wait_and_the_rest_get_429(
         running[0] -= 1
         return TRAINED if what == "enrol" else ERASED
 
-    engine = LocalEngine(core)
-    app = build_app(engine, Desk(MODEL, engine, core.feedback, run), ApiSettings(burst=1_000), no_metrics)
+    engine = LocalEngine(model_server)
+    app = build_app(
+        engine, UserService(MODEL, engine, model_server.feedback, run), ApiSettings(burst=1_000), no_metrics
+    )
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -67,9 +69,9 @@ def test_of_many_users_at_once_a_few_are_at_work_some_wait_and_the_rest_get_429(
     assert most[0] == at_once
 
 
-def test_a_clerk_does_one_of_a_kind_at_a_time():
+def test_a_background_worker_runs_one_call_of_a_function_at_a_time():
     threads = torch.get_num_threads()
-    clerk, running, most = ClerkDeployment.func_or_class(), [0], [0]
+    worker, running, most = BackgroundWorkerDeployment.func_or_class(), [0], [0]
     torch.set_num_threads(threads)  # which it lowers for its own process
     lock = threading.Lock()
 
@@ -82,30 +84,30 @@ def test_a_clerk_does_one_of_a_kind_at_a_time():
             running[0] -= 1
 
     async def at_once() -> None:
-        await asyncio.gather(*(clerk.run(work) for _ in range(8)))
+        await asyncio.gather(*(worker.run(work) for _ in range(8)))
 
     asyncio.run(at_once())
     assert most == [1]
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_bundle_that_is_open_for_enrolments_is_closed_by_an_erasure(core, outcome, monkeypatch, fails):
+def test_the_bundle_that_is_open_for_enrolments_is_closed_by_an_erasure(model_server, outcome, monkeypatch, fails):
     """It has everybody's adapters, those of the person who is erased among them."""
     user = f"wanda-{fails}@example.org"
-    told(core, outcome, [user])
-    desk = Desk(MODEL, LocalEngine(core), core.feedback, here)
-    asyncio.run(desk.enrol(user))
-    assert desks._opened.cache_info().currsize == 1
+    told(model_server, outcome, [user])
+    service = UserService(MODEL, LocalEngine(model_server), model_server.feedback, here)
+    asyncio.run(service.enrol(user))
+    assert user_service._open_bundle.cache_info().currsize == 1
     if fails:
 
         def refused(user: str):
             raise RegistryError("the store is away.")
 
-        monkeypatch.setattr(desks, "erase_everywhere", refused)
+        monkeypatch.setattr(user_service, "erase_everywhere", refused)
         with pytest.raises(RegistryError):
-            asyncio.run(desk.erase(user))
+            asyncio.run(service.erase(user))
     else:
-        answer = asyncio.run(desk.erase(user))
+        answer = asyncio.run(service.erase(user))
         assert set(answer) == {"erased", "judgements", "bundles", "runs", "record", "priors", "within_s"}
         assert "wanda" not in str(answer) and len(answer["record"]) == 16  # drawn, not a hash: see the test of records
-    assert desks._opened.cache_info().currsize == 0
+    assert user_service._open_bundle.cache_info().currsize == 0

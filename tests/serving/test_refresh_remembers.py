@@ -27,7 +27,7 @@ from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.memory import read_texts, read_told, texts_table
 from beholder.workflows.run import Silent
-from beholder_serve.core import Core, Followed
+from beholder_serve.model_server import ModelServer, ServedModel
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +63,21 @@ def refreshed(file) -> dict:
     return found
 
 
-def tell(core: Core, rows: Annotations, user: str, like: str, count: int = 24) -> None:
+def tell(model_server: ModelServer, rows: Annotations, user: str, like: str, count: int = 24) -> None:
     mine = np.flatnonzero(rows.user_ids == like)[:count]
     labels = rows.task.labels
     told = [
         (f"{text} indeed", {label: bool(value) for label, value in zip(labels, given_, strict=True)})
         for text, given_ in zip(rows.texts[mine], rows.labels[mine], strict=True)
     ]
-    core.feedback.put(MODEL, user, told)
+    model_server.feedback.put(MODEL, user, told)
 
 
-def enrol(core: Core, user: str) -> None:
+def enrol(model_server: ModelServer, user: str) -> None:
     bundle = registry.open_version(registry.find(MODEL))
-    kept = core.feedback.annotations(MODEL, bundle.task, user)
-    core.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, kept))
-    core.look()
+    kept = model_server.feedback.annotations(MODEL, bundle.task, user)
+    model_server.feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, kept))
+    model_server.poll()
 
 
 def test_two_refreshes_in_a_row_add_up(world, tmp_path):
@@ -145,35 +145,38 @@ def test_the_command_it_prints_is_one_that_works(world, tmp_path):
 def test_an_enrolment_outlives_a_refresh_of_others_and_ends_when_it_is_taken_in(world, tmp_path):
     _, rows = world
     user, other = rows.users[1], rows.users[2]
-    core = Core(Followed(model=MODEL))
-    tell(core, rows, user, other)
-    enrol(core, user)
-    assert core.user(user)["enrolled"] and shown(user)["enrolled"]
+    model_server = ModelServer(ServedModel(model=MODEL))
+    tell(model_server, rows, user, other)
+    enrol(model_server, user)
+    assert model_server.user(user)["enrolled"] and shown(user)["enrolled"]
     refreshed(table(rows, other, "monday", tmp_path)[0])
-    assert core.look() and core.user(user)["enrolled"]  # nothing of theirs was learned from
+    assert model_server.poll() and model_server.user(user)["enrolled"]  # nothing of theirs was learned from
     backbone_digest = registry.open_version(registry.find(MODEL)).backbone_digest
-    stamp = core.feedback.enrolled(MODEL, backbone_digest)[user]
+    stamp = model_server.feedback.enrolled(MODEL, backbone_digest)[user]
     found = refreshed(None)
-    assert found["users"] >= 1 and core.look()
-    assert not core.user(user)["enrolled"] and core.feedback.enrolled(MODEL, backbone_digest)[user] == stamp
+    assert found["users"] >= 1 and model_server.poll()
+    assert (
+        not model_server.user(user)["enrolled"]
+        and model_server.feedback.enrolled(MODEL, backbone_digest)[user] == stamp
+    )
     assert shown(user)["enrolled"] is False is shown(other)["enrolled"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEHOLDER_FEEDBACK", "sqlite:////proc/nothing/x.db")
         assert shown(user)["enrolled"] is None  # nobody knows
-    tell(core, rows, user, user)
-    enrol(core, user)  # and again, on this version
-    assert core.user(user)["enrolled"]
+    tell(model_server, rows, user, user)
+    enrol(model_server, user)  # and again, on this version
+    assert model_server.user(user)["enrolled"]
     refreshed(table(rows, other, "tuesday", tmp_path)[0])
-    assert core.look() and core.user(user)["enrolled"]
+    assert model_server.poll() and model_server.user(user)["enrolled"]
     registry.rollback(MODEL)
-    assert core.look() and core.user(user)["enrolled"]
+    assert model_server.poll() and model_server.user(user)["enrolled"]
 
 
 def test_whoever_enrols_while_a_refresh_trains_stays_enrolled(world):
     _, rows = world
-    core = Core(Followed(model=MODEL))
-    tell(core, rows, rows.users[3], rows.users[4])
-    tell(core, rows, "late", rows.users[5])
+    model_server = ModelServer(ServedModel(model=MODEL))
+    tell(model_server, rows, rows.users[3], rows.users[4])
+    tell(model_server, rows, "late", rows.users[5])
 
     class EnrolsWhenItTrains(Silent):
         done = False
@@ -181,25 +184,25 @@ def test_whoever_enrols_while_a_refresh_trains_stays_enrolled(world):
         def step(self, *arguments, **more) -> None:
             if not self.done:
                 self.done = True
-                enrol(core, "late")
+                enrol(model_server, "late")
 
     found = refresh(MODEL, None, EnrolsWhenItTrains())
     registry.promote(MODEL, found["version"], force=True)
-    assert core.look() and found["users"] >= 2
-    assert registry.user_row(registry.find(MODEL), "late")["known"] and core.user("late")["enrolled"]
+    assert model_server.poll() and found["users"] >= 2
+    assert registry.user_row(registry.find(MODEL), "late")["known"] and model_server.user("late")["enrolled"]
 
 
 def test_a_table_of_somebody_who_told_the_served_model_something_too_is_learned_with_it(world, tmp_path):
     _, rows = world
-    core = Core(Followed(model=MODEL))
-    tell(core, rows, "nell", rows.users[2])
-    enrol(core, "nell")
+    model_server = ModelServer(ServedModel(model=MODEL))
+    tell(model_server, rows, "nell", rows.users[2])
+    enrol(model_server, "nell")
     mine = rows.select(np.flatnonzero(rows.user_ids == rows.users[2])).replace_users(["nell"] * 60)
     file, count = table(mine, "nell", "monday", tmp_path)
     found = refreshed(file)
-    told = core.feedback.annotations(MODEL, rows.task, "nell")
+    told = model_server.feedback.annotations(MODEL, rows.task, "nell")
     assert count - found["kept_for_testing"] < sum(found["rows"].values()) <= count + len(told)
-    assert core.look() and not core.user("nell")["enrolled"]
+    assert model_server.poll() and not model_server.user("nell")["enrolled"]
 
 
 def test_texts_that_another_split_keeps_for_testing_are_left_alone(tmp_path, monkeypatch):

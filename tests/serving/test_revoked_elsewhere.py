@@ -11,7 +11,7 @@ from databases import database
 
 from beholder.registry.feedback import Feedback
 from beholder.util.errors import FeedbackError
-from beholder_serve.access import AccessError, KeyRing
+from beholder_serve.auth import AuthError, KeyRing
 
 __all__ = ["database"]
 HOUR = timedelta(hours=1)
@@ -29,7 +29,7 @@ def until_refused(ring: KeyRing, token: str) -> float:
     while time.monotonic() - began < 20:
         try:
             ring.verify(token)
-        except AccessError as error:
+        except AuthError as error:
             assert "was revoked" in str(error)
             return time.monotonic() - began
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def test_a_token_revoked_on_one_machine_is_refused_on_the_others(database, tmp_p
     assert admin.revoke(token) == admin._claims(token)["jti"]
     assert until_refused(pod, token) < 10 and pod.verify(other).subject == "bob"
     assert until_refused(machine(tmp_path / "late", admin, database), token) < 0.5  # one that starts later
-    with pytest.raises(AccessError, match="was revoked"):
+    with pytest.raises(AuthError, match="was revoked"):
         KeyRing(admin.folder).verify(token)  # and on this machine without the database
 
 
@@ -73,7 +73,7 @@ def test_while_the_database_is_away_the_last_that_is_known_counts(tmp_path, capl
     time.sleep(1.2)
     for _ in range(20):
         assert pod.verify(third).subject == "cleo"
-        with pytest.raises(AccessError, match="was revoked"):
+        with pytest.raises(AuthError, match="was revoked"):
             pod.verify(token)
         time.sleep(0.02)
-    assert any("cannot see which tokens were revoked elsewhere" in line for line in caplog.messages)
+    assert any("cannot read which tokens were revoked on other machines" in line for line in caplog.messages)

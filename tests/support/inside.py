@@ -1,4 +1,4 @@
-"""The server without Ray: the same endpoints, engine and desk, in this process."""
+"""The server without Ray: the same endpoints, model server and user service, in this process."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from fastapi import FastAPI
 
 from beholder.registry.feedback import Feedback
 from beholder_serve.api import ApiSettings, build_app
-from beholder_serve.core import Core, Followed
-from beholder_serve.desk import Desk
+from beholder_serve.model_server import ModelServer, ServedModel
+from beholder_serve.user_service import UserService
 
 
 class LocalEngine:
-    """See `desk.Engine`: calls a core."""
+    """`user_service.Engine` on a model server of this process."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
+    def __init__(self, model_server: ModelServer) -> None:
+        self.model_server = model_server
 
     async def predict(self, user: str, texts: Sequence[str]) -> dict[str, Any]:
-        return (await asyncio.to_thread(self.core.predict, [(user, texts)]))[0]
+        return (await asyncio.to_thread(self.model_server.predict, [(user, texts)]))[0]
 
     async def perspectives(self, text: str, users: Sequence[str] | None, at_most: int) -> dict[str, Any]:
-        return await asyncio.to_thread(self.core.perspectives, text, users, at_most)
+        return await asyncio.to_thread(self.model_server.perspectives, text, users, at_most)
 
     async def user(self, user: str) -> dict[str, Any]:
-        return self.core.user(user)
+        return self.model_server.user(user)
 
     async def describe(self) -> dict[str, Any]:
-        return self.core.describe()
+        return self.model_server.describe()
 
     async def texts(self, count: int) -> dict[str, Any]:
-        return await asyncio.to_thread(self.core.texts, count)
+        return await asyncio.to_thread(self.model_server.texts, count)
 
-    async def where(self) -> tuple[str, str, str, str]:
-        return self.core.where()
+    async def location(self) -> tuple[str, str, str, str]:
+        return self.model_server.location()
 
-    async def look(self) -> bool:
-        return await asyncio.to_thread(self.core.look)
+    async def poll(self) -> bool:
+        return await asyncio.to_thread(self.model_server.poll)
 
 
 async def here(function: Callable[..., Any], *arguments: Any) -> Any:
-    """See `desk.Run`."""
+    """See `user_service.RunInBackground`."""
     return await asyncio.to_thread(function, *arguments)
 
 
@@ -56,12 +56,13 @@ async def no_metrics() -> str:
     return ""
 
 
-def server(model: str, settings: ApiSettings | None = None) -> tuple[FastAPI, Core]:
-    """The app of a registered model, and its core."""
+def server(model: str, settings: ApiSettings | None = None) -> tuple[FastAPI, ModelServer]:
+    """The app of a registered model, and its model server."""
     feedback = Feedback()
-    core = Core(Followed(model=model), feedback)
-    engine = LocalEngine(core)
-    return build_app(engine, Desk(model, engine, feedback, here), settings or ApiSettings(), no_metrics), core
+    model_server = ModelServer(ServedModel(model=model), feedback)
+    engine = LocalEngine(model_server)
+    users = UserService(model, engine, feedback, here)
+    return build_app(engine, users, settings or ApiSettings(), no_metrics), model_server
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ from servers import free_port
 
 from beholder.experiment.config import make_experiment
 from beholder.workflows import run as pipeline
-from beholder_serve.access import KeyRing
 from beholder_serve.api import ApiSettings
-from beholder_serve.app import serving
+from beholder_serve.auth import KeyRing
+from beholder_serve.deployment import serving
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def published(home: Path) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def playground_server(home: Path) -> Iterator[tuple[str, list[str]]]:
-    """A server that wants no tokens: its address, and its readers."""
+    """A server without tokens: its address, and its readers."""
     port = free_port()
     with published(home) as readers, serving({"model": MODEL, "poll_s": 0.5}, "127.0.0.1", port):
         yield f"http://127.0.0.1:{port}", readers
@@ -38,7 +38,7 @@ def playground_server(home: Path) -> Iterator[tuple[str, list[str]]]:
 
 @contextlib.contextmanager
 def token_server(home: Path) -> Iterator[tuple[str, str]]:
-    """A server that wants tokens: its address, and a token that may do everything."""
+    """A server that requires tokens: its address, and a token with the scope admin."""
     port = free_port()
     with published(home), serving({"model": MODEL}, "127.0.0.1", port, ApiSettings(tokens=True)):
         yield f"http://127.0.0.1:{port}", KeyRing().issue("tester", ["admin"], timedelta(hours=1))

@@ -51,7 +51,7 @@ def test_batches_hold_what_they_may_in_the_order_of_coming(weights, most, at_onc
     compute = Recorder(0)
 
     async def run() -> list[int]:
-        batcher = Batcher(compute, lambda item: weights[item - 100], most, at_once=at_once)
+        batcher = Batcher(compute, lambda item: weights[item - 100], most, max_concurrent=at_once)
         return await asyncio.gather(*(batcher(number + 100) for number in range(len(weights))))
 
     assert asyncio.run(run()) == [2 * (number + 100) for number in range(len(weights))]
@@ -100,7 +100,7 @@ def test_a_request_that_arrives_in_the_step_in_which_the_last_batch_ends_is_answ
         return items
 
     async def run() -> list[int]:
-        batcher = Batcher(compute, lambda item: 1, 100, at_once=at_once)
+        batcher = Batcher(compute, lambda item: 1, 100, max_concurrent=at_once)
         before = [asyncio.create_task(batcher(number)) for number in range(at_once)]
         for _ in range(steps):
             await asyncio.sleep(0)

@@ -109,7 +109,7 @@ def test_an_included_file_has_links_of_the_site():
 
 def test_the_module_reference_has_every_module():
     written = hooks.modules()
-    for file in [*ROOT.glob("platform/beholder/*/*.py"), *ROOT.glob("serve/beholder_serve/*.py")]:
+    for file in [*ROOT.glob("platform/beholder/*/*.py"), *ROOT.glob("serve/beholder_serve/**/*.py")]:
         if file.stem != "__init__":
             assert f"| `{file.stem}` | " in written, file
     assert "| `atomic` | " in written and "## beholder.data" in written

@@ -47,7 +47,7 @@ def serve_command(
         return
     from beholder.registry import versions as registry
     from beholder_serve.api import ApiSettings
-    from beholder_serve.app import serve_forever
+    from beholder_serve.deployment import serve_forever
 
     names = registry.models()
     if model is None:

@@ -25,11 +25,11 @@ def issue(
 
     TOKEN=$(beholder token issue --user 7 --scopes predict:self,annotate:self)
     """
-    from beholder_serve.access import AccessError, KeyRing
+    from beholder_serve.auth import AuthError, KeyRing
 
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     if user is None and not {"predict:any", "admin"} & set(wanted):
-        raise AccessError("--user: left out, so it is a service's; that needs the scope predict:any or admin.")
+        raise AuthError("--user: left out, so it is a service's; that needs the scope predict:any or admin.")
     ring = KeyRing()
     token = ring.issue(user or "service", wanted, timedelta(days=days))
     token_id = ring.verify(token).token_id
@@ -46,7 +46,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Sign with a new key from now on. Tokens signed with older ones stay valid, unless these are dropped."""
-    from beholder_serve.access import KeyRing
+    from beholder_serve.auth import KeyRing
 
     key = KeyRing().rotate(keep_old=not drop_old)
     if as_json:
@@ -64,7 +64,7 @@ def revoke(token: Annotated[str, typer.Argument(help="The token, or its id.")], 
     same database (BEHOLDER_FEEDBACK), in about a second.
     """
     from beholder.registry.feedback import Feedback
-    from beholder_serve.access import KeyRing
+    from beholder_serve.auth import KeyRing
 
     token_id = KeyRing(feedback=Feedback()).revoke(token)
     if as_json:

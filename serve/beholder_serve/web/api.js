@@ -1,8 +1,8 @@
-// Asking the server. Every refusal becomes a Refused with words a person can read.
+// Requests to the server. Every failure becomes a Refused error with a readable message.
 
 export class Refused extends Error {
-  constructor(status, words, after) {
-    super(words);
+  constructor(status, message, after) {
+    super(message);
     this.status = status;
     this.after = after;
   }
@@ -15,35 +15,35 @@ export function keepToken(token) {
   else sessionStorage.removeItem(KEY);
 }
 
-export async function ask(method, path, body) {
+export async function request(method, path, body) {
   const headers = {};
   const token = sessionStorage.getItem(KEY);
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = "application/json";
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch {
     throw new Refused(0, "The server cannot be reached. Is it still running?");
   }
-  if (answer.ok) return answer.json();
-  let said = {};
+  if (response.ok) return response.json();
+  let content = {};
   try {
-    said = await answer.json();
+    content = await response.json();
   } catch {
-    said = {};
+    content = {};
   }
-  const after = Number(answer.headers.get("retry-after")) || 0;
-  throw new Refused(answer.status, words(answer.status, said.detail, after), after);
+  const after = Number(response.headers.get("retry-after")) || 0;
+  throw new Refused(response.status, messageOf(response.status, content.detail, after), after);
 }
 
-function words(status, detail, after) {
-  if (status === 429) return `That was a lot at once. Try again in ${after || 1} s.`;
+function messageOf(status, detail, after) {
+  if (status === 429) return `Too many requests. Try again in ${after || 1} s.`;
   if (typeof detail === "string" && detail) return detail[0].toUpperCase() + detail.slice(1);
   if (Array.isArray(detail) && detail.length) {
     return detail.map((each) => `${(each.loc || []).slice(1).join(".")}: ${each.msg}`).join("; ");
   }
-  return `The server says ${status}.`;
+  return `The server responded with status ${status}.`;
 }
 
 export const userPath = (user) => `/v1/users/${encodeURIComponent(user)}`;

@@ -1,14 +1,14 @@
-// The page: asks, shows, and hands on to the rest.
-import { ask, keepToken } from "./api.js";
+// The page: requests predictions and renders them.
+import { request, keepToken } from "./api.js";
 import { compare } from "./compare.js";
 import { Judge } from "./judge.js";
 import { $, element, listed, number, readable } from "./page.js";
 import { swarm } from "./swarm.js";
 
-const SHOWN = 6;
-let model = null, answer = null, asked = "", me = "", chosen = [], again = null;
+const SHOWN_LABELS = 6;
+let model = null, prediction = null, predictedText = "", me = "", chosen = [], lastWork = null;
 
-// A word at a dot.
+// The tooltip of a dot.
 const tip = {
   show(dot, words) {
     const box = dot.getBoundingClientRect(), note = $("tip");
@@ -24,27 +24,27 @@ const tip = {
 };
 
 async function begin() {
-  model = await ask("GET", "/v1/model");
+  model = await request("GET", "/v1/model");
   $("token").hidden = true;
   const gain = model.evaluation.gain;
-  const gained = gain && gain.points ? `, ${gain.points > 0 ? "+" : ""}${gain.points.toFixed(1)} points of macro-F1 over the model for everybody on unseen texts (${gain.low.toFixed(1)} to ${gain.high.toFixed(1)})` : "";
+  const gained = gain && gain.points ? `, ${gain.points > 0 ? "+" : ""}${gain.points.toFixed(1)} points of macro-F1 over the global model on unseen texts (${gain.low.toFixed(1)} to ${gain.high.toFixed(1)})` : "";
   $("model").textContent = `${model.version} on ${model.base}: ${model.users.toLocaleString("en")} readers${gained}.`;
-  $("ask-button").textContent = model.personal_method ? "Ask all readers" : "Ask the model";
+  $("ask-button").textContent = model.personal_method ? "Predict for all readers" : "Predict";
 }
 
-async function see() {
+async function predict() {
   const text = $("text").value.trim();
   if (!text) return;
   $("answer").setAttribute("aria-busy", "true");
   $("ask-button").disabled = true;
   try {
-    const found = await ask("POST", "/v1/perspectives", { text, users: "all" });
+    const found = await request("POST", "/v1/perspectives", { text, users: "all" });
     if (me && !found.readers.some((reader) => reader.user_id === me)) {
-      const mine = await ask("POST", "/v1/perspectives", { text, users: [me] });
+      const mine = await request("POST", "/v1/perspectives", { text, users: [me] });
       found.readers.push(...mine.readers);
     }
-    answer = found;
-    asked = text;
+    prediction = found;
+    predictedText = text;
     $("problem").hidden = true;
     show();
   } finally {
@@ -54,48 +54,48 @@ async function see() {
 }
 
 function show() {
-  $("summary").textContent = inWords();
-  const crowd = answer.readers_total > 0;
+  $("summary").textContent = summary();
+  const crowd = prediction.readers_total > 0;
   $("key").hidden = $("numbers").hidden = !crowd;
   $("key-me").hidden = !me;
   draw();
-  const rest = answer.spread.length - SHOWN;
+  const rest = prediction.spread.length - SHOWN_LABELS;
   $("more-labels").hidden = !(rest > 0);
   $("more-title").textContent = `${rest} more label${rest === 1 ? "" : "s"}, on which readers agree more`;
-  $("readers").replaceChildren(...answer.readers.map((reader) => element("option", { value: reader.user_id })));
+  $("readers").replaceChildren(...prediction.readers.map((reader) => element("option", { value: reader.user_id })));
   table();
-  if (chosen.length === 2) refusing(() => compare(answer, asked, ...chosen));
+  if (chosen.length === 2) guarded(() => compare(prediction, predictedText, ...chosen));
 }
 
 function draw() {
-  if (!answer) return;
+  if (!prediction) return;
   const width = Math.max(280, $("labels").clientWidth || $("answer").clientWidth);
-  const figures = answer.spread.map((told) =>
-    swarm(told, answer.labels.indexOf(told.label), answer, width, me, chosen, choose, tip));
-  $("labels").replaceChildren(...figures.slice(0, SHOWN));
-  $("labels-more").replaceChildren(...figures.slice(SHOWN));
+  const figures = prediction.spread.map((spread) =>
+    swarm(spread, prediction.labels.indexOf(spread.label), prediction, width, me, chosen, choose, tip));
+  $("labels").replaceChildren(...figures.slice(0, SHOWN_LABELS));
+  $("labels-more").replaceChildren(...figures.slice(SHOWN_LABELS));
 }
 
-function inWords() {
-  const given = Object.entries(answer.everybody.decisions).filter(([, yes]) => yes).map(([label]) => readable(label));
-  const shared = `The model for everybody ${given.length ? `says ${listed(given)}` : "gives no label"}.`;
-  if (!answer.readers_total) return `${shared} There are no readers with models of their own.`;
-  const total = answer.readers_total.toLocaleString("en");
-  const divided = answer.spread.filter((told) => told.division > 0);
+function summary() {
+  const given = Object.entries(prediction.everybody.decisions).filter(([, yes]) => yes).map(([label]) => readable(label));
+  const shared = `The global model predicts ${given.length ? listed(given) : "no label"}.`;
+  if (!prediction.readers_total) return `${shared} No readers have models of their own.`;
+  const total = prediction.readers_total.toLocaleString("en");
+  const divided = prediction.spread.filter((spread) => spread.division > 0);
   if (!divided.length) {
-    const agreed = answer.spread.filter((told) => told.given === 1).map((told) => readable(told.label));
-    return `All ${total} readers agree: ${agreed.length ? listed(agreed) : "none of the labels"}. ${shared}`;
+    const agreed = prediction.spread.filter((spread) => spread.given === 1).map((spread) => readable(spread.label));
+    return `All ${total} readers are predicted to agree: ${agreed.length ? listed(agreed) : "no label"}. ${shared}`;
   }
-  const most = divided[0], would = Math.round(most.given * answer.readers_total);
-  const others = divided.slice(1, 4).map((told) => readable(told.label));
-  const also = others.length ? ` They divide, too, on ${listed(others)}.` : "";
-  return `Readers divide most on ${readable(most.label)}: ${would.toLocaleString("en")} of ${total} would say so.${also} ${shared}`;
+  const most = divided[0], would = Math.round(most.given * prediction.readers_total);
+  const others = divided.slice(1, 4).map((spread) => readable(spread.label));
+  const also = others.length ? ` They also disagree on ${listed(others)}.` : "";
+  return `Readers disagree most on ${readable(most.label)}: ${would.toLocaleString("en")} of ${total} would give it.${also} ${shared}`;
 }
 
 function table() {
   const head = element("tr", {}, element("th", { scope: "col" }, "reader"),
-    ...answer.labels.map((label) => element("th", { scope: "col" }, readable(label))));
-  const rows = answer.readers.slice(0, 200).map((reader) =>
+    ...prediction.labels.map((label) => element("th", { scope: "col" }, readable(label))));
+  const rows = prediction.readers.slice(0, 200).map((reader) =>
     element("tr", {}, element("th", { scope: "row" }, reader.user_id),
       ...reader.scores.map((score, at) => element("td", {}, `${number(score)}${reader.decisions[at] ? " yes" : ""}`))));
   $("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
@@ -107,11 +107,11 @@ function choose(user) {
   const here = document.activeElement, label = here && here.getAttribute("aria-label");
   draw();
   if (label) document.querySelector(`.dot[aria-label="${CSS.escape(label)}"]`)?.focus({ preventScroll: true });
-  if (chosen.length === 2) refusing(() => compare(answer, asked, ...chosen));
+  if (chosen.length === 2) guarded(() => compare(prediction, predictedText, ...chosen));
 }
 
-// Work that may be refused: says why, and how to go on.
-async function refusing(work) {
+// Work that may fail: shows the error and offers to retry.
+async function guarded(work) {
   try {
     await work();
   } catch (error) {
@@ -120,7 +120,7 @@ async function refusing(work) {
 }
 
 function refused(error, work) {
-  again = work;
+  lastWork = work;
   if (error.status === 401) {
     $("token").hidden = false;
     $("token-problem").textContent = sessionStorage.length ? error.message : "";
@@ -132,10 +132,10 @@ function refused(error, work) {
   $("problem").scrollIntoView({ block: "nearest" });
 }
 
-// Do again what was refused; where nothing is known of the model yet, that first.
-function resume() {
-  const work = again || begin;
-  refusing(model || work === begin ? work : async () => {
+// Retry what failed; load the description of the model first, if it is missing.
+function retry() {
+  const work = lastWork || begin;
+  guarded(model || work === begin ? work : async () => {
     await begin();
     await work();
   });
@@ -143,17 +143,17 @@ function resume() {
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  refusing(see);
+  guarded(predict);
 });
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    refusing(see);
+    guarded(predict);
   }
 });
 $("retry").addEventListener("click", () => {
   $("problem").hidden = true;
-  resume();
+  retry();
 });
 $("pair").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -162,22 +162,22 @@ $("pair").addEventListener("submit", (event) => {
     $("difference").textContent = "Choose two different readers.";
     return;
   }
-  refusing(async () => {
-    if (!answer) await see();
+  guarded(async () => {
+    if (!prediction) await predict();
     chosen = pair;
     draw();
-    await compare(answer, asked, ...pair);
+    await compare(prediction, predictedText, ...pair);
   });
 });
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   keepToken($("token-input").value.trim());
-  resume();
+  retry();
 });
 new Judge(() => model, async (who) => {
   me = who;
   if (!who) chosen = [];
-  await see();
+  await predict();
   if (who) $("summary").scrollIntoView({ block: "start" });
 }, refused);
 
@@ -200,4 +200,4 @@ new ResizeObserver(() => {
   before = width;
 }).observe($("answer"));
 
-refusing(begin);
+guarded(begin);

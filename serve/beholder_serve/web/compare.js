@@ -1,14 +1,14 @@
-// Two readers of one text: where they differ.
-import { ask } from "./api.js";
+// Comparison of two readers on one text.
+import { request } from "./api.js";
 import { $, element, listed, number, readable } from "./page.js";
 
-export async function compare(answer, text, one, other) {
-  const known = new Map(answer.readers.map((reader) => [reader.user_id, reader]));
+export async function compare(prediction, text, one, other) {
+  const known = new Map(prediction.readers.map((reader) => [reader.user_id, reader]));
   if (!known.has(one) || !known.has(other)) {
-    const more = await ask("POST", "/v1/perspectives", { text, users: [one, other] });
+    const more = await request("POST", "/v1/perspectives", { text, users: [one, other] });
     for (const reader of more.readers) known.set(reader.user_id, reader);
   }
-  show(answer.labels, known.get(one), known.get(other));
+  show(prediction.labels, known.get(one), known.get(other));
 }
 
 function show(labels, one, other) {
@@ -18,8 +18,8 @@ function show(labels, one, other) {
   const split = rows.filter((row) => row.split).map((row) => readable(row.label));
   const most = rows[0];
   $("difference").textContent = split.length
-    ? `They would disagree about ${listed(split.slice(0, 4))}${split.length > 4 ? ` and ${split.length - 4} more` : ""}.`
-    : `They would give the same labels; they are farthest apart on ${readable(most.label)} (${number(Math.abs(most.a - most.b))}).`;
+    ? `They would disagree on ${listed(split.slice(0, 4))}${split.length > 4 ? ` and ${split.length - 4} more` : ""}.`
+    : `They would give the same labels; their scores differ most on ${readable(most.label)} (${number(Math.abs(most.a - most.b))}).`;
   const names = element("p", { class: "names" },
     element("span", {}, element("span", { class: "swatch" }), one.user_id),
     element("span", {}, element("span", { class: "swatch other" }), other.user_id));

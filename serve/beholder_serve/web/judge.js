@@ -1,8 +1,8 @@
-// Becoming a reader: judging texts one by one, being trained, going again.
-import { ask, userPath } from "./api.js";
+// Becoming a reader: judge texts one by one, train a model, delete it.
+import { request, userPath } from "./api.js";
 import { $, element, readable } from "./page.js";
 
-const LEAST = 5;
+const MIN_JUDGEMENTS = 5;
 
 export class Judge {
   constructor(model, onTrained, onRefused) {
@@ -10,18 +10,18 @@ export class Judge {
     this.onTrained = onTrained;
     this.onRefused = onRefused;
     this.me = "";
-    $("begin").addEventListener("submit", (event) => this.trying(event, () => this.begin()));
-    $("judgement").addEventListener("submit", (event) => this.trying(event, () => this.next()));
+    $("begin").addEventListener("submit", (event) => this.submit(event, () => this.begin()));
+    $("judgement").addEventListener("submit", (event) => this.submit(event, () => this.next()));
     $("back").addEventListener("click", () => this.go(this.at - 1));
     $("skip").addEventListener("click", () => this.go(this.at + 1));
-    $("train").addEventListener("click", (event) => this.trying(event, () => this.train()));
+    $("train").addEventListener("click", (event) => this.submit(event, () => this.train()));
     $("forget").addEventListener("click", () => $("sure").showModal());
     $("keep").addEventListener("click", () => $("sure").close());
-    $("delete").addEventListener("click", (event) => this.trying(event, () => this.forget()));
+    $("delete").addEventListener("click", (event) => this.submit(event, () => this.forget()));
     $("judge").addEventListener("keydown", (event) => this.key(event));
   }
 
-  async trying(event, work) {
+  async submit(event, work) {
     event.preventDefault();
     const button = event.submitter || event.currentTarget;
     button.disabled = true;
@@ -30,7 +30,7 @@ export class Judge {
     } catch (error) {
       this.onRefused(error, () => work());
     } finally {
-      button.disabled = button.id === "train" && this.judged.size < LEAST;
+      button.disabled = button.id === "train" && this.judged.size < MIN_JUDGEMENTS;
     }
   }
 
@@ -38,17 +38,17 @@ export class Judge {
     const name = $("name").value.trim();
     if (!name) return;
     if (!this.model().personal_method) {
-      $("outcome").textContent = "This model gives nobody a model of their own, so there is nothing to become here.";
+      $("outcome").textContent = "This model has no personal models, so you cannot become a reader.";
       return;
     }
-    const known = await ask("GET", userPath(name));
+    const known = await request("GET", userPath(name));
     if (known.known && !known.enrolled) {
-      $("outcome").textContent = `${name} is one of the readers already. Take another name.`;
+      $("outcome").textContent = `${name} is already a reader of this model. Choose another name.`;
       return;
     }
-    const { texts } = await ask("GET", "/v1/texts?n=20");
+    const { texts } = await request("GET", "/v1/texts?n=20");
     if (!texts.length) {
-      $("outcome").textContent = "There are no texts to judge here: the run this model came from is not kept on this server.";
+      $("outcome").textContent = "There are no texts to judge: the run that trained this model is missing on this server.";
       return;
     }
     this.me = name;
@@ -67,14 +67,14 @@ export class Judge {
     const done = this.at === this.texts.length;
     for (const id of ["given", "keys", "skip", "next"]) $(id).hidden = done;
     $("back").disabled = this.at === 0;
-    const left = LEAST - this.judged.size;
+    const left = MIN_JUDGEMENTS - this.judged.size;
     $("train").disabled = left > 0;
     $("train-hint").textContent = left > 0
-      ? `after ${left} more`
-      : done ? "" : "now, or after some more: the more you judge, the better it knows you";
+      ? `after ${left} more judgement${left === 1 ? "" : "s"}`
+      : done ? "" : "now, or after more judgements, which improve the model";
     $("progress").value = this.judged.size;
-    $("progress-words").textContent = `${done ? "All seen" : `Text ${this.at + 1} of ${this.texts.length}`}, ${this.judged.size} judged`;
-    $("judged").textContent = done ? "Thank you. That was all." : this.texts[this.at];
+    $("progress-words").textContent = `${done ? "All texts shown" : `Text ${this.at + 1} of ${this.texts.length}`}, ${this.judged.size} judged`;
+    $("judged").textContent = done ? "Thank you. There are no more texts." : this.texts[this.at];
     if (done) {
       $("train").focus();
       return;
@@ -92,14 +92,14 @@ export class Judge {
       const box = element("input", { type: one ? "radio" : "checkbox", name: "given", value: label });
       box.checked = Boolean(before[label]);
       box.required = one;
-      box.addEventListener("change", () => this.named());
+      box.addEventListener("change", () => this.renameNext());
       const key = place < 9 ? [element("kbd", { "aria-hidden": "true" }, String(place + 1))] : [];
       return element("label", { class: "choice" }, box, readable(label), ...key);
     }));
-    this.named();
+    this.renameNext();
   }
 
-  named() {
+  renameNext() {
     const some = $("choices").querySelector("input:checked");
     $("next").textContent = some || this.model().kind === "multiclass" ? "Next" : "None of these";
   }
@@ -119,15 +119,15 @@ export class Judge {
     const text = this.texts[this.at];
     const labels = {};
     for (const box of $("choices").querySelectorAll("input")) labels[box.value] = box.checked;
-    await ask("PUT", `${userPath(this.me)}/annotations`, { judgements: [{ text, labels }] });
+    await request("PUT", `${userPath(this.me)}/annotations`, { judgements: [{ text, labels }] });
     this.judged.set(text, labels);
     this.go(this.at + 1);
   }
 
   async train() {
-    $("outcome").textContent = "Your model is being trained ...";
+    $("outcome").textContent = "Training your model ...";
     try {
-      const found = await ask("POST", `${userPath(this.me)}/enrol`);
+      const found = await request("POST", `${userPath(this.me)}/enrol`);
       $("outcome").textContent = found.message;
     } catch (error) {
       $("outcome").textContent = "";
@@ -138,12 +138,12 @@ export class Judge {
 
   async forget() {
     $("sure").close();
-    await ask("DELETE", userPath(this.me));
+    await request("DELETE", userPath(this.me));
     this.me = "";
     $("begin").hidden = false;
     $("judge").hidden = true;
     $("forget").hidden = true;
-    $("outcome").textContent = "Everything of you is erased.";
+    $("outcome").textContent = "Your data are erased.";
     await this.onTrained("");
   }
 }

@@ -1,4 +1,4 @@
-// Small helpers for the page. Texts and names come from strangers: they are only ever put in as text.
+// DOM functions of the page. Texts and names are untrusted, so they are inserted as text only.
 
 export const $ = (id) => document.getElementById(id);
 

@@ -1,31 +1,31 @@
-// One label: a dot for each reader at their score. With very many readers, a ridge, and the farthest as dots.
+// One label: a dot per reader at their score. With very many readers, their distribution and the farthest as dots.
 import { drawn, element, number, readable } from "./page.js";
 
-const RADIUS = 7, ROOM = 34, NAMED = 400, FARTHEST = 40;
+const RADIUS = 7, AXIS_HEIGHT = 34, MAX_DOTS = 400, FARTHEST = 40;
 
-export function swarm(told, place, answer, width, me, chosen, onChoose, tip) {
-  const total = answer.readers_total;
-  const many = total > NAMED;
-  const readers = many ? answer.readers.filter((each, at) => at < FARTHEST || each.user_id === me) : answer.readers;
+export function swarm(spread, place, prediction, width, me, chosen, onChoose, tip) {
+  const total = prediction.readers_total;
+  const many = total > MAX_DOTS;
+  const readers = many ? prediction.readers.filter((each, at) => at < FARTHEST || each.user_id === me) : prediction.readers;
   const inner = width - 2 * RADIUS - 2;
   const x = (score) => RADIUS + 1 + score * inner;
   const dots = stacked(readers, place, x);
   const tallest = Math.max(0, ...dots.map((dot) => Math.abs(dot.y)));
   const ridge = many ? 46 : 0;
   const middle = Math.max(tallest + RADIUS + 16, ridge + 14);
-  const height = middle + Math.max(tallest + RADIUS, 12) + ROOM;
-  const would = Math.round(told.given * total);
-  const everybody = answer.everybody.scores[told.label];
-  const words = `${readable(told.label)}: ${would} of ${total} readers would say so; scores from ${number(told.deciles[0])} to ${number(told.deciles[10])}, mean ${number(told.mean)}; the model for everybody: ${number(everybody)}`;
+  const height = middle + Math.max(tallest + RADIUS, 12) + AXIS_HEIGHT;
+  const would = Math.round(spread.given * total);
+  const global = prediction.everybody.scores[spread.label];
+  const words = `${readable(spread.label)}: ${would} of ${total} readers would give it; scores from ${number(spread.deciles[0])} to ${number(spread.deciles[10])}, mean ${number(spread.mean)}; global model: ${number(global)}`;
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": words });
   svg.append(drawn("line", { class: "axis", x1: x(0), x2: x(1), y1: middle, y2: middle }));
-  for (const [score, word, anchor] of [[0, "surely not", "start"], [0.5, "0.5", "middle"], [1, "surely", "end"]]) {
+  for (const [score, word, anchor] of [[0, "0 no", "start"], [0.5, "0.5", "middle"], [1, "1 yes", "end"]]) {
     svg.append(drawn("text", { x: x(score), y: height - 6, "text-anchor": anchor }, word));
   }
-  if (many) svg.append(outline(told.histogram, x, middle, ridge));
-  svg.append(drawn("line", { class: "mean-line", x1: x(told.mean), x2: x(told.mean), y1: middle - 16, y2: middle + 16 }));
+  if (many) svg.append(outline(spread.histogram, x, middle, ridge));
+  svg.append(drawn("line", { class: "mean-line", x1: x(spread.mean), x2: x(spread.mean), y1: middle - 16, y2: middle + 16 }));
   dots.forEach((dot, at) => svg.append(circle(dot, at, middle, place, me, chosen, onChoose, tip)));
-  const e = x(everybody), below = height - ROOM + 8;
+  const e = x(global), below = height - AXIS_HEIGHT + 8;
   svg.append(drawn("path", { class: "all", d: `M${e} ${below - 8}l8 8l-8 8l-8 -8z`, "aria-hidden": "true" }));
   const mine = dots.find((dot) => dot.reader.user_id === me);
   if (mine) {
@@ -35,12 +35,12 @@ export function swarm(told, place, answer, width, me, chosen, onChoose, tip) {
   rove(svg);
   return element("figure", {},
     element("figcaption", {},
-      element("h2", {}, readable(told.label)),
-      element("p", {}, `${would.toLocaleString("en")} of ${total.toLocaleString("en")} readers would say so`)),
+      element("h2", {}, readable(spread.label)),
+      element("p", {}, `${would.toLocaleString("en")} of ${total.toLocaleString("en")} readers would give it`)),
     svg);
 }
 
-// Every dot at its score, on the level nearest to the line where it overlaps no other.
+// Each dot at its score, on the level nearest to the axis where it overlaps no other.
 function stacked(readers, place, x) {
   const step = 2 * RADIUS + 1, last = new Map();
   return readers
@@ -62,14 +62,14 @@ function outline(histogram, x, middle, high) {
 
 function circle(dot, at, middle, place, me, chosen, onChoose, tip) {
   const { reader } = dot;
-  const says = reader.decisions[place] ? "would say so" : "would not";
+  const verdict = reader.decisions[place] ? "would give it" : "would not give it";
   const kinds = ["dot", reader.decisions[place] && "given", reader.user_id === me && "me", chosen.includes(reader.user_id) && "chosen"];
   const made = drawn("circle", {
     class: kinds.filter(Boolean).join(" "), cx: dot.x, cy: middle + dot.y, r: RADIUS, role: "button",
     tabindex: at === 0 ? 0 : -1,
-    "aria-label": `${reader.user_id === me ? "you" : reader.user_id}, ${number(reader.scores[place])}, ${says}. Choose to compare`,
+    "aria-label": `${reader.user_id === me ? "you" : reader.user_id}, ${number(reader.scores[place])}, ${verdict}. Choose to compare`,
   });
-  const show = () => tip.show(made, `${reader.user_id}: ${number(reader.scores[place])}, ${says} (${reader.route})`);
+  const show = () => tip.show(made, `${reader.user_id}: ${number(reader.scores[place])}, ${verdict} (${reader.route})`);
   made.addEventListener("pointerenter", show);
   made.addEventListener("focus", show);
   made.addEventListener("pointerleave", tip.hide);
@@ -84,7 +84,7 @@ function circle(dot, at, middle, place, me, chosen, onChoose, tip) {
   return made;
 }
 
-// One tab stop for all dots; arrow keys go from one to the next.
+// One tab stop for all dots; arrow keys move between them.
 function rove(svg) {
   svg.addEventListener("keydown", (event) => {
     const move = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -1,4 +1,4 @@
-"""What is served, without Ray: mixed batches, what is kept of them, versions that change, users who come and go."""
+"""A model server without Ray: mixed batches and their caches, version switches, enrolments and erasures."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.feedback import Enrolment, Feedback
 from beholder.util.errors import DataError, FeedbackError, MethodError, RegistryError
-from beholder_serve.core import Core, Followed
-from beholder_serve.recent import Recent
+from beholder_serve.active_learning import most_informative
+from beholder_serve.lru_cache import LRUCache
+from beholder_serve.model_server import ModelServer, ServedModel
 from beholder_serve.scoring import Scorer
-from beholder_serve.texts import most_informative
 
 __all__ = ["database"]
 
 
 @pytest.fixture
-def core(outcome):
-    return Core(Followed(model=MODEL))
+def model_server(outcome):
+    return ModelServer(ServedModel(model=MODEL))
 
 
-def as_array(core: Core, said: dict) -> np.ndarray:
-    labels = core.describe()["labels"]
+def as_array(model_server: ModelServer, said: dict) -> np.ndarray:
+    labels = model_server.describe()["labels"]
     return np.asarray([[row["scores"][label] for label in labels] for row in said["predictions"]], dtype=np.float32)
 
 
-def test_a_mixed_batch_says_what_the_bundle_says(core, outcome):
+def test_a_mixed_batch_says_what_the_bundle_says(model_server, outcome):
     """Known users, strangers, one user several times, one text by several users; in one batch and one by one."""
     test = outcome.test
     texts, users = [*test.texts, test.texts[0], "never seen"], [*test.user_ids, "a stranger", test.user_ids[0]]
@@ -45,28 +45,28 @@ def test_a_mixed_batch_says_what_the_bundle_says(core, outcome):
     expected = bundle.predict(texts, users)
     assert {"cls", "cls-u"} == set(expected.routes)
     for _ in range(2):  # the second time from what is kept
-        answers = core.predict([(user, [text]) for text, user in zip(texts, users, strict=True)])
+        answers = model_server.predict([(user, [text]) for text, user in zip(texts, users, strict=True)])
         assert {answer["version"] for answer in answers} == {f"{MODEL} v1"}
         for row, answer in enumerate(answers):
             (prediction,) = answer["predictions"]
-            np.testing.assert_allclose(as_array(core, answer)[0], expected.scores[row], atol=2e-6)
+            np.testing.assert_allclose(as_array(model_server, answer)[0], expected.scores[row], atol=2e-6)
             assert list(prediction["decisions"].values()) == expected.decisions[row].tolist()
             assert prediction["route"] == expected.routes[row] and not prediction["fallback"]
-    assert core.trunk_texts == len(set(texts))  # each text was read once, ever
+    assert model_server.trunk_texts == len(set(texts))  # each text was read once, ever
 
 
-def test_items_of_several_texts_come_back_in_order(core, outcome):
+def test_items_of_several_texts_come_back_in_order(model_server, outcome):
     user, texts = str(outcome.test.user_ids[0]), [str(text) for text in outcome.test.texts[:5]]
-    (first, second) = core.predict([(user, texts), ("a stranger", texts[::-1])])
+    (first, second) = model_server.predict([(user, texts), ("a stranger", texts[::-1])])
     assert [len(each["predictions"]) for each in (first, second)] == [5, 5]
     bundle = registry.open_version(registry.find(MODEL))
-    np.testing.assert_allclose(as_array(core, first), bundle.predict(texts, [user] * 5).scores, atol=2e-6)
-    np.testing.assert_allclose(as_array(core, second), bundle.predict(texts[::-1], ["x"] * 5).scores, atol=2e-6)
+    np.testing.assert_allclose(as_array(model_server, first), bundle.predict(texts, [user] * 5).scores, atol=2e-6)
+    np.testing.assert_allclose(as_array(model_server, second), bundle.predict(texts[::-1], ["x"] * 5).scores, atol=2e-6)
 
 
-def test_perspectives_are_each_readers_predictions(core, outcome):
+def test_perspectives_are_each_readers_predictions(model_server, outcome):
     text = "you are a very stupid robot"
-    everybody = core.perspectives(text, None, 1_000)
+    everybody = model_server.perspectives(text, None, 1_000)
     bundle = registry.open_version(registry.find(MODEL))
     assert everybody["readers_total"] == 6 == len(everybody["readers"])
     for reader in everybody["readers"]:
@@ -83,9 +83,9 @@ def test_perspectives_are_each_readers_predictions(core, outcome):
         assert sum(told["histogram"]) == 6 and told["deciles"][0] == pytest.approx(mine.min(), abs=1e-5)
     division = [told["division"] for told in everybody["spread"]]
     assert division == sorted(division, reverse=True)
-    some = core.perspectives(text, [everybody["readers"][0]["user_id"], "a stranger", "a stranger"], 1_000)
+    some = model_server.perspectives(text, [everybody["readers"][0]["user_id"], "a stranger", "a stranger"], 1_000)
     assert some["readers_total"] == 2 and {reader["route"] for reader in some["readers"]} >= {"cls"}
-    few = core.perspectives(text, None, 2)
+    few = model_server.perspectives(text, None, 2)
     assert few["readers_total"] == 6 and [r["user_id"] for r in few["readers"]] == [
         r["user_id"] for r in everybody["readers"][:2]
     ]
@@ -113,13 +113,13 @@ def test_whose_row_cannot_be_read_gets_the_global_model_and_is_told(outcome):
     assert answers.fallback.tolist() == [True] + [False] * len(others)
     assert answers.routes == ["cls"] + ["cls-u"] * len(others)
     np.testing.assert_allclose(answers.scores[0], expected[0], atol=2e-6)
-    everybody = scorer.everybody("hello there", [user, *others])
+    everybody = scorer.predict_users("hello there", [user, *others])
     assert everybody.fallback.tolist() == answers.fallback.tolist() and everybody.routes == answers.routes
     np.testing.assert_allclose(everybody.scores, answers.scores, atol=2e-6)
 
 
-def test_an_alias_is_followed_and_a_bad_version_refused(core, outcome, tmp_path):
-    assert core.version == f"{MODEL} v1" and not core.look()
+def test_an_alias_is_followed_and_a_bad_version_refused(model_server, outcome, tmp_path):
+    assert model_server.version == f"{MODEL} v1" and not model_server.poll()
     everybody = Annotations.read_parquet(outcome.run_folder / "annotations.parquet")
     table_of(everybody, everybody.users[:2], tmp_path / "new.parquet")
     said("refresh", MODEL, "--annotations", tmp_path / "new.parquet")
@@ -131,28 +131,28 @@ def test_an_alias_is_followed_and_a_bad_version_refused(core, outcome, tmp_path)
     file.chmod(0o644)
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
-        assert not core.look() and core.version == f"{MODEL} v1"
-        assert "altered" in next(iter(core.refused.values()))[0]
-        assert core.predict([("x", ["still here"])])[0]["version"] == f"{MODEL} v1"
+        assert not model_server.poll() and model_server.version == f"{MODEL} v1"
+        assert "altered" in next(iter(model_server.refused.values()))[0]
+        assert model_server.predict([("x", ["still here"])])[0]["version"] == f"{MODEL} v1"
     finally:
         file.write_bytes(whole)
-    core.refused.clear()  # a minute later
+    model_server.refused.clear()  # a minute later
     gc.collect()
     gc.disable()
     try:
-        old = weakref.ref(core._scorer.bundle)
-        assert core.look() and core.version == f"{MODEL} v2"
+        old = weakref.ref(model_server._scorer.bundle)
+        assert model_server.poll() and model_server.version == f"{MODEL} v2"
         assert old() is None  # its memory is free at once, not when cycles happen to be collected
     finally:
         gc.enable()
-    answer = core.predict([(everybody.users[0], ["and now"])])[0]
+    answer = model_server.predict([(everybody.users[0], ["and now"])])[0]
     assert answer["version"] == f"{MODEL} v2"
     bundle = registry.open_version(registry.find(MODEL, "2"))
     np.testing.assert_allclose(
-        as_array(core, answer), bundle.predict(["and now"], [everybody.users[0]]).scores, atol=2e-6
+        as_array(model_server, answer), bundle.predict(["and now"], [everybody.users[0]]).scores, atol=2e-6
     )
     said("registry", "rollback", MODEL)
-    assert core.look() and core.version == f"{MODEL} v1"
+    assert model_server.poll() and model_server.version == f"{MODEL} v1"
 
 
 def judged(outcome, who: str, count: int = 20) -> Annotations:
@@ -166,8 +166,8 @@ def judged(outcome, who: str, count: int = 20) -> Annotations:
     )
 
 
-def test_a_newcomer_is_trained_served_and_erased(core, outcome):
-    feedback = core.feedback
+def test_a_newcomer_is_trained_served_and_erased(model_server, outcome):
+    feedback = model_server.feedback
     labels = outcome.test.task.labels
     who = max(outcome.test.users, key=lambda user: registry.user_row(registry.find(MODEL), user)["expected"])
     rows = judged(outcome, who)
@@ -189,55 +189,55 @@ def test_a_newcomer_is_trained_served_and_erased(core, outcome):
     ]  # all of them count, none is kept aside
     assert all(each.facts["route"] == "personal" and each.tensors for each in few)
     asked = ("a newcomer", [str(text) for text in outcome.test.texts[:8]])
-    before = core.predict([asked])[0]
+    before = model_server.predict([asked])[0]
     assert {row["route"] for row in before["predictions"]} == {"cls"}
     feedback.enrol(MODEL, bundle.backbone_digest, "a newcomer", enrolment)
-    core.look()
-    after = core.predict([asked])[0]
+    model_server.poll()
+    after = model_server.predict([asked])[0]
     assert {row["route"] for row in after["predictions"]} == {"cls-u"}
-    assert np.abs(as_array(core, after) - as_array(core, before)).max() > 0.01
-    assert core.user("a newcomer")["enrolled"] and core.describe()["enrolled"] == 1
-    everybody = core.perspectives(asked[1][0], None, 100)
+    assert np.abs(as_array(model_server, after) - as_array(model_server, before)).max() > 0.01
+    assert model_server.user("a newcomer")["enrolled"] and model_server.describe()["enrolled"] == 1
+    everybody = model_server.perspectives(asked[1][0], None, 100)
     mine = next(reader for reader in everybody["readers"] if reader["user_id"] == "a newcomer")
-    np.testing.assert_allclose(mine["scores"], as_array(core, after)[0], atol=2e-6)
+    np.testing.assert_allclose(mine["scores"], as_array(model_server, after)[0], atol=2e-6)
     # Another engine serves them, too, from its start.
-    other = Core(Followed(model=MODEL))
-    np.testing.assert_allclose(as_array(other, other.predict([asked])[0]), as_array(core, after), atol=2e-6)
+    other = ModelServer(ServedModel(model=MODEL))
+    np.testing.assert_allclose(as_array(other, other.predict([asked])[0]), as_array(model_server, after), atol=2e-6)
 
     record = erase_everywhere("a newcomer")
     assert admit_again("a newcomer")
     assert record["judgements"] == 20
-    core.look()
-    gone = core.predict([asked])[0]
-    np.testing.assert_allclose(as_array(core, gone), as_array(core, before), atol=2e-6)
-    assert not core.user("a newcomer")["known"] and feedback.count(MODEL, "a newcomer") == 0
+    model_server.poll()
+    gone = model_server.predict([asked])[0]
+    np.testing.assert_allclose(as_array(model_server, gone), as_array(model_server, before), atol=2e-6)
+    assert not model_server.user("a newcomer")["known"] and feedback.count(MODEL, "a newcomer") == 0
 
 
-def test_looking_does_not_read_all_enrolments_until_one_changes(core, monkeypatch):
+def test_polling_does_not_read_all_enrolments_until_one_changes(model_server, monkeypatch):
     read = []
-    monkeypatch.setattr(core.feedback, "enrolled", lambda *of: read.append(of) or Feedback().enrolled(*of))
+    monkeypatch.setattr(model_server.feedback, "enrolled", lambda *of: read.append(of) or Feedback().enrolled(*of))
     for _ in range(5):
-        core.look()
+        model_server.poll()
     assert read == []
     elsewhere, backbone_digest = Feedback(), registry.open_version(registry.find(MODEL)).backbone_digest
     nothing = Enrolment(b"", {"route": "global", "expected": 0.0, "train_rows": 5, "valid_rows": 5, "gain": 0.0})
     elsewhere.enrol(MODEL, backbone_digest, "somebody", nothing)
-    core.look()
-    core.look()
-    assert len(read) == 1 and core.describe()["enrolled"] == 1
+    model_server.poll()
+    model_server.poll()
+    assert len(read) == 1 and model_server.describe()["enrolled"] == 1
     elsewhere.erase("somebody")
-    core.look()
-    core.look()
-    assert len(read) == 2 and core.describe()["enrolled"] == 0
-    monkeypatch.setattr("beholder_serve.core.REREAD_S", 0.0)  # a copy may have been put back, with its count
-    core.look()
+    model_server.poll()
+    model_server.poll()
+    assert len(read) == 2 and model_server.describe()["enrolled"] == 0
+    monkeypatch.setattr("beholder_serve.model_server.RELOAD_S", 0.0)  # a restored copy may have the same count
+    model_server.poll()
     assert len(read) == 3
     assert elsewhere.admit_again("somebody")
 
 
-def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome):
+def test_a_refresh_takes_in_what_users_told_and_takes_their_place(model_server, outcome):
     labels = outcome.test.task.labels
-    feedback, backbone_digest = core.feedback, registry.open_version(registry.find(MODEL)).backbone_digest
+    feedback, backbone_digest = model_server.feedback, registry.open_version(registry.find(MODEL)).backbone_digest
     rows = judged(outcome, max(outcome.test.users), 24)
     told = [
         (f"{text} indeed", {label: bool(given) for label, given in zip(labels, row, strict=True)})
@@ -248,43 +248,43 @@ def test_a_refresh_takes_in_what_users_told_and_takes_their_place(core, outcome)
     feedback.put(MODEL, "a newcomer", told)
     kept = feedback.annotations(MODEL, outcome.test.task, "a newcomer")
     feedback.enrol(MODEL, backbone_digest, "a newcomer", train_user(registry.open_version(registry.find(MODEL)), kept))
-    core.look()
-    assert core.user("a newcomer")["enrolled"]
+    model_server.poll()
+    assert model_server.user("a newcomer")["enrolled"]
     time.sleep(1.1)  # bundles are dated to the second
     found = said("refresh", MODEL, "--feedback")
     assert found["users"] == 1
     before = registry.find(MODEL).number
     registry.promote(MODEL, found["version"], force=True)
-    assert core.look() and registry.open_version(registry.find(MODEL)).backbone_digest == backbone_digest
-    mine = core.user("a newcomer")
-    assert mine["known"] and not mine["enrolled"] and core.describe()["enrolled"] == 0
+    assert model_server.poll() and registry.open_version(registry.find(MODEL)).backbone_digest == backbone_digest
+    mine = model_server.user("a newcomer")
+    assert mine["known"] and not mine["enrolled"] and model_server.describe()["enrolled"] == 0
     assert registry.find(MODEL).number != before
     registry.rollback(MODEL)
-    core.look()
-    assert core.user("a newcomer")["enrolled"]  # this version does not know them
+    model_server.poll()
+    assert model_server.user("a newcomer")["enrolled"]  # this version does not know them
     erase_everywhere("a newcomer")
     assert admit_again("a newcomer")
-    core.look()
-    assert not core.user("a newcomer")["known"]
+    model_server.poll()
+    assert not model_server.user("a newcomer")["known"]
 
 
-def test_an_erased_reader_is_answered_by_the_global_model(core, outcome):
+def test_an_erased_reader_is_answered_by_the_global_model(model_server, outcome):
     bundle = registry.open_version(registry.find(MODEL))
     user = sorted(bundle.on_personal)[-1]
-    assert core.predict([(user, ["hello"])])[0]["predictions"][0]["route"] == "cls-u"
-    before = core._scorer.bundle
+    assert model_server.predict([(user, ["hello"])])[0]["predictions"][0]["route"] == "cls-u"
+    before = model_server._scorer.bundle
     others = sorted(bundle.on_personal - {user})
     asked = [(other, ["hello", "you are a fool"]) for other in others]
-    expected = Core(Followed(model=MODEL)).predict(asked)  # which has read no text in other company before
+    expected = ModelServer(ServedModel(model=MODEL)).predict(asked)  # which has read no text in other company before
     erase_everywhere(user)
-    assert core.look()  # the same version, without them
-    after = core._scorer.bundle
+    assert model_server.poll()  # the same version, without them
+    after = model_server._scorer.bundle
     assert after is not before and after.shared is before.shared  # the base is not read again
     assert after.personal.model is before.personal.model and user not in after.personal.bank
-    assert core.predict(asked) == expected  # to the bit
-    answer = core.predict([(user, ["hello"])])[0]
+    assert model_server.predict(asked) == expected  # to the bit
+    answer = model_server.predict([(user, ["hello"])])[0]
     assert answer["predictions"][0]["route"] == "cls" and not answer["predictions"][0]["fallback"]
-    assert user not in [reader["user_id"] for reader in core.perspectives("hello", None, 100)["readers"]]
+    assert user not in [reader["user_id"] for reader in model_server.perspectives("hello", None, 100)["readers"]]
 
 
 def test_too_few_judgements_are_refused(outcome):
@@ -295,10 +295,10 @@ def test_too_few_judgements_are_refused(outcome):
         )
 
 
-def test_the_texts_to_judge_first(core):
-    told = core.texts(10)
+def test_the_texts_to_judge_first(model_server):
+    told = model_server.texts(10)
     assert len(told["texts"]) == 10 == len(set(told["texts"])) and "house" in told["source"]
-    assert core.texts(3)["texts"] == told["texts"][:3]
+    assert model_server.texts(3)["texts"] == told["texts"][:3]
 
 
 def test_the_most_informative_texts_differ_from_one_another():
@@ -312,20 +312,22 @@ def test_the_most_informative_texts_differ_from_one_another():
     assert most_informative(np.zeros((2, 3, 1), np.float32), 5) in ([0, 1], [1, 0])
 
 
-def test_recent_things_stay_within_their_bytes():
-    kept: Recent[int, bytes] = Recent(100, len)
+def test_a_cache_stays_within_its_bytes_and_keeps_the_most_recently_used():
+    kept: LRUCache[int, bytes] = LRUCache(100, len)
     for number in range(50):
         kept.put(number, bytes(10))
         kept.get(0)
-    assert kept.used == 100 and len(kept) == 10 and kept.get(0) is not None and kept.get(1) is None
+    assert kept.bytes_used == 100 and len(kept) == 10 and kept.get(0) is not None and kept.get(1) is None
     kept.put(0, bytes(30))
-    assert kept.used <= 100
-    kept.put(99, bytes(101))  # more than it holds
+    assert kept.bytes_used <= 100
+    kept.put(99, bytes(101))  # larger than the cache
     assert kept.get(99) is None
+    kept.put(0, bytes(101))
+    assert kept.get(0) is None  # and not the value before
+    kept.put(0, bytes(1))
     kept.drop(0)
-    kept.drop("not there")
-    kept.clear()
-    assert kept.used == 0 and len(kept) == 0
+    kept.drop(-1)
+    assert kept.get(0) is None
 
 
 def test_feedback_in_any_database(database):

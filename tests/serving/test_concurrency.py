@@ -1,4 +1,4 @@
-"""Long work is let through a few at a time; who finds no room, or asks twice, is refused at once."""
+"""Long work runs a few at a time; requests beyond the queue, and second ones of a user, are refused at once."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beholder_serve.gate import BusyError, Gate
+from beholder_serve.concurrency import BusyError, ConcurrencyLimit
 
 
 @given(
-    at_once=st.integers(1, 4),
+    allowed=st.integers(1, 4),
     waiting=st.integers(0, 5),
     names=st.lists(st.integers(0, 12), min_size=1, max_size=30),
     fails=st.booleans(),
 )
-def test_never_more_at_once_nor_waiting_nor_twice_of_a_name(at_once, waiting, names, fails):
+def test_running_and_waiting_work_is_bounded_and_a_user_has_one_slot(allowed, waiting, names, fails):
     async def all_at_once() -> tuple[int, int, int]:
-        gate, running, most, refused = Gate(at_once, waiting), [], 0, 0
+        limit, running, most, refused = ConcurrencyLimit(allowed, waiting), [], 0, 0
         done: list[int] = []
 
         async def work(name: int) -> None:
             nonlocal most, refused
             try:
-                async with gate.passed(str(name), "enrolment"):
+                async with limit.slot(str(name), "enrolment"):
                     assert name not in running
                     running.append(name)
                     most = max(most, len(running))
@@ -40,22 +40,22 @@ def test_never_more_at_once_nor_waiting_nor_twice_of_a_name(at_once, waiting, na
                 pass
 
         await asyncio.gather(*(work(name) for name in names))
-        await work(99)  # everybody is through: there is room again
+        await work(99)  # all slots are free again
         assert 99 in done
         return most, len(done) - 1, refused
 
     most, done, refused = asyncio.run(all_at_once())
-    assert most == min(at_once, len(set(names))) and done + refused == len(names)
-    assert done >= min(at_once + waiting, len(set(names)))
+    assert most == min(allowed, len(set(names))) and done + refused == len(names)
+    assert done >= min(allowed + waiting, len(set(names)))
 
 
-def test_who_is_waited_for_is_said_without_a_name():
+def test_refusals_do_not_contain_the_user():
     async def twice() -> None:
-        gate = Gate(1, 0)
-        async with gate.passed("ada@example.org", "enrolment"):
-            for name, said in (("ada@example.org", "enrolment of this user is under way"), ("bob", "more users wait")):
-                with pytest.raises(BusyError, match=said) as refused:
-                    async with gate.passed(name, "enrolment"):
+        limit = ConcurrencyLimit(1, 0)
+        async with limit.slot("ada@example.org", "enrolment"):
+            for name, message in (("ada@example.org", "is already running"), ("bob", "too many users are waiting")):
+                with pytest.raises(BusyError, match=message) as refused:
+                    async with limit.slot(name, "enrolment"):
                         pass
                 assert name not in str(refused.value)
 
