@@ -30,8 +30,8 @@ KNOWN = locate("convabuse") is not None
 FILE = EXPERIMENTS / ("convabuse.yaml" if KNOWN else "simulated.yaml")
 SHORT = (
     "base=tiny-bert",
-    "limits.rows=600",
-    "methods={prior: {}, cls: {epochs: 2}, cls-u: {from: cls, bank: {block_users: 2, epochs: 4}}}",
+    "subsample.rows=600",
+    "methods={prior: {}, cls: {epochs: 2}, cls-u: {init_from: cls, bank: {block_users: 2, epochs: 4}}}",
 )
 LONG = (*SHORT[:-1], "methods={prior: {}, cls: {epochs: 1}, long: {method: cls-p, epochs: 4000, patience: 4000}}")
 

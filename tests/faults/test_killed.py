@@ -17,7 +17,7 @@ from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
+BANK = "{init_from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 24, rows_per_user: 60}",

@@ -33,7 +33,7 @@ def reported(tmp_path_factory):
     methods = {
         "user-prior": {},
         "cls": {"epochs": 1, "max_tokens": 48},
-        "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
+        "cls-u": {"init_from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
     }
     written = settings(users=14, methods=methods)
     written["evaluate"]["bootstrap"] = 100

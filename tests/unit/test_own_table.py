@@ -142,7 +142,7 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
     assert {key: said["source"][key] for key in expected} == expected
     experiment = load_experiment(Path(said["file"]))
     prepared = pipeline.prepare(experiment)
-    assert experiment.limits.rows or len(prepared.annotations) == said["rows"]
+    assert experiment.subsample.rows or len(prepared.annotations) == said["rows"]
     assert not list(tmp_path.glob("*.refused.csv"))
     assert [arm.name for arm in experiment.arms] == [
         "prior",

@@ -363,7 +363,7 @@ def test_nothing_is_left_behind(parts, cls, tmp_path, monkeypatch):
         ("cls", {"epoch": 3}, ExperimentError, "Did you mean 'epochs'"),
         ("cls", {"epochs": 0}, ExperimentError, "greater than or equal to 1"),
         ("query", {"base": "tiny-bert"}, BeholderError, "Use cls"),
-        ("cls-u", {"base": "tiny-bert", "from_": "clss"}, MethodError, "Did you mean 'cls'"),
+        ("cls-u", {"base": "tiny-bert", "init_from": "clss"}, MethodError, "Did you mean 'cls'"),
         ("cls", {"base": "tiny-brt"}, BeholderError, "Did you mean 'tiny-bert'"),
     ],
 )

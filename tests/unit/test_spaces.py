@@ -24,7 +24,7 @@ from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.workflows.search import conclude, front, only_arm
 
 SEARCHED = sorted(set(SPACES) & set(METHODS))
-METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"from": "cls"}}
+METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"init_from": "cls"}}
 
 
 def mine(search=None, **methods):
@@ -125,7 +125,7 @@ def test_how_an_endpoint_decodes_is_not_searched():
             {"cls-u": {"space": {"bank.rank": [2, 4]}}},
             r"bank.rank: it means nothing while bank.top_layers is 0. Search",
         ),
-        ({"cls-u": {"space": {"from": ["cls-p"]}}}, r"search.cls-u.space.from: this setting is not searched"),
+        ({"cls-u": {"space": {"init_from": ["cls-p"]}}}, r"search.cls-u.space.init_from: this setting is not searched"),
         (
             {"plain": {"space": {"lora.rank": [2]}}},
             r"search.plain.space.lora.rank: lora is null in this arm. Give it a value under methods",
@@ -162,7 +162,7 @@ def test_whatever_is_found_is_written_back_as_the_same_experiment_with_these_set
         assert tuned.name == f"{experiment.name}-tuned" and found["best"]["settings"] == other
         dumped = {each.name: each.config.model_dump(mode="json", by_alias=True) for each in tuned.arms}
         assert dumped[arm.name] == apply(arm.config.model_dump(mode="json", by_alias=True), other)
-        for name in ("source", "split", "base", "seed", "evaluate", "register_", "limits", "cluster"):
+        for name in ("source", "split", "base", "seed", "evaluate", "register_", "subsample", "cluster"):
             assert getattr(tuned, name) == getattr(experiment, name)
 
 

@@ -61,7 +61,9 @@ def init_command(
         return
     console.print(f"\nwritten: {', '.join(map(str, written))}   Go on with:", markup=False)
     if made.facts["rows"] > ROWS:
-        console.print(f"  (the first run uses {ROWS:,} judgements; take limits out of the file for all)", markup=False)
+        console.print(
+            f"  (the first run uses {ROWS:,} judgements; take subsample out of the file for all)", markup=False
+        )
     skip = " --on-bad-rows skip" if made.bad_rows else ""
     console.print(f"  beholder run {file}{skip}", markup=False)
 

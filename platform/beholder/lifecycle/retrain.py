@@ -29,6 +29,7 @@ from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import to_learn
 from beholder.experiment.config import Experiment, make_experiment
+from beholder.experiment.renamed_keys import with_new_keys
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.lifecycle.refresh import publish_candidate, scores_of, with_champion
 from beholder.methods import load_fitted
@@ -222,7 +223,7 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
 def _experiment_of(run: Path) -> Experiment:
     written = json.loads(RunFolder(run).experiment.read_text())
     del written["digest"]
-    return make_experiment(written)
+    return make_experiment(with_new_keys(written, str(run))[0])  # a run of an earlier version needs no notice
 
 
 def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:

@@ -77,8 +77,12 @@ def score_every_pair(fitted: Fitted, texts: Sequence[str], users: Sequence[str])
     return rows.reshape(len(texts), len(users), -1)
 
 
+RENAMED = {"from": "init_from"}
+"""Settings of methods that had another name: old -> new."""
+
+
 class MethodConfig(BaseModel):
-    """Settings of one method. Subclasses name themselves in `method` and say how they fit."""
+    """Settings of one method. Subclasses name themselves in `method` and implement `fit`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,6 +94,14 @@ class MethodConfig(BaseModel):
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
     """The kinds of base it can work with; none where it needs none."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings under the names that keys of finished arms and tracked parameters have: `init_from` as `from_`.
+
+        What was fitted before the setting was renamed is thus found again.
+        """
+        return {_STORED.get(key, key): value for key, value in self.model_dump(mode="json").items()}
 
     def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
         """Refuse before anything is fitted what would fail in the middle of it. The base's weights are not read.
@@ -136,6 +148,8 @@ class MethodConfig(BaseModel):
         """Learn from `train`, choose settings and thresholds on `valid`."""
         raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
 
+
+_STORED = {"init_from": "from_"}
 
 _KINDS: dict[BaseKind, str] = {
     "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",

@@ -43,11 +43,18 @@ class FittedBank:
     """What makes rows of annotations into those of a bank; see `blocks.Backbone`."""
 
     def __init__(
-        self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior, settings: BankSettings
+        self,
+        method: str,
+        shared: Any,
+        init_from: str,
+        model: BankModel,
+        bank: Bank,
+        prior: Prior,
+        settings: BankSettings,
     ) -> None:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
-        self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
+        self.method, self.shared, self.init_from, self.model, self.bank = method, shared, init_from, model, bank
         self.prior, self.settings = prior, settings
         self.before_refit: Self | None = None
         self.task: Task = shared.task
@@ -64,7 +71,7 @@ class FittedBank:
         """
         kind, methods = cls.stands_on
         if not isinstance(fitted, kind):
-            raise MethodError(f"methods.{method}.from: {name} is a {fitted.method}; {method} stands on {methods}.")
+            raise MethodError(f"methods.{method}.init_from: {name} is a {fitted.method}; {method} stands on {methods}.")
         return fitted
 
     @classmethod
@@ -91,11 +98,11 @@ class FittedBank:
     @property
     def config(self) -> PersonalConfig:
         """The settings it was fitted with."""
-        return config_class(self.method).model_validate({"from": self.from_, "bank": self.settings})  # type: ignore[return-value]
+        return config_class(self.method).model_validate({"init_from": self.init_from, "bank": self.settings})  # type: ignore[return-value]
 
     def with_bank(self, bank: Bank) -> Self:
         """The same model under other users."""
-        fitted = type(self)(self.method, self.shared, self.from_, self.model, bank, self.prior, self.settings)
+        fitted = type(self)(self.method, self.shared, self.init_from, self.model, bank, self.prior, self.settings)
         fitted.thresholds = self.thresholds
         return fitted
 
@@ -137,7 +144,7 @@ class FittedBank:
         for digest in shards_of(self.bank.index):
             link(self.bank.shard_file(digest), shard_file(written, digest))
         save_prior(self.prior, folder)
-        settings = {"from": self.from_, "bank": self.settings.model_dump(mode="json")}
+        settings = {"from": self.init_from, "bank": self.settings.model_dump(mode="json")}
         (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     @staticmethod

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beholder.methods.base import MethodConfig, config_class
+from beholder.methods.base import RENAMED, MethodConfig, config_class
 from beholder.util.errors import ExperimentError
 from beholder.util.strict_model import build
 
@@ -222,7 +222,7 @@ SWITCHES = {
 }
 """Setting -> the one that, being 0 or empty, makes it mean nothing."""
 
-_NOT_SEARCHED = ("method", "from", "from_", "shuffle_users", "tasks")
+_NOT_SEARCHED = ("method", "init_from", *RENAMED, "shuffle_users", "tasks")
 
 
 def space_of(

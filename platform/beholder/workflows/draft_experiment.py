@@ -41,15 +41,15 @@ name: {name}
 source:
 {source}
 split: {split}
-{limits}base: {base}
+{subsample}base: {base}
 methods:
   prior: {{}} # how often each label is given; never sees the text
   user-prior: {{}} # the same for each user
   cls: {cls} # one model for everybody
-  cls+: {{from: cls}} # a small network on its features, without users: a cls that was trained as long
-  cls-e: {{from: cls, controls: [shuffled-users]}} # the same with an embedding for each user, the field's standard arm
+  cls+: {{init_from: cls}} # a small network on its features, without users: a cls that was trained as long
+  cls-e: {{init_from: cls, controls: [shuffled-users]}} # the same with user embeddings, the field's standard arm
   cls-u: # an adapter for each user, given what is learned of users in general
-    from: cls
+    init_from: cls
     controls: [shuffled-users] # the same with users permuted: its gain has to vanish
 {curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # told who reads; takes twice as long
 evaluate: {{reference: cls}}
@@ -134,8 +134,8 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
         source["path"] = str(target)
         written.append(target)
     rows = made.facts["rows"]
-    limits = (
-        f"limits: {{rows: {ROWS}}} # of {rows:,}, for a first answer; take this line out for all\n"
+    subsample = (
+        f"subsample: {{rows: {ROWS}}} # of {rows:,}, for a first answer; take this line out for all\n"
         if rows > ROWS
         else ""
     )
@@ -151,7 +151,7 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
         name=made.name,
         source=_indented(source),
         split=split,
-        limits=limits,
+        subsample=subsample,
         base=BASE,
         cls=_cls(made.facts),
         curve=_curve(made.facts),

@@ -118,7 +118,7 @@ def track(
     }
     of_arms = {
         arm.name: (
-            {"method": arm.method, **arm.config.model_dump(mode="json", exclude={"method"})},
+            {**arm.config.identity, "method": arm.method},
             {"method": arm.method, "control_of": arm.control_of or ""},
         )
         for arm in experiment.arms
