@@ -112,7 +112,7 @@ def test_an_interrupted_run_says_that_finished_methods_are_kept(home, tmp_path, 
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     *before, last = said.read_text().splitlines()
-    assert last == "interrupted: finished methods are kept; the same command goes on from there."
+    assert last == "interrupted: finished methods are kept; run the same command to resume."
     assert not any(word in line for line in before for word in ("Traceback", "SIGTERM", "error")), before
     assert {file.parent.name for file in home.glob("runs/*/methods/*/done.json")} == {"prior", "cls"}
 

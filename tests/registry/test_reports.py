@@ -178,7 +178,7 @@ def test_it_is_one_file_with_every_panel_drawn(home):
     for title, drawn in figures:
         assert title and drawn.count("<path") + drawn.count("<use") > 10, title
     assert outcome.results["verdict"]["sentence"] in unescape(page)
-    assert "whoever knew each reader" in page.replace("\n", " ")
+    assert "the oracle, which knows every reader" in page.replace("\n", " ")
     assert f"{outcome.results['data']['fingerprint'][:16]}" in page
 
 

@@ -90,7 +90,7 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
     ("change", "message"),
     [
         ({"sauce": 1}, r"unknown key 'sauce'. Did you mean 'source'\?"),
-        ({"evaluate": {"reference": "clss"}}, r"evaluate.reference: unknown method 'clss'. Did you mean 'cls'\?"),
+        ({"evaluate": {"reference": "clss"}}, r"evaluate.reference: unknown arm 'clss'. Did you mean 'cls'\?"),
         (
             {"evaluate": {"reference": "cls", "bootstraps": 9}},
             r"evaluate: unknown key 'bootstraps'. Did you mean 'bootstrap'",
@@ -109,7 +109,7 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
         ({"methods": {"cls": {"epoch": 2}}}, r"methods.cls: unknown key 'epoch'. Did you mean 'epochs'\?"),
         ({"methods": {"cls": {"lora": {"rnak": 2}}}}, r"methods.cls.lora: unknown key 'rnak'. Did you mean 'rank'\?"),
         ({"methods": {"cls": {"epochs": 0}}}, r"methods.cls.epochs: input should be greater than or equal to 1, got 0"),
-        ({"methods": {"cls": {"extends": "clz"}}}, r"methods.cls.extends: unknown method 'clz'"),
+        ({"methods": {"cls": {"extends": "clz"}}}, r"methods.cls.extends: unknown arm 'clz'"),
         ({"methods": {"cls": {"extends": "cls-p"}, "cls-p": {"extends": "cls"}}}, r"goes in a circle"),
         (
             {"methods": {"cls": {"controls": ["shuffled-users"]}}},

@@ -188,7 +188,7 @@ def refusal(file: Path, *more: str) -> str:
 def test_what_cannot_be_used_is_one_line_with_a_remedy(tmp_path):
     rows = judgements()
     nobody = written(tmp_path / "nobody.csv", ["text", "rude"], [(t, int(n > 50)) for t, _, n in rows])
-    assert "no column says who judged" in refusal(nobody) and "--user COLUMN" in refusal(nobody)
+    assert "no column identifies the user" in refusal(nobody) and "--user COLUMN" in refusal(nobody)
     alone = written(tmp_path / "alone.csv", ["text", "user", "rude"], [(t, "me", int(n > 50)) for t, _, n in rows])
     assert "names one person only" in refusal(alone)
     once = written(

@@ -83,7 +83,7 @@ def test_how_an_endpoint_decodes_is_not_searched():
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"cls-x": {}}, r"search: unknown method 'cls-x'. Did you mean 'cls-"),
+        ({"cls-x": {}}, r"search: unknown arm 'cls-x'. Did you mean 'cls-"),
         ({"prior": {}}, r"search.prior: prior has nothing to search. There is for: cls,"),
         ({"cls-u": {"trails": 3}}, r"search.cls-u: unknown key 'trails'. Did you mean 'trials'\?"),
         ({"cls-u": {"trials": 0}}, r"search.cls-u.trials: .*greater than or equal to 1, got 0"),
@@ -140,7 +140,7 @@ def test_a_search_that_cannot_be_is_one_line_with_place_and_remedy(search, messa
 
 def test_which_method_is_searched_where_none_is_named():
     assert only_arm(mine({"cls-u": {}})) == "cls-u"
-    with pytest.raises(ExperimentError, match=r"say which method with --method\. There are: cls, cls-p, cls-u"):
+    with pytest.raises(ExperimentError, match=r"name the arm with --arm\. There are: cls, cls-p, cls-u"):
         only_arm(mine())
 
 
@@ -227,5 +227,5 @@ def test_a_trial_measures_what_a_run_reports_and_leaves_the_trunk_for_others(tmp
 def test_a_storage_that_is_no_database_is_one_line(tmp_path):
     (tmp_path / "optuna.db").write_text("this is no database, whatever its name may say, nor was it ever")
     _, space = mine().searched("cls-u")
-    with pytest.raises(ClusterError, match=r"optuna.db: cannot be read .*not a database.*Remove .* anew"):
+    with pytest.raises(ClusterError, match=r"optuna.db: cannot be read .*not a database.*Remove .* again"):
         Study(tmp_path, space, ("macro_f1",), 42)

@@ -13,7 +13,7 @@ from beholder.util.strict_model import Section
 class Subsample(Section):
     """Use less than there is, to try things out; drawn seeded.
 
-    `rows`: at most so many annotations, whole texts. `rows_per_text`: first, at most so many of any one text: where a
+    `rows`: most annotations, whole texts. `rows_per_text`: first, the most of any one text: where a
     few texts recur hundreds of times, they would be most of a small sample.
     """
 

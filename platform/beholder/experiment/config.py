@@ -1,6 +1,6 @@
 """The experiment file: which data, which split, which base, which methods, and what to do with the winner.
 
-Each room owns the config objects of its things; this file only composes them, and says where a file is wrong.
+Each room owns the config objects of its things; this file only composes them, and reports where a file is wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from beholder.search.space import SearchSettings, Space, apply, space_of
 from beholder.util.errors import ExperimentError, MethodError, unknown
 from beholder.util.strict_model import Section, build
 
-"""What results call the pair of arms that is served, each user by their route, as if it were an arm."""
+"""The name of an arm."""
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
 
 
@@ -94,7 +94,9 @@ class Experiment(Section):
         arms: list[Arm] = []
         for name, written in self.methods.items():
             if name == ROUTED:
-                raise ExperimentError(f"methods.{name}: results call what is served so. Give the arm another name.")
+                raise ExperimentError(
+                    f"methods.{name}: this is the name of the pair that is served. Give the arm another name."
+                )
             settings = _extended(name, self.methods, ())
             config = _method_config(name, settings)
             arms.append(Arm(name, config))
@@ -115,7 +117,7 @@ class Experiment(Section):
             _check_tasks(arm, self.source)
         if self.evaluate.reference not in {arm.name for arm in arms}:
             known = [arm.name for arm in arms]
-            raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
+            raise ExperimentError(f"evaluate.reference: {unknown('arm', self.evaluate.reference, known)}")
         return arms
 
     @property
@@ -162,10 +164,10 @@ class Experiment(Section):
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:
-        """How an arm is searched: as `search` says, or by default."""
+        """How an arm is searched: as in `search`, or by default."""
         arms = {arm.name: arm for arm in self.arms if arm.control_of is None}
         if name not in arms:
-            raise ExperimentError(f"search: {unknown('method', name, arms)}")
+            raise ExperimentError(f"search: {unknown('arm', name, arms)}")
         settings = self.search.get(name, SearchSettings())
         hosted = isinstance(self.base, Endpoint)
         return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
@@ -201,7 +203,7 @@ def load_experiment(file: str | Path, overrides: Sequence[str] | Mapping[str, An
             in `{"methods.cls.epochs": 2}`.
 
     Raises:
-        ExperimentError: not there, not YAML, or not an experiment; says where and what was meant.
+        ExperimentError: missing, not YAML, or not an experiment; names the place and the nearest known key.
     """
     file = Path(file)
     try:
@@ -254,7 +256,7 @@ def make_experiment(
         arms = experiment.arms  # resolving them is the check
         _ = experiment.curves
         if experiment.forgetting and experiment.evaluate.folds > 1:
-            raise ExperimentError("forgetting: is measured of one model, not of folds. Leave one of the two out.")
+            raise ExperimentError("forgetting: it is measured on one model, not on folds. Leave one of the two out.")
         if isinstance(experiment.split, ByPeople) and experiment.evaluate.seeds > 1:
             raise ExperimentError(
                 "evaluate.seeds: under a split by people methods are trained once. Leave seeds out, or split by text."
@@ -326,7 +328,7 @@ def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ..
     inherited: dict[str, Any] = {}
     if parent is not None:
         if parent not in methods:
-            raise ExperimentError(f"methods.{name}.extends: {unknown('method', str(parent), methods)}")
+            raise ExperimentError(f"methods.{name}.extends: {unknown('arm', str(parent), methods)}")
         if parent in (name, *seen):
             raise ExperimentError(f"methods.{name}.extends: {' -> '.join([*seen, name, parent])} goes in a circle.")
         inherited = _extended(parent, methods, (*seen, name))
@@ -340,7 +342,7 @@ def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
         return
     trained = [name for name, each in arms.items() if each.config.trains and each.control_of is None]
     if arm.after not in trained:
-        known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
+        known = unknown("trained arm", arm.after, trained) if trained else "there is no cls or cls-p in this file."
         raise ExperimentError(f"methods.{arm.name}.init_from: {known}")
     kinds, method = getattr(arm.config, "starts_from", None), arms[arm.after].method
     if kinds is not None and method not in kinds:
@@ -361,7 +363,9 @@ def _check_tasks(arm: Arm, source: Any) -> None:
 def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:
     method = settings.get("method")
     if method is None:
-        raise ExperimentError(f"methods.{name}: {unknown('method', name, METHODS)} Or say which with method: NAME.")
+        raise ExperimentError(
+            f"methods.{name}: {unknown('method', name, METHODS)} Or name its method with method: NAME."
+        )
     if method not in METHODS:
         raise ExperimentError(f"methods.{name}.method: {unknown('method', str(method), METHODS)}")
     return build(config_class(method), settings, f"methods.{name}")

@@ -120,9 +120,9 @@ class MethodConfig(BaseModel):
         return ()
 
     def reads(self, annotations: Annotations) -> list[str]:
-        """What it depends on besides judgements, split, base and settings, in a form that tells when that changed.
+        """What it depends on besides judgements, split, base and settings, in a form that changes when it changes.
 
-        The columns it reads as traits; where it prompts, the words of its wording file, whose settings say only where
+        The columns it reads as traits; where it prompts, the words of its wording file, whose settings name only where
         it is, and the context columns that a user's profile is made of.
         """
         found = [repr(annotations.column(column)) for column in self.traits]
@@ -141,12 +141,12 @@ class MethodConfig(BaseModel):
         """
 
     def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
-        """What an endpoint would be asked to fit, and to score the validation and test rows. Nothing is asked."""
+        """The prompts that fitting, and scoring the validation and test rows, would send to an endpoint. Sends none."""
         return []
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
-        raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
+        raise MethodError(f"{type(self).__name__} has no way to fit; implement fit().")
 
 
 _STORED = {"init_from": "from_"}
@@ -155,7 +155,7 @@ _KINDS: dict[BaseKind, str] = {
     "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",
     "decoder": "a decoder. Use a method that reads it",
     "encoder-decoder": "an encoder-decoder. Use a method that reads it",
-    "endpoint": "an endpoint, a base that can only be asked. Use query or query-p",
+    "endpoint": "an endpoint, a base that can only be prompted. Use query or query-p",
 }
 
 
@@ -182,17 +182,17 @@ METHODS: dict[str, MethodEntry] = {
     "query": MethodEntry(
         "beholder.methods.query:QueryConfig",
         "beholder.methods.query:FittedQuery",
-        "ask a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
+        "prompt a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
     ),
     "query-p": MethodEntry(
         "beholder.methods.query:PersonalisedQueryConfig",
         "beholder.methods.query:FittedQuery",
-        "the same, told who reads: their number, profile, habits, and own judgements as examples",
+        "the same with the user in the prompt: their number, profile, habits, and own judgements as examples",
     ),
     "cls": MethodEntry(
         "beholder.methods.cls:ClassifyConfig",
         "beholder.methods.cls:FittedClassifier",
-        "LoRA (or full) fine-tuning with a classification head; one model for all",
+        "LoRA (or full) fine-tuning with a classification head; one global model",
     ),
     "cls-p": MethodEntry(
         "beholder.methods.cls:PersonalisedClassifyConfig",
@@ -202,7 +202,7 @@ METHODS: dict[str, MethodEntry] = {
     "cls+": MethodEntry(
         "beholder.methods.cls_embedding:NetworkConfig",
         "beholder.methods.cls_embedding:FittedNetwork",
-        "a small network on the features of a fitted `cls`; one model for all, trained as long as `cls-e`",
+        "a small network on the features of a fitted `cls`; one global model, trained as long as `cls-e`",
     ),
     "cls-e": MethodEntry(
         "beholder.methods.cls_embedding:EmbeddingConfig",
@@ -217,12 +217,12 @@ METHODS: dict[str, MethodEntry] = {
     "lm": MethodEntry(
         "beholder.methods.lm:LanguageConfig",
         "beholder.methods.lm:FittedLanguage",
-        "LoRA (or full) fine-tuning to write the labels given; one model for all",
+        "LoRA (or full) fine-tuning to write the labels given; one global model",
     ),
     "lm-p": MethodEntry(
         "beholder.methods.lm:PersonalisedLanguageConfig",
         "beholder.methods.lm:FittedLanguage",
-        "the same, told who reads in the prompt",
+        "the same with the user in the prompt",
     ),
     "lm-u": MethodEntry(
         "beholder.methods.lm_user:PersonalLanguageConfig",
@@ -262,13 +262,13 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
 def erase_saved(folder: Path, user: str) -> bool:
     """Take a user out of what `save_fitted` wrote: their id, weights, rates, judgements. What is others' stays.
 
-    A model for all that was trained on their judgements, among others', stays, too. Done twice is done once.
+    A global model that was trained on their judgements, among others', stays, too. Done twice is done once.
 
     Returns:
         Whether there was anything of theirs.
 
     Raises:
-        MethodError: nothing there, or written by a newer version.
+        MethodError: missing, or written by a newer version.
     """
     return _target(_entry(_described(folder)["method"]).fitted).erase(folder, user)
 
@@ -278,11 +278,11 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
 
     Args:
         folder: of one fitted method.
-        base: the base it was trained on, or asks.
+        base: the base it was trained on, or prompts.
         device: where to score; 4-bit weights stay on the GPU.
 
     Raises:
-        MethodError: nothing there, or written by a newer version.
+        MethodError: missing, or written by a newer version.
     """
     described = _described(folder)
     task = Task(tuple(described["labels"]), described["kind"])

@@ -1,4 +1,4 @@
-"""A shared model, a prior and a bank: what `cls-u` and `lm-u` have in common once they are fitted."""
+"""A global model, a prior and a bank: what `cls-u` and `lm-u` have in common once they are fitted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class FittedBank:
-    """A shared model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
+    """A global model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
 
     Attributes:
         prior: of users in general.
@@ -38,7 +38,7 @@ class FittedBank:
     """
 
     stands_on: ClassVar[tuple[type, str]]
-    """What the shared model has to be, and which methods give it."""
+    """What the global model has to be, and which methods give it."""
     backbone: ClassVar[type]
     """What makes rows of annotations into those of a bank; see `blocks.Backbone`."""
 
@@ -76,7 +76,7 @@ class FittedBank:
 
     @classmethod
     def model_for(cls, shared: Any, shape: BankShape) -> BankModel:
-        """The shared model in two parts."""
+        """The global model in two parts."""
         raise NotImplementedError
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
@@ -91,9 +91,11 @@ class FittedBank:
         """Write one user's model as an ordinary PEFT adapter into an existing folder.
 
         Raises:
-            BankError: the user has nothing of their own, or the model cannot be said as an adapter.
+            BankError: the user has nothing of their own, or an adapter cannot express the model.
         """
-        raise BankError(f"{self.method}: a user's change of the answer tokens' head cannot be said as a PEFT adapter.")
+        raise BankError(
+            f"{self.method}: a user's change of the answer tokens' head cannot be expressed as a PEFT adapter."
+        )
 
     @property
     def config(self) -> PersonalConfig:
@@ -126,15 +128,15 @@ class FittedBank:
 
     @property
     def known(self) -> list[str]:
-        """Users with something of their own, here or in the shared model, sorted."""
+        """Users with something of their own, here or in the global model, sorted."""
         return sorted({*self.bank.users, *self.shared.known})
 
     def knows(self, user: str) -> bool:
-        """Whether this user has something of their own, here or in the shared model."""
+        """Whether this user has something of their own, here or in the global model."""
         return user in self.bank or self.shared.knows(user)
 
     def save(self, folder: Path) -> None:
-        """The shared model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
+        """The global model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
         (folder / "from").mkdir()
         save_fitted(self.shared, folder / "from")
         written = folder / "bank"

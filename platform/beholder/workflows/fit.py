@@ -96,7 +96,7 @@ def _fitted(
             start=start.fitted if start else None,
         )
         fitted = config.fit(*to_learn(config, seen), context)
-        weakref.finalize(fitted, files.pop_all().close)  # users' adapters are read from there when they are asked for
+        weakref.finalize(fitted, files.pop_all().close)  # users' adapters are read from there on first use
     shown.step(method, 1, 1, "done")
     return MethodModel(fitted, where.base, config, where.seed, start, valid)
 

@@ -62,7 +62,7 @@ class Prepared:
 
     @cached_property
     def marked(self) -> Annotations:
-        """All rows with the columns that say what a run does with each; see `folds.with_uses`."""
+        """All rows with the columns that hold what a run does with each; see `folds.with_uses`."""
         return with_uses(self.annotations, self.split, self.folds)
 
     @property
@@ -139,7 +139,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
 
 
 def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
-    """What is known of a base at once, and what tells it from others."""
+    """What is known of a base at once, and its identity."""
     if isinstance(name, Endpoint):
         return name, name.checksum
     require_form(name)
