@@ -96,7 +96,7 @@ def configuration() -> str:
         "adapter per user, `curve: [5, 10, 20]` (fit it on so many judgements of each user, too).",
     ]
     seen: set[type] = {Experiment}
-    for field in ("limits", "evaluate", "register_", "cluster"):
+    for field in ("subsample", "evaluate", "register_", "cluster"):
         for model in models_in(Experiment.model_fields[field].annotation):
             pages.append(_section(f"`{field.rstrip('_')}:`", model))
             seen.add(model)

@@ -66,7 +66,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
             "distinct_texts": 2_000,
         },
         "base": "minilm-l6",
-        "methods": {"cls": {"epochs": 1, "max_tokens": 64}, "cls-u": {"from": "cls", "bank": bank}},
+        "methods": {"cls": {"epochs": 1, "max_tokens": 64}, "cls-u": {"init_from": "cls", "bank": bank}},
         "evaluate": {"reference": "cls"},
     }
 

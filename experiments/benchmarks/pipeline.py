@@ -50,7 +50,7 @@ def measure(file: Path | None, full: bool, repeats: int) -> dict:
 
     apply_settings()
     file = file or ROOT / "experiments" / ("convabuse.yaml" if locate("convabuse") else "simulated.yaml")
-    shorter = [] if full else ["limits.rows=4000", "methods.cls.epochs=1"]
+    shorter = [] if full else ["subsample.rows=4000", "methods.cls.epochs=1"]
     experiment = load_experiment(file, shorter)
     outcome = pipeline.run(experiment)
     arms = {arm.name: arm.config for arm in experiment.arms}

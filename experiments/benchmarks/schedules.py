@@ -57,7 +57,7 @@ EXPERIMENT = {
     "base": "tiny-bert",
     "methods": {
         "cls": {"epochs": 1, "max_tokens": 48},
-        "cls-u": {"from": "cls", "bank": {"epochs": 10, "step_size": 0.3, "prior": {"rank": 2, "steps": 10}}},
+        "cls-u": {"init_from": "cls", "bank": {"epochs": 10, "step_size": 0.3, "prior": {"rank": 2, "steps": 10}}},
     },
     "evaluate": {"reference": "cls"},
     "register": {"name": MODEL},

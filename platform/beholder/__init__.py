@@ -12,7 +12,7 @@ model = bh.fit("cls-u", train, valid, base="tiny-bert")
 print(bh.evaluate({"cls-u": model}, test))
 ```
 
-What is listed in `__all__` is public. Each name is imported when it is first asked for, so that `import beholder` takes
+What is listed in `__all__` is public. Each name is imported on first access, so that `import beholder` takes
 no time, and neither PyTorch nor Ray nor MLflow is loaded before it is needed.
 """
 
@@ -63,7 +63,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
+    """Import a public name on first access (PEP 562)."""
     if name == "methods":  # the package of that name, which can be called
         return importlib.import_module("beholder.methods")
     if name not in _HOMES:

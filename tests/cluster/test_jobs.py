@@ -30,8 +30,8 @@ KNOWN = locate("convabuse") is not None
 FILE = EXPERIMENTS / ("convabuse.yaml" if KNOWN else "simulated.yaml")
 SHORT = (
     "base=tiny-bert",
-    "limits.rows=600",
-    "methods={prior: {}, cls: {epochs: 2}, cls-u: {from: cls, bank: {block_users: 2, epochs: 4}}}",
+    "subsample.rows=600",
+    "methods={prior: {}, cls: {epochs: 2}, cls-u: {init_from: cls, bank: {block_users: 2, epochs: 4}}}",
 )
 LONG = (*SHORT[:-1], "methods={prior: {}, cls: {epochs: 1}, long: {method: cls-p, epochs: 4000, patience: 4000}}")
 
@@ -147,7 +147,7 @@ def test_a_driver_that_dies_fails_its_job_and_submitted_again_it_goes_on(place):
         logs = place.run("jobs", "logs", again, "--address", place.address).stdout
         time.sleep(0.5)
     stopped = place.run("jobs", "stop", again, "--address", place.address)
-    assert "goes on from what is finished" in stopped.stdout
+    assert "resume from what is finished" in stopped.stdout
     followed = place.run("jobs", "logs", again, "--address", place.address, "--follow")
     assert followed.returncode == 130
 
@@ -168,5 +168,5 @@ def test_refusals_are_one_line_and_come_at_once(place, tmp_path):
     assert "nobody" in refused("jobs", "logs", "nobody", *at) and "nobody" in refused("jobs", "stop", "nobody", *at)
     assert "Failed to connect" in refused("jobs", "ls", "--address", f"http://127.0.0.1:{free_port()}")
     assert "no such experiment" in refused("submit", tmp_path / "none.yaml", *at)
-    assert "unknown method" in refused("submit", FILE, "--search", "clss", *at)
+    assert "unknown arm" in refused("submit", FILE, "--search", "clss", *at)
     assert "leave out" in refused("submit", "model", "--refresh", "--search", "cls", *at)

@@ -57,7 +57,7 @@ def test_copies_go_there_and_back_and_what_says_whole_goes_last(tmp_path):
     (here / "methods" / "a" / "bad").mkdir()
     (there / "methods" / "a" / "bad").write_text("in the way of a folder")
     (here / "methods" / "a" / "bad" / "file").write_text("x")
-    with pytest.raises(ClusterError, match="run again to go on"):
+    with pytest.raises(ClusterError, match="run again to resume"):
         shared.keep("methods")
     assert not (there / "methods" / "a" / "done.json").exists()  # torn, and nothing says otherwise
     (there / "methods" / "a" / "bad").unlink()

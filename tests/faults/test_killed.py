@@ -17,7 +17,7 @@ from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.cluster
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "simulated.yaml"
-BANK = "{from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
+BANK = "{init_from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (
     "base=tiny-bert",
     "source={name: simulated, texts: templates, users: 24, rows_per_user: 60}",
@@ -112,7 +112,7 @@ def test_an_interrupted_run_says_that_finished_methods_are_kept(home, tmp_path, 
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     *before, last = said.read_text().splitlines()
-    assert last == "interrupted: finished methods are kept; the same command goes on from there."
+    assert last == "interrupted: finished methods are kept; run the same command to resume."
     assert not any(word in line for line in before for word in ("Traceback", "SIGTERM", "error")), before
     assert {file.parent.name for file in home.glob("runs/*/methods/*/done.json")} == {"prior", "cls"}
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.cluster
 
 
 def job(name: str, method: str, after: str | None = None, fold: int | None = None) -> ArmJob:
-    return ArmJob(name, {"method": method, **({"from_": after} if after else {})}, None, "key", after, fold=fold)
+    return ArmJob(name, {"method": method, **({"init_from": after} if after else {})}, None, "key", after, fold=fold)
 
 
 def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():

@@ -229,5 +229,5 @@ def test_an_erased_person_is_in_no_fold(ran, outcome):
 
 def test_what_is_measured_of_one_model_is_not_measured_of_folds():
     forgetting = {"source": {"name": "simulated", "texts": "templates"}}
-    with pytest.raises(ExperimentError, match="forgetting: is measured of one model, not of folds"):
+    with pytest.raises(ExperimentError, match="forgetting: it is measured on one model, not on folds"):
         make_experiment(written(forgetting=forgetting))

@@ -32,7 +32,10 @@ def ray():
 def evaluated(folder, monkeypatch, source, cls, own, base, curve=()):
     """Fit a model for all and one for each in this process; the run's results, its rows, and the part of each."""
     monkeypatch.setenv("BEHOLDER_HOME", str(folder))
-    methods = {"cls": cls, "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": list(curve), "bank": own}}
+    methods = {
+        "cls": cls,
+        "cls-u": {"init_from": "cls", "controls": ["shuffled-users"], "curve": list(curve), "bank": own},
+    }
     experiment = make_experiment(
         {
             "name": "truth",

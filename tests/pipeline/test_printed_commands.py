@@ -43,7 +43,7 @@ RUN_ELSEWHERE = {
 }
 WITHOUT_A_TEST = {"models pull": "asks a hub over the network"}
 METHODS = "methods={prior: {}, cls: {epochs: 1, max_tokens: 48}, cls-p: {extends: cls}}"
-TO_SEARCH = "methods={cls: {epochs: 1, max_tokens: 48}, cls-u: {from: cls, bank: {epochs: 3}}}"
+TO_SEARCH = "methods={cls: {epochs: 1, max_tokens: 48}, cls-u: {init_from: cls, bank: {epochs: 3}}}"
 
 
 def elsewhere(command: str) -> bool:
@@ -112,7 +112,7 @@ def as_here(command: str, readers: list[str], token: str) -> list[str]:
     if words[0] in ("run", "search") and "--dry-run" not in words:
         sets += [TO_SEARCH if words[0] == "search" else METHODS, "cluster.workers=0", "evaluate.reference=cls"]
         sets += [] if "base=" in command else ["base=tiny-bert"]
-        sets += [] if "limits.rows" in command else ["limits.rows=400"]
+        sets += [] if "subsample.rows" in command else ["subsample.rows=400"]
     if words[0] == "search":
         words += ["--trials", "2"]
     return words + [part for each in sets for part in ("--set", each)]

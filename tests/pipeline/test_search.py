@@ -28,7 +28,7 @@ def small(**more) -> dict:
         "base": "tiny-bert",
         "methods": {
             "cls": {"epochs": 1, "max_tokens": 48},
-            "cls-u": {"from": "cls", "bank": {"epochs": 3, "prior": {"steps": 10}}},
+            "cls-u": {"init_from": "cls", "bank": {"epochs": 3, "prior": {"steps": 10}}},
         },
         "evaluate": {"reference": "cls"},
         "cluster": {"workers": 0},  # what trials start from is fitted without a Ray Train job

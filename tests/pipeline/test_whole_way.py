@@ -39,7 +39,7 @@ def small(**more) -> dict:
             "user-prior": {},
             "cls": {"epochs": 1, "max_tokens": 48},
             "cls-p": {"extends": "cls", "controls": ["shuffled-users"]},
-            "cls-u": {"from": "cls", "bank": {"epochs": 3, "block_users": 4}, "controls": ["shuffled-users"]},
+            "cls-u": {"init_from": "cls", "bank": {"epochs": 3, "block_users": 4}, "controls": ["shuffled-users"]},
         },
         "evaluate": {"reference": "cls"},
         "register": {"name": "small-model"},
@@ -289,12 +289,12 @@ SHORT = "methods.cls-u.curve=[5]"
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("brighter", ["limits.rows=1500", SHORT]),
-        ("rottger", ["limits.rows=2000", SHORT]),
-        ("convabuse", ["limits.rows=1500", SHORT]),
-        ("babe", ["limits.rows=1500", SHORT]),
-        ("hatexplain", ["limits.rows=1500", SHORT]),
-        ("multitask", ["limits.rows=2500"]),
+        ("brighter", ["subsample.rows=1500", SHORT]),
+        ("rottger", ["subsample.rows=2000", SHORT]),
+        ("convabuse", ["subsample.rows=1500", SHORT]),
+        ("babe", ["subsample.rows=1500", SHORT]),
+        ("hatexplain", ["subsample.rows=1500", SHORT]),
+        ("multitask", ["subsample.rows=2500"]),
         ("simulated", ["source.users=8", "source.rows_per_user=60", SHORT]),
     ],
 )

@@ -94,13 +94,13 @@ def test_the_command_repairs_from_a_run_and_from_another_store(tmp_path, monkeyp
         for digest in objects(store, champion):
             damage(home / "store", digest, "missing")
         refused = CliRunner().invoke(app, ["registry", "verify", "--repair"])
-        assert refused.exit_code == 2 and "0 files put back" in refused.stdout and "is missing" in refused.stderr
+        assert refused.exit_code == 2 and "0 files restored" in refused.stdout and "is missing" in refused.stderr
         alone = CliRunner().invoke(app, ["registry", "verify", "--from", "x"])
         assert alone.exit_code == 2 and "Give both" in alone.stderr
         one = CliRunner().invoke(app, ["registry", "verify", MODEL, "--repair"])
         assert one.exit_code == 2 and "whole store" in one.stderr  # and not passed over in silence
         done = CliRunner().invoke(app, ["registry", "verify", "--repair", "--from", str(tmp_path / "backup")])
-        assert done.exit_code == 0 and f"{len(objects(store, champion))} files put back" in done.stdout
+        assert done.exit_code == 0 and f"{len(objects(store, champion))} files restored" in done.stdout
         (tmp_path / "runs").rename(home / "runs")
 
         # What no version names goes, once it is old enough; what another tracking server may name stays.

@@ -33,7 +33,7 @@ def reported(tmp_path_factory):
     methods = {
         "user-prior": {},
         "cls": {"epochs": 1, "max_tokens": 48},
-        "cls-u": {"from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
+        "cls-u": {"init_from": "cls", "controls": ["shuffled-users"], "curve": CURVE, "bank": bank},
     }
     written = settings(users=14, methods=methods)
     written["evaluate"]["bootstrap"] = 100
@@ -178,7 +178,7 @@ def test_it_is_one_file_with_every_panel_drawn(home):
     for title, drawn in figures:
         assert title and drawn.count("<path") + drawn.count("<use") > 10, title
     assert outcome.results["verdict"]["sentence"] in unescape(page)
-    assert "whoever knew each reader" in page.replace("\n", " ")
+    assert "the oracle, which knows every reader" in page.replace("\n", " ")
     assert f"{outcome.results['data']['fingerprint'][:16]}" in page
 
 

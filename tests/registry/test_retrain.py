@@ -36,7 +36,7 @@ def world(tmp_path_factory):
     """The folder, and what the run found."""
     folder = tmp_path_factory.mktemp("home")
     written = settings()
-    written["methods"]["cls-u"] = {"from": "cls", "bank": BANK}
+    written["methods"]["cls-u"] = {"init_from": "cls", "bank": BANK}
     with home_with_a_run(folder, written) as outcome:
         yield folder, outcome
 

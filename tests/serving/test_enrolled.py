@@ -74,7 +74,7 @@ def bundle_of(kind: str) -> Bundle:
 
     for name in dict.fromkeys((from_, shared)):
         keep(name, config_class(ARMS[name][1])(**ARMS[name][2]))
-    keep("own", config_class(method)(from_=from_, bank={**BANK, **bank}))
+    keep("own", config_class(method)(init_from=from_, bank={**BANK, **bank}))
     users = pa.Table.from_pylist(
         [
             {"user_id": user, "train_rows": 12, "valid_rows": 12, "gain": 0.1, "expected": 0.1, "route": route}

@@ -32,7 +32,7 @@ def fitted(tmp_path_factory):
     arms = {
         "cls": config_class("cls")(**SMALL),
         "cls-p": config_class("cls-p")(**SMALL, user_token="added"),
-        "cls-u": config_class("cls-u")(from_="cls", bank=bank),
+        "cls-u": config_class("cls-u")(init_from="cls", bank=bank),
         "user-prior": config_class("user-prior")(),
     }
     for name, config in arms.items():

@@ -30,7 +30,7 @@ def experiment(workers, users: int = 8, epochs: int = 8):
             "source": {"name": "simulated", "texts": "templates", "users": users, "rows_per_user": 60},
             "split": {"by": "text", "fractions": [0.8, few, 0.2 - few]},
             "base": "tiny-bert",
-            "methods": {"prior": {}, "cls": {"epochs": 1}, "cls-u": {"from": "cls", "bank": bank}},
+            "methods": {"prior": {}, "cls": {"epochs": 1}, "cls-u": {"init_from": "cls", "bank": bank}},
             "evaluate": {"reference": "cls"},
             "cluster": {"workers": workers, "cpus_per_worker": 1},
         }

@@ -33,7 +33,7 @@ def settings(users: int = 6, **more) -> dict:
         "methods": {
             "cls": {"epochs": 1, "max_tokens": 48},
             "cls-u": {
-                "from": "cls",
+                "init_from": "cls",
                 "bank": {
                     "top_layers": 1,
                     "epochs": 10,

@@ -68,7 +68,7 @@ def test_the_configuration_reference_tells_every_key():
     assert len(keys) > 80 and keys <= rows
     for name in METHODS:
         assert f"## `method: {name}`" in written
-    assert "at most so many annotations" in written
+    assert "`rows`: most annotations, whole texts" in written
 
 
 def test_readme_is_short_and_has_python_early():

@@ -231,15 +231,15 @@ def test_what_it_cannot_start_from_is_refused_in_one_line(tmp_path):
             call[0](*call[1:])
         assert "\n" not in str(caught.value)
 
-    refused(embedded(from_="cls-p").fit, rows, rows, context, match="cls-p is a cls-p; cls-e starts from a cls")
+    refused(embedded(init_from="cls-p").fit, rows, rows, context, match="cls-p is a cls-p; cls-e starts from a cls")
     refused(embedded("cls+").fit, rows, rows, Context(base="tiny-bert"), match="run_folder")
-    refused(embedded(from_="gone").fit, rows, rows, context, match="no readable fitted method")
+    refused(embedded(init_from="gone").fit, rows, rows, context, match="no readable fitted method")
     methods = {"cls": {}, "cls-p": {"extends": "cls"}, "cls+": {}, "cls-e": {"controls": ["shuffled-users"]}}
     made = make_experiment(written(methods=methods))
     assert [arm.after for arm in made.arms] == [None, None, "cls", "cls", "cls"]
-    wrong = {**methods, "cls-e": {"from": "cls-p"}}
-    refused(make_experiment, written(methods=wrong), match="from: cls-p is a cls-p; cls-e starts from a cls")
-    refused(make_experiment, written(methods={"cls": {}, "cls-e": {"from": "clz"}}), match="Did you mean 'cls'")
+    wrong = {**methods, "cls-e": {"init_from": "cls-p"}}
+    refused(make_experiment, written(methods=wrong), match="init_from: cls-p is a cls-p; cls-e starts from a cls")
+    refused(make_experiment, written(methods={"cls": {}, "cls-e": {"init_from": "clz"}}), match="Did you mean 'cls'")
     plus = {**methods, "cls+": {"controls": ["shuffled-users"]}}
     refused(make_experiment, written(methods=plus), match=r"methods\.cls\+\.controls")
 

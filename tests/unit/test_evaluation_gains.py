@@ -108,7 +108,7 @@ def test_an_interval_lies_on_either_side_of_zero():
     assert worse.high < 0 and not worse.above_zero
     assert same.low == same.high == 0 and not same.above_zero
     assert worse.to_json().keys() == {"points", "low", "high", "texts_low", "texts_high", "relative", "headroom", "p"}
-    with pytest.raises(DataError, match=r"unknown method 'mime'\. Did you mean 'mine'"):
+    with pytest.raises(DataError, match=r"unknown arm 'mime'\. Did you mean 'mine'"):
         gains(decisions, "mime", gold, texts, users)
 
 

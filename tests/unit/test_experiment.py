@@ -90,7 +90,7 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
     ("change", "message"),
     [
         ({"sauce": 1}, r"unknown key 'sauce'. Did you mean 'source'\?"),
-        ({"evaluate": {"reference": "clss"}}, r"evaluate.reference: unknown method 'clss'. Did you mean 'cls'\?"),
+        ({"evaluate": {"reference": "clss"}}, r"evaluate.reference: unknown arm 'clss'. Did you mean 'cls'\?"),
         (
             {"evaluate": {"reference": "cls", "bootstraps": 9}},
             r"evaluate: unknown key 'bootstraps'. Did you mean 'bootstrap'",
@@ -109,7 +109,7 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
         ({"methods": {"cls": {"epoch": 2}}}, r"methods.cls: unknown key 'epoch'. Did you mean 'epochs'\?"),
         ({"methods": {"cls": {"lora": {"rnak": 2}}}}, r"methods.cls.lora: unknown key 'rnak'. Did you mean 'rank'\?"),
         ({"methods": {"cls": {"epochs": 0}}}, r"methods.cls.epochs: input should be greater than or equal to 1, got 0"),
-        ({"methods": {"cls": {"extends": "clz"}}}, r"methods.cls.extends: unknown method 'clz'"),
+        ({"methods": {"cls": {"extends": "clz"}}}, r"methods.cls.extends: unknown arm 'clz'"),
         ({"methods": {"cls": {"extends": "cls-p"}, "cls-p": {"extends": "cls"}}}, r"goes in a circle"),
         (
             {"methods": {"cls": {"controls": ["shuffled-users"]}}},
@@ -134,7 +134,7 @@ def test_the_digest_changes_with_any_setting_and_with_nothing_else():
             },
             r"forgetting: no method of this file trains",
         ),
-        ({"limits": {"rows": 0}}, r"limits.rows: .*greater than or equal to 1"),
+        ({"subsample": {"rows": 0}}, r"subsample.rows: .*greater than or equal to 1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_with_what_was_meant(change, message):
@@ -162,11 +162,11 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_overrides_reach_any_depth_and_are_checked(tmp_path):
     file = tmp_path / "trial.yaml"
     file.write_text(yaml.safe_dump(written()))
-    sets = ["methods.cls.lora.rank=3", "limits.rows=50", "methods.cls-p.user_token=text"]
+    sets = ["methods.cls.lora.rank=3", "subsample.rows=50", "methods.cls-p.user_token=text"]
     arms = {arm.name: arm.config.model_dump() for arm in load_experiment(file, sets).arms}
     assert arms["cls"]["lora"]["rank"] == 3 and arms["cls-p"]["lora"]["rank"] == 3
     assert arms["cls-p"]["user_token"] == "text"
-    assert load_experiment(file, sets).limits.rows == 50
+    assert load_experiment(file, sets).subsample.rows == 50
     hosted = ["base.endpoint=http://a/v1", "base.model=m"]
     assert load_experiment(file, hosted).base == Endpoint(endpoint="http://a/v1", model="m")
     assert load_experiment(file, [*hosted, "base=minilm-l6"]).base == "minilm-l6"

@@ -31,7 +31,7 @@ def settings(**more) -> Forgetting:
 
 
 def arm(name: str, method: str, key: str = "key", control_of: str | None = None) -> ArmJob:
-    return ArmJob(name, {"method": method, **({"from_": "lm"} if method == "lm-u" else {})}, control_of, key)
+    return ArmJob(name, {"method": method, **({"init_from": "lm"} if method == "lm-u" else {})}, control_of, key)
 
 
 def planned(base: str, arms: list[ArmJob], **more):

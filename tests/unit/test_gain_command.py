@@ -136,7 +136,7 @@ def test_what_people_read(tmp_path, width):
 def test_of_one_person_how_sure_is_unknown(tmp_path):
     alone = columns(users=1)
     shown = printed(write(tmp_path / "c.csv", alone), write(tmp_path / "d.csv", alone), columns=140)
-    assert "unknown" in shown and "cannot be told of one person or one text alone" in shown
+    assert "unknown" in shown and "no interval is possible with one person or one text" in shown
 
 
 def changed(name, row, value):
@@ -171,7 +171,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, other, said):
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     file = write(tmp_path / "a.csv", columns())
-    assert f"{tmp_path / 'gone.csv'}: no such file. Mend its path." in refused(file, tmp_path / "gone.csv", *BINARY)
+    assert f"{tmp_path / 'gone.csv'}: no such file. Fix its path." in refused(file, tmp_path / "gone.csv", *BINARY)
 
 
 def test_labels_that_differ_are_refused(tmp_path):

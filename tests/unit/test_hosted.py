@@ -158,13 +158,13 @@ def test_cuts_are_told_once(host):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name.startswith(("cls", "lm"))])
 def test_what_needs_weights_is_refused_before_anything_runs(method):
-    more = {"from": "cls"} if method.endswith(("-u", "-e", "+")) else {}
+    more = {"init_from": "cls"} if method.endswith(("-u", "-e", "+")) else {}
     config = config_class(method).model_validate(more)
-    with pytest.raises(MethodError, match=r"'m' is an endpoint, a base that can only be asked\. Use query or query-p"):
+    with pytest.raises(MethodError, match=r"'m' is an endpoint, which can only be prompted\. Use query or query-p"):
         config.check(NOWHERE, Task(("rude",)))
     rows = crowd()
     if not more:  # the others start from a method that would have been refused before
-        with pytest.raises(MethodError, match="only be asked"):
+        with pytest.raises(MethodError, match="only be prompted"):
             config.fit(rows, rows, Context(NOWHERE))
 
 

@@ -36,7 +36,7 @@ def settings(method: str, **more) -> dict:
 def started(folder, method: str, rows: Annotations, base: str) -> Context:
     """A context, in whose run folder there is the fitted method that this one starts from."""
     context = Context(base=base, seed=1, run_folder=folder)
-    start = getattr(config_class(method)(), "from_", None)
+    start = getattr(config_class(method)(), "init_from", None)
     if start is not None:
         (folder / "methods" / start).mkdir(parents=True)
         shared = config_class(start)(**settings(start)).fit(rows, rows, context)

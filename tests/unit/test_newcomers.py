@@ -228,7 +228,7 @@ def test_people_gain_from_their_first_judgements_and_nothing_where_readers_are_a
 
 def test_arms_on_other_rows_are_refused(world):
     prior, other = measured_arm("prior", world), measured_arm("user-prior", world)
-    with pytest.raises(DataError, match="unknown method 'clss'"):
+    with pytest.raises(DataError, match="unknown arm 'clss'"):
         measure_newcomers([prior], "clss", "unseen")
     moved = replace(other, user_ids=other.user_ids[::-1])
     with pytest.raises(DataError, match="user-prior was scored on other"):

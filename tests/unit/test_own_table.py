@@ -142,7 +142,7 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
     assert {key: said["source"][key] for key in expected} == expected
     experiment = load_experiment(Path(said["file"]))
     prepared = pipeline.prepare(experiment)
-    assert experiment.limits.rows or len(prepared.annotations) == said["rows"]
+    assert experiment.subsample.rows or len(prepared.annotations) == said["rows"]
     assert not list(tmp_path.glob("*.refused.csv"))
     assert [arm.name for arm in experiment.arms] == [
         "prior",
@@ -188,7 +188,7 @@ def refusal(file: Path, *more: str) -> str:
 def test_what_cannot_be_used_is_one_line_with_a_remedy(tmp_path):
     rows = judgements()
     nobody = written(tmp_path / "nobody.csv", ["text", "rude"], [(t, int(n > 50)) for t, _, n in rows])
-    assert "no column says who judged" in refusal(nobody) and "--user COLUMN" in refusal(nobody)
+    assert "no column identifies the user" in refusal(nobody) and "--user COLUMN" in refusal(nobody)
     alone = written(tmp_path / "alone.csv", ["text", "user", "rude"], [(t, "me", int(n > 50)) for t, _, n in rows])
     assert "names one person only" in refusal(alone)
     once = written(

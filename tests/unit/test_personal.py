@@ -36,13 +36,13 @@ def start_from(folder, rows, base="tiny-bert", method="cls", **more):
     return fitted, context
 
 
-def personal(from_="cls", shuffle_users=False, **bank):
-    return config_class("cls-u")(from_=from_, bank={**BANK, **bank}, shuffle_users=shuffle_users)
+def personal(init_from="cls", shuffle_users=False, **bank):
+    return config_class("cls-u")(init_from=init_from, bank={**BANK, **bank}, shuffle_users=shuffle_users)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
 @pytest.mark.parametrize(
-    ("base", "from_", "more", "bank"),
+    ("base", "init_from", "more", "bank"),
     [
         ("tiny-bert", "cls", {}, {}),
         ("tiny-bert", "cls", {"lora": None}, {"head": "gate"}),
@@ -52,10 +52,10 @@ def personal(from_="cls", shuffle_users=False, **bank):
         ("tiny-llama", "cls-p", {"user_token": "added"}, {"top_layers": 1}),
     ],
 )
-def test_it_fits_scores_saves_and_loads(base, from_, more, bank, kind, tmp_path):
+def test_it_fits_scores_saves_and_loads(base, init_from, more, bank, kind, tmp_path):
     rows = crowd(kind=kind)
-    shared, context = start_from(tmp_path, rows, base, from_, **more)
-    fitted = personal(from_, **bank).fit(rows, rows, context)
+    shared, context = start_from(tmp_path, rows, base, init_from, **more)
+    fitted = personal(init_from, **bank).fit(rows, rows, context)
     texts, users = [*rows.texts[:20], "never seen"], [*rows.user_ids[:20], "nobody"]
     scores = fitted.score(texts, users)
     assert scores.dtype == np.float32 and scores.shape == (21, 3)
@@ -238,12 +238,13 @@ def experiment(**methods):
 
 def test_an_experiment_says_what_users_start_from():
     arms = {
-        arm.name: arm for arm in experiment(cls={}, **{"cls-u": {"from": "cls", "controls": ["shuffled-users"]}}).arms
+        arm.name: arm
+        for arm in experiment(cls={}, **{"cls-u": {"init_from": "cls", "controls": ["shuffled-users"]}}).arms
     }
     assert arms["cls-u"].after == arms["cls-u~shuffled-users"].after == "cls" and arms["cls"].after is None
-    with pytest.raises(ExperimentError, match=r"methods\.cls-u\.from: .*Did you mean 'cls'"):
-        _ = experiment(cls={}, **{"cls-u": {"from": "clss"}})
+    with pytest.raises(ExperimentError, match=r"methods\.cls-u\.init_from: .*Did you mean 'cls'"):
+        _ = experiment(cls={}, **{"cls-u": {"init_from": "clss"}})
     with pytest.raises(ExperimentError, match=r"methods\.cls-u\.from"):
-        _ = experiment(cls={}, prior={}, **{"cls-u": {"from": "prior"}})
+        _ = experiment(cls={}, prior={}, **{"cls-u": {"init_from": "prior"}})
     with pytest.raises(ExperimentError, match=r"methods\.cls-u\.bank: unknown key 'ranks'. Did you mean 'rank'"):
         _ = experiment(cls={}, **{"cls-u": {"bank": {"ranks": 3}}})

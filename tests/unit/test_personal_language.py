@@ -181,7 +181,7 @@ def test_what_it_cannot_stand_on_is_said(tmp_path):
     (tmp_path / "methods" / "cls").mkdir(parents=True)
     save_fitted(cls, tmp_path / "methods" / "cls")
     context = Context("tiny-llama", run_folder=tmp_path)
-    with pytest.raises(MethodError, match=r"methods\.lm-u\.from: cls is a cls; lm-u stands on lm or lm-p"):
-        config_class("lm-u")(from_="cls").fit(rows, rows, context)
+    with pytest.raises(MethodError, match=r"methods\.lm-u\.init_from: cls is a cls; lm-u stands on lm or lm-p"):
+        config_class("lm-u")(init_from="cls").fit(rows, rows, context)
     with pytest.raises(BankError, match="encoder-decoder that writes, the head alone"):
         backbone("t5", {"top_layers": 1}, rows)

@@ -156,7 +156,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(origin):
 def test_a_later_run_goes_on_from_the_part_that_is_there(origin, tmp_path):
     origin.cuts["goemotions_1.csv"] = 5  # as often as one run tries
     message = refusal(origin)
-    assert "not to be had after 5 attempts" in message and "Run again to go on" in message
+    assert "download failed after 5 attempts" in message and "Run again to resume" in message
     part = tmp_path / "home" / "data" / "goemotions" / "goemotions_1.csv.part"
     have = part.stat().st_size
     assert 0 < have < len(origin.files["goemotions_1.csv"])
@@ -199,7 +199,7 @@ def test_a_file_the_origin_does_not_have_is_named(origin):
 def test_an_origin_nobody_answers_at(origin):
     origin.close()
     message = refusal(origin)
-    assert "not to be had after 5 attempts" in message and "ConnectError" in message
+    assert "download failed after 5 attempts" in message and "ConnectError" in message
 
 
 def test_wrong_columns_and_row_counts_are_refused_and_removed(origin, tmp_path):

@@ -181,7 +181,7 @@ GOOD = {"text": ["a secret", "b secret", "c secret"], "user_id": ["ann", "bob", 
     ("change", "how", "complaint"),
     [
         ({"rude": [0, 1, 3]}, {}, 'DataFrame, row 3, column "rude": 3 is not a label'),
-        ({"rude": [0, 1, None]}, {}, "allow_missing: true if it was not asked."),
+        ({"rude": [0, 1, None]}, {}, "allow_missing: true if the label was not asked."),
         ({"rude": [0, "maybe", 1]}, {}, "Make them all text, or all numbers"),
         ({"rude": ["0", "maybe", "1"]}, {}, '"maybe" is not a label'),
         ({"text": ["a secret", "A secret", ""]}, {}, 'row 3, column "text": empty'),
@@ -363,7 +363,7 @@ def test_nothing_is_left_behind(parts, cls, tmp_path, monkeypatch):
         ("cls", {"epoch": 3}, ExperimentError, "Did you mean 'epochs'"),
         ("cls", {"epochs": 0}, ExperimentError, "greater than or equal to 1"),
         ("query", {"base": "tiny-bert"}, BeholderError, "Use cls"),
-        ("cls-u", {"base": "tiny-bert", "from_": "clss"}, MethodError, "Did you mean 'cls'"),
+        ("cls-u", {"base": "tiny-bert", "init_from": "clss"}, MethodError, "Did you mean 'cls'"),
         ("cls", {"base": "tiny-brt"}, BeholderError, "Did you mean 'tiny-bert'"),
     ],
 )

@@ -12,7 +12,7 @@ from beholder.evaluation.scores_io import write_scores
 from beholder.experiment.config import make_experiment
 from beholder.workflows.choose import find_routing, scores_of
 
-METHODS = {"cls": {}, "cls-e": {"from": "cls"}, "cls-u": {"from": "cls"}}
+METHODS = {"cls": {}, "cls-e": {"init_from": "cls"}, "cls-u": {"init_from": "cls"}}
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_multiclass_from_one_column(tmp_path, name):
 def test_multiclass_needs_a_class_in_every_row_and_two_classes(tmp_path):
     settings = {"labels": [], "kind": "multiclass", "label_column": "mood"}
     path = write(tmp_path / "mine.csv", "text,user_id,mood\na,u,sad\nb,u,\nc,u,glad\n")
-    assert 'row 2, column "mood": nothing there' in refusal(path, **settings)
+    assert 'row 2, column "mood": missing value' in refusal(path, **settings)
     write(path, "text,user_id,mood\na,u,sad\n")
     assert "only one class (sad)" in refusal(path, **settings)
 
@@ -172,7 +172,7 @@ def test_a_missing_label_is_refused_unless_allowed(tmp_path, name):
     path = save(tmp_path / name, columns)
     labels = ["angry", "sad"]
     message = refusal(path, labels=labels)
-    assert f'{path}, row 2, column "angry": nothing there' in message and "allow_missing" in message
+    assert f'{path}, row 2, column "angry": missing value' in message and "allow_missing" in message
     annotations = read(path, labels=labels, allow_missing=True).annotations
     np.testing.assert_array_equal(annotations.labels, [[1, 0], [np.nan, 1]])
     assert 'row 2, column "angry": no label at all' in refusal(path, labels=["angry"], allow_missing=True)
@@ -190,7 +190,7 @@ def test_a_missing_label_is_refused_unless_allowed(tmp_path, name):
         ("b,u,-1", "angry", '"-1" is not a label'),
         ("b,u,0.5", "angry", '"0.5" is not a label'),
         ("b,u,nan", "angry", '"nan" is not a label'),
-        ("b,u,", "angry", "nothing there"),
+        ("b,u,", "angry", "missing value"),
         (",u,1", "text", "empty"),
         ('" ",u,1', "text", "empty"),
         ("b,,1", "user_id", "empty"),
@@ -325,7 +325,7 @@ def test_damaged_files_are_one_line(tmp_path):
     path = write(tmp_path / "mine.csv", "text,user_id,angry\na,u,1\nb,u\n")
     assert "not a well-formed table" in refusal(path) and "Expected 3 columns, got 2" in refusal(path)
     write(path, "text,user_id,angry\nsecret,u,1,9\n")
-    assert "Row #2: Expected 3 columns, got 4. Mend that row" in refusal(path) and "secret" not in refusal(path)
+    assert "Row #2: Expected 3 columns, got 4. Fix that row" in refusal(path) and "secret" not in refusal(path)
     write(path, 'text,user_id,angry\na,u,1\nb,u,"0\nc,u,1\n')
     assert 'row 2: a quote (") is opened and never closed' in refusal(path)
     assert "not a well-formed table" in refusal(write(path, "no table " * 20_000))

@@ -24,7 +24,7 @@ from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.workflows.search import conclude, front, only_arm
 
 SEARCHED = sorted(set(SPACES) & set(METHODS))
-METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"from": "cls"}}
+METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"init_from": "cls"}}
 
 
 def mine(search=None, **methods):
@@ -83,7 +83,7 @@ def test_how_an_endpoint_decodes_is_not_searched():
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"cls-x": {}}, r"search: unknown method 'cls-x'. Did you mean 'cls-"),
+        ({"cls-x": {}}, r"search: unknown arm 'cls-x'. Did you mean 'cls-"),
         ({"prior": {}}, r"search.prior: prior has nothing to search. There is for: cls,"),
         ({"cls-u": {"trails": 3}}, r"search.cls-u: unknown key 'trails'. Did you mean 'trials'\?"),
         ({"cls-u": {"trials": 0}}, r"search.cls-u.trials: .*greater than or equal to 1, got 0"),
@@ -125,7 +125,7 @@ def test_how_an_endpoint_decodes_is_not_searched():
             {"cls-u": {"space": {"bank.rank": [2, 4]}}},
             r"bank.rank: it means nothing while bank.top_layers is 0. Search",
         ),
-        ({"cls-u": {"space": {"from": ["cls-p"]}}}, r"search.cls-u.space.from: this setting is not searched"),
+        ({"cls-u": {"space": {"init_from": ["cls-p"]}}}, r"search.cls-u.space.init_from: this setting is not searched"),
         (
             {"plain": {"space": {"lora.rank": [2]}}},
             r"search.plain.space.lora.rank: lora is null in this arm. Give it a value under methods",
@@ -140,7 +140,7 @@ def test_a_search_that_cannot_be_is_one_line_with_place_and_remedy(search, messa
 
 def test_which_method_is_searched_where_none_is_named():
     assert only_arm(mine({"cls-u": {}})) == "cls-u"
-    with pytest.raises(ExperimentError, match=r"say which method with --method\. There are: cls, cls-p, cls-u"):
+    with pytest.raises(ExperimentError, match=r"name the arm with --arm\. There are: cls, cls-p, cls-u"):
         only_arm(mine())
 
 
@@ -162,7 +162,7 @@ def test_whatever_is_found_is_written_back_as_the_same_experiment_with_these_set
         assert tuned.name == f"{experiment.name}-tuned" and found["best"]["settings"] == other
         dumped = {each.name: each.config.model_dump(mode="json", by_alias=True) for each in tuned.arms}
         assert dumped[arm.name] == apply(arm.config.model_dump(mode="json", by_alias=True), other)
-        for name in ("source", "split", "base", "seed", "evaluate", "register_", "limits", "cluster"):
+        for name in ("source", "split", "base", "seed", "evaluate", "register_", "subsample", "cluster"):
             assert getattr(tuned, name) == getattr(experiment, name)
 
 
@@ -227,5 +227,5 @@ def test_a_trial_measures_what_a_run_reports_and_leaves_the_trunk_for_others(tmp
 def test_a_storage_that_is_no_database_is_one_line(tmp_path):
     (tmp_path / "optuna.db").write_text("this is no database, whatever its name may say, nor was it ever")
     _, space = mine().searched("cls-u")
-    with pytest.raises(ClusterError, match=r"optuna.db: cannot be read .*not a database.*Remove .* anew"):
+    with pytest.raises(ClusterError, match=r"optuna.db: cannot be read .*not a database.*Remove .* again"):
         Study(tmp_path, space, ("macro_f1",), 42)

@@ -323,7 +323,7 @@ def test_a_run_refuses_a_misspelt_trait_before_anything_is_fitted(tmp_path):
         "name": "x",
         "source": {"name": "table", "path": str(file), "labels": {"rude": {}}, "context": ["gender"]},
         "base": "tiny-bert",
-        "methods": {"cls": {}, "cls-u": {"from": "cls", "bank": {"prior": {"traits": ["gendre"]}}}},
+        "methods": {"cls": {}, "cls-u": {"init_from": "cls", "bank": {"prior": {"traits": ["gendre"]}}}},
         "evaluate": {"reference": "cls"},
     }
     with pytest.raises(MethodError, match=r"methods\.cls-u: .*Did you mean 'gender'"):

@@ -40,7 +40,7 @@ class AnswerBankModel(BankModel):
     """`BankModel` for language models: logits of answer tokens at the places of a tree where one is predicted.
 
     Raises:
-        BankError: layers of an encoder-decoder are asked for; there, the head alone can be a user's own.
+        BankError: layers of an encoder-decoder; there, only the head can be a user's own.
     """
 
     def __init__(self, language: LanguageModel, head: nn.Linear, shape: BankShape) -> None:
@@ -88,7 +88,7 @@ class AnswerBankModel(BankModel):
 
     @torch.no_grad()
     def last_states(self, values: Tensor, trees: Sequence[Pack]) -> Tensor:
-        """The shared model's states at all places of some inputs: [inputs, most places, width]."""
+        """The global model's states at all places of some inputs: [inputs, most places, width]."""
         everywhere = [np.arange(places(tree)) for tree in trees]
         nobody = init_tensors(self.shapes, 1, 0, str(values.device))
         of_nobody = torch.zeros(len(trees), dtype=torch.int64, device=values.device)
@@ -147,7 +147,7 @@ class AnswerRows:
     """Rows of (user, input, answer), ordered by user; see `fit.TrainingExamples`.
 
     Attributes:
-        model, outputs: the shared model, and what its trunk says of every input.
+        model, outputs: the global model, and its trunk's states of every input.
         inputs: the inputs themselves.
         users: how many there are.
         user: int64 [rows], positions among the users, rising.
@@ -187,7 +187,7 @@ class AnswerRows:
 
     @cached_property
     def heads(self) -> AnswerRows | None:
-        """See `fit.TrainingExamples`: the states that predict answer tokens, as the shared model has them."""
+        """See `fit.TrainingExamples`: the global model's states that predict answer tokens."""
         if not self.model.shape.top_layers:
             return None
         shape = self.model.shape.model_copy(update={"top_layers": 0})

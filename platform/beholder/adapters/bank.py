@@ -53,7 +53,7 @@ class BankShape(BaseModel):
 class BankModel:
     """The shared classifier in two parts, and the shapes of what is a user's own.
 
-    The tail is run on what the trunk says; see `trunk` and `outputs`. One `BankModel` may score in several threads.
+    The tail is run on the trunk's states; see `trunk` and `outputs`. One `BankModel` may score in several threads.
     """
 
     def __init__(self, network: Classifier, shape: BankShape) -> None:
@@ -90,7 +90,7 @@ class BankModel:
         return self._trunk(called), mask.sum(dim=1).cpu().numpy()
 
     def logits(self, values: Tensor, mask: Tensor, tensors: Tensors, user: Tensor) -> Tensor:
-        """What each row's user says: [rows, labels].
+        """Logits of each row under its user's tensors: [rows, labels].
 
         Args:
             values, mask: of the trunk's outputs, [rows, positions, width] and [rows, positions].
@@ -105,7 +105,7 @@ class BankModel:
         return self.network.head(features) + head_delta(features, self.network.head, tensors, user)
 
     def everybody(self, values: Tensor, mask: Tensor, tensors: Tensors) -> Tensor:
-        """What every user says of every text: [texts, users, labels].
+        """Logits of every text under every user's tensors: [texts, users, labels].
 
         With the head alone, the heads of all users are one matrix; otherwise the tail is run for every user.
         """
@@ -126,7 +126,7 @@ class BankModel:
 
     @torch.no_grad()
     def pooled(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Pooled texts as the shared model has them: [rows, width]. See `logits` for the arguments."""
+        """Pooled texts of the global model: [rows, width]. See `logits` for the arguments."""
         nobody = init_tensors(self.shapes, 1, 0, str(values.device))
         return self._features(values, mask, nobody, torch.zeros(len(values), dtype=torch.int64, device=values.device))
 

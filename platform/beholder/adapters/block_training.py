@@ -1,4 +1,4 @@
-"""A bank being fitted block by block, each by whichever process, now or in a run that goes on later."""
+"""A bank being fitted block by block, each by any process, in this run or in one that resumes it."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class BankSettings(BankShape, BankTraining):
         refit: after everything was chosen on validation rows, learn each user from these, too. Scores and thresholds
             that are reported of validation rows are those from before.
         block_users: users trained at once, and in one shard.
-        trunk_memory_mb: what the trunk says of all texts is held in memory up to this size, and memory-mapped above it.
-        rows_per_user: at most so many training rows of each user, drawn seeded, and a quarter as many for validation:
+        trunk_memory_mb: the trunk's states of all texts are held in memory up to this size, and memory-mapped above it.
+        rows_per_user: at most this many training rows of each user, drawn seeded, and a quarter of it for validation:
             what a learning curve is made of. More rows hold all those that fewer do.
     """
 
@@ -105,7 +105,7 @@ class Backbone(Protocol):
     def index(self) -> dict[str, NDArray[np.int64]]: ...
 
     def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
-        """What the trunk says of every input. See `outputs.run_once`."""
+        """The trunk's states of every input. See `outputs.run_once`."""
         ...
 
     def examples(
@@ -199,7 +199,7 @@ class BankFitting:
 
     @cached_property
     def outputs(self) -> TrunkOutputs:
-        """What the trunk says of every distinct input: run once, kept for whoever fits a bank on the same model."""
+        """The trunk's states of every distinct input: computed once, kept for all banks on the same model."""
         return self.backbone.outputs(self.settings.trunk_memory_mb, self.trunk_folder)
 
     @cached_property
@@ -265,7 +265,7 @@ class BankFitting:
     def done(self, number: int) -> bool:
         """Whether a block was trained before, and its shard is as it was written.
 
-        A block whose shard is missing or damaged is said so by name, and is not done.
+        A block whose shard is missing or damaged is reported by name, and is not done.
         """
         try:
             held = [file for file in (self.held_file(number),) if file.is_file()]
@@ -282,7 +282,7 @@ class BankFitting:
     def train(self, number: int, progress: Progress | None = None) -> None:
         """Train a block and write its shard and its part of the index, unless that is done.
 
-        Tells `progress` (where None, the context's) how many users are done, counting an epoch as a part of each.
+        Calls `progress` (where None, the context's) with the number of users done, counting an epoch as a part of each.
         """
         progress = progress or self.context.progress
         users = self.blocks[number]
@@ -342,7 +342,7 @@ class BankFitting:
         return Bank(folder, self.prior.without_rows())
 
     def _zeros(self, users: int) -> Tensors:
-        """Tensors with which everybody is the shared model."""
+        """Tensors with which every user is the global model."""
         device = self.context.device
         return {name: torch.zeros(users, *shape, device=device) for name, shape in self.model.shapes.items()}
 
@@ -379,7 +379,7 @@ class BankFitting:
         return self.backbone.examples(self.outputs, part, mine, len(users), user)
 
     def block_file(self, number: int) -> Path:
-        """A block's part of the index: it says that the block is done."""
+        """A block's part of the index; where it exists, the block is done."""
         return self.folder / f"block-{number:05d}.parquet"
 
     def held_file(self, number: int) -> Path:

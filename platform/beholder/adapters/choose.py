@@ -67,7 +67,7 @@ def learn_prior(
     any; and the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of
     them is tried at larger strengths as long as that helps, else at smaller ones: the loss is taken to have one minimum
     in the strength. Each is evaluated after every epoch. Where the isotropic prior is best, it is tried without
-    moderation, too: its mean, the shared model, is an average over people already, and would be shrunk twice. Where
+    moderation, too: its mean, the global model, is an average over people already, and would be shrunk twice. Where
     there are too few validation rows, nothing is chosen: the richest prior at `UNCHOSEN`, after all epochs.
 
     Args:
@@ -174,7 +174,7 @@ def in_words(prior: Prior) -> str:
     people, rows = facts.get("people", 0), facts.get("rows", 0)
     if str(facts.get("kind", "isotropic")).startswith("isotropic"):
         few = f"; fewer than {LEAST_USERS} people" if people < LEAST_USERS else ""
-        return f"isotropic around the shared model, {people:,} people{few}"
+        return f"isotropic around the global model, {people:,} people{few}"
     chosen = f"strength {facts['strength']:g}, {prior.epochs} epochs"
     by = f"chosen on {facts['chosen_on']:,} validation rows" if facts.get("chosen_on") else "not chosen: no rows for it"
     return f"{facts['kind']}, from {rows:,} judgements of {people:,} people; {chosen}, {by}"

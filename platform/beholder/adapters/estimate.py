@@ -11,7 +11,7 @@ which users do not differ beyond chance shrink to nothing, and a prior that is t
 Gaussian keeps mean and basis from fitting the chance of few users.
 
 Numbers of all tensors are taken in one unit: a change of norm 1 changes logits as much as a bias of 1, as measured by
-the gradients of single judgements at the shared model.
+the gradients of single judgements at the global model.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def estimate_prior(
 ) -> Prior:
     """Learn mean, basis and the spread of biases, and what traits shift.
 
-    Mean and basis are of heads, unless `within_layers` is asked for: changes within layers are then expected at none,
+    Mean and basis are of heads, unless `within_layers` is set: changes within layers are then expected at none,
     and their spread is chosen (`choose`).
 
     Args:
@@ -169,7 +169,7 @@ def _backward(
 def unit_of(flat: Prior, train: TrainingExamples, seed: int, device: str) -> dict[str, float]:
     """The unit of each tensor: a change of this norm moves logits as a bias of 1 does.
 
-    From the gradient of one judgement's loss by each tensor at the shared model, root mean square over judgements and
+    From the gradient of one judgement's loss by each tensor at the global model, root mean square over judgements and
     over the tensors of a group (all `up`, say: one that moves next to nothing must not get a unit without bounds): the
     trace of its Fisher information, relative to that of the bias.
     """

@@ -98,7 +98,7 @@ class TrainingExamples(Protocol):
 
     @property
     def heads(self) -> TrainingExamples | None:
-        """The same rows, of users who differ in their heads alone, read from the shared model's last states.
+        """The same rows, of users who differ in their heads alone, read from the global model's last states.
 
         None where heads alone are a user's own anyway.
         """
@@ -106,7 +106,7 @@ class TrainingExamples(Protocol):
 
     @property
     def readings(self) -> Readings | None:
-        """The same rows as a head reads them, from the shared model's last states, for moderating users' heads.
+        """The same rows as a head reads them, from the global model's last states, for moderating users' heads.
 
         None where this is not done: of language models, and where a head is not all of a user's own.
         """
@@ -125,7 +125,7 @@ class TrainingExamples(Protocol):
 
         Returns:
             The loss of each row [some] and its place in the batch's first dimension [some]; None where logits are not
-            linear in the tensors, or this is not done, so that `losses` has to be asked.
+            linear in the tensors, or this is not done; use `losses` then.
         """
         ...
 
@@ -135,8 +135,8 @@ class BankFit:
     """Users' estimates.
 
     Attributes:
-        tensors: name -> [users, ...], moderated where the prior says how; for users without rows `Prior.without_rows`
-            of their group, bit for bit.
+        tensors: name -> [users, ...], moderated where the prior has a moderation; `Prior.without_rows`
+            of their group, bit for bit, for users without rows.
         coordinates: what they were composed of before (`Prior.coordinates`).
         losses: float64 [epochs, users], each user's summed loss on their held-out rows after each epoch, where such
             rows were given.

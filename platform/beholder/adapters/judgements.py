@@ -28,7 +28,7 @@ class Judgements:
     """Rows of (user, input, labels), ordered by user; see `fit.TrainingExamples`.
 
     Attributes:
-        model, outputs: the shared model, and what its trunk says of every input.
+        model, outputs: the global model, and its trunk's states of every input.
         users: how many there are.
         user: int64 [rows], positions among the users, rising.
         input: int64 [rows], positions among the trunk's outputs.
@@ -82,7 +82,7 @@ class Judgements:
 
     @cached_property
     def heads(self) -> Judgements | None:
-        """See `fit.TrainingExamples`: pooled texts, as the shared model has them."""
+        """See `fit.TrainingExamples`: pooled texts of the global model."""
         if not self.model.shape.top_layers:
             return None
         model = BankModel(self.model.network, self.model.shape.model_copy(update={"top_layers": 0}))
@@ -102,7 +102,7 @@ class Judgements:
         return Readings(values, index, self.rows, self.weights, head.weight, head.bias, self.exclusive)
 
     def _pooled(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Some texts as the shared model has them: float32 [inputs, width]."""
+        """Some texts, pooled by the global model: float32 [inputs, width]."""
         values = np.empty((len(inputs), self.model.width), np.float32)
         for some in length_cut(self.outputs.lengths[inputs], self.model.piece):
             values[some] = self.model.pooled(*self.outputs.batch(inputs[some], self.device)).float().cpu().numpy()

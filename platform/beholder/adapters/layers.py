@@ -1,6 +1,6 @@
 """What is a user's own: low-rank changes to projections in the top layers, and a change of the head.
 
-All are differences from the frozen, shared model. A user whose tensors are zero is the shared model, bit for bit.
+All are differences from the frozen global model. A user whose tensors are zero is the global model, bit for bit.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def inject_user_lora(
         top: the layers, by name.
         targets: last parts of module names, as PEFT has them, or `all-linear`.
         rank, scale: of the change.
-        reader: tells the projections who reads.
+        reader: holds the users of the present batch, for the projections.
 
     Raises:
         BankError: nothing in these layers has such a name; lists what there is.
@@ -148,7 +148,7 @@ def own_head(head: nn.Linear, tensors: Tensors) -> tuple[Tensor, Tensor]:
 
 
 def init_tensors(shapes: Shapes, users: int, seed: int, device: str) -> Tensors:
-    """Tensors of users who do not differ from the shared model yet: all zero, but for `down`.
+    """Tensors of users who do not differ from the global model yet: all zero, but for `down`.
 
     `down` is drawn (Kaiming uniform, as PEFT does) once for all users: nobody's start depends on who else is there.
     """

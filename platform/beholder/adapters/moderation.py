@@ -14,7 +14,7 @@ s^2 is that of a Gaussian process with the prior's covariance and the curvature 
 (Rasmussen & Williams 2006, eq. 3.26), averaged over texts of the training set. So kappa is one number for each user and
 label; it depends on which texts they judged, not on how, and it can be multiplied into their head, which stays an
 ordinary head wherever it is read, served or exported. Of changes within layers, nothing is counted. Where nothing was
-learned of how people differ, the prior's mean is the shared model, and it scores users without judgements as it is.
+learned of how people differ, the prior's mean is the global model, and it scores users without judgements as it is.
 
 The labels of an exclusive task have one kappa in common, from the variance of a difference between two logits, averaged
 over pairs (Lu, Ie & Sha 2020, "Mean-field approximation to Gaussian-softmax integral"). What moves all logits alike
@@ -123,7 +123,7 @@ def moderated(tensors: Tensors, kappa: Tensor, known: Moderation) -> Tensors:
 def kappa_without_rows(prior: Prior) -> Tensor:
     """That of somebody who has judged nothing: float32 [labels].
 
-    1 where the prior's mean is the shared model: its probabilities are averages over people already.
+    1 where the prior's mean is the global model: its probabilities are averages over people already.
     """
     known, design = prior.moderation, _Design(prior)
     assert known is not None
@@ -163,7 +163,7 @@ def kappas(prior: Prior, rows: Readings) -> Tensor:
                 z = curvature[..., label, None].sqrt() * x
                 taken[label] = taken[label] + z.mT @ z if many else z
         found[torch.from_numpy(users)] = _kappa(*_variances(design, taken, many), known.exclusive)
-    if not design.mean.any():  # of labels that somebody was never asked, they are the shared model: see above
+    if not design.mean.any():  # where labels of somebody are all missing, they are the global model: see above
         user = np.repeat(np.arange(len(rows.rows)), rows.rows)
         asked = np.zeros((len(rows.rows), labels))
         np.add.at(asked, user, rows.asked)
@@ -199,7 +199,7 @@ def _variances(design: _Design, taken: list[Tensor], gram: bool = False) -> tupl
     """s^2 of each user and label, summed over places, in two parts: of what is their own, and of factors.
 
     What is a user's own of a label is a Gaussian process apart; factors are shared by all labels, and their precision
-    is the sum of what each label tells of them. With z a user's rows times the root of their curvature, S the spread,
+    is the sum of the labels' precisions. With z a user's rows times the root of their curvature, S the spread,
     B the basis and v the places, all that is needed is
 
         v S z^T (I + z S^2 z^T)^-1 (z S v^T, z B^T)  =  v S (I + S z^T z S)^-1 S z^T (z S^2 v^T, z B^T)

@@ -1,6 +1,6 @@
 """One user's model as an ordinary PEFT adapter, and back.
 
-PEFT holds one adapter a model. A user's is the shared model's LoRA and the user's own put side by side: ranks add up,
+PEFT holds one adapter a model. A user's is the global model's LoRA and the user's own put side by side: ranks add up,
 `[up, own up] @ [down; own down] = up @ down + own up @ own down`. The head, which a bare base lacks, lies beside it.
 
 ```
@@ -41,7 +41,7 @@ def export_user(folder: Path, model: BankModel, tensors: Tensors, facts: Mapping
         facts: goes into `beholder.json`: base, labels, thresholds, prompt.
 
     Raises:
-        BankError: neither the shared model nor the user changes any projection, so that there is no adapter to write.
+        BankError: neither the global model nor the user changes any projection, so that there is no adapter to write.
     """
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -50,7 +50,7 @@ def export_user(folder: Path, model: BankModel, tensors: Tensors, facts: Mapping
     changed = sorted({name for part in parts for name in part})
     if not changed:
         raise BankError(
-            "neither the shared model nor this user has a low-rank change, only a head, and PEFT has no format for "
+            "neither the global model nor this user has a low-rank change, only a head, and PEFT has no format for "
             "that. Use bank.top_layers: 1 or more."
         )
     ranks = [max((len(down) for down, _ in part.values()), default=0) for part in parts]
@@ -81,7 +81,7 @@ def export_user(folder: Path, model: BankModel, tensors: Tensors, facts: Mapping
 
 
 def read_user(folder: Path, model: BankModel) -> Tensors:
-    """The tensors of a user whom `export_user` wrote, on the same shared model: name -> [1, ...].
+    """The tensors of a user whom `export_user` wrote, on the same global model: name -> [1, ...].
 
     Raises:
         BankError: the folder does not hold such an export, or one of another shape.
@@ -115,7 +115,7 @@ def read_user(folder: Path, model: BankModel) -> Tensors:
 
 
 def _shared_lora(model: BankModel) -> _Lora:
-    """The shared model's own LoRA, where it was trained with one."""
+    """The global model's own LoRA, where it was trained with one."""
     found: _Lora = {}
     for name, module in model.network.model.named_modules():
         if hasattr(module, "lora_A") and "default" in module.lora_A:  # type: ignore[operator]
@@ -141,7 +141,7 @@ def _padded(part: _Lora, name: str, rank: int, parts: list[_Lora]) -> tuple[Tens
 
 _README = """# One reader's model
 
-An ordinary PEFT adapter on an ordinary base, and a head. `beholder.json` says which base, labels, thresholds and
+An ordinary PEFT adapter on an ordinary base, and a head. `beholder.json` names the base, labels, thresholds and
 pooling. What it has learned of this reader is personal data: keep it as such.
 
 ```python
@@ -164,5 +164,5 @@ scores = torch.softmax(logits, 0) if about["kind"] == "multiclass" else torch.si
 print(dict(zip(about["labels"], scores.tolist())))
 ```
 
-TEXT is what the reader sees, put into `about["prompt"]` where it says more than `{text}`.
+TEXT is what the reader sees, put into `about["prompt"]` where that is more than `{text}`.
 """

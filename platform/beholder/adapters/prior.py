@@ -46,7 +46,7 @@ class Prior:
     """A distribution over users' tensors.
 
     Attributes:
-        mean: name -> [*shape], what somebody with no rows has: a difference from the shared model.
+        mean: name -> [*shape], what somebody with no rows has: a difference from the global model.
         basis: name -> [rank, *shape]; tensors that no factor moves are left out.
         spread: name -> standard deviation of what is a user's own, broadcast over [*shape]; tensors that stay as the
             mean and the factors have them are left out.
@@ -54,7 +54,7 @@ class Prior:
         facts: how it was learned: people, rows, what was tried and chosen. Plain values, no ids.
         traits: column -> what its values shift; see `traits`.
         moderation: what moderated heads need; None where users are scored by their estimates as they are, as in banks
-            of before, of language models, where a head is not all of a user's own, and where validation rows said so.
+            of before, of language models, where a head is not all of a user's own, and where it did not help.
     """
 
     mean: Tensors
@@ -153,7 +153,7 @@ class Prior:
     def without_rows(self, traits: Traits | None = None) -> Tensors:
         """What somebody who has judged nothing is scored with: the mean of their group, moderated; name -> [*shape].
 
-        Where the mean is the shared model it is that, bit for bit.
+        Where the mean is the global model it is that, bit for bit.
         """
         mean = self.mean_of(traits or {})
         if self.moderation is None or self.kappa_without_rows is None:
@@ -172,7 +172,7 @@ class Prior:
 
 
 def isotropic(shapes: Shapes, seed: int, epochs: int, **facts: Any) -> Prior:
-    """The prior that nothing was learned for: users differ in a label's bias by one nat, from the shared model.
+    """The prior that nothing was learned for: users differ in a label's bias by one nat, from the global model.
 
     shapes: of one user's tensors. `down` projections are drawn as LoRA draws them, one draw for all users.
     """
@@ -181,7 +181,7 @@ def isotropic(shapes: Shapes, seed: int, epochs: int, **facts: Any) -> Prior:
 
 
 def isotropic_as_before(shapes: Shapes, settings: Mapping[str, Any]) -> Prior:
-    """The prior of a bank written before priors were learned: of precision `pull` around the shared model."""
+    """The prior of a bank written before priors were learned: of precision `pull` around the global model."""
     flat = isotropic(shapes, 0, int(settings.get("epochs", 30)), kind="isotropic")
     width = torch.tensor(max(float(settings.get("pull", 10.0)), 1e-6) ** -0.5)
     return replace(flat, spread={name: width for name in shapes if not name.endswith(".down")})

@@ -1,4 +1,4 @@
-"""A bank on disk: users' tensors in content-addressed safetensors shards, and an index that says who is where.
+"""A bank on disk: users' tensors in content-addressed safetensors shards, and an index of who is where.
 
 ```
 bank.json               format, shapes of one user's tensors, checksum of the index
@@ -6,7 +6,7 @@ index.parquet           one row a user: user_id, shard, row, and what their trai
 shard-SHA256.safetensors  name -> [users of this shard, ...]; who they are stands in the index alone
 ```
 
-A shard is named after its bytes: a refresh of ten users writes their shards anew and leaves all others as they are, and
+A shard is named after its bytes: a refresh of ten users rewrites their shards and leaves all others as they are, and
 a shard that was truncated or altered no longer fits its name.
 """
 
@@ -44,7 +44,7 @@ INDEX = pa.schema(
         ("valid_rows", pa.int64()),
         ("epoch", pa.int64()),  # epochs trained; 0 = no rows, so that the user is the prior's mean, moderated
         ("loss", pa.float64()),  # mean loss on the user's validation rows, before these were learned from
-        ("shared_loss", pa.float64()),  # ... and of the shared model; null for users without validation rows
+        ("shared_loss", pa.float64()),  # ... and of the global model; null for users without validation rows
         ("status", pa.string()),  # "own", or "shared": without anything of their own
         ("prior_rows", pa.int64()),  # rows of theirs that the prior was learned from; null: not recorded
     ]
@@ -174,7 +174,7 @@ def update(folder: Path, fresh: Bank, users: Collection[str] | None = None) -> i
         users: only these of its users; None: all of them.
 
     Returns:
-        How many shards were written anew.
+        How many shards were rewritten.
 
     Raises:
         BankError: the banks' shapes differ, one is damaged, or the folder cannot be written.
@@ -195,7 +195,7 @@ def update(folder: Path, fresh: Bank, users: Collection[str] | None = None) -> i
     for digest, some in touched.items():
         shard = {name: tensor.clone() for name, tensor in read_shard(bank.shard_file(digest), digest).items()}
         rows = [places[user][1] for user in some]
-        for name, tensor in fresh.take(some).items():  # the prior's mean for those whom the shared model serves now
+        for name, tensor in fresh.take(some).items():  # the prior's mean for those whom the global model serves now
             shard[name][rows] = tensor
         moved[digest] = write_shard(folder, shard)
         for user, row in zip(some, rows, strict=True):
@@ -225,12 +225,12 @@ def record_prior_rows(folder: Path, rows: Mapping[str, int]) -> None:
 
 
 class Bank:
-    """An opened bank. Shards are read, and checked, when one of their users is first asked for.
+    """An opened bank. Shards are read, and checked, when one of their users is first read.
 
     Attributes:
         index: see `INDEX`.
         shapes: of one user's tensors.
-        shard_file: where a shard is, by its SHA-256: beside the index, unless told otherwise.
+        shard_file: where a shard is, by its SHA-256: beside the index, by default.
         mean: name -> [*shape], the tensors of users without rows (`Prior.without_rows`); zero where there is no prior.
     """
 
@@ -288,7 +288,7 @@ class Bank:
         return {name: tensor.to(device) for name, tensor in taken.items()}
 
     def parts(self, users: Sequence[str], device: str = "cpu") -> Iterator[tuple[NDArray[np.int64], Tensors]]:
-        """The same, shard by shard: (positions among `users`, tensors), not copied where a whole shard is asked for.
+        """The same, shard by shard: (positions among `users`, tensors), not copied where a whole shard is read.
 
         Raises:
             BankError: one of their shards is missing or damaged.

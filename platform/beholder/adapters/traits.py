@@ -141,7 +141,7 @@ class TraitEstimate:
 
     @torch.no_grad()
     def update(self, middle: Tensor, variance: Tensor, spread: Tensor, learn_variances: bool) -> None:
-        """Effects given where users are, one trait after the other; then the variances of effects, if asked for.
+        """Effects given where users are, one trait after the other; then the variances of effects, if wanted.
 
         The variance of an effect counts what is known of each person, 1 / (s^2 + 1 / precision of their judgements) =
         (1 - v / s^2) / s^2, not that person as if known exactly: with the latter alone variances come out too small.

@@ -19,7 +19,7 @@ from beholder.util.errors import BankError
 
 
 def layer_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The name and the list of a model's layers: of all lists as long as its config says, the one with most weights.
+    """The name and the list of a model's layers: of all lists of the length in its config, the one with most weights.
 
     Raises:
         BankError: there is none.
@@ -85,7 +85,7 @@ class Tail:
         """hidden: [rows, tokens, width] -> [rows, tokens, width].
 
         Args:
-            hidden: what the trunk says.
+            hidden: the trunk's states.
             mask: int64 [rows, tokens], or [rows, 1, tokens, tokens], see `language.added_mask`.
             depth: int64 [rows, tokens], positions where they do not count up from 0.
         """

@@ -1,4 +1,4 @@
-"""What the trunk says of each distinct input: computed once, kept in memory or in a memory-mapped file."""
+"""The trunk's states of each distinct input: computed once, kept in memory or in a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from beholder.util.errors import BankError
 
 FORMAT = 1
 RunTrunk = Callable[[NDArray[np.int64]], tuple[Tensor, NDArray[np.int64]]]
-"""Input positions [rows] -> what the trunk says [rows, positions, width] and how many positions count [rows]."""
+"""Input positions [rows] -> the trunk's states [rows, positions, width] and how many positions count [rows]."""
 
 
 @dataclass(frozen=True)

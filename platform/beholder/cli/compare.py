@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, errors, over_trainings, personal_part, print_json
-from beholder.cli.run import AsJson
+from beholder.cli.console import AsJson, console, errors, over_trainings, personal_part, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,19 +20,20 @@ def add_to(app: typer.Typer) -> None:
 
 def compare_command(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs: folders, names, or beginnings of names. None: see below.")
+        list[str] | None,
+        typer.Argument(help="Folders, names, or beginnings of names of runs. None: the newest run and its like."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="What gains are over: a method of the first run, or RUN:METHOD.")
+        str | None, typer.Option(help="What gains are over: an arm of the first run, or RUN:ARM.")
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV and nothing else on stdout.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page that works without a network to this file.")] = None,
 ) -> None:
-    """Compare methods across runs on the same test rows, with p-values corrected for looking at many (Holm).
+    """Compare arms across runs on the same test rows, with p-values corrected for looking at many (Holm).
 
     Without RUNS: the newest run, and all others that were split alike. Runs of other data, labels or splits are
-    refused, and it is said in what they differ.
+    refused; the message names the difference.
 
     Example: beholder compare convabuse-1a2b3c4d convabuse-5e6f7a8b --reference cls
     """
@@ -81,7 +81,7 @@ def comparison_table(found: Any) -> Table:
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1
-    table.add_column("run:method" if several else "method", overflow="fold")
+    table.add_column("run:arm" if several else "arm", overflow="fold")
     for name in ("F1", "gain", "at large,\nthese people", "personal", "p (Holm)", "users +/-"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in said["methods"]:

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
@@ -23,6 +24,9 @@ console = Console(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or os.environ.get("COLUMNS") else PIPED
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
 
 def print_json(value: Any) -> None:
@@ -42,7 +46,7 @@ def print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
 
 
 class RunReporter:
-    """Says on stderr how far a run is: a bar per method in a terminal, else a plain line every few seconds."""
+    """Shows on stderr how far a run is: a bar per method in a terminal, else a plain line every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -101,7 +105,7 @@ def gain_table(results: dict[str, Any]) -> Table:
         f"the part of it over users permuted{over_trainings(results)}"
     )
     table = Table(title=title, title_justify="left")
-    table.add_column("method", overflow="fold")  # it gives way in a narrow window, and no number does
+    table.add_column("arm", overflow="fold")  # it gives way in a narrow window, and no number does
     for name in ("F1", "gain", "at large", "these people", "personal", "wins"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, method in results["methods"].items():
@@ -134,12 +138,12 @@ def personal_part(method: dict[str, Any]) -> str:
 
 
 def task_table(results: dict[str, Any]) -> Table:
-    """Methods x tasks: macro-F1 over the labels of each task, and the gain with interval."""
+    """Arms x tasks: macro-F1 over the labels of each task, and the gain with interval."""
     from beholder.evaluation.intervals import in_words
 
     title = f"per task: macro-F1, and gain in points over {results['reference']}"
     tasks = list(results["methods"][results["reference"]]["per_task"])
-    table = Table("method", *tasks, title=title, title_justify="left")
+    table = Table("arm", *tasks, title=title, title_justify="left")
     for name, method in results["methods"].items():
         cells = []
         for task in tasks:
@@ -152,11 +156,11 @@ def task_table(results: dict[str, Any]) -> Table:
 
 
 def forgetting_table(results: dict[str, Any]) -> Table:
-    """Trained methods x (perplexity of general text, macro-F1 on another task), before -> after."""
+    """Trained arms x (perplexity of general text, macro-F1 on another task), before -> after."""
     found = results["forgetting"]
     tested = f"{found['rows']['test']:,} {found['source']} judgements"
     title = f"forgetting: perplexity of a general text; macro-F1 of plain prompting on {tested}; before -> after"
-    table = Table("method", title=title, title_justify="left")
+    table = Table("arm", title=title, title_justify="left")
     table.add_column("perplexity", justify="right")
     table.add_column("macro-F1", justify="right", no_wrap=True)
 
@@ -175,13 +179,13 @@ def forgetting_table(results: dict[str, Any]) -> Table:
 
 
 def newcomer_table(results: dict[str, Any]) -> Table:
-    """Methods x judgements of new people: log-loss, what it is below the global model's and below k = 0, macro-F1."""
+    """Arms x judgements of new people: log-loss, what it is below the global model's and below k = 0, macro-F1."""
     title = (
         f"newcomers: {results['rows']:,} test judgements by {results['users']:,} people nothing was fitted on, after k "
         "of their own;\nlog-loss per label in nats, and how far below (intervals: 95 %)"
     )
     table = Table(title=title, title_justify="left")
-    table.add_column("method", overflow="fold")
+    table.add_column("arm", overflow="fold")
     table.add_column("k", justify="right", no_wrap=True)
     table.add_column("loss", justify="right", no_wrap=True)
     table.add_column(f"below {results['reference']}", justify="right", no_wrap=True)
@@ -212,14 +216,14 @@ def _nats(gain: dict[str, Any] | None) -> str:
 
 
 def seen_table(results: dict[str, Any]) -> Table:
-    """Methods x (people seen in training or new, texts seen or unseen): log-loss."""
+    """Arms x (people seen in training or new, texts seen or unseen): log-loss."""
     cells = results["seen_unseen"]
     heads = [
         f"{cell['people']} people, {cell['texts']} texts ({cell['methods'][results['reference']][0]['rows']:,})"
         for cell in cells
     ]
     title = "log-loss per label of judgements not learned from; new people before -> after the most judgements"
-    table = Table("method", *heads, title=title, title_justify="left")
+    table = Table("arm", *heads, title=title, title_justify="left")
     for name in results["newcomers"]:
         table.add_row(
             name, *(" -> ".join(f"{each['log_loss']:.3f}" for each in cell["methods"][name]) for cell in cells)

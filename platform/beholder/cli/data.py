@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.console import console, errors, print_json, print_rows
+from beholder.cli.console import AsJson, console, errors, print_json, print_rows
 
 app = typer.Typer(help="Data sets: list them, describe one, fetch one.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json")]
 
 
 @app.command("ls")
@@ -27,7 +26,7 @@ def ls(as_json: AsJson = False) -> None:
 
 @app.command("describe")
 def describe(
-    source: Annotated[str, typer.Argument(help="A source's name, or an experiment file that says more.")],
+    source: Annotated[str, typer.Argument(help="A source's name, or an experiment file with its settings.")],
     as_json: AsJson = False,
 ) -> None:
     """Rows, texts, users, how often each label is given, how far people agree, how much a number per user explains.

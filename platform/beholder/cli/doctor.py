@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from beholder import __version__
-from beholder.cli.console import console, print_json
+from beholder.cli.console import AsJson, console, print_json
 from beholder.cluster.runtime import ADDRESS
 from beholder.util.errors import BeholderError
 
@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("doctor")(doctor_command)
 
 
-def doctor_command(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def doctor_command(as_json: AsJson = False) -> None:
     """Versions, settings, folders, data, models, free disk and memory.
 
     The exit code is 1 where something essential is missing.

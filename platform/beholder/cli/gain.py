@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, print_json
-from beholder.cli.run import AsJson
+from beholder.cli.console import AsJson, console, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,29 +17,31 @@ def add_to(app: typer.Typer) -> None:
 
 
 def gain_command(
-    one: Annotated[
-        Path, typer.Argument(help="Predictions that others are held against: CSV, TSV, Parquet, JSON lines.")
-    ],
+    one: Annotated[Path, typer.Argument(help="Reference predictions: CSV, TSV, Parquet, JSON lines.")],
     other: Annotated[Path, typer.Argument(help="Predictions of the same judgements, in any order.")],
-    user: Annotated[str, typer.Option(help="Column: who judged.")],
-    text: Annotated[str, typer.Option(help="Column: what was judged, the text or an id of it.")],
+    user: Annotated[str, typer.Option(help="Column of the user's id.")],
+    text: Annotated[str, typer.Option(help="Column of the text, or of its id.")],
     label: Annotated[
-        list[str], typer.Option(help="Column: what they said, 0 or 1 (with --score; several), or a class (one).")
+        list[str],
+        typer.Option(help="Column of the true label, 0 or 1 (with --score; several), or of the true class (one)."),
     ],
-    score: Annotated[list[str] | None, typer.Option(help="Column: the predicted chance of each label, 0 to 1.")] = None,
-    prediction: Annotated[str | None, typer.Option(help="Column: the predicted class.")] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(help="Column of the predicted probability of each label, 0 to 1.")
+    ] = None,
+    prediction: Annotated[str | None, typer.Option(help="Column of the predicted class.")] = None,
     threshold: Annotated[
-        list[float] | None, typer.Option(help="Score from which a label is predicted: for all, or for each. 0.5")
+        list[float] | None,
+        typer.Option(help="Score from which a label is predicted: one for all labels, or one for each; default 0.5."),
     ] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Column that tells judgements apart, if texts do not.")
+        str | None, typer.Option("--id", help="Column that identifies a judgement, where user and text do not.")
     ] = None,
-    level: Annotated[float, typer.Option(help="Of the intervals.", min=0.5, max=0.999)] = 0.95,
+    level: Annotated[float, typer.Option(help="Level of the intervals.", min=0.5, max=0.999)] = 0.95,
     as_json: AsJson = False,
 ) -> None:
     """How much better the predictions of OTHER are than those of ONE, and how sure that is.
 
-    Rows of one user, and of one text, depend on each other, and the intervals know: for people at large, and for these
+    Intervals allow for rows of one user, and of one text, that depend on each other: for people at large, and for these
     people. The same judgements, labels and columns must be in both files.
 
     Example: beholder gain global.csv personal.csv --user annotator --text text --label angry --score p_angry
@@ -84,9 +85,9 @@ def words(found: Any, other: str, one: str) -> list[str]:
     """What it means, a line each."""
     gain = found.gain
     if gain.points != gain.points:
-        return ["macro-F1 cannot be told: no label has a positive."]
+        return ["macro-F1 is undefined: no label has a positive."]
     if gain.low != gain.low:
-        sure = "how sure that is cannot be told of one person or one text alone"
+        sure = "no interval is possible with one person or one text"
     elif gain.low > 0 or gain.high < 0:
         sure = "the interval for people at large does not hold zero"
     else:

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from beholder.cli.console import console, print_json
-from beholder.cli.run import AsJson
+from beholder.cli.console import AsJson, console, print_json
 from beholder.util.errors import DataError
 
 
@@ -22,13 +21,13 @@ def init_command(
     table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, JSON lines, or a saved `datasets` folder.")],
     out: Annotated[Path | None, typer.Option(help="The experiment file to write; by default the table's name.")] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text.")] = None,
-    user: Annotated[str | None, typer.Option(help="The column that says who judged.")] = None,
+    user: Annotated[str | None, typer.Option(help="Column of the user's id.")] = None,
     labels: Annotated[str | None, typer.Option(help="Columns with judgements, as in rude,funny.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the guesses; ask nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over an experiment file that is there.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the guesses without questions.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing experiment file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look at a table of judgements, say what it holds, and write an experiment file that runs on it.
+    """Describe a table of judgements, and write an experiment file that runs on it.
 
     Example: beholder init ratings.csv
     """
@@ -59,9 +58,11 @@ def init_command(
             }
         )
         return
-    console.print(f"\nwritten: {', '.join(map(str, written))}   Go on with:", markup=False)
+    console.print(f"\nwritten: {', '.join(map(str, written))}   Next:", markup=False)
     if made.facts["rows"] > ROWS:
-        console.print(f"  (the first run uses {ROWS:,} judgements; take limits out of the file for all)", markup=False)
+        console.print(
+            f"  (the first run uses {ROWS:,} judgements; take subsample out of the file for all)", markup=False
+        )
     skip = " --on-bad-rows skip" if made.bad_rows else ""
     console.print(f"  beholder run {file}{skip}", markup=False)
 
@@ -79,7 +80,7 @@ def _say(made: Any) -> None:
     for role, column in (("text", source["text"]), ("user", source["user"])):
         console.print(f'  {role:<8} column "{column}"', markup=False)
     for label, share in facts["labels"].items():
-        said = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never asked"]
+        said = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never judged"]
         alpha, offset = facts["agreement"][label], facts["user_offset"][label]
         said += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
         said += [f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else []

@@ -9,8 +9,8 @@ from typing import Annotated, TextIO
 
 import typer
 
-from beholder.cli.console import console, print_json, print_rows
-from beholder.cli.run import AsJson, Overrides
+from beholder.cli.console import AsJson, console, print_json, print_rows
+from beholder.cli.run import Overrides
 from beholder.util.errors import ClusterError
 
 Address = Annotated[
@@ -29,19 +29,23 @@ def add_to(app: typer.Typer) -> None:
 def submit_command(
     what: Annotated[str, typer.Argument(help="An experiment file; with --refresh a registered model's name.")],
     address: Address,
-    follow: Annotated[bool, typer.Option("--follow", help="Print what it prints; end with its exit code.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the job's output; end with its exit code.")] = False,
     storage: Annotated[
         str | None,
-        typer.Option(envvar="BEHOLDER_STORAGE", help="s3://bucket/prefix and the like, or a folder of all nodes."),
+        typer.Option(
+            envvar="BEHOLDER_STORAGE",
+            help="Where runs are stored: s3://bucket/prefix and the like, or a folder that all nodes share.",
+        ),
     ] = None,
     mlflow: Annotated[
         str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="An MLflow server, as the cluster reaches it.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="The folder of known data sets on the cluster.")] = None,
     bare: Annotated[
-        bool, typer.Option("--bare", help="Nodes have Ray alone: install there what is installed here, first.")
+        bool,
+        typer.Option("--bare", help="For nodes that have only Ray: install the packages of this machine there first."),
     ] = False,
-    search: Annotated[str | None, typer.Option(metavar="METHOD", help="Search this method's settings instead.")] = None,
+    search: Annotated[str | None, typer.Option(metavar="ARM", help="Search this arm's settings instead.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="With --search: how many in all.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Refresh a model from feedback instead.")] = False,
     overrides: Overrides = None,
@@ -62,13 +66,13 @@ def submit_command(
         job = Job(["refresh", what, "--feedback"], f"refresh {what}", {}, storage, mlflow, bare, variables)
     else:
         file = Path(what)
-        settings = load_experiment(file, overrides or ())  # what is wrong with it is said here
+        settings = load_experiment(file, overrides or ())  # errors in it are reported before anything is submitted
         more = [part for each in overrides or () for part in ("--set", each)]
         command = ["run", file.name, *more]
         name = settings.name
         if search:
             settings.searched(search)
-            command = ["search", file.name, "--method", search, *more]
+            command = ["search", file.name, "--arm", search, *more]
             command += ["--trials", str(trials)] if trials else []
             name = f"search {settings.name} {search}"
         job = Job(command, name, {file: file.name}, storage, mlflow, bare, variables)
@@ -76,7 +80,7 @@ def submit_command(
     if as_json:
         print_json({"job": made, "name": job.name, "address": address})
     else:
-        console.print(f"submitted: {made} ({job.name}). It goes on when this command ends.", markup=False)
+        console.print(f"submitted: {made} ({job.name}). It keeps running when this command ends.", markup=False)
         console.print(f"  beholder jobs logs {made} --address {address} --follow", markup=False)
         console.print(f"  beholder jobs stop {made} --address {address}", markup=False)
     if follow:
@@ -97,7 +101,9 @@ def list_command(address: Address, as_json: AsJson = False) -> None:
 
 @app.command("logs")
 def logs_command(
-    job: JobId, address: Address, follow: Annotated[bool, typer.Option("--follow", help="Until it ends.")] = False
+    job: JobId,
+    address: Address,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing until it ends.")] = False,
 ) -> None:
     """What a job printed."""
     from beholder.cluster.jobs import follow as followed
@@ -110,10 +116,10 @@ def logs_command(
 
 @app.command("stop")
 def stop_command(job: JobId, address: Address) -> None:
-    """Stop a job. What it finished stays: submitted again, it goes on from there."""
+    """Stop a job. What it finished is kept; submit it again to resume."""
     from beholder.cluster.jobs import stop
 
-    words = "stopped; submitted again it goes on from what is finished" if stop(job, address) else "had ended before"
+    words = "stopped; submit it again to resume from what is finished" if stop(job, address) else "had ended before"
     console.print(f"{job}: {words}", markup=False)
 
 

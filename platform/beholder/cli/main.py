@@ -34,7 +34,7 @@ from beholder.util.errors import BeholderError
 
 
 class OneLineErrors(TyperGroup):
-    """A refusal is one line on stderr and exit code 2; Ctrl-C, or SIGTERM, says what is kept."""
+    """A refusal is one line on stderr and exit code 2; Ctrl-C, or SIGTERM, prints what is kept."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -44,7 +44,7 @@ class OneLineErrors(TyperGroup):
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print("interrupted: finished methods are kept; the same command goes on from there.", file=sys.stderr)
+            print("interrupted: finished methods are kept; run the same command to resume.", file=sys.stderr)
             raise typer.Exit(130) from None
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 from rich.table import Table
 
-from beholder.cli.console import console, print_json
+from beholder.cli.console import AsJson, console, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,8 +13,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("methods")(methods_command)
 
 
-def methods_command(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """All methods: what each does, whether it knows who reads, and the kinds of base it can work with."""
+def methods_command(as_json: AsJson = False) -> None:
+    """All methods: what each does, whether it uses the user, and the kinds of base it works with."""
     from beholder.methods import METHODS, config_class
 
     rows = [
@@ -31,8 +29,8 @@ def methods_command(as_json: Annotated[bool, typer.Option("--json")] = False) ->
     if as_json:
         print_json(rows)
         return
-    table = Table("method", "who reads", "bases", "what it does")
+    table = Table("method", "uses the user", "bases", "what it does")
     for row in rows:
-        told = "matters" if row["personal"] else "is not asked"
-        table.add_row(row["method"], told, ", ".join(row["bases"]) or "needs none", row["description"])
+        uses_user = "yes" if row["personal"] else "no"
+        table.add_row(row["method"], uses_user, ", ".join(row["bases"]) or "needs none", row["description"])
     console.print(table)

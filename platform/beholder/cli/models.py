@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.console import console, print_rows
+from beholder.cli.console import AsJson, console, print_rows
 from beholder.util.errors import BaseModelError
 
 app = typer.Typer(help="Base models: list them, fetch one from a hub.", no_args_is_help=True)
 
 
 @app.command("ls")
-def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def ls(as_json: AsJson = False) -> None:
     """Known bases, and whether their weights are here."""
     from beholder.models import KNOWN_BASES
     from beholder.models.catalog import installed
@@ -39,7 +39,7 @@ def ls(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 @app.command("pull")
 def pull(name: Annotated[str, typer.Argument(help="A hub id, owner/model.")]) -> None:
-    """Fetch a base from the hub into its cache: the one command that asks the hub."""
+    """Fetch a base from the hub into its cache: the only command that contacts the hub."""
     os.environ["HF_HUB_OFFLINE"] = "0"
     from beholder.models import resolve
 

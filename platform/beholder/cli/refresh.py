@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from beholder.cli.console import RunReporter, console, print_json
+from beholder.cli.console import AsJson, RunReporter, console, print_json
 from beholder.util.errors import counted
 
 
@@ -21,7 +21,9 @@ def refresh_command(
     annotations: Annotated[
         Path | None, typer.Option(help="A table with columns text, user_id and one of 0 and 1 for each label.")
     ] = None,
-    feedback: Annotated[bool, typer.Option("--feedback", help="What users told the served model.")] = False,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="Learn from the judgements that users gave the served model.")
+    ] = False,
     retrain_prior: Annotated[
         bool,
         typer.Option(
@@ -30,7 +32,7 @@ def refresh_command(
             "given it: removes the share of erased people.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Train users with new judgements, and publish a candidate in which only their adapters differ.

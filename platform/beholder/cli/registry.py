@@ -1,4 +1,4 @@
-"""`beholder registry`: versions, and which one counts."""
+"""`beholder registry`: versions of registered models, and the store of their bundles."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import RunReporter, console, print_json
-from beholder.cli.refresh import print_retrained
+from beholder.cli import erasure
+from beholder.cli.console import AsJson, console, print_json
 from beholder.util.errors import FeedbackError, counted
 
 app = typer.Typer(
-    help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
+    help="Registered models: list, compare, promote and verify versions; erase users.",
     no_args_is_help=True,
 )
 ModelArgument = Annotated[str, typer.Argument(help="A registered model's name.")]
 Which = Annotated[str, typer.Option("--version", help="A number or an alias.")]
-AsJson = Annotated[bool, typer.Option("--json")]
 
 
 @app.command("ls")
@@ -58,10 +57,10 @@ def ls(as_json: AsJson = False) -> None:
 def show(
     model: ModelArgument,
     version: Which = "champion",
-    user: Annotated[str | None, typer.Option(help="Only what it says of this user.")] = None,
+    user: Annotated[str | None, typer.Option(help="Show only how it serves this user.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
+    """A version's source, methods and evaluation; with --user, how it serves that user."""
     from beholder.registry import versions as registry
     from beholder.registry.bundle import backbone_digest_of
     from beholder.registry.feedback import Feedback
@@ -92,7 +91,7 @@ def show(
 
 
 @app.command("history")
-def history(model: ModelArgument, user: Annotated[str, typer.Option(help="Whose.")], as_json: AsJson = False) -> None:
+def history(model: ModelArgument, user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson = False) -> None:
     """How each version serves one user, newest first."""
     from beholder.registry import versions as registry
 
@@ -124,11 +123,11 @@ def _print_users(model: str, rows: list[dict[str, Any]], as_json: bool) -> None:
 @app.command("diff")
 def diff(
     model: ModelArgument,
-    one: Annotated[str, typer.Argument(help="A version's number or alias.")],
-    other: Annotated[str, typer.Argument(help="Another's.")],
+    one: Annotated[str, typer.Argument(help="First version: a number or an alias.")],
+    other: Annotated[str, typer.Argument(help="Second version.")],
     as_json: AsJson = False,
 ) -> None:
-    """Which users another version is expected to serve better or worse than one."""
+    """Users whom the second version is expected to serve better, or worse, than the first."""
     from beholder.registry import versions as registry
 
     first, second = registry.find(model, one), registry.find(model, other)
@@ -152,7 +151,7 @@ def diff(
 def promote(
     model: ModelArgument,
     version: Annotated[int, typer.Argument(help="The version's number.")],
-    force: Annotated[bool, typer.Option(help="Also where it is worse, or was measured on another split.")] = False,
+    force: Annotated[bool, typer.Option(help="Promote even if it is worse, or was measured on another split.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion. Refuses a worse one unless forced."""
@@ -180,7 +179,7 @@ def rollback(model: ModelArgument, as_json: AsJson = False) -> None:
 @app.command("export")
 def export(
     model: ModelArgument,
-    user: Annotated[str, typer.Option(help="Whose adapter.")],
+    user: Annotated[str, typer.Option(help="User id.")],
     version: Which = "champion",
     form: Annotated[str, typer.Option("--format", help="peft: an adapter that plain PEFT loads.")] = "peft",
     to: Annotated[Path | None, typer.Option(help="A new folder; default: MODEL-vN-adapter here.")] = None,
@@ -202,7 +201,8 @@ def export(
         print_json({"model": model, "version": found.number, "format": form, "folder": str(folder)})
         return
     console.print(
-        f"{model} v{found.number}: an adapter and a head in {folder}; its README says how to load them", markup=False
+        f"{model} v{found.number}: an adapter and a head in {folder}; its README has the code that loads them",
+        markup=False,
     )
 
 
@@ -214,7 +214,7 @@ def verify(
         bool,
         typer.Option(
             "--repair",
-            help="First put back what is missing or damaged in the store, from the runs kept here or another store.",
+            help="First restore missing or damaged files of the store, from the runs kept here or from another store.",
         ),
     ] = False,
     copy: Annotated[
@@ -232,7 +232,7 @@ def verify(
     from beholder.util.paths import home
 
     if copy is not None and not repair:
-        raise RegistryError("--from says where --repair takes files from. Give both.")
+        raise RegistryError("--from is the place --repair takes files from. Give both.")
     if model is not None and repair:
         raise RegistryError("--repair is for the whole store: leave the model out.")
     if model is not None:
@@ -248,7 +248,7 @@ def verify(
         found_again = repaired(store, [home() / "runs"], Store(copy) if copy else None)
         done = {"repaired": found_again.files}
         if not as_json:
-            console.print(f"{store.uri}: {found_again.files:,} files put back", markup=False)
+            console.print(f"{store.uri}: {found_again.files:,} files restored", markup=False)
     checked = upkeep.verify(store)
     if as_json:
         print_json({"store": store.uri, **done, **asdict(checked), "intact": not checked.problems})
@@ -264,7 +264,10 @@ def verify(
 @app.command("gc")
 def gc(
     older_than: Annotated[
-        float, typer.Option("--older-than", min=0, help="Hours: bundles without a version that are younger stay.")
+        float,
+        typer.Option(
+            "--older-than", min=0, help="Keep bundles without a version that are younger than this, in hours."
+        ),
     ] = 24.0,
     as_json: AsJson = False,
 ) -> None:
@@ -284,119 +287,4 @@ def gc(
     console.print(f"{store.uri}: {bundles:,} bundles that no version names and {deleted:,} files deleted", markup=False)
 
 
-@app.command("erase")
-def erase(
-    user: Annotated[str, typer.Option(help="User id.")],
-    retrain_prior: Annotated[
-        bool,
-        typer.Option(
-            "--retrain-prior",
-            help="Where a champion's prior was learned from their judgements, learn it again from everybody else's and "
-            "publish a candidate (beholder refresh MODEL --retrain-prior).",
-        ),
-    ] = False,
-    retrain: Annotated[
-        bool,
-        typer.Option(
-            "--retrain",
-            help="Where a champion was trained on their judgements, run its experiment again without them, and publish "
-            "a candidate: the global model and the prior are trained again.",
-        ),
-    ] = False,
-    verify_only: Annotated[
-        bool,
-        typer.Option("--verify", help="Erase nothing: search all places for them, and fail where anything is found."),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Take a person out of every version of every model, of MLflow's artifacts, and of the runs kept here.
-
-    Their share in what was learned of people in general, the prior, remains until it is learned again: how large it is
-    is printed for each version. The global model was trained on their judgements, too; only a new run without them
-    changes that (--retrain). Their judgements in your own files are yours to remove; runs, refreshes and enrolments
-    leave them out from now on, until they are admitted again (beholder registry admit).
-    """
-    from beholder.lifecycle.erase import erase_everywhere, retrain_priors, train_all_again, trained_on
-    from beholder.util.errors import RegistryError
-
-    if verify_only + retrain + retrain_prior > 1:
-        raise RegistryError("give one of --verify, which changes nothing, --retrain and --retrain-prior.")
-    if verify_only:
-        _verify_erased(user, as_json)
-        return
-    models, again = trained_on(user) if retrain else [], retrain or retrain_prior
-    found = erase_everywhere(user)
-    retrained: list[dict[str, Any]] = []
-    if again:
-        with RunReporter(quiet=as_json).live() as reporter:
-            retrained = train_all_again(models, reporter) if retrain else retrain_priors(reporter)
-    if as_json:
-        print_json({**found, **({"retrained": retrained} if again else {})})
-    else:
-        _print_erased(found, retrained, again)
-    refused = [f"erased, but {each['error']}" for each in retrained if "error" in each]
-    if refused:
-        raise RegistryError(refused[0] + (f" And {len(refused) - 1} more." if len(refused) > 1 else ""))
-
-
-def _verify_erased(user: str, as_json: bool) -> None:
-    from beholder.lifecycle.traces import find_traces
-    from beholder.util.errors import RegistryError
-
-    traces = find_traces(user)
-    if as_json:
-        print_json(traces.to_json())
-    else:
-        for line in traces.found:
-            console.print(f"found in {line}", markup=False, soft_wrap=True)
-        for line in traces.not_seen:
-            console.print(f"not searched: {line}", markup=False, soft_wrap=True)
-        console.print(
-            f"searched {traces.bundles:,} bundles, {traces.runs:,} runs and searches, the database and rows "
-            "that were refused. Not searched: memory of servers, files of yours, backups, runs on other machines",
-            markup=False,
-        )
-    if traces.found:
-        raise RegistryError(f"they are in {len(traces.found)} places. Erase them: beholder registry erase --user ID")
-    if traces.not_seen:
-        raise RegistryError(f"{len(traces.not_seen)} places could not be searched. Fix them, then verify again.")
-
-
-@app.command("admit")
-def admit(user: Annotated[str, typer.Option(help="User id.")], as_json: AsJson = False) -> None:
-    """Admit somebody again who was erased and wants to come back: judgements they give from now on are kept."""
-    from beholder.lifecycle.erase import admit_again
-
-    admitted = admit_again(user)
-    if as_json:
-        print_json({"admitted": admitted})
-        return
-    console.print("admitted again" if admitted else "nobody of this id was erased: nothing to do", markup=False)
-
-
-def _print_erased(found: dict[str, Any], retrained: list[dict[str, Any]], again: bool) -> None:
-    console.print(
-        f"erased from {counted(found['bundles'], 'bundle')} and {counted(found['runs'], 'run')}; "
-        f"{counted(found['objects'], 'file')} deleted. "
-        f"On record as {found['record']}, which says nothing of who",
-        markup=False,
-    )
-    for each in found["priors"]:
-        of = f"{each['of_rows']:,} judgements of {each['of_people']:,} people that it was learned from"
-        share = "an unknown part" if each["rows"] is None else f"{each['rows']:,}"
-        percent = "" if each["rows"] is None else f" ({100 * each['rows'] / each['of_rows']:.1f} %)"
-        console.print(
-            f"{each['model']} v{each['version']}: the prior still holds {share} of the {of}{percent}", markup=False
-        )
-    if found["priors"] and not again:
-        for model in dict.fromkeys(each["model"] for each in found["priors"]):
-            console.print(f"to remove that from {model}: beholder refresh {model} --retrain-prior", markup=False)
-    for each in retrained:
-        if "run" in each:
-            console.print(
-                f"{each['model']} v{each['version']} (candidate): trained again without them, run {each['run']}. To "
-                f"serve it: beholder registry promote {each['model']} {each['version']}",
-                markup=False,
-            )
-        elif "error" not in each:
-            print_retrained(each)
+erasure.add_to(app)

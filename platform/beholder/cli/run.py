@@ -10,16 +10,18 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from beholder.cli.console import RunReporter, console, print_gains, print_json, print_rows
+from beholder.cli.console import AsJson, RunReporter, console, print_gains, print_json, print_rows
 from beholder.util.errors import ExperimentError
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: dotted.key=value, e.g. methods.cls.epochs=2.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 OnBadRows = Annotated[
-    str, typer.Option("--on-bad-rows", help="refuse, or skip: write bad rows to a file beside the input and go on.")
+    str,
+    typer.Option(
+        "--on-bad-rows", help="refuse, or skip: write bad rows to a file beside the input and use the others."
+    ),
 ]
 
 
@@ -39,7 +41,10 @@ def run_command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Fit every method again, also those finished before.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="Count what an endpoint would be asked; ask, fit and write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Count the calls to an endpoint that a run would make; call, fit and write nothing."
+        ),
     ] = False,
 ) -> None:
     """Run an experiment: data, split, methods, gains, MLflow, registered model.
@@ -74,13 +79,13 @@ def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
         return
     console.print(f"data: {found['origin']}", markup=False)
     if not found["endpoint"]:
-        console.print(f"base: {found['base']}, which is local: no endpoint would be asked.", markup=False)
+        console.print(f"base: {found['base']}, which is local: a run would call no endpoint.", markup=False)
         return
-    console.print(f"base: {found['base']}. Nothing was asked; a run would ask:", markup=False)
+    console.print(f"base: {found['base']}. Nothing was called; a run would make these calls:", markup=False)
     print_rows(
         [
             {
-                "method": name,
+                "arm": name,
                 "calls": f"{cost['calls']:,}",
                 "kept": f"{cost['cached']:,}",
                 "prompt tokens": f"{cost['tokens']:,}",
@@ -90,7 +95,10 @@ def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
         ],
         as_json=False,
     )
-    console.print("prompt tokens are estimated, answer tokens at most; what methods share is asked once", markup=False)
+    console.print(
+        "prompt tokens are estimated, answer tokens are the most possible; prompts that methods share count once",
+        markup=False,
+    )
 
 
 def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -183,11 +191,11 @@ def demo_command(
             _say_disagreement(outcome)
             _say_report(outcome.run_folder)
     seconds = time.perf_counter() - started
-    console.print(f"\nThat took {seconds:.0f} s. Go on with:", markup=False)
+    console.print(f"\nThat took {seconds:.0f} s. Next:", markup=False)
     for command, what in (
         *((f"report {name}", "the run as a page") for name in ran[:1]),
         ("ui", "compare the runs in MLflow"),
-        ("serve", "ask the champion over HTTP"),
+        ("serve", "serve the champion over HTTP"),
         ("init YOUR.csv", "your own table"),
     ):
         console.print(f"  .venv/bin/beholder {command:<17} {what}", markup=False)
@@ -213,7 +221,7 @@ def _say_registered(results: dict[str, Any]) -> None:
 
 
 def _say_disagreement(outcome: Any) -> None:
-    """One held-out text two users judged differently, and what the bundle says for each."""
+    """One held-out text two users judged differently, and what the bundle predicts for each."""
     if outcome.bundle is None or "folds" in outcome.results["split"]:  # then no text was held out
         return
     test = outcome.test
@@ -229,7 +237,7 @@ def _say_disagreement(outcome: Any) -> None:
             "yes" if value else "no" for value in (test.labels[row, label] >= 0.5, predicted.decisions[row, label])
         )
         console.print(
-            f"  {test.user_ids[row]} said {said:<4} {predicted.routes[row]} predicts {says:<4} "
+            f"  {test.user_ids[row]} answered {said:<4} {predicted.routes[row]} predicts {says:<4} "
             f"(score {predicted.scores[row, label]:.2f})",
             markup=False,
         )
@@ -238,9 +246,9 @@ def _say_disagreement(outcome: Any) -> None:
 def most_telling_pair(
     texts: np.ndarray, labels: np.ndarray, scores: np.ndarray, decisions: np.ndarray
 ) -> tuple[int, int, int] | None:
-    """Two rows of one text and a label on which their users disagree, best those the model tells apart rightly.
+    """Two rows of one text and a label on which their users disagree, preferably with both predicted rightly.
 
-    Returns (row of the one who said no, row of the one who said yes, label), or None where nobody disagrees.
+    Returns (row judged no, row judged yes, label), or None where nobody disagrees.
     """
     rows_of: dict[str, list[int]] = {}
     for row, text in enumerate(texts):

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import RunReporter, console, print_json
-from beholder.cli.run import AsJson, ExperimentFile, OnBadRows, Overrides, _bad_rows
+from beholder.cli.console import AsJson, RunReporter, console, print_json
+from beholder.cli.run import ExperimentFile, OnBadRows, Overrides, _bad_rows
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,26 +18,28 @@ def add_to(app: typer.Typer) -> None:
 
 def search_command(
     experiment: ExperimentFile,
-    method: Annotated[str | None, typer.Option(help="Whose settings: a name under methods: in the file.")] = None,
+    arm: Annotated[
+        str | None, typer.Option("--arm", "--method", help="The arm, a name under methods: in the file.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many settings to try in all; default 20.")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     on_bad_rows: OnBadRows = "refuse",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Search a method's settings on the validation rows, and write the best as an experiment file.
+    """Search an arm's settings on the validation rows, and write the best as an experiment file.
 
-    What is searched stands under search: in the file, or is the method's own space. The same command goes on with a
-    search that was interrupted; with more trials it goes on from those there are.
+    The space is search: in the file, or the method's own. The same command resumes a
+    search that was interrupted; with more trials it continues it.
 
-    Example: beholder search experiments/convabuse.yaml --method cls-u --trials 20
+    Example: beholder search experiments/convabuse.yaml --arm cls-u --trials 20
     """
     from beholder.experiment.config import load_experiment
     from beholder.workflows import search as tuning
 
     settings = load_experiment(experiment, overrides or ())
     with RunReporter(quiet).live() as reporter:
-        found = tuning.search(settings, method, reporter, trials=trials, on_bad_rows=_bad_rows(on_bad_rows))
+        found = tuning.search(settings, arm, reporter, trials=trials, on_bad_rows=_bad_rows(on_bad_rows))
     if as_json:
         print_json(found)
         return
@@ -50,7 +52,7 @@ def search_command(
         "were not read.",
         markup=False,
     )
-    console.print(f"written: {found['file']}   what it is worth: beholder run {found['file']}", markup=False)
+    console.print(f"written: {found['file']}   its test score: beholder run {found['file']}", markup=False)
 
 
 def settings_table(found: dict[str, Any]) -> Table:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.console import console
+from beholder.cli.console import AsJson, console
 from beholder.util.errors import RegistryError
 
 
@@ -27,11 +27,11 @@ def serve_command(
         str | None, typer.Option(help="A registered model; the only one, or the newest, where left out.")
     ] = None,
     version: Annotated[str, typer.Option(help="A number, or an alias, which is followed.")] = "champion",
-    host: Annotated[str, typer.Option(help="Where to listen. Beyond loopback only with --tokens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8000,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Want an access token: beholder token issue.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on. Beyond loopback only with --tokens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Require an access token: beholder token issue.")] = False,
     replicas: Annotated[int, typer.Option(help="Engines, each with a copy of the base.", min=1)] = 1,
-    up_to: Annotated[int | None, typer.Option(help="Add engines with the load, up to so many.", min=1)] = None,
+    up_to: Annotated[int | None, typer.Option(help="Most engines; they are added as the load grows.", min=1)] = None,
     sticky: Annotated[bool, typer.Option("--sticky", help="Send a user to the same engine again.")] = False,
     rate: Annotated[float, typer.Option(help="Requests a second of each token, on average.", min=0.01)] = 50.0,
     burst: Annotated[int, typer.Option(help="Requests of a token at once.", min=1)] = 200,
@@ -73,16 +73,17 @@ def serve_command(
 
 def check_command(
     model: Annotated[str, typer.Argument(help="The registered model that is served.")],
-    url: Annotated[str, typer.Option(help="Where.")] = "http://127.0.0.1:8000",
-    seconds: Annotated[float, typer.Option(help="How long; everybody is asked for once at least.", min=0)] = 10.0,
+    url: Annotated[str, typer.Option(help="The server's address.")] = "http://127.0.0.1:8000",
+    seconds: Annotated[float, typer.Option(help="How long; every user is requested once at least.", min=0)] = 10.0,
     connections: Annotated[int, typer.Option(help="Requests at once.", min=1, max=256)] = 16,
-    most: Annotated[int, typer.Option("--users", help="Users to ask for, at most, drawn seeded.", min=1)] = 1_000,
+    most: Annotated[int, typer.Option("--users", help="The most users to request, drawn seeded.", min=1)] = 1_000,
     token: Annotated[
-        str | None, typer.Option(envvar="BEHOLDER_TOKEN", help="With the scope predict:any, where tokens are wanted.")
+        str | None,
+        typer.Option(envvar="BEHOLDER_TOKEN", help="A token with the scope predict:any, if the server requires one."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Hold what a server says against the bundles, under load: is every answer of the very adapter it names?
+    """Compare a server's answers with the bundles, under load: does every score come from the adapter it names?
 
     Run it where the store is, on the server's machine or another. Versions may switch meanwhile, and users may be
     enrolled or erased.
@@ -117,8 +118,8 @@ def check_command(
 
 
 def ui_command(
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow on beholder's store, to compare runs and see registered models."""
     from beholder.tracking.client import artifact_folder, client, tracking_uri
@@ -134,6 +135,6 @@ def ui_command(
         "--workers",
         "1",
     ]
-    # MLflow takes this process's place, so that whoever ends it ends MLflow, and leaves none of its own behind.
+    # MLflow takes this process's place, so that ending this process ends MLflow and leaves nothing running.
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, "GIT_PYTHON_REFRESH": "quiet"})

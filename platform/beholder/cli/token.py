@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.console import console, errors, print_json
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+from beholder.cli.console import AsJson, console, errors, print_json
 
 app = typer.Typer(help="Access tokens of served models.", no_args_is_help=True)
 
@@ -17,11 +15,11 @@ app = typer.Typer(help="Access tokens of served models.", no_args_is_help=True)
 @app.command("issue")
 def issue(
     scopes: Annotated[str, typer.Option(help="predict:self, predict:any, annotate:self, admin; with commas.")],
-    user: Annotated[str | None, typer.Option(help="Whose; left out, it is a service's.")] = None,
+    user: Annotated[str | None, typer.Option(help="User id; without it, the token is a service's.")] = None,
     days: Annotated[float, typer.Option(help="How long it is valid.", min=0.0001)] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Print a new token. It is not kept: whoever has it may use it, until it expires or is revoked.
+    """Print a new token. It is not kept: anyone who has it may use it, until it expires or is revoked.
 
     TOKEN=$(beholder token issue --user 7 --scopes predict:self,annotate:self)
     """
@@ -42,7 +40,7 @@ def issue(
 
 @app.command("rotate")
 def rotate(
-    drop_old: Annotated[bool, typer.Option("--drop-old", help="Make all tokens issued so far void.")] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Revoke all tokens issued so far.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Sign with a new key from now on. Tokens signed with older ones stay valid, unless these are dropped."""
@@ -60,7 +58,7 @@ def rotate(
 
 @app.command("revoke")
 def revoke(token: Annotated[str, typer.Argument(help="The token, or its id.")], as_json: AsJson = False) -> None:
-    """Make one token void before it expires. Servers that run refuse it at once; those of other machines that have the
+    """Revoke one token before it expires. Servers that run refuse it at once; those of other machines that have the
     same database (BEHOLDER_FEEDBACK), in about a second.
     """
     from beholder.registry.feedback import Feedback

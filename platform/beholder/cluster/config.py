@@ -1,4 +1,4 @@
-"""Where arms are fitted, as an experiment file says it."""
+"""Where arms are fitted: `cluster` of an experiment file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Jobs on a cluster that runs elsewhere: packing what they need, submitting, following and stopping them.
 
 A job is a `beholder` command that Ray starts on the cluster. What travels is the code, the experiment file and the
-settings; data, weights and results are where the cluster finds them. Ray's dashboard shows a job's settings to whoever
+settings; data, weights and results are where the cluster finds them. Ray's dashboard shows a job's settings to all who
 may look: secrets (a bucket's keys, passwords) belong into the cluster's own environment, never here.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("beholder", "beholder_serve")
 OURS = {"submitted-by": "beholder"}
-"""What tells our jobs from others."""
+"""Marks our jobs."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _nodes(address: str) -> int:
 
 @contextlib.contextmanager
 def _told(address: str) -> Iterator[None]:
-    """What the cluster says, as one line."""
+    """Errors of the cluster as one line."""
     from ray.exceptions import AuthenticationError
 
     try:

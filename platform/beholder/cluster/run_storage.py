@@ -43,7 +43,7 @@ def missing(nodes: int, tracking: str, shared: bool) -> str | None:
     Args:
         nodes: of the cluster.
         tracking: where MLflow keeps runs.
-        shared: whether somebody said that all nodes reach the home folder, or gave a storage.
+        shared: whether the settings state that all nodes reach the home folder, or give a storage.
     """
     if nodes < 2:
         return None
@@ -62,7 +62,7 @@ def require_shared(tracking: str) -> None:
         tracking: where MLflow keeps runs.
 
     Raises:
-        ClusterError: something is missing; says what and how to give it.
+        ClusterError: something is missing; names it, and how to give it.
     """
     if not on_cluster():
         return
@@ -190,14 +190,14 @@ class SharedRun:
 
 @contextlib.contextmanager
 def _told(uri: str) -> Iterator[None]:
-    """What the disk or the network says, as one line."""
+    """Errors of the disk or the network as one line."""
     try:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ClusterError(
             f"storage {uri.partition('?')[0]}: {reason}. Check {STORAGE}, its rights and its space; what is "
-            "finished is kept, run again to go on."
+            "finished is kept, run again to resume."
         ) from error
 
 
@@ -244,6 +244,6 @@ def run_here(name: str) -> Iterator[SharedRun]:
 
 
 def run_of(folder: Path) -> SharedRun:
-    """A run of this process's home folder, and its copy where `BEHOLDER_STORAGE` says."""
+    """A run of this process's home folder, and its copy in `BEHOLDER_STORAGE`."""
     storage = storage_uri()
     return SharedRun(folder, below(storage, folder.relative_to(home()).as_posix()) if storage else None)

@@ -13,7 +13,7 @@ from typing import Any
 from beholder.cluster.config import Cluster
 from beholder.util.errors import ClusterError, first_line
 
-# Set before Ray starts, so that its workers inherit them. No hub is asked. Ray Train looks every half second, not every
+# Set before Ray starts, so that its workers inherit them. No hub is used. Ray Train looks every half second, not every
 # two, whether its workers are done: a job ends that much sooner. What serves never blocks its event loop, so one loop a
 # replica does: a sixth more requests a second.
 SETTINGS = {
@@ -36,8 +36,8 @@ ADDRESS = "RAY_ADDRESS"
 def apply_settings() -> None:
     """Put `SETTINGS` into the environment, keeping what the user has set already.
 
-    An embedded Ray that nobody else can reach wants no token, and Ray is told so, unless one is given; whether a
-    cluster wants one, its own environment says.
+    An embedded Ray that nobody else can reach needs no token, and Ray is set so, unless one is given; whether a
+    cluster needs one is in its own environment.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -106,14 +106,14 @@ def start_ray(workers: int = 1) -> bool:
         raise ClusterError(
             f"Ray did not start: {first_line(error)}. `beholder doctor` shows memory and disk."
         ) from error
-    # Ray's own answer to SIGTERM is a dump of its stack; whoever asked for a good end before gets that again.
+    # Ray handles SIGTERM by dumping its stack; an earlier handler is put in force again.
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
     return True
 
 
 def takes_gpu(use_gpu: bool | str) -> bool:
-    """Whether workers get a GPU: as said, or with `"auto"` where the running Ray has one."""
+    """Whether workers get a GPU: as set, or with `"auto"` where the running Ray has one."""
     import ray
 
     return ray.cluster_resources().get("GPU", 0) > 0 if use_gpu == "auto" else bool(use_gpu)
@@ -143,7 +143,7 @@ def side_by_side(fits: int, cluster: Cluster, memory: float) -> int:
 
 
 def cpus_each(most: int, asked: int | None = None) -> int:
-    """CPUs of each of so many workers: as asked, or as many as let the nodes of the running Ray hold them all."""
+    """CPUs of each of `workers`: as set, or as many as let the nodes of the running Ray hold them all."""
     if asked:
         return asked
     of_nodes = [int(node.get("CPU", 0)) for node in alive_nodes()]

@@ -48,7 +48,7 @@ class WorkItem:
 
     @property
     def label(self) -> str:
-        """Under which name progress is told."""
+        """The name under which progress is reported."""
         return f"forgetting, {self.arm or 'base'}" if self.kind == "measure" else self.arm
 
 
@@ -85,7 +85,7 @@ class WorkQueue:
         self._refusal: tuple[str, str] | None = None
 
     def joined(self, group: str, size: int, node: str) -> list[str]:
-        """A worker is here; of a new group the first tells that what an earlier one held is to be done again.
+        """A worker is here; the first of a new group releases what an earlier group held.
 
         Args:
             group: those who were started together.
@@ -105,7 +105,7 @@ class WorkQueue:
         return [] if self._refusal else list(self._together)
 
     def died(self) -> None:
-        """Workers died. When that goes on and nothing gets finished, the job is over."""
+        """Workers died. When that continues and nothing gets finished, the job ends."""
         self._deaths += 1
         if self._deaths > DEATHS and not self._refusal:
             held = ", ".join(sorted({task.label for task in self._leased})) or "their start"
@@ -168,17 +168,17 @@ class WorkQueue:
         self._said.append(line)
 
     def take_news(self) -> tuple[dict[str, tuple[int, int, str, str]], list[str]]:
-        """Progress by arm, and what was said, since the last look."""
+        """Progress by arm, and lines reported, since the last call."""
         news = self._latest, self._said
         self._latest, self._said = {}, []
         return news
 
     def refuse(self, kind: str, message: str) -> None:
-        """An error that the user can mend: its class and what it says."""
+        """An error that the user can fix: its class and its message."""
         self._refusal = (kind, message)
 
     def refusal(self) -> tuple[str, str] | None:
-        """What `refuse` was told."""
+        """The error given to `refuse`."""
         return self._refusal
 
     def _let_go(self, task: WorkItem) -> None:
@@ -356,7 +356,7 @@ def _nothing(*_: Any) -> None:
 
 
 class _Throttled:
-    """Tells the queue at most four times a second."""
+    """Reports to the queue at most four times a second."""
 
     def __init__(self, queue: Any, task: WorkItem) -> None:
         self._queue, self._task, self._last = queue, task, 0.0

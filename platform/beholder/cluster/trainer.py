@@ -41,7 +41,7 @@ STARTS = 60
 """How often workers may fail to start, or wait a minute for nodes to start on."""
 REFUSED_S = 20.0
 """How long workers have to end by themselves when the job is over."""
-KEPT = "What is finished is kept; run again to go on."
+KEPT = "What is finished is kept; run again to resume."
 ArmProgress = Callable[[str, int, int, str, str], None]
 """Called with (arm, units done, units in all, a few words, the unit)."""
 
@@ -83,7 +83,7 @@ class FitJob:
 
     @property
     def side_by_side(self) -> int:
-        """How many fits may run at the same time: one alone of an endpoint, which is asked as often as it allows."""
+        """How many fits may run at the same time: one alone of an endpoint, which is called as often as it allows."""
         return 1 if isinstance(base_of(self.base), Endpoint) else self.fits
 
 
@@ -93,7 +93,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
     Workers that die, and nodes that go, cost what they were at; nodes that come are taken up to the most workers.
 
     Raises:
-        BeholderError: what a worker refused, as it said it.
+        BeholderError: the error a worker raised.
         ClusterError: the job failed otherwise.
     """
     if not job.arms and not job.measures:
@@ -123,7 +123,7 @@ def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) 
             reason = str(failure).strip().splitlines()
             raise ClusterError(
                 f"the training job failed: {reason[-1] if reason else type(failure).__name__} "
-                f"Finished methods are kept; run again to go on. Ray's logs: {logs.partition('?')[0]}"
+                f"Finished methods are kept; run again to resume. Ray's logs: {logs.partition('?')[0]}"
             ) from failure
         shared.drop(RAY)
         shutil.rmtree(RunFolder(Path(job.run_folder)).ray, ignore_errors=True)

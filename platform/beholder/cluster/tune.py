@@ -1,7 +1,7 @@
 """Searching settings: Ray Tune runs trials, Optuna proposes them, ASHA stops those that are behind.
 
 Optuna's storage and the trials' own records (`study`) hold everything a search knows. Ray Tune starts afresh when a
-search goes on: restoring its own state would not tell Optuna what finished in between.
+search resumes: its own state does not hold what finished in between.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from beholder.util.paths import home
 from beholder.util.run_folder import RunFolder
 
 GRACE, REDUCTION = 2, 3
-"""ASHA (Li et al. 2020): after `GRACE` epochs, and each time `REDUCTION` times as many, the best third goes on."""
+"""ASHA (Li et al. 2020): after `GRACE` epochs, and each time `REDUCTION` times as many, the best third continues."""
 
 # Only our own records are kept: no CSV, JSON and TensorBoard files of every trial. Ctrl-C is for the command line, and
 # so is standard output.
@@ -84,7 +84,7 @@ def run_trials(job: SearchJob, on_trial: OnTrial) -> list[Trial]:
     trials = study.trials()
     if len(trials) < job.trials:
         raise ClusterError(
-            f"the search ended after {len(trials)} of {job.trials} trials. They are kept; run again to go on."
+            f"the search ended after {len(trials)} of {job.trials} trials. They are kept; run again to resume."
         )
     return trials
 
@@ -96,7 +96,7 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     from ray.tune.search.optuna import OptunaSearch
 
     class PersistentOptunaSearch(OptunaSearch):
-        """Optuna's store is the state; only what ran to its end is told as finished."""
+        """Optuna's store is the state; only what ran to its end is recorded as finished."""
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             end = (result or {}).get("end")
@@ -153,13 +153,13 @@ def _tune(job: SearchJob, study: Study, count: int, on_trial: OnTrial) -> None:
     except (RuntimeError, tune.TuneError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ClusterError(
-            f"the search failed: {reason[-1]} Finished trials are kept; run again to go on. Ray's logs: {storage}"
+            f"the search failed: {reason[-1]} Finished trials are kept; run again to resume. Ray's logs: {storage}"
         ) from error
     shutil.rmtree(storage, ignore_errors=True)
 
 
 def _asha(job: SearchJob) -> Any:
-    """Where a method tells its validation score after each epoch; one with a cost besides runs to its end.
+    """Whether a method reports its validation score after each epoch; one with a cost besides runs to its end.
 
     A bank does not: its users have epochs of their own, and a trial of it is short.
     """

@@ -1,6 +1,6 @@
 """The one table everything flows through: who judged which text how.
 
-A row is one annotation: a user judged a text. `Annotations` is immutable, Arrow-backed and checked at the door, so that
+A row is one annotation: a user judged a text. `Annotations` is immutable, Arrow-backed and validated when made, so that
 no code behind it has to ask whether a text is empty or a label is out of range. What recurs, texts and users, stands
 there once, and rows hold its number: five million judgements of 20,000 texts take what their numbers and labels take.
 """
@@ -33,7 +33,7 @@ WRITTEN_ROWS = 250_000
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a text.
+    """The labels of a text.
 
     `multilabel`: each label is present (1) or not (0), independently. `multiclass`: exactly one label is present.
     """
@@ -51,7 +51,7 @@ class Task:
 
 
 def tasks_of(labels: Sequence[str]) -> dict[str, list[int]]:
-    """The columns of each task, where several tasks are asked at once and every label is called `TASK.label`.
+    """The columns of each task, where there are several tasks and every label is called `TASK.label`.
 
     Empty where they are not: then all labels are one task's, which has no name.
     """
@@ -66,7 +66,7 @@ def tasks_of(labels: Sequence[str]) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class RowError:
-    """One row refused at the door. `row` counts data rows from 1, the header not counted."""
+    """One row refused by validation. `row` counts data rows from 1, the header not counted."""
 
     row: int
     column: str
@@ -112,7 +112,7 @@ class Annotations(Convertible):
         Args:
             task: label names, in the order of the columns of `labels`, and kind.
             text, user_id: one per row.
-            labels: float [rows, labels] in 0..1; NaN = this user was not asked for this label.
+            labels: float [rows, labels] in 0..1; NaN = this label was not asked of this user.
             text_id: one per row; made from the text where None.
             context: further columns, kept as they are.
             where: the file's name, for messages.
@@ -209,7 +209,7 @@ class Annotations(Convertible):
     def text_keys(self) -> NDArray[np.object_]:
         """str [rows]: equal for texts that count as one where rows are split and intervals drawn, whatever their ids.
 
-        See `texts.unit_key`; where near copies were looked for, a column says it.
+        See `texts.unit_key`; where near copies were looked for, a column of the table.
         """
         if GROUP in self._table.column_names:
             return np.asarray([*self.column(GROUP), None], dtype=object)[:-1]
@@ -217,7 +217,7 @@ class Annotations(Convertible):
         return np.asarray([*map(unit_key, texts), None], dtype=object)[:-1][index]
 
     def with_near_copies(self, similarity: float) -> Annotations:
-        """The same with a column that says which texts are near copies of each other; see `texts.near_copies`."""
+        """The same with a column that marks texts that are near copies of each other; see `texts.near_copies`."""
         texts, index = self.distinct_texts
         keys = near_copies(texts, similarity)
         return self.with_column(GROUP, [keys[position] for position in index])
@@ -322,7 +322,7 @@ def find_problems(
     labels: NDArray[Any],
     text_id: Sequence[Any] | None = None,
 ) -> list[RowError]:
-    """Every row that must not pass the door, first problem of each row only, in row order.
+    """Every row that fails validation, first problem of each row only, in row order.
 
     Refused: a missing or empty text or id, a label outside 0..1, a multiclass row whose labels do not add up to one,
     the same user judging the same text twice, a row without any label asked.
@@ -338,7 +338,7 @@ def find_problems(
     for column, values in (("text", text), ("user_id", user_id), ("text_id", text_id)):
         for row, value in enumerate(values if values is not None else ()):
             if _missing(value):
-                refuse(row, column, "nothing there. Fill it in, or pass --on-bad-rows skip.")
+                refuse(row, column, "missing value. Fill it in, or pass --on-bad-rows skip.")
             elif not str(value).strip():
                 refuse(row, column, "empty. Fill it in, or pass --on-bad-rows skip.")
     values = labels.astype(np.float64)
@@ -353,7 +353,7 @@ def find_problems(
         refuse(int(row), task.labels[0], "no label at all was given. Remove the row, or pass --on-bad-rows skip.")
     if task.kind == "multiclass":
         for row in np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-4):
-            refuse(int(row), task.labels[0], "not exactly one class. Mend it, or pass --on-bad-rows skip.")
+            refuse(int(row), task.labels[0], "not exactly one class. Fix it, or pass --on-bad-rows skip.")
     good = np.asarray([row for row in range(rows) if row not in found], dtype=np.int64)
     for row, first in _repeats(text if text_id is None else text_id, text_id is None, user_id, good):
         refuse(

@@ -58,7 +58,7 @@ class LabelRule(BaseModel):
         """The label a value stands for: 0, 1 or NaN (not asked).
 
         Raises:
-            RefusedValueError: it stands for none; `missing` says whether nothing is read as "not asked".
+            RefusedValueError: it stands for none; with `missing`, an empty value is "not asked".
         """
         if self.values is not None:
             key = _written(value)
@@ -73,7 +73,7 @@ class LabelRule(BaseModel):
             if missing:
                 return NOT_ASKED
             raise RefusedValueError(
-                f"nothing there. Fill it in, set source.allow_missing: true if it was not asked, {SKIP}"
+                f"missing value. Fill it in, set source.allow_missing: true if the label was not asked, {SKIP}"
             )
         if self.at_least is None:
             return one_of(range(2), f"map other values under source.labels, {SKIP}")(value)
@@ -83,7 +83,7 @@ class LabelRule(BaseModel):
         if self.range is not None and not self.range[0] <= parsed <= self.range[1]:
             low, high = self.range
             raise RefusedValueError(
-                f"{parsed:g} is outside the scale {low:g} to {high:g}. Mend it or source.labels.*.range, {SKIP}"
+                f"{parsed:g} is outside the scale {low:g} to {high:g}. Fix it or source.labels.*.range, {SKIP}"
             )
         return float(parsed >= self.at_least)
 
@@ -220,9 +220,9 @@ def _classes(config: Columns, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.flo
 
     def rule(value: Any) -> float:
         if value is None:
-            raise RefusedValueError(f"nothing there. Fill in the class, {SKIP}")
+            raise RefusedValueError(f"missing value. Fill in the class, {SKIP}")
         if _written(value) not in position:
-            raise RefusedValueError(f"{unknown('class', _written(value), names)} Mend it or source.classes, {SKIP}")
+            raise RefusedValueError(f"{unknown('class', _written(value), names)} Fix it or source.classes, {SKIP}")
         return position[_written(value)]
 
     place, refused = parse_column(raw.table[column], rule)

@@ -49,8 +49,8 @@ def shuffle_users(
 ) -> Annotations:
     """The same judgements, each under the id of another row's user, drawn without replacement.
 
-    Every user keeps their number of rows, but a row's user says nothing of who judged it. A personalised method fitted
-    and scored on this must not gain; if it does, its gain is not personalisation. Where several tasks are asked, users
+    Every user keeps their number of rows, but a row's user is not who judged it. A personalised method fitted
+    and scored on this must not gain; if it does, its gain is not personalisation. Where there are several tasks, users
     stay in their task: to know that is not to know a person.
 
     `shuffled-users` permutes over all rows. `shuffled-within-text` permutes among those who judged the same text, so

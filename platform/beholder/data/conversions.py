@@ -76,7 +76,7 @@ class Convertible:
             context: further columns to keep, as text.
 
         Raises:
-            DataError: a column is missing, or a row is refused: says which row, column and value, and what to do.
+            DataError: a column is missing, or a row is refused; names the row, column and value, and what to do.
             ExperimentError: the arguments do not fit together.
         """
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)

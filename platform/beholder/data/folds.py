@@ -21,7 +21,7 @@ from beholder.data.text_splits import PARTS, uniform
 from beholder.util.errors import SplitError
 
 USES = "fold_uses"
-"""The column of a run's annotations that says how its folds use each row; see `Folds.uses`."""
+"""The column of a run's annotations with how its folds use each row; see `Folds.uses`."""
 LEARNED, CHOSEN, TESTED = "lvt"
 """How a fold uses a row: training, validation, test."""
 
@@ -32,7 +32,7 @@ class Folds:
 
     Attributes:
         splits: of each fold. Its test rows are its own texts'; its validation rows are of the texts that come next, as
-            large a share of all texts as `split.fractions` says; all others train.
+            large a share of all texts as in `split.fractions`; all others train.
         last: of the models that are served. Nothing is held back for testing: its validation rows are of the first
             texts, as large a share of all, and all others train.
         hash: of all of that.

@@ -1,4 +1,4 @@
-"""How a value in a file becomes a label: a number, or a refusal that says what was expected."""
+"""How a value in a file becomes a label: a number, or an error that names what was expected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rule = Callable[[Any], float]
 
 
 class RefusedValueError(ValueError):
-    """A value that is no label; the message says what was expected and what to do."""
+    """A value that is no label; the message states what was expected and what to do."""
 
 
 def parse_column(column: pa.ChunkedArray, rule: Rule) -> tuple[NDArray[np.float64], dict[int, str]]:
@@ -75,14 +75,14 @@ def number(value: Any, remedy: str) -> float:
 
 
 def one_of(allowed: range, remedy: str = ASK_AGAIN, missing: bool = False) -> Rule:
-    """The rule for whole numbers in `allowed`; nothing there is "not asked" where `missing` says so."""
+    """The rule for whole numbers in `allowed`; with `missing`, an empty value is "not asked"."""
     expected = f"{allowed[0]} or {allowed[-1]}" if len(allowed) == 2 else f"{allowed[0]} to {allowed[-1]}"
 
     def rule(value: Any) -> float:
         if value is None:
             if missing:
                 return NOT_ASKED
-            raise RefusedValueError(f"nothing there. Expected {expected}; {remedy}")
+            raise RefusedValueError(f"missing value. Expected {expected}; {remedy}")
         parsed = number(value, f"Expected {expected}; {remedy}")
         if parsed not in allowed:
             raise RefusedValueError(f"{_shown(value)} is not a label. Expected {expected}; {remedy}")

@@ -67,7 +67,7 @@ class ByText(CutByText):
 
 
 class ByColumn(SplitSettings):
-    """The table says it: a context column holds `train`, `valid` (or `val`, `dev`) and `test`."""
+    """As in the table: a context column holds `train`, `valid` (or `val`, `dev`) and `test`."""
 
     by: Literal["column"]
     column: str = "split"
@@ -247,7 +247,7 @@ SPLITS: dict[str, type[AnySplit]] = {
 
 
 def split(annotations: Annotations, config: AnySplit) -> Split:
-    """Cut the rows into parts as `config` says.
+    """Cut the rows into the parts of `config`.
 
     Raises:
         SplitError: a part would be empty, the column the split comes from is missing or holds something else, or there

@@ -22,7 +22,7 @@ class SplitSettings(BaseModel):
 class CutByText(SplitSettings):
     """Which texts count as one.
 
-    `key`: 2, or 1 as up to November 2026, when punctuation at the ends told texts apart. `near_copies`: texts count as
+    `key`: 2, or 1 as up to November 2026, when punctuation at the ends made two texts. `near_copies`: texts count as
     one whose pieces of five letters have at least this Jaccard similarity (see `texts.near_copies`); None: not looked
     for. A text may then move to another part when the data grow, where it becomes a near copy of another one.
     """
@@ -41,11 +41,11 @@ class CutByText(SplitSettings):
         return self
 
     def prepared(self, annotations: Annotations) -> Annotations:
-        """The same rows, with near copies found where they are asked for."""
+        """The same rows, with near copies found where `near_copies` is set."""
         return annotations if self.near_copies is None else annotations.with_near_copies(self.near_copies)
 
     def keys(self, annotations: Annotations) -> NDArray[np.object_]:
-        """What says which rows are of one text: str [rows]."""
+        """The text each row is of, equal for texts that count as one: str [rows]."""
         return normalised(annotations) if self.key == 1 else annotations.text_keys
 
     def by_text(self, annotations: Annotations) -> NDArray[np.object_]:

@@ -84,7 +84,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class UncheckedRows:
-    """Rows about to be checked. The arrays hold sound rows only; `rows` says where in `raw` each stands."""
+    """Rows about to be checked. The arrays hold sound rows only; `rows` holds where in `raw` each is."""
 
     raw: Raw
     task: Task
@@ -105,7 +105,7 @@ def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
         draft: parsed rows, and what could not be parsed.
         origin: for `Loaded`.
         on_bad_rows: `skip` writes the refused rows, with a column `reason`, to `<file>.refused.csv` beside the input
-            (in `$BEHOLDER_HOME/refused` where that folder cannot be written) and goes on without them.
+            (in `$BEHOLDER_HOME/refused` where that folder cannot be written) and continues without them.
 
     Raises:
         DataError: a row is refused and `on_bad_rows` is `refuse`, or no row is left.

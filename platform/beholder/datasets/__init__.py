@@ -1,6 +1,6 @@
 """Where annotations come from: known data sets, the user's own table, a simulated population.
 
-`load(config)` gives checked Annotations and one line that says what they are. A new source is a file with a settings
+`load(config)` gives checked Annotations and one line that describes them. A new source is a file with a settings
 class and a `load`, and a line in `single.SINGLE` and in `SOURCES`.
 """
 
@@ -63,15 +63,15 @@ def source_class(name: str) -> type[BaseModel]:
 
 
 def load(config: SourceConfig, on_bad_rows: BadRows = "refuse") -> Loaded:
-    """Load annotations from where `config` says.
+    """Load the annotations of the source `config`.
 
     Args:
         config: settings of one source.
-        on_bad_rows: `refuse` stops at the first bad row; `skip` goes on without bad rows, counts them and writes them
+        on_bad_rows: `refuse` stops at the first bad row; `skip` leaves out bad rows, counts them and writes them
             with the reason to a file beside the input.
 
     Raises:
         DataNotFound: a known data set is in none of the usual places.
-        DataError: the data are there and cannot be used; says where and what to do.
+        DataError: the data are there and cannot be used; names the place and what to do.
     """
     return _SOURCES[config.name][1](config, on_bad_rows)

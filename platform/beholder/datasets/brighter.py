@@ -16,7 +16,7 @@ from beholder.datasets.locate import find
 from beholder.util.errors import DataError, unknown
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
-# How far an id is one person, by language, as the file's `id_status` says.
+# How far an id is one person, by language: the file's `id_status`.
 EXPLICIT, LIKELY, UNVERIFIED, SLOT = "explicit", "likely_persistent", "unverified", "slot_not_person"
 LANGUAGES = {
     "afr": UNVERIFIED,
@@ -70,7 +70,7 @@ def load(config: Brighter, on_bad_rows: BadRows = "refuse") -> Loaded:
     wanted = np.isin(languages.astype(str), config.languages)
     intensity = np.column_stack([raw.numbers(name, one_of(range(4), missing=True)) for name in EMOTIONS])
     for row in [row for row in raw.problems if not wanted[row]]:
-        del raw.problems[row]  # what is wrong with a language nobody asked for is no matter
+        del raw.problems[row]  # bad rows of languages that are not used do not matter
     rows = np.flatnonzero(wanted & raw.sound & ~np.isnan(intensity).all(axis=1))
     slots = rows[status[rows] == SLOT]
     if len(slots):

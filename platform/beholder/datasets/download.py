@@ -87,7 +87,7 @@ def prepare(
     """Have a public data set in the cache, complete and checked.
 
     A file that is there is compared with the checksum recorded when it was first fetched. A download that broke off
-    goes on where it stopped. A file gets its own name only when its columns and rows are as expected.
+    resumes. A file gets its own name only when its columns and rows are as expected.
 
     Args:
         name: which data set.
@@ -101,7 +101,7 @@ def prepare(
         The folder, `$BEHOLDER_HOME/data/NAME`, in which `load` finds the files.
 
     Raises:
-        DataError: unknown name, not allowed to download, not to be had, not what was expected, or changed since.
+        DataError: unknown name, not allowed to download, download failed, not what was expected, or changed since.
     """
     if name not in DATASETS:
         raise DataError(f"{unknown('data set', name, DATASETS)} Other sources need no download.")
@@ -149,7 +149,7 @@ def prepare(
 
 
 def _download(url: str, part: Path, say: OnFile, pause: float) -> None:
-    """Fetch `url` into `part`, going on from what is there; several attempts."""
+    """Fetch `url` into `part`, resuming from the bytes it has; several attempts."""
     part.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
     # Byte ranges count the bytes as they are stored, so none of them may come compressed.
@@ -161,17 +161,17 @@ def _download(url: str, part: Path, say: OnFile, pause: float) -> None:
             try:
                 if _fetch_rest(client, url, part, say):
                     return
-                reason = "the server asked to come back"
+                reason = "the server answered 'try again later'"
             except httpx.TransportError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
             except httpx.InvalidURL as error:
-                raise DataError(f"{url}: not an address ({error}). Mend --origin.") from error
+                raise DataError(f"{url}: not an address ({error}). Fix --origin.") from error
             except OSError as error:
                 raise DataError(
                     f"{part}: cannot be written ({error.strerror}). Free the place and run again."
                 ) from error
     raise DataError(
-        f"{url}: not to be had after {ATTEMPTS} attempts ({reason}). Run again to go on, or pass --origin URL."
+        f"{url}: download failed after {ATTEMPTS} attempts ({reason}). Run again to resume, or pass --origin URL."
     )
 
 
@@ -247,7 +247,7 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     try:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
-        raise DataError(f"{file}: damaged. Delete it; the next run records the checksums anew.") from error
+        raise DataError(f"{file}: damaged. Delete it; the next run records the checksums again.") from error
 
 
 def _write_checksums(folder: Path, recorded: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ def without_repeats(rows: NDArray[np.integer], raw: Raw, text: str, user: str) -
     Args:
         rows: rows of `raw` to look at.
         raw: the file's rows.
-        text, user: the columns of their ids. A row without one stays, for the door to refuse.
+        text, user: the columns of their ids. A row without one stays, for validation to refuse.
 
     Returns:
         The rows kept, and how many were left out.

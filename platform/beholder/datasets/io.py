@@ -1,7 +1,7 @@
 """Files of rows into Arrow tables: CSV, TSV, Parquet, JSON lines, saved `datasets` folders.
 
 CSV and TSV are read as text, exactly as written: an id `007` stays one, a text `NA` stays a text. What cannot be read
-is refused in one line that says where the file is damaged and how to mend it, without a word of what stands there.
+is refused in one line that states where the file is damaged and how to fix it, without quoting its contents.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK_BYTES = 16 << 20  # no single row may be longer
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a table of any known format, which its extension tells; a folder is a saved `datasets` folder.
+    """Read a table of any known format, by its extension; a folder is a saved `datasets` folder.
 
     The fields of a .csv may stand between commas, semicolons (a spreadsheet where the comma is for decimals) or tabs.
 
@@ -77,7 +77,7 @@ def read_csv(
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         _check_utf8(file)
         what = re.sub(r"(Expected \d+ columns, got \d+):.*", r"\1", _first_line(error))
-        raise DataError(f"{file}: not a well-formed table: {what}. Mend that row, or its quotes.") from error
+        raise DataError(f"{file}: not a well-formed table: {what}. Fix that row, or its quotes.") from error
     _check_header(file, table.column_names)
     if quoted:
         _check_quotes(file, table)
@@ -164,7 +164,7 @@ def require_columns(table: pa.Table, columns: Iterable[str], where: Path, remedy
 
 def _check_file(file: Path) -> None:
     if not file.is_file():
-        raise DataError(f"{file}: no such file. Mend its path.")
+        raise DataError(f"{file}: no such file. Fix its path.")
     if file.stat().st_size == 0:
         raise DataError(f"{file}: the file is empty. Write a header and at least one row.")
 

@@ -72,7 +72,7 @@ def _explicit(name: str, path: Path) -> Path:
         return path
     if not path.is_dir():
         raise DataError(
-            f"{path}: no such file or folder. Mend source.path, or leave it out to look in the usual places."
+            f"{path}: no such file or folder. Fix source.path, or leave it out to look in the usual places."
         )
     missing = [file for file in FILES[name] if not (path / file).is_file()]
     if missing:

@@ -1,4 +1,4 @@
-"""Several sources at once, as tasks of one model: every row is asked the labels of its own task, and no others."""
+"""Several sources at once, as tasks of one model: a row has the labels of its own task, and no others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def join(tasks: Mapping[str, Annotations]) -> Annotations:
     """All rows of all tasks, one task after the other.
 
     Labels are called `TASK.label`, those of other tasks NaN (not asked); user and text ids `TASK:id`: nobody is taken
-    for somebody else, and whoever judged in two sources is two users. The text itself stays as it is, so that a split
+    for somebody else, and one person in two sources is two users. The text itself stays as it is, so that a split
     by text keeps a text that stands in two sources in one part. Context columns are null where a task has none.
 
     Raises:

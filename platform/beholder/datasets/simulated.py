@@ -1,10 +1,10 @@
 """A population of readers with known, seeded biases over given texts: a source whose best achievable scores are known.
 
-Reader u says label l of text x with probability
+Reader u gives label l to text x with probability
 
     p(u, x, l) = (1 - noise) * sigmoid(global[x, l] + effect * (bias[u, l] + weight[u, l, topic(x)])) + noise / 2
 
-`global` is what the text itself says; a reader sees a label more or less often everywhere (`bias`, which a user prior
+`global` comes from the text alone; a reader sees a label more or less often everywhere (`bias`, which a user prior
 can learn) and more or less often on some topics (`weight`, for which the text must be read). Both are drawn from N(0,
 1).
 """

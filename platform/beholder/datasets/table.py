@@ -39,7 +39,7 @@ def load(config: Table, on_bad_rows: BadRows = "refuse") -> Loaded:
     """
     path = config.path.expanduser()
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder. Mend source.path.")
+        raise DataError(f"{path}: no such file or folder. Fix source.path.")
     raw = Raw.of(read_table(path), path)
     named = [*config.named, *([("split_column", config.split_column)] if config.split_column else [])]
     for key, column in named:  # a missing column is refused by the key that names it

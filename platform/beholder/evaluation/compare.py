@@ -104,7 +104,7 @@ def compare(
 
     Where one run trained each method more often than another, the first trainings of each are compared, as many as all
     have. The level of intervals is that of the first run, and so is what gain is worth having; a run compared with
-    itself alone says what its report says.
+    itself alone gives the numbers of its report.
 
     Raises:
         DataError: the runs were tested on other rows, labels or kinds of task, or there is no such reference.
@@ -215,5 +215,5 @@ def _reference(asked: str | None, run: str, default: str, known: Sequence[tuple[
     of_run, colon, arm = asked.rpartition(":")
     place = (of_run if colon else run, arm)
     if place not in known:
-        raise DataError(f"--reference: {unknown('method', asked, [':'.join(each) for each in known])}")
+        raise DataError(f"--reference: {unknown('arm', asked, [':'.join(each) for each in known])}")
     return place

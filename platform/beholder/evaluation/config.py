@@ -1,4 +1,4 @@
-"""How a run is evaluated, as an experiment file says it."""
+"""How a run is evaluated: `evaluate` of an experiment file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Evaluate(Section):
     judgement is tested once; the models that are served are then fitted on all judgements.
     `seeds`: how often every method is trained, under `seed` of the experiment and those that follow it. Scores and
     gains are then means over trainings, and intervals hold the chance of training; what is served is the first.
-    `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict says whether there can be more.
+    `worthwhile`: points of macro-F1 below which a gain is not worth having; the verdict states whether it can be more.
     `bootstrap`, `seed`: of files written when intervals were drawn; accepted, and without effect.
     """
 

@@ -1,7 +1,7 @@
 """What a method wins over another one on the same rows, and how sure that is.
 
 A gain is read three ways (see the paper's metric): points, relative to the other's F1, and relative to the headroom the
-other leaves. How sure it is is said twice: for people at large (users and texts are both samples) and for these people
+other leaves. It has two intervals: for people at large (users and texts are both samples) and for these people
 (new texts only); see `cluster_interval`. Macro-F1 is a smooth function of sums over rows, so that each row has an
 influence on it, and two methods are compared by the difference of their influences: the delta method, paired.
 """
@@ -33,7 +33,7 @@ from beholder.util.errors import DataError, unknown
 class Interval:
     """A difference in percentage points, its interval for people at large, and that for these people (`texts_*`).
 
-    NaN where it cannot be told: without a positive, with one person (people at large) or one text.
+    NaN where undefined: without a positive, with one person (people at large) or one text.
     `rows_error`, `training_error`: the two parts of its standard error among people at large, in points. The first is
     smaller with more people and texts, the second with more trainings.
     """
@@ -154,7 +154,7 @@ class Compared:
             DataError: `over` is none of the methods.
         """
         if over not in self._decisions:
-            raise DataError(f"evaluate.reference: {unknown('method', over, self._decisions)}")
+            raise DataError(f"evaluate.reference: {unknown('arm', over, self._decisions)}")
         f1s = self._f1[name] - self._f1[over]
         influence = self.influence(name) - self.influence(over)
         found, at_large = self._difference(f1s, influence)
@@ -233,7 +233,7 @@ def user_log_loss_gains(
 ) -> Floats:
     """By how many nats each user's mean log-loss is below the reference's, users sorted: float64 [users].
 
-    A proper score tells whom a method predicts better (Gneiting & Raftery 2007, JASA 102(477)); a user's own F1 does
+    A proper score shows whom a method predicts better (Gneiting & Raftery 2007, JASA 102(477)); a user's own F1 does
     not: on a few judgements it rewards saying yes. Rounded to a billionth of a nat, as `user_gains`.
 
     Args:
@@ -262,7 +262,7 @@ class UserCounts:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for there being several, so that the chance of any false finding stays as small as said.
+    """p-values corrected for there being several, so that the chance of any false finding stays below the level.
 
     Holm 1979, Scandinavian Journal of Statistics 6(2): the k-th smallest of n times n - k + 1, never falling.
     """

@@ -42,7 +42,7 @@ class Spread:
     """How far a number may be from the truth.
 
     Attributes:
-        error: its standard error; NaN where it cannot be told.
+        error: its standard error; NaN where undefined.
         degrees: of freedom of Student's t.
     """
 
@@ -74,7 +74,7 @@ class Spread:
         return Spread((rows + training) ** 0.5, degrees)
 
     def interval(self, value: float, level: float = 0.95) -> tuple[float, float]:
-        """Lower and upper end around a value; NaN where they cannot be told."""
+        """Lower and upper end around a value; NaN where undefined."""
         from scipy.stats import t as student
 
         if not self.degrees:
@@ -83,7 +83,7 @@ class Spread:
         return value - half, value + half
 
     def p(self, value: float) -> float:
-        """Two-sided p-value of the truth being zero; 1 where it cannot be told, or where nothing differs."""
+        """Two-sided p-value of the truth being zero; 1 where it is undefined, or where nothing differs."""
         from scipy.stats import t as student
 
         if not self.degrees or value == 0:
@@ -94,7 +94,7 @@ class Spread:
 COMMON = 30
 """A text with at least this many rows has its own estimate of the scale of influences on it."""
 LITTLE = 0.5
-"""A common text on which influences go less far than this, as on others, tells nothing of how others vary."""
+"""A common text on which influences go less far than this, as on others, is no sample of how others vary."""
 UNKNOWN = Spread(float("nan"), 0)
 
 
@@ -185,7 +185,7 @@ class Clusters:
 
 
 def degrees(*clusters: float) -> float:
-    """Degrees of freedom of a variance that is summed over people and over texts, each so many; 0 where there is one.
+    """Degrees of freedom of a variance that is summed over `people` and over `texts`; 0 where there is one.
 
     Those of Satterthwaite (1946, Biometrics Bulletin 2) for a sum of two mean squares as large as each other, less what
     both count: 1 / (1 / (people - 1) + 1 / (texts - 1)). They are what is left where neither people nor texts vary more
@@ -210,19 +210,19 @@ def training_error(values: Floats) -> float:
 
 
 def in_words(low: float | None, high: float | None) -> str:
-    """The ends of an interval in points, for people; `unknown` where they cannot be told (None, NaN)."""
+    """The ends of an interval in points, for people; `unknown` where undefined (None, NaN)."""
     if low is None or high is None or low != low:
         return "unknown"
     return f"{low:+.1f} to {high:+.1f}"
 
 
 def signed(points: float | None) -> str:
-    """A difference in points, for people; `unknown` where it cannot be told."""
+    """A difference in points, for people; `unknown` where undefined."""
     return "unknown" if points is None or points != points else f"{points:+.1f}"
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 as a percentage, for people; `-` where it cannot be told."""
+    """A share of 1 as a percentage, for people; `-` where undefined."""
     return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 

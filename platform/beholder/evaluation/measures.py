@@ -1,9 +1,9 @@
 """What a method's answers are judged by besides macro-F1, each with the influence of every row on it.
 
 A measure is a smooth function of the rows' weights; its derivative by a row's weight is that row's influence (Hampel
-1974, Journal of the American Statistical Association 69(346)), and from influences `cluster_interval` tells how sure
-the measure is, or its difference between two methods. Over several labels a measure is the mean of those where it can
-be told. Ranking measures (AUROC, average precision) compare scores of different rows: of folds, they hold rows against
+1974, Journal of the American Statistical Association 69(346)), and from influences `cluster_interval` computes how sure
+the measure is, or its difference between two methods. Over several labels a measure is the mean of those where it is
+defined. Ranking measures (AUROC, average precision) compare scores of different rows: of folds, they hold rows against
 each other that different models scored.
 """
 
@@ -41,7 +41,7 @@ class MethodScores:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure of some rows: its value, NaN where it cannot be told, and float64 [rows] of influences, in all 0.
+    """A measure of some rows: its value, NaN where undefined, and float64 [rows] of influences, in all 0.
 
     Of a method that was trained several times both are means, and `trainings` has the value of each.
     """
@@ -83,7 +83,7 @@ Better = Literal["higher", "lower"]
 
 
 def measure(answers: MethodScores) -> dict[str, Measured]:
-    """Every measure of `MEASURES` that can be told of these answers: without scores, those of decisions."""
+    """Every measure of `MEASURES` that is defined for these answers: without scores, those of decisions."""
     return {
         name: each.of(answers) for name, each in MEASURES.items() if answers.scores is not None or not each.needs_scores
     }
@@ -251,7 +251,7 @@ def _by_label(answers: MethodScores, of_label: Callable[[Floats, NDArray[np.bool
 
 
 def _over_labels(values: Floats, influence: Floats) -> Measured:
-    """The mean over labels where it can be told. values: [labels], NaN elsewhere. influence: [rows, labels]."""
+    """The mean over labels where it is defined. values: [labels], NaN elsewhere. influence: [rows, labels]."""
     known = ~np.isnan(values)
     if not known.any():
         return Measured(float("nan"), np.zeros(len(influence)))

@@ -18,7 +18,7 @@ Decisions = NDArray[np.bool_]
 
 
 def decide(scores: Floats, thresholds: Floats, kind: Kind) -> Decisions:
-    """Which labels are said to be present: bool [rows, labels].
+    """Which labels are predicted: bool [rows, labels].
 
     `multilabel`: where the score reaches its label's threshold. `multiclass`: the highest score, the first of equals.
     """

@@ -173,7 +173,7 @@ def measure_newcomers(
     """
     names = [arm.arm for arm in arms]
     if reference not in names:
-        raise DataError(f"evaluate.reference: {unknown('method', reference, names)}")
+        raise DataError(f"evaluate.reference: {unknown('arm', reference, names)}")
 
     def measured(part: str, ends_only: bool, new: bool) -> dict[str, tuple[NewcomerScore, ...]]:
         return _part(arms, reference, part, ends_only, new, level)

@@ -34,7 +34,7 @@ ROUTED = "routed"
 
 @dataclass(frozen=True)
 class ArmScores:
-    """What one arm says of the validation and test rows: all that evaluation ever sees of a model.
+    """One arm's scores of the validation and test rows: all that evaluation ever sees of a model.
 
     Attributes:
         name, method: the arm's and its method's.
@@ -77,7 +77,7 @@ class ArmScores:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A method fitted on at most so many training rows of each user: 0 is what a user nobody knows gets, None is all.
+    """A method fitted on a limited number of training rows of each user: 0 is what an unknown user gets, None is all.
 
     `gain` is over the reference of the run, on all test rows.
     """
@@ -327,7 +327,7 @@ def evaluate(
         reference: the arm that gains are over.
         level: of the intervals.
         worthwhile: points of macro-F1 below which a gain is not worth having.
-        curves: arm -> its learning curve. Arms of a curve are told as such, and not as methods of their own.
+        curves: arm -> its learning curve. Arms of a curve are reported as such, and not as methods of their own.
 
     Raises:
         DataError: no arm is called `reference`.

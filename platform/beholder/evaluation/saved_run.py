@@ -36,22 +36,22 @@ class EvaluationSettings:
 
 
 def read_results(run_folder: Path) -> dict[str, Any]:
-    """Everything that was said of a run when it came to its end (`results.json`).
+    """The results of a finished run (`results.json`).
 
     Raises:
-        DataError: it did not, or its file is damaged.
+        DataError: it did not finish, or its file is damaged.
     """
     file = RunFolder(run_folder).results
     try:
         results = json.loads(file.read_text())
         _ = results["split"]["hash"], results["reference"], results["data"], results["base"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: not there, or not of a run that came to its end. {REMEDY}") from error
+        raise DataError(f"{file}: missing, or not of a run that finished. {REMEDY}") from error
     return results
 
 
 def recompute(run_folder: Path) -> Results:
-    """Evaluate `scores/*.parquet` as `evaluation.json` says: the reference, and what gain is worth having.
+    """Evaluate `scores/*.parquet` with the settings of `evaluation.json`: the reference, and what gain is worth having.
 
     `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
     learning curves, `newcomers` those measured on newcomers, `level` that of the intervals (0.95).
@@ -87,7 +87,7 @@ def recompute(run_folder: Path) -> Results:
 
 
 def settings_of(run_folder: Path) -> EvaluationSettings:
-    """What `evaluation.json` of a run says.
+    """The settings in `evaluation.json` of a run.
 
     Raises:
         DataError: it is missing or damaged.
@@ -110,12 +110,12 @@ def settings_of(run_folder: Path) -> EvaluationSettings:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: no readable settings ({type(error).__name__}: {error}). {REMEDY}") from error
     if settings.reference not in settings.arms:
-        raise DataError(f"{file}: reference: {unknown('method', settings.reference, settings.arms)} {REMEDY}")
+        raise DataError(f"{file}: reference: {unknown('arm', settings.reference, settings.arms)} {REMEDY}")
     return settings
 
 
 def same_rows(one: ScoresFile, other: ScoresFile) -> bool:
-    """Whether two arms were asked for the same labels of the same judgements."""
+    """Whether two arms scored the same labels of the same judgements."""
     return (one.label_names, one.kind) == (other.label_names, other.kind) and all(
         np.array_equal(mine.text_ids, theirs.text_ids)
         and np.array_equal(mine.user_ids, theirs.user_ids)

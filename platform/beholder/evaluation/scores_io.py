@@ -166,7 +166,7 @@ def _read(file: Path, columns: tuple[str, ...], build: Callable[[pa.Table, dict[
 
 
 def without_user(file: Path, user: str) -> None:
-    """Take a user's rows out of a scores file; it is sealed anew. See `read_scores` for the errors."""
+    """Take a user's rows out of a scores file; it is sealed again. See `read_scores` for the errors."""
     read_scores(file)
     table = pq.read_table(file)
     settings = table.schema.metadata[_KEY]
@@ -180,7 +180,7 @@ def without_user(file: Path, user: str) -> None:
 
 
 def _seal(settings: bytes, table: pa.Table) -> bytes:
-    """SHA-256 over what is said, not over the file: settings, ids, labels and scores."""
+    """SHA-256 over the contents, not over the file: settings, ids, labels and scores."""
     digest = hashlib.sha256(settings)
     repeats = sorted(name for name in table.column_names if name.startswith(AGAIN))
     for column in (*COLUMNS, *(name for name in (KEYS, FOLD, *STEPS) if name in table.column_names), *repeats):

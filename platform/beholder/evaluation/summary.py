@@ -17,7 +17,7 @@ def gain_rows(methods: Mapping[str, Mapping[str, Any]], reference: str) -> list[
     """A row for each method: macro-F1, the gain over the reference with both intervals, the part that is personal.
 
     Args:
-        methods: name -> what `Results.to_json` says of it.
+        methods: name -> its entry in `Results.to_json`.
         reference: the one that gains are over.
     """
     rows = []

@@ -17,15 +17,15 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run says of personalisation.
+    """Whether personalisation pays in a run.
 
     Attributes:
         arm: the personal arm that was best on validation; test rows have no say in that. None where there is none.
         answer: `pays`: its gain over the reference, and over its controls, is above zero. `no gain worth having`: among
-            people at large it gains less than `Results.worthwhile`. `cannot tell yet`: neither can be said.
+            people at large it gains less than `Results.worthwhile`. `cannot tell yet`: neither is sure.
             `nothing personal`: no arm learns of the reader.
         sentence: for people.
-        more: where it cannot be told, by how many times as many people and texts a gain of that size would be seen;
+        more: where it is not sure, by how many times as many people and texts a gain of that size would be seen;
             None where that is not known, or no number would do, as too few trainings leave too much to chance.
     """
 
@@ -61,7 +61,7 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     gain, beyond = results.gains[arm.name], results.beyond.get(arm.name)
     if gain.points != gain.points:
         none = "macro-F1 is not known, as no test row has a label of " + ", ".join(results.label_names)
-        return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {none}.")
+        return Verdict(arm.name, "cannot tell yet", f"It is not known yet whether personalisation pays: {none}.")
     often = f" (mean of {results.trainings} trainings)" if results.trainings > 1 else ""
     said = (
         f"{arm.name} is {abs(gain.points):.1f} points of macro-F1 {'above' if gain.points >= 0 else 'below'} "
@@ -82,7 +82,7 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     more = times_as_many(in_doubt, results.worthwhile, clusters, results.level, trainings=results.trainings)
     seen = f"{len(results.test.labels):,} test judgements by {results.people:,} people of {results.texts:,} texts"
     sentence = f"{said}{_against_controls(beyond)}. Seen were {seen}.{_needed(results, in_doubt, more)}"
-    return Verdict(arm.name, "cannot tell yet", f"It cannot be told yet whether personalisation pays: {sentence}", more)
+    return Verdict(arm.name, "cannot tell yet", f"It is not known yet whether personalisation pays: {sentence}", more)
 
 
 def times_as_many(

@@ -44,15 +44,15 @@ from beholder.util.run_folder import RunFolder
 PartRows = Mapping[str, Annotations]
 """`valid`, on which answers are calibrated, and `test`, on which they count."""
 ASKED = QueryConfig()
-"""How the other task is asked about, before and after: in the same words."""
+"""How the other task is prompted, before and after: in the same words."""
 
 
 class Forgetting(BaseModel):
     """What to measure.
 
     Args:
-        source: another task than the arms learn: its rows are only asked about.
-        rows: at most so many judgements to calibrate answers on, and so many to measure, of texts apart.
+        source: another task than the arms learn: its rows are only scored.
+        rows: the most judgements to calibrate answers on, and the most to measure, of texts apart.
         window: tokens of general text read at once.
     """
 
@@ -83,7 +83,7 @@ class ForgettingPlan:
     """What a run measures.
 
     Attributes:
-        settings: as the experiment file says.
+        settings: of the experiment file.
         rows: see there.
         jobs: the base as it is first, then the arms.
     """
@@ -104,7 +104,7 @@ class ForgettingPlan:
             file.write_text(json.dumps({**described, "keys": keys}, indent=2) + "\n")
 
     def pending(self, run_folder: Path, fitted: Collection[str]) -> tuple[MeasureJob, ...]:
-        """What was not measured with the same inputs yet, or is fitted anew now (`fitted`: names of arms)."""
+        """What was not measured with the same inputs yet, or is fitted again now (`fitted`: names of arms)."""
         return tuple(job for job in self.jobs if job.arm in fitted or _found(job.arm, run_folder)["key"] != job.key)
 
 
@@ -116,18 +116,18 @@ def plan(
     seed: int,
     chosen: Callable[[Annotations], Annotations] = lambda rows: rows,
 ) -> ForgettingPlan:
-    """Load the other task's rows and say what is to be measured on them. Nothing is written.
+    """Load the other task's rows and plan what to measure on them. Nothing is written.
 
     Args:
         settings: see there.
         base: what is known of the base.
-        identity: what tells the base from others.
+        identity: of the base and its weights.
         arms: all arms of the run.
         seed: of which rows are taken.
         chosen: of the other task's rows those that may be used.
 
     Raises:
-        BeholderError: the rows cannot be used, or the base cannot be asked about them.
+        BeholderError: the rows cannot be used, or the base cannot score them.
     """
     try:
         rows = _rows(settings, seed, chosen)
@@ -182,8 +182,8 @@ def as_language_model(fitted: Fitted, context: Context) -> LanguageModel:
 def asked(language: LanguageModel, rows: PartRows, context: Context) -> float | None:
     """Macro-F1 of plain prompting about another task; None where no label can be measured.
 
-    Answers of each model are calibrated anew on the validation rows, so that a model that has become more, or less,
-    ready to say yes to everything is not said to have forgotten what it can tell apart.
+    Answers of each model are calibrated on the validation rows, so that a model that has become more, or less,
+    ready to say yes to everything does not count as having forgotten what it still distinguishes.
     """
     test = rows["test"]
     prompter = Prompter(test.task, ASKED.prompt, None, ASKED.personal, context.seed)

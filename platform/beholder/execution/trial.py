@@ -32,9 +32,9 @@ class TrialResult:
 
 
 def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Context) -> TrialResult:
-    """Fit and measure. Test rows are not asked for: `parts` needs `train` and `valid` only.
+    """Fit and measure. Test rows are not used: `parts` needs `train` and `valid` only.
 
-    What a bank leaves in the context's run folder goes away, except for what the trunk says: other trials share it.
+    What a bank leaves in the context's run folder is deleted, except for the trunk's states: other trials share them.
     """
     started = time.perf_counter()
     train, valid = to_learn(config, as_seen(config, dict(parts), context.seed))

@@ -1,6 +1,6 @@
 """The experiment file: which data, which split, which base, which methods, and what to do with the winner.
 
-Each room owns the config objects of its things; this file only composes them, and says where a file is wrong.
+Each room owns the config objects of its things; this file only composes them, and reports where a file is wrong.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from beholder.cluster.config import Cluster
 from beholder.data.controls import ACROSS, named
 from beholder.data.splits import SPLITS, ByPeople, ByText, SplitConfig
-from beholder.data.subsample import Limits
+from beholder.data.subsample import Subsample
 from beholder.datasets import SOURCES, SourceConfig, source_class
 from beholder.evaluation.config import Evaluate
 from beholder.evaluation.results import ROUTED
 from beholder.execution.forgetting import Forgetting
+from beholder.experiment.renamed_keys import with_new_keys, with_new_name, with_old_keys
 from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.models.hosted import Endpoint
 from beholder.registry.config import Name, Register
@@ -31,7 +32,7 @@ from beholder.search.space import SearchSettings, Space, apply, space_of
 from beholder.util.errors import ExperimentError, MethodError, unknown
 from beholder.util.strict_model import Section, build
 
-"""What results call the pair of arms that is served, each user by their route, as if it were an arm."""
+"""The name of an arm."""
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
 
 
@@ -55,7 +56,7 @@ class Arm:
     @property
     def after(self) -> str | None:
         """The arm whose fitted method this one starts from."""
-        return getattr(self.config, "from_", None)
+        return getattr(self.config, "init_from", None)
 
 
 class Experiment(Section):
@@ -69,10 +70,11 @@ class Experiment(Section):
     methods: dict[ArmName, dict[str, Any]]
     evaluate: Evaluate
     register_: Register | None = Field(default=None, alias="register")
-    limits: Limits = Limits()
+    subsample: Subsample = Subsample()
     cluster: Cluster = Cluster()
     forgetting: Forgetting | None = None
     search: dict[ArmName, SearchSettings] = Field(default_factory=dict)
+    _old_keys: str = PrivateAttr("")
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -82,12 +84,19 @@ class Experiment(Section):
         return methods
 
     @property
+    def notes(self) -> list[str]:
+        """What the file has of earlier versions, a line each: old names of keys, settings without effect."""
+        return [*([self._old_keys] if self._old_keys else []), *self.evaluate.notes]
+
+    @property
     def arms(self) -> list[Arm]:
         """Methods with what they extend filled in, each followed by its controls."""
         arms: list[Arm] = []
         for name, written in self.methods.items():
             if name == ROUTED:
-                raise ExperimentError(f"methods.{name}: results call what is served so. Give the arm another name.")
+                raise ExperimentError(
+                    f"methods.{name}: this is the name of the pair that is served. Give the arm another name."
+                )
             settings = _extended(name, self.methods, ())
             config = _method_config(name, settings)
             arms.append(Arm(name, config))
@@ -108,7 +117,7 @@ class Experiment(Section):
             _check_tasks(arm, self.source)
         if self.evaluate.reference not in {arm.name for arm in arms}:
             known = [arm.name for arm in arms]
-            raise ExperimentError(f"evaluate.reference: {unknown('method', self.evaluate.reference, known)}")
+            raise ExperimentError(f"evaluate.reference: {unknown('arm', self.evaluate.reference, known)}")
         return arms
 
     @property
@@ -146,17 +155,19 @@ class Experiment(Section):
 
         What is measured of forgetting changes nothing that is fitted, and has keys of its own.
         """
-        written = self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
+        written = with_old_keys(
+            self.model_dump(mode="json", by_alias=True, exclude={"search", "forgetting", "cluster"})
+        )
         for name in ("folds", "seeds"):
             if written["evaluate"][name] == 1:  # digests of earlier versions stay valid
                 del written["evaluate"][name]
         return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:
-        """How an arm is searched: as `search` says, or by default."""
+        """How an arm is searched: as in `search`, or by default."""
         arms = {arm.name: arm for arm in self.arms if arm.control_of is None}
         if name not in arms:
-            raise ExperimentError(f"search: {unknown('method', name, arms)}")
+            raise ExperimentError(f"search: {unknown('arm', name, arms)}")
         settings = self.search.get(name, SearchSettings())
         hosted = isinstance(self.base, Endpoint)
         return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
@@ -192,7 +203,7 @@ def load_experiment(file: str | Path, overrides: Sequence[str] | Mapping[str, An
             in `{"methods.cls.epochs": 2}`.
 
     Raises:
-        ExperimentError: not there, not YAML, or not an experiment; says where and what was meant.
+        ExperimentError: missing, not YAML, or not an experiment; names the place and the nearest known key.
     """
     file = Path(file)
     try:
@@ -214,14 +225,7 @@ def make_experiment(
     written: dict[str, Any], where: str = "experiment", overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> Experiment:
     """Check an experiment given as plain dicts, which stay as they are. See `load_experiment`."""
-    if overrides:
-        written = copy.deepcopy(written)
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            _put(written, key, value, key)
-    else:
-        for override in overrides:
-            _override(written, override)
+    written, renamed = _with_overrides(written, where, overrides)
     for key, tag, kinds in (("source", "name", list(SOURCES)), ("split", "by", list(SPLITS))):
         section = written.get(key)
         if section is None:
@@ -246,11 +250,13 @@ def make_experiment(
     if written.get("forgetting") is not None:
         built["forgetting"] = _forgetting(written["forgetting"], f"{where}: forgetting")
     experiment = build(Experiment, built, where)
+    if renamed:
+        experiment._old_keys = f"note: {where}: {', '.join(renamed)}. Old keys are accepted in this release only."
     try:
         arms = experiment.arms  # resolving them is the check
         _ = experiment.curves
         if experiment.forgetting and experiment.evaluate.folds > 1:
-            raise ExperimentError("forgetting: is measured of one model, not of folds. Leave one of the two out.")
+            raise ExperimentError("forgetting: it is measured on one model, not on folds. Leave one of the two out.")
         if isinstance(experiment.split, ByPeople) and experiment.evaluate.seeds > 1:
             raise ExperimentError(
                 "evaluate.seeds: under a split by people methods are trained once. Leave seeds out, or split by text."
@@ -264,15 +270,32 @@ def make_experiment(
     return experiment
 
 
-def _override(written: dict[str, Any], override: str) -> None:
+def _with_overrides(
+    written: Mapping[str, Any], where: str, overrides: Sequence[str] | Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """A copy with the overrides put in, under the present names of keys, and what was renamed."""
+    changed, renamed = with_new_keys(copy.deepcopy(dict(written)), where)
+    if isinstance(overrides, Mapping):
+        settings = [(key, value, key) for key, value in overrides.items()]
+    else:
+        settings = [_parsed(override) for override in overrides]
+    for key, value, place in settings:
+        name, notices = with_new_name(key)
+        _put(changed, name, value, place)
+        changed, more = with_new_keys(changed, place)
+        renamed += notices + more
+    return changed, list(dict.fromkeys(renamed))
+
+
+def _parsed(override: str) -> tuple[str, Any, str]:
+    """The dotted key, the value and the place for messages of `--set KEY=VALUE`."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ExperimentError(f"--set {override}: expected dotted.key=value.")
     try:
-        found = yaml.safe_load(value)
+        return key, yaml.safe_load(value), f"--set {override}"
     except yaml.YAMLError as error:
         raise ExperimentError(f"--set {override}: the value is not YAML.") from error
-    _put(written, key, found, f"--set {override}")
 
 
 def _put(written: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -305,7 +328,7 @@ def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ..
     inherited: dict[str, Any] = {}
     if parent is not None:
         if parent not in methods:
-            raise ExperimentError(f"methods.{name}.extends: {unknown('method', str(parent), methods)}")
+            raise ExperimentError(f"methods.{name}.extends: {unknown('arm', str(parent), methods)}")
         if parent in (name, *seen):
             raise ExperimentError(f"methods.{name}.extends: {' -> '.join([*seen, name, parent])} goes in a circle.")
         inherited = _extended(parent, methods, (*seen, name))
@@ -314,17 +337,17 @@ def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ..
 
 
 def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
-    """Whether what an arm starts `from` is there, and is a model that was trained."""
+    """Whether what an arm starts from is there, and is a model that was trained."""
     if arm.after is None:
         return
     trained = [name for name, each in arms.items() if each.config.trains and each.control_of is None]
     if arm.after not in trained:
-        known = unknown("trained method", arm.after, trained) if trained else "there is no cls or cls-p in this file."
-        raise ExperimentError(f"methods.{arm.name}.from: {known}")
+        known = unknown("trained arm", arm.after, trained) if trained else "there is no cls or cls-p in this file."
+        raise ExperimentError(f"methods.{arm.name}.init_from: {known}")
     kinds, method = getattr(arm.config, "starts_from", None), arms[arm.after].method
     if kinds is not None and method not in kinds:
         raise ExperimentError(
-            f"methods.{arm.name}.from: {arm.after} is a {method}; {arm.method} starts from a {' or '.join(kinds)}."
+            f"methods.{arm.name}.init_from: {arm.after} is a {method}; {arm.method} starts from a {' or '.join(kinds)}."
         )
 
 
@@ -340,7 +363,9 @@ def _check_tasks(arm: Arm, source: Any) -> None:
 def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:
     method = settings.get("method")
     if method is None:
-        raise ExperimentError(f"methods.{name}: {unknown('method', name, METHODS)} Or say which with method: NAME.")
+        raise ExperimentError(
+            f"methods.{name}: {unknown('method', name, METHODS)} Or name its method with method: NAME."
+        )
     if method not in METHODS:
         raise ExperimentError(f"methods.{name}.method: {unknown('method', str(method), METHODS)}")
     return build(config_class(method), settings, f"methods.{name}")

@@ -30,7 +30,7 @@ def with_earlier(
     Args:
         new: judgements.
         manifest: of the champion.
-        reporter: told how many there are.
+        reporter: receives their number.
         others: further judgements, those that count more first. Last come those of the champion's run, where it is
             kept here. Of a user and a text, those that count most are taken.
         texts: see `memory.read_texts`.

@@ -116,12 +116,12 @@ def tensors_of(enrolment: Enrolment) -> Tensors:
 
 
 def _reading_as(fitted: FittedBank, user: str, copies: Sequence[str]) -> FittedBank:
-    """The method; where the shared model reads the user's id (`cls-p`), copies of a user are read under that id."""
+    """The method; where the global model reads the user's id (`cls-p`), copies of a user are read under that id."""
     shared = fitted.shared
     if not shared.knows(user):
         return fitted
     if not isinstance(shared, FittedClassifier):
-        raise MethodError("the shared model reads user ids and was trained on this user already. Use beholder refresh.")
+        raise MethodError("the global model reads user ids and was trained on this user already. Use beholder refresh.")
     twin = copy.copy(shared)
     twin.users = {**shared.users, **dict.fromkeys(copies, shared.users[user])}
     return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior, fitted.settings)

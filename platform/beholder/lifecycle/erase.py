@@ -1,4 +1,4 @@
-"""Erasing a person: out of every bundle of every store, of what served models were told, and of the runs
+"""Erasing a person: from every bundle of every store, from the judgements given to served models, and from the runs
 and searches kept on this machine and in the storage of a cluster (`BEHOLDER_STORAGE`).
 
 MLflow holds nothing of anybody: versions say where their bundle is, runs hold numbers over all users.
@@ -51,8 +51,8 @@ def erase_everywhere(user: str) -> dict[str, Any]:
     """Erase a person; done again, it finishes what died half-way.
 
     Returns:
-        What `beholder registry erase --json` prints: `bundles` and `runs` written anew, `objects` and `judgements`
-        given to a served model deleted, and `record`, which tells this erasure from others, and nobody who it was of.
+        What `beholder registry erase --json` prints: `bundles` and `runs` rewritten, `objects` and `judgements`
+        given to a served model deleted, and `record`, which identifies this erasure, but not the person.
         `priors`: for each version whose prior was learned
         from rows of theirs, how many (`rows`; None: not recorded) of all its rows and people (`of_rows`, `of_people`).
         It is appended to `erasures.jsonl` in the home folder, too.
@@ -73,7 +73,7 @@ def erase_everywhere(user: str) -> dict[str, Any]:
         with noted(problems):
             stores.add(registry.store_of(version).uri)
     for uri in sorted(stores):  # tombstones first: from here on nothing that is under way brings them back
-        with contextlib.suppress(BeholderError):  # which is said below
+        with contextlib.suppress(BeholderError):  # reported below
             store = Store(uri)
             with store.writing("erasing"):
                 store.bury(user)
@@ -147,7 +147,7 @@ def _alone_in_storage(problems: list[str]) -> Iterator[Callable[[], None] | None
 
     Yields:
         What raises RegistryError once the lock is lost; None where another holds it, so that runs in the storage have
-        to be left alone. Where there is no lock to be had, the erasure continues without, and says so.
+        to be left alone. Where no lock is available, the erasure continues without one, and reports it.
     """
     with contextlib.ExitStack() as stack:
         check: Callable[[], None] | None = _nothing
@@ -268,7 +268,7 @@ def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
 
 
 def left_behind(folder: Path) -> None:
-    """Remove what processes of this machine that were killed left half-written in a run: nothing says whose it is."""
+    """Remove what processes of this machine that were killed left half-written in a run: whose it is is unknown."""
     for file in folder.rglob(".*.*"):
         found = HALF_WRITTEN.fullmatch(file.name)
         if found and file.is_file() and not _runs(int(found[1])):

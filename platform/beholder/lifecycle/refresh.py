@@ -1,6 +1,6 @@
-"""Refreshing a registered model: users with new judgements get adapters trained anew, all else stays as it is.
+"""Refreshing a registered model: users with new judgements get adapters trained again, all else stays as it is.
 
-`retrain` does the same for everybody, under a prior that is learned again.
+`retrain` does the same for all users, under a prior that is learned again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TRIES = 3
 def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train users with new judgements on the champion's global model; publish a candidate.
 
-    All that is known of them is learned from: the new judgements, what they told the served model, what earlier
+    All that is known of them is learned from: the new judgements, what they gave the served model, what earlier
     refreshes learned of them, and their rows in the champion's run where that is kept here; of the same text, what
     comes first in this list. A text is learned from, chooses epochs, or is left alone for testing, as the champion's
     split would have it. Where somebody is erased while it works, it begins again without them.
@@ -60,8 +60,8 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     Args:
         model: a registered model that gives users adapters.
         file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label; of a multiclass task `label`,
-            the class. See `sources.table`. None: what users told the served model (`feedback`).
-        reporter: told what happens.
+            the class. See `sources.table`. None: what users gave the served model (`feedback`).
+        reporter: receives progress.
 
     Returns:
         Everything `beholder refresh --json` prints. `valid_macro_f1`: of the refreshed users on their validation rows,
@@ -108,7 +108,7 @@ def _refresh(
     enrolments = feedback.enrolled(model, backbone_digest_of(manifest))  # before the judgements they are of
     told = feedback.annotations(model, task)
     if file is None and told is None:
-        raise DataError(f"nobody has told {model} anything: PUT /v1/users/ID/annotations, or give --annotations.")
+        raise DataError(f"{model} has received no judgements: PUT /v1/users/ID/annotations, or give --annotations.")
     given = _table(file, task) if file else told
     assert given is not None
     new = upkeep.without_erased(given, store)
@@ -116,12 +116,14 @@ def _refresh(
         gone = erased_people(len(given.users) - len(new.users))
         reporter.say(f"{gone}: their {len(given) - len(new):,} judgements are left out")
     if not len(new):
-        raise DataError(f"{file or 'what users told'}: everybody in it was erased, so there is nobody to learn from.")
+        raise DataError(
+            f"{file or 'the judgements of users'}: everybody in it was erased, so there is nobody to learn from."
+        )
     of_tables = read_told(manifest, store)
     others = [rows for rows in (told if file else None, of_tables) if rows is not None]
     parts, left = with_earlier(new, manifest, reporter, others, read_texts(manifest, store))
     if not len(parts["train"]):
-        where = file or "what users told"
+        where = file or "the judgements of users"
         raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
     base = base_of(manifest["base"]["name"])
     with scratch() as own, stored.unfolded(manifest, store, True) as folder:
@@ -229,7 +231,7 @@ def _version_page(model: str, old: int, users: int, rows: int, measured: dict[st
         before, after = (100 * (measured[name] or 0.0) for name in ("old", "new"))
         better = f"Macro-F1 on their validation rows: {after:.1f}, {before:.1f} before."
     return (
-        f"# {model} v{old}, refreshed\n\n{users:,} users were trained anew on {rows:,} judgements. {better}\n\n"
+        f"# {model} v{old}, refreshed\n\n{users:,} users were trained again on {rows:,} judgements. {better}\n\n"
         f"All else is v{old}'s, whose page has the gains on test; what is refreshed was not measured there."
     )
 
@@ -255,7 +257,7 @@ def _write_routes(
     shared: NDArray[np.float32],
     personal: NDArray[np.float32],
 ) -> None:
-    """Choose anew for the refreshed users, by what is known of everybody."""
+    """Choose again for the refreshed users, by what is known of everybody."""
     names, rows = np.unique(parts["train"].user_ids.astype(str), return_counts=True)
     valid = parts["valid"]
     before, after = (row_losses(scores, valid.labels, valid.task.kind) for scores in (shared, personal))

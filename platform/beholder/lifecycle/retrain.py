@@ -29,6 +29,7 @@ from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import to_learn
 from beholder.experiment.config import Experiment, make_experiment
+from beholder.experiment.renamed_keys import with_new_keys
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.lifecycle.refresh import publish_candidate, scores_of, with_champion
 from beholder.methods import load_fitted
@@ -78,12 +79,12 @@ class Estimated:
 def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     """Learn the champion's prior again and estimate everybody given it; publish a candidate.
 
-    People who came after the run are estimated from what they told the served model. Those of whom fewer rows are here
+    People who came after the run are estimated from what they gave the served model. Those of whom fewer rows are here
     than they were estimated from, as of a refresh with a table, keep their tensors, which stand on the old prior.
 
     Args:
         model: a registered model that gives users adapters.
-        reporter: told what happens.
+        reporter: receives progress.
 
     Returns:
         Everything `beholder refresh --retrain-prior --json` prints. `prior`: `people` and `rows` it was learned from;
@@ -201,7 +202,7 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
 
     Args:
         model: a registered model.
-        reporter: told what happens.
+        reporter: receives progress.
 
     Returns:
         `model`, `version` (a candidate), and `run`, its folder's name.
@@ -222,7 +223,7 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
 def _experiment_of(run: Path) -> Experiment:
     written = json.loads(RunFolder(run).experiment.read_text())
     del written["digest"]
-    return make_experiment(written)
+    return make_experiment(with_new_keys(written, str(run))[0])  # a run of an earlier version needs no notice
 
 
 def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
@@ -232,7 +233,7 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
     arms = {each.name: each.config for each in _experiment_of(run).arms}
     if arm not in arms:
-        raise RegistryError(f"{RunFolder(run).experiment}: has no method {arm}. Run the experiment again.")
+        raise RegistryError(f"{RunFolder(run).experiment}: has no arm {arm}. Run the experiment again.")
     return to_learn(arms[arm], seen)
 
 

@@ -50,7 +50,7 @@ class Traces:
 def find_traces(user: str) -> Traces:
     """Search all that an erasure reaches for somebody, and change nothing.
 
-    Every file of every bundle in every store, the database of what served models were told, and the runs, searches and
+    Every file of every bundle in every store, the database of users' judgements, and the runs, searches and
     refused rows of this machine and of the storage of a cluster. A store or database without a tombstone of theirs is a
     finding: what comes later is not refused there. Memory of servers, files of yours and backups are not searched.
     """

@@ -77,8 +77,12 @@ def score_every_pair(fitted: Fitted, texts: Sequence[str], users: Sequence[str])
     return rows.reshape(len(texts), len(users), -1)
 
 
+RENAMED = {"from": "init_from"}
+"""Settings of methods that had another name: old -> new."""
+
+
 class MethodConfig(BaseModel):
-    """Settings of one method. Subclasses name themselves in `method` and say how they fit."""
+    """Settings of one method. Subclasses name themselves in `method` and implement `fit`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,6 +94,14 @@ class MethodConfig(BaseModel):
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
     """The kinds of base it can work with; none where it needs none."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings under the names that keys of finished arms and tracked parameters have: `init_from` as `from_`.
+
+        What was fitted before the setting was renamed is thus found again.
+        """
+        return {_STORED.get(key, key): value for key, value in self.model_dump(mode="json").items()}
 
     def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
         """Refuse before anything is fitted what would fail in the middle of it. The base's weights are not read.
@@ -108,9 +120,9 @@ class MethodConfig(BaseModel):
         return ()
 
     def reads(self, annotations: Annotations) -> list[str]:
-        """What it depends on besides judgements, split, base and settings, in a form that tells when that changed.
+        """What it depends on besides judgements, split, base and settings, in a form that changes when it changes.
 
-        The columns it reads as traits; where it prompts, the words of its wording file, whose settings say only where
+        The columns it reads as traits; where it prompts, the words of its wording file, whose settings name only where
         it is, and the context columns that a user's profile is made of.
         """
         found = [repr(annotations.column(column)) for column in self.traits]
@@ -129,19 +141,21 @@ class MethodConfig(BaseModel):
         """
 
     def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
-        """What an endpoint would be asked to fit, and to score the validation and test rows. Nothing is asked."""
+        """The prompts that fitting, and scoring the validation and test rows, would send to an endpoint. Sends none."""
         return []
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Learn from `train`, choose settings and thresholds on `valid`."""
-        raise MethodError(f"{type(self).__name__} does not say how it fits; implement fit().")
+        raise MethodError(f"{type(self).__name__} has no way to fit; implement fit().")
 
+
+_STORED = {"init_from": "from_"}
 
 _KINDS: dict[BaseKind, str] = {
     "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",
     "decoder": "a decoder. Use a method that reads it",
     "encoder-decoder": "an encoder-decoder. Use a method that reads it",
-    "endpoint": "an endpoint, a base that can only be asked. Use query or query-p",
+    "endpoint": "an endpoint, a base that can only be prompted. Use query or query-p",
 }
 
 
@@ -168,17 +182,17 @@ METHODS: dict[str, MethodEntry] = {
     "query": MethodEntry(
         "beholder.methods.query:QueryConfig",
         "beholder.methods.query:FittedQuery",
-        "ask a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
+        "prompt a pretrained model or an endpoint, with 0 to 64 of other people's judgements as examples",
     ),
     "query-p": MethodEntry(
         "beholder.methods.query:PersonalisedQueryConfig",
         "beholder.methods.query:FittedQuery",
-        "the same, told who reads: their number, profile, habits, and own judgements as examples",
+        "the same with the user in the prompt: their number, profile, habits, and own judgements as examples",
     ),
     "cls": MethodEntry(
         "beholder.methods.cls:ClassifyConfig",
         "beholder.methods.cls:FittedClassifier",
-        "LoRA (or full) fine-tuning with a classification head; one model for all",
+        "LoRA (or full) fine-tuning with a classification head; one global model",
     ),
     "cls-p": MethodEntry(
         "beholder.methods.cls:PersonalisedClassifyConfig",
@@ -188,7 +202,7 @@ METHODS: dict[str, MethodEntry] = {
     "cls+": MethodEntry(
         "beholder.methods.cls_embedding:NetworkConfig",
         "beholder.methods.cls_embedding:FittedNetwork",
-        "a small network on the features of a fitted `cls`; one model for all, trained as long as `cls-e`",
+        "a small network on the features of a fitted `cls`; one global model, trained as long as `cls-e`",
     ),
     "cls-e": MethodEntry(
         "beholder.methods.cls_embedding:EmbeddingConfig",
@@ -203,12 +217,12 @@ METHODS: dict[str, MethodEntry] = {
     "lm": MethodEntry(
         "beholder.methods.lm:LanguageConfig",
         "beholder.methods.lm:FittedLanguage",
-        "LoRA (or full) fine-tuning to write the labels given; one model for all",
+        "LoRA (or full) fine-tuning to write the labels given; one global model",
     ),
     "lm-p": MethodEntry(
         "beholder.methods.lm:PersonalisedLanguageConfig",
         "beholder.methods.lm:FittedLanguage",
-        "the same, told who reads in the prompt",
+        "the same with the user in the prompt",
     ),
     "lm-u": MethodEntry(
         "beholder.methods.lm_user:PersonalLanguageConfig",
@@ -248,13 +262,13 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
 def erase_saved(folder: Path, user: str) -> bool:
     """Take a user out of what `save_fitted` wrote: their id, weights, rates, judgements. What is others' stays.
 
-    A model for all that was trained on their judgements, among others', stays, too. Done twice is done once.
+    A global model that was trained on their judgements, among others', stays, too. Done twice is done once.
 
     Returns:
         Whether there was anything of theirs.
 
     Raises:
-        MethodError: nothing there, or written by a newer version.
+        MethodError: missing, or written by a newer version.
     """
     return _target(_entry(_described(folder)["method"]).fitted).erase(folder, user)
 
@@ -264,11 +278,11 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
 
     Args:
         folder: of one fitted method.
-        base: the base it was trained on, or asks.
+        base: the base it was trained on, or prompts.
         device: where to score; 4-bit weights stay on the GPU.
 
     Raises:
-        MethodError: nothing there, or written by a newer version.
+        MethodError: missing, or written by a newer version.
     """
     described = _described(folder)
     task = Task(tuple(described["labels"]), described["kind"])

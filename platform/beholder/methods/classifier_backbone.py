@@ -1,4 +1,4 @@
-"""What a bank stands on where the model for all is a classifier."""
+"""What a bank is built on where the global model is a classifier."""
 
 from __future__ import annotations
 

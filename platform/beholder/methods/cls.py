@@ -1,4 +1,4 @@
-"""Fine-tuning with a classification head: `cls`, one model for all, and `cls-p`, told who is reading."""
+"""Fine-tuning with a classification head: `cls`, one global model, and `cls-p`, with the user in the prompt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UserToken = Literal["text", "added"]
 
 
 class ClassifyConfig(MethodConfig):
-    """One model for all: the text alone, rows grouped by text.
+    """One global model: the text alone, rows grouped by text.
 
     `batch_size` counts distinct texts, each with all its judgements. `lora: null` trains every weight (a plain
     fine-tune). `tasks`: of a source with several, learn from the rows of these only. `user_effects`: keep each user's
@@ -125,7 +125,7 @@ class ClassifyConfig(MethodConfig):
 
 
 class PersonalisedClassifyConfig(ClassifyConfig):
-    """One model that is told who reads: the paper's `-p` arm.
+    """One model with the user in its prompt: the paper's `-p` arm.
 
     `user_token: text` writes the user's number before the text; `added` puts a trained vector of the user's own there.
     """
@@ -278,7 +278,7 @@ class FittedClassifier:
         return scores[index]
 
     def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
-        """float32 [texts, users, labels]. What is not told the user runs once per text."""
+        """float32 [texts, users, labels]. A model without users runs once per text."""
         return score_every_pair(self, texts, users)
 
     @property
@@ -374,7 +374,7 @@ class FittedClassifier:
 def _start_at_frequencies(network: Classifier, train: Annotations) -> None:
     """Start the head at each label's frequency, so that rare labels need not be unlearned first.
 
-    A label nobody was asked (of another task) starts at 0 and stays about there: the model does not claim to know it.
+    A label without judgements (of another task) starts at 0 and stays about there: the model does not claim to know it.
     """
     asked = np.maximum((~np.isnan(train.labels)).sum(axis=0), 1)
     frequency = np.clip(np.nansum(train.labels, axis=0) / asked, 1e-4, 1 - 1e-4)

@@ -51,10 +51,10 @@ TEXTS = 256
 
 
 class NetworkConfig(MethodConfig):
-    """A small network on the frozen features of the `cls` named by `from`, without users.
+    """A small network on the frozen features of the `cls` named by `init_from`, without users.
 
     Args:
-        from_: the arm whose features are read; a `cls`.
+        init_from: the arm whose features are read; a `cls`.
         tasks: of a source with several, learn from the rows of these only.
         hidden: width of the hidden layer.
         dropout: of the features and of the hidden layer.
@@ -64,10 +64,10 @@ class NetworkConfig(MethodConfig):
         learning_rate, weight_decay: of AdamW.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["cls+"] = "cls+"
-    from_: str = Field(default="cls", alias="from")
+    init_from: str = "cls"
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     hidden: int = Field(default=100, ge=1)
     dropout: float = Field(default=0.4, ge=0, lt=1)
@@ -78,16 +78,16 @@ class NetworkConfig(MethodConfig):
     weight_decay: float = Field(default=0.01, ge=0)
 
     starts_from: ClassVar[tuple[str, ...]] = ("cls",)
-    """Methods that `from` may name."""
+    """Methods that `init_from` may name."""
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedNetwork:
         """Compute the features once, train the network on all judgements, choose thresholds on validation.
 
         Raises:
-            MethodError: the arm named by `from` is missing, or no `cls`.
+            MethodError: the arm named by `init_from` is missing, or no `cls`.
         """
-        shared = start_of(self.from_, self.method, context)
-        checked = _checked(shared, self.from_, self.method)
+        shared = start_of(self.init_from, self.method, context)
+        checked = _checked(shared, self.init_from, self.method)
         checked.share_features(context.features)
         return self.fit_on(checked, train, valid, context)
 
@@ -106,7 +106,7 @@ class NetworkConfig(MethodConfig):
         shape = self._shape(len(users))
         network = EmbeddingNetwork(features.shape[1], len(train.task.labels), **shape, dropout=self.dropout)
         network.to(context.device)
-        fitted = FittedNetwork(self.method, shared, self.from_, network, users, shape)
+        fitted = FittedNetwork(self.method, shared, self.init_from, network, users, shape)
 
         def judged(part: str, rows: Annotations) -> Judged:
             order = in_order(rows)
@@ -181,7 +181,7 @@ class FittedNetwork:
 
     Attributes:
         shared: the fitted `cls`.
-        from_: its arm.
+        init_from: its arm.
         network: what was trained.
         users: user -> slot, of those who were trained on.
         shape: `hidden`, `dim`, `users` of the network.
@@ -191,12 +191,12 @@ class FittedNetwork:
         self,
         method: str,
         shared: FittedClassifier,
-        from_: str,
+        init_from: str,
         network: EmbeddingNetwork,
         users: dict[str, int],
         shape: dict[str, int],
     ) -> None:
-        self.method, self.shared, self.from_ = method, shared, from_
+        self.method, self.shared, self.init_from = method, shared, init_from
         self.network, self.users, self.shape = network, users, shape
         self.task: Task = shared.task
         self.device: str = shared.device
@@ -255,7 +255,7 @@ class FittedNetwork:
         save_fitted(self.shared, folder / "from")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(tensors, str(folder / WEIGHTS))
-        settings = {"format": FORMAT, "from": self.from_, "shape": self.shape, "users": self.users}
+        settings = {"format": FORMAT, "from": self.init_from, "shape": self.shape, "users": self.users}
         (folder / SETTINGS).write_text(json.dumps(settings) + "\n")
 
     @staticmethod
@@ -307,7 +307,7 @@ class FittedNetwork:
 def _checked(fitted: Any, name: str, method: str) -> FittedClassifier:
     """The fitted method, if its features are those of a text alone."""
     if not isinstance(fitted, FittedClassifier) or fitted.method != "cls":
-        raise MethodError(f"methods.{method}.from: {name} is a {fitted.method}; {method} starts from a cls.")
+        raise MethodError(f"methods.{method}.init_from: {name} is a {fitted.method}; {method} starts from a cls.")
     return fitted
 
 

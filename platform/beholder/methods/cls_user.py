@@ -1,4 +1,4 @@
-"""An adapter for each user, on top of one model for all: `cls-u`.
+"""An adapter for each user, on top of one global model: `cls-u`.
 
 First a prior is learned of all users together, then each user is estimated from their own rows given it, all of them in
 one pass (`beholder.adapters`). Users go into blocks; a block is trained at once and written as a shard, so that memory
@@ -42,12 +42,12 @@ ROWS = 1_024
 
 
 class PersonalConfig(MethodConfig):
-    """An adapter per user. `from` names the arm everybody starts from: a `cls` or `cls-p`."""
+    """An adapter per user. `init_from` names the arm everybody starts from: a `cls` or `cls-p`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["cls-u"] = "cls-u"
-    from_: str = Field(default="cls", alias="from")
+    init_from: str = "cls"
     bank: BankSettings = BankSettings()
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
     shuffle_users: Shuffled = False
@@ -63,7 +63,7 @@ class PersonalConfig(MethodConfig):
             fitting.train(number)
         bank, before = fitting.finish()
         shared = fitting.backbone.shared
-        fitted = self.fitted(self.method, shared, self.from_, fitting.model, bank, fitting.prior, self.bank)
+        fitted = self.fitted(self.method, shared, self.init_from, fitting.model, bank, fitting.prior, self.bank)
         fitted.before_refit = earlier = fitted.with_bank(before)
         scores = earlier.score(list(valid.texts), list(valid.user_ids))
         fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
@@ -85,9 +85,9 @@ class PersonalConfig(MethodConfig):
         """The fit, cut into blocks that any process can train.
 
         Raises:
-            MethodError: the arm named by `from` is not there, or nobody can be trained on top of it.
+            MethodError: the arm named by `init_from` is not there, or nobody can be trained on top of it.
         """
-        shared = start_of(self.from_, self.method, context)
+        shared = start_of(self.init_from, self.method, context)
         if isinstance(shared, FittedClassifier):
             shared.share_features(context.features)
         return self.begin_on(shared, train, valid, context)
@@ -110,7 +110,7 @@ class PersonalConfig(MethodConfig):
                 f"note: bank.{', bank.'.join(self.bank.without_effect)} had a meaning before priors were learned, and "
                 "have none now. Remove them; bank.prior and bank.step_size have the new settings."
             )
-        model = self.fitted.model_for(self.fitted.can_stand_on(shared, self.from_, self.method), self.bank)
+        model = self.fitted.model_for(self.fitted.can_stand_on(shared, self.init_from, self.method), self.bank)
         backbone = self.fitted.backbone(shared, model, train, valid)
         return BankFitting(self.bank, backbone, train, valid, context, prior, traits)
 
@@ -171,7 +171,7 @@ class FittedPersonal(FittedBank):
         Raises:
             BankError: a user's shard is missing or damaged.
         """
-        if self.shared.users:  # the shared model itself is told who reads: its inputs differ from user to user
+        if self.shared.users:  # the global model itself has the user in its prompt: inputs differ between users
             return score_every_pair(self, texts, users)
         scores = np.empty((len(texts), len(users), len(self.task.labels)), dtype=np.float32)
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
@@ -189,7 +189,7 @@ class FittedPersonal(FittedBank):
         return scores
 
     def states(self, texts: Sequence[str]) -> list[Tensor]:
-        """What the trunk says of texts when it is told of no reader: [positions, width] each; for `say`."""
+        """Trunk hidden states per text, without user conditioning: [positions, width] each; for `say`."""
         inputs, index = self.shared.distinct(texts, [""] * len(texts))
         found: list[Tensor] = [torch.empty(0)] * len(inputs.lengths)
         with torch.inference_mode():
@@ -200,7 +200,7 @@ class FittedPersonal(FittedBank):
         return [found[each] for each in index]
 
     def say(self, states: Sequence[Tensor], tensors: Tensors, user: NDArray[np.int64]) -> Scores:
-        """What each row's user says, given what the trunk said of its text: float32 [rows, labels].
+        """Scores of each row under its user's tensors, given the trunk's states of its text: float32 [rows, labels].
 
         Args:
             states: of each row's text, see `states`.
@@ -222,18 +222,18 @@ class FittedPersonal(FittedBank):
         """Write one user's model as an ordinary PEFT adapter into an existing folder. See `bank.peft_format`.
 
         Raises:
-            BankError: the user has nothing of their own, or the model cannot be said as an adapter.
+            BankError: the user has nothing of their own, or an adapter cannot express the model.
         """
         from beholder.adapters.peft_export import export_user
 
         if user not in self.bank:
-            raise BankError("this user has no adapter: unknown, or served by the model for everybody.")
+            raise BankError("this user has no adapter: unknown, or served by the global model.")
         if self.shared.user_token == "added":
             raise BankError(
-                f"{self.from_} gives users a vector of their own in front of the text; PEFT cannot say that."
+                f"{self.init_from} gives users a vector of their own in front of the text; PEFT cannot express that."
             )
         if not self.shared.adapted:
-            raise BankError(f"{self.from_} was trained in all its weights (lora: null); PEFT holds adapters only.")
+            raise BankError(f"{self.init_from} was trained in all its weights (lora: null); PEFT holds adapters only.")
         prompt = self.shared.prompts(["{text}"], self.shared.slots([user]))[0]
         facts = {
             "base": self.shared.base.name,

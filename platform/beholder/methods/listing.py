@@ -30,7 +30,7 @@ def methods(name: str | None = None) -> RowTable:
         {
             "method": each,
             "personal": config_class(each).personal,
-            "starts from": _settings(each).get("from", ""),
+            "starts from": _settings(each).get("init_from", ""),
             "bases": ", ".join(config_class(each).bases) or "none needed",
             "description": entry.description,
             "settings": _settings(each),

@@ -1,4 +1,4 @@
-"""Fine-tuning a language model to write label lists: `lm`, and `lm-p`, which is told who reads."""
+"""Fine-tuning a language model to write label lists: `lm`, and `lm-p`, with the user in the prompt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from beholder.training.lora import (
 
 
 class LanguageConfig(MethodConfig):
-    """One model for all that learns to write the labels given, alphabetically, and its end token.
+    """One global model that learns to write the labels given, alphabetically, and its end token.
 
     The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements; of a judgement
     with labels that were not asked, that of what was asked (`decisions`). `batch_size` counts distinct texts, each with
@@ -106,7 +106,7 @@ class LanguageConfig(MethodConfig):
 
 
 class PersonalisedLanguageConfig(LanguageConfig):
-    """The same, told who reads: the paper's `-p` arm. See `PromptSettings.blocks`."""
+    """The same with the user in the prompt: the paper's `-p` arm. See `PromptSettings.blocks`."""
 
     method: Literal["lm-p"] = "lm-p"  # type: ignore[assignment]
     shuffle_users: Shuffled = False
@@ -161,7 +161,7 @@ class FittedLanguage:
         return sorted(self.prompted.prompter.users)
 
     def knows(self, user: str) -> bool:
-        """Whether the model was told of this user in training."""
+        """Whether the model saw this user in training."""
         return user in self.prompted.prompter.users
 
     def save(self, folder: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch.nn import functional
 
 from beholder.adapters.answers import AnswerBankModel, AnswerRows
@@ -34,14 +33,14 @@ ROWS = 1_024
 
 
 class PersonalLanguageConfig(PersonalConfig):
-    """An adapter per user, trained to write that user's answers. `from` names an `lm` or `lm-p`.
+    """An adapter per user, trained to write that user's answers. `init_from` names an `lm` or `lm-p`.
 
-    Only answer tokens can be written, by users as by the model for all; `bank.head` changes their rows of the output
+    Only answer tokens can be written, by users as by the global model; `bank.head` changes their rows of the output
     projection. Of a judgement with labels that were not asked, only what was asked is learned (`decisions`).
     """
 
     method: Literal["lm-u"] = "lm-u"  # type: ignore[assignment]
-    from_: str = Field(default="lm", alias="from")
+    init_from: str = "lm"
 
     bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
@@ -202,7 +201,7 @@ class FittedPersonalLanguage(FittedBank):
     ) -> NDArray[np.float64]:
         """How likely each row's user is to write each answer: float64 [requests]. See `answers.LogLikelihoods`."""
         model: Any = self.model
-        answers: dict[int, dict[Tokens, int]] = {}  # prompt -> answers that are asked for
+        answers: dict[int, dict[Tokens, int]] = {}  # prompt -> answers to score
         asked: dict[int, list[tuple[int, int]]] = {}  # row -> (request, answer of its prompt)
         for request, (row, answer) in enumerate(requests):
             known = answers.setdefault(int(prompt_of[row]), {})

@@ -1,4 +1,4 @@
-"""Prompting: `query`, which is told the text, and `query-p`, which is told who reads it. Nothing is trained."""
+"""Prompting: `query`, with the text alone, and `query-p`, with the user as well. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class QueryConfig(MethodConfig):
 
 
 class PersonalisedQueryConfig(QueryConfig):
-    """The same, told who reads: the blocks of `prompt.blocks`, with the reader's own judgements as examples."""
+    """The same with the user in the prompt: the blocks of `prompt.blocks`; examples are the reader's own judgements."""
 
     method: Literal["query-p"] = "query-p"  # type: ignore[assignment]
     shuffle_users: Shuffled = False
@@ -91,7 +91,7 @@ class FittedQuery:
         self.task: Task = prompted.prompter.task
         self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
         self.training = Training()
-        self._known: dict[Segments, NDArray[Any]] = {}  # prompts of validation, which are asked for again after fitting
+        self._known: dict[Segments, NDArray[Any]] = {}  # prompts of validation, which are scored again after fitting
 
     def calibrate(self, valid: Annotations, context: Context) -> None:
         """Fit calibration and thresholds."""
@@ -136,7 +136,7 @@ class FittedQuery:
         return sorted(self.prompted.prompter.users)
 
     def knows(self, user: str) -> bool:
-        """Whether the model is told of this user."""
+        """Whether prompts describe this user."""
         return user in self.prompted.prompter.users
 
     def save(self, folder: Path) -> None:

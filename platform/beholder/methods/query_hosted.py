@@ -52,10 +52,10 @@ class FittedHosted:
     Args:
         method: its name in `METHODS`.
         prompter: makes the prompts.
-        endpoint: whom to ask.
+        endpoint: where prompts go.
         max_tokens: of a prompt with its answer; of longer ones the user's blocks give way, then the text's end.
-        progress: told how many answers are there.
-        say: told what a person should know, never what was answered.
+        progress: called with the number of answers.
+        say: receives notes for people, never answers.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FittedHosted:
         self._said: set[str] = set()
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
-        """float32 [rows, labels]. Equal prompts are asked once, and none whose answer is kept.
+        """float32 [rows, labels]. Equal prompts are sent once, and none whose answer is kept.
 
         Raises:
             BaseModelError: the endpoint does not answer; what it did answer is kept.
@@ -98,7 +98,7 @@ class FittedHosted:
     def prompts(
         self, texts: Sequence[str], users: Sequence[str]
     ) -> tuple[list[Messages], NDArray[np.int64], Counter[str]]:
-        """What is asked of (text, user) rows: prompts, the position of each row's, and how many were cut where."""
+        """What is sent for (text, user) rows: prompts, the position of each row's, and how many were cut where."""
         pairs, index = self.prompter.pairs(texts, users)
         cuts: Counter[str] = Counter()
         return [self._fitting(self.prompter.prompt(*pair), cuts) for pair in pairs], index, cuts
@@ -109,7 +109,7 @@ class FittedHosted:
         return sorted(self.prompter.users)
 
     def knows(self, user: str) -> bool:
-        """Whether the model is told of this user."""
+        """Whether prompts describe this user."""
         return user in self.prompter.users
 
     def save(self, folder: Path) -> None:
@@ -129,7 +129,7 @@ class FittedHosted:
         prompter, settings = read_prompter(folder, task)
         if settings["base_checksum"] != endpoint.checksum:
             raise MethodError(
-                f"{folder}: made with base {settings['base']!r}, and not with {endpoint.identity!r} as it is asked "
+                f"{folder}: made with base {settings['base']!r}, and not with {endpoint.identity!r} as set "
                 "here. Give the same base, or fit again."
             )
         fitted = cls(method, prompter, endpoint, settings["max_tokens"])
@@ -150,7 +150,7 @@ class FittedHosted:
         return _messages(self.prompter, prompt)
 
     def _read(self, answers: Sequence[str]) -> tuple[Scores, int]:
-        """Scores, float32 [answers, labels], and how many answers named no label, nor said that there is none."""
+        """Scores, float32 [answers, labels], and how many answers named neither a label nor the word for none."""
         scores = np.zeros((len(answers), len(self.task.labels)), dtype=np.float32)
         one, silent = self.task.kind == "multiclass", 0
         for row, answer in enumerate(answers):

@@ -1,4 +1,4 @@
-"""A shared model, a prior and a bank: what `cls-u` and `lm-u` have in common once they are fitted."""
+"""A global model, a prior and a bank: what `cls-u` and `lm-u` have in common once they are fitted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class FittedBank:
-    """A shared model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
+    """A global model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
 
     Attributes:
         prior: of users in general.
@@ -38,16 +38,23 @@ class FittedBank:
     """
 
     stands_on: ClassVar[tuple[type, str]]
-    """What the shared model has to be, and which methods give it."""
+    """What the global model has to be, and which methods give it."""
     backbone: ClassVar[type]
     """What makes rows of annotations into those of a bank; see `blocks.Backbone`."""
 
     def __init__(
-        self, method: str, shared: Any, from_: str, model: BankModel, bank: Bank, prior: Prior, settings: BankSettings
+        self,
+        method: str,
+        shared: Any,
+        init_from: str,
+        model: BankModel,
+        bank: Bank,
+        prior: Prior,
+        settings: BankSettings,
     ) -> None:
         if bank.shapes != model.shapes:
             raise BankError(f"{bank.folder}: its tensors have other shapes than bank: asks for. Fit it again.")
-        self.method, self.shared, self.from_, self.model, self.bank = method, shared, from_, model, bank
+        self.method, self.shared, self.init_from, self.model, self.bank = method, shared, init_from, model, bank
         self.prior, self.settings = prior, settings
         self.before_refit: Self | None = None
         self.task: Task = shared.task
@@ -64,12 +71,12 @@ class FittedBank:
         """
         kind, methods = cls.stands_on
         if not isinstance(fitted, kind):
-            raise MethodError(f"methods.{method}.from: {name} is a {fitted.method}; {method} stands on {methods}.")
+            raise MethodError(f"methods.{method}.init_from: {name} is a {fitted.method}; {method} stands on {methods}.")
         return fitted
 
     @classmethod
     def model_for(cls, shared: Any, shape: BankShape) -> BankModel:
-        """The shared model in two parts."""
+        """The global model in two parts."""
         raise NotImplementedError
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
@@ -84,18 +91,20 @@ class FittedBank:
         """Write one user's model as an ordinary PEFT adapter into an existing folder.
 
         Raises:
-            BankError: the user has nothing of their own, or the model cannot be said as an adapter.
+            BankError: the user has nothing of their own, or an adapter cannot express the model.
         """
-        raise BankError(f"{self.method}: a user's change of the answer tokens' head cannot be said as a PEFT adapter.")
+        raise BankError(
+            f"{self.method}: a user's change of the answer tokens' head cannot be expressed as a PEFT adapter."
+        )
 
     @property
     def config(self) -> PersonalConfig:
         """The settings it was fitted with."""
-        return config_class(self.method).model_validate({"from": self.from_, "bank": self.settings})  # type: ignore[return-value]
+        return config_class(self.method).model_validate({"init_from": self.init_from, "bank": self.settings})  # type: ignore[return-value]
 
     def with_bank(self, bank: Bank) -> Self:
         """The same model under other users."""
-        fitted = type(self)(self.method, self.shared, self.from_, self.model, bank, self.prior, self.settings)
+        fitted = type(self)(self.method, self.shared, self.init_from, self.model, bank, self.prior, self.settings)
         fitted.thresholds = self.thresholds
         return fitted
 
@@ -119,15 +128,15 @@ class FittedBank:
 
     @property
     def known(self) -> list[str]:
-        """Users with something of their own, here or in the shared model, sorted."""
+        """Users with something of their own, here or in the global model, sorted."""
         return sorted({*self.bank.users, *self.shared.known})
 
     def knows(self, user: str) -> bool:
-        """Whether this user has something of their own, here or in the shared model."""
+        """Whether this user has something of their own, here or in the global model."""
         return user in self.bank or self.shared.knows(user)
 
     def save(self, folder: Path) -> None:
-        """The shared model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
+        """The global model under `from/`, the bank under `bank/`: safetensors, Parquet and JSON."""
         (folder / "from").mkdir()
         save_fitted(self.shared, folder / "from")
         written = folder / "bank"
@@ -137,7 +146,7 @@ class FittedBank:
         for digest in shards_of(self.bank.index):
             link(self.bank.shard_file(digest), shard_file(written, digest))
         save_prior(self.prior, folder)
-        settings = {"from": self.from_, "bank": self.settings.model_dump(mode="json")}
+        settings = {"from": self.init_from, "bank": self.settings.model_dump(mode="json")}
         (folder / "personal.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     @staticmethod

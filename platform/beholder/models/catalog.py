@@ -20,11 +20,11 @@ def resolve(name: str, download: bool = False) -> Path:
     """The folder of a base: a known name, a local folder, or a hub id (`owner/model`) that is in the hub's cache.
 
     Args:
-        name: what the experiment file says under `base`; a form (`forms`) after it makes no difference here.
+        name: the value of `base` in the experiment file; a form (`forms`) after it makes no difference here.
         download: fetch a hub id that is not in the cache. Off by default, so that a closed network fails at once.
 
     Raises:
-        BaseModelError: says where was looked and what to do.
+        BaseModelError: not found; names the places searched and what to do.
     """
     name, _ = split_form(name)
     if name in EMBEDDED:
@@ -50,7 +50,7 @@ def installed(name: str) -> Path:
     """The folder of a base that ships in a package, as it was installed: `resolve` may have to convert it yet.
 
     Raises:
-        BaseModelError: the package is not here; says how to get it.
+        BaseModelError: the package is not here; names the command that installs it.
     """
     folder = EMBEDDED[name].find()
     if folder is None:

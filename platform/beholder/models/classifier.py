@@ -1,4 +1,4 @@
-"""A base model, a way to pool what it says of a text, and a head."""
+"""A base model, a way to pool its states of a text, and a head."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Hosted models: any server that speaks OpenAI's chat completions, such as vLLM, `transformers serve` or a vendor's.
 
-`plan` says what asking would cost, `ask` asks; answers are kept on disk, so that asking again costs nothing.
+`plan` computes what prompting would cost, `ask` prompts; answers are kept on disk, so that repeating costs nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Messages = list[dict[str, str]]
 
 
 class Endpoint(BaseModel):
-    """Which hosted model is asked, and how hard.
+    """Which hosted model is prompted, and at what rate.
 
     Attributes:
         endpoint: address of the server up to and including `/v1`.
@@ -88,7 +88,7 @@ class Endpoint(BaseModel):
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of what decides its answers, in place of a checksum of weights: how hard it is asked does not."""
+        """SHA-256 of what decides its answers, in place of a checksum of weights: the rate does not."""
         return hashlib.sha256(json.dumps([self.identity, self.max_tokens]).encode()).hexdigest()
 
 
@@ -147,19 +147,19 @@ def ask(
 ) -> list[str]:
     """The model's answers, in the order of the prompts, at temperature 0.
 
-    Equal prompts are asked once. Answers are kept in `cache_folder` as they arrive: after a failure, ask again and only
+    Equal prompts are sent once. Answers are kept in `cache_folder` as they arrive: after a failure, call again and only
     the rest is sent.
 
     Args:
-        endpoint: whom to ask.
+        endpoint: where prompts go.
         prompts: one list of messages each.
         cache_folder: made on the first answer; endpoints, models and processes may share it.
-        progress: told (answers there, answers wanted, note, "answers") after each.
+        progress: called with (answers received, answers wanted, note, "answers") after each.
         seed: sent along, for servers that draw at random even so.
 
     Raises:
-        BaseModelError: the server is down, too slow, refuses or answers with something else. Says how many answers are
-            kept; never holds a prompt or a key.
+        BaseModelError: the server is down, too slow, refuses or answers with something else. Counts the answers
+            kept; holds no prompt and no key.
     """
     keys = [_key(endpoint, prompt, seed) for prompt in prompts]
     distinct = dict(zip(keys, prompts, strict=True))
@@ -187,7 +187,7 @@ def ask(
 
 
 class _NoAnswerError(Exception):
-    """The server answered, but with no answer; its text says why."""
+    """The server answered with an error; its text is the reason."""
 
 
 def _request(endpoint: Endpoint, prompt: Messages, seed: int) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
     key = os.environ.get(endpoint.key_variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise BaseModelError(
-            f"the environment variable {endpoint.key_variable} holds no key: letters that no key has. Set it anew."
+            f"the environment variable {endpoint.key_variable} holds no key: letters that no key has. Set it again."
         )
     return AsyncOpenAI(
         base_url=endpoint.endpoint,
@@ -252,7 +252,7 @@ async def _ask_all(
     seed: int,
     arrived: Callable[[str, str], None],
 ) -> None:
-    """Ask for all, so many at a time; the first failure that outlasts its retries ends it."""
+    """Send all prompts, `concurrency` at a time; the first failure that outlasts its retries ends it."""
     waiting = iter(missing.items())
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""What a base's folder says of it, before any weights are read."""
+"""What a base's folder states of it, before any weights are read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class BaseFacts:
     """What can be known of a base at once.
 
     Attributes:
-        name: as the experiment file says it.
+        name: as in the experiment file.
         form: how its weights are held.
         folder: where they are.
-        architecture: how it reads; an encoder-decoder is used through its encoder where only features are asked for.
+        architecture: how it reads; an encoder-decoder is used through its encoder where only features are needed.
         tokenizer: has a padding token.
         width: size of a hidden state.
         max_tokens: longest input, in tokens.
@@ -44,7 +44,7 @@ def facts_of(name: str, download: bool = False) -> BaseFacts:
 
     Args:
         name: see `catalog.resolve`.
-        download: allow the hub to be asked.
+        download: allow a download from the hub.
 
     Raises:
         BaseModelError: not found, or the folder does not hold a model transformers knows.
@@ -80,7 +80,7 @@ def facts_of(name: str, download: bool = False) -> BaseFacts:
 
 
 def _architecture(config: Any) -> Architecture:
-    """Of the models that can fill masks some can also be told to write (BERT): unless told so, they are encoders."""
+    """Of the models that can fill masks some can also be set to write (BERT): by default, they are encoders."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     if config.is_encoder_decoder:

@@ -21,7 +21,7 @@ class LanguageModel:
     """A base with its language-modelling head.
 
     Attributes:
-        base: what `load_base` says of it; its `model` is the whole model, head and all.
+        base: from `load_base`; its `model` is the whole model, head and all.
         scale: logits are `scale` times what the output projection makes of the last hidden state.
     """
 

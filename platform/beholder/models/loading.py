@@ -22,7 +22,7 @@ class Base(BaseFacts):
 
     Attributes:
         model: gives `last_hidden_state` float [rows, tokens, width]; with its language-modelling head where that was
-            asked for (see `language`).
+            requested (see `language`).
         checksum: SHA-256 of the weight files; a bundle is only served on the very base it was trained on.
     """
 
@@ -36,11 +36,11 @@ class Base(BaseFacts):
 
 
 def load_base(name: str, download: bool = False, head: bool = False) -> Base:
-    """Load a base by name, folder or hub id, held as its name says: on the CPU, but for 4-bit weights.
+    """Load a base by name, folder or hub id, held in the form in its name: on the CPU, but for 4-bit weights.
 
     Args:
         name: see `catalog.resolve`.
-        download: allow the hub to be asked.
+        download: allow a download from the hub.
         head: with the head that makes it write.
 
     Raises:

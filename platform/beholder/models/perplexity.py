@@ -25,7 +25,7 @@ class Perplexity:
 def perplexity(language: LanguageModel, text: str, window: int) -> Perplexity:
     """Of a text as a base's own tokens, without special ones, cut into windows that are read each on its own.
 
-    A decoder says every token of a window but the first. An encoder-decoder reads the first half of a window and says
+    A decoder predicts every token of a window but the first. An encoder-decoder reads the first half and predicts
     the second: what was done to either of its parts is seen.
 
     Args:

@@ -35,10 +35,10 @@ def split_form(name: str) -> tuple[str, Form]:
 
 
 def require_form(name: str) -> None:
-    """Check that this machine can hold a base as its name says.
+    """Check that this machine can hold a base in the form in its name.
 
     Raises:
-        BaseModelError: it cannot; says what is missing and what will do instead.
+        BaseModelError: it cannot; names what is missing and the alternatives.
     """
     bare, form = split_form(name)
     if form != "nf4":
@@ -72,7 +72,7 @@ def advice(name: str) -> str | None:
 
 
 def loading_options(form: Form) -> dict[str, Any]:
-    """What transformers' `from_pretrained` is told. 4-bit weights go to the GPU at once, others to the CPU."""
+    """Arguments of transformers' `from_pretrained`. 4-bit weights go to the GPU at once, others to the CPU."""
     if form == "float32":
         return {"dtype": "float32"}
     if form == "bf16":
@@ -90,7 +90,7 @@ def loading_options(form: Form) -> dict[str, Any]:
 
 
 def device_for(name: str, device: str) -> str:
-    """Where a base computes that was asked for on `device`: 4-bit weights stay on the GPU."""
+    """Where a base for `device` computes: 4-bit weights stay on the GPU."""
     import torch
 
     on_gpu = split_form(name)[1] == "nf4" and device == "cpu" and torch.cuda.is_available()

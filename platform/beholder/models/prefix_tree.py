@@ -50,7 +50,7 @@ class PrefixTree:
 
     Attributes:
         tokens, depth, parent: int64 [nodes]; a node's parent stands before it, -1 at a root.
-        predicts: int64 [places], the nodes whose hidden state says what comes next.
+        predicts: int64 [places], the nodes whose hidden state predicts what comes next.
         asked: see there.
     """
 

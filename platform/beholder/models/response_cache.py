@@ -1,4 +1,4 @@
-"""Answers of hosted models on disk, so that none is asked for, or paid for, twice."""
+"""Answers of hosted models on disk, so that none is requested, or paid for, twice."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a model is told besides the text."""
+"""What a prompt contains besides the text."""

@@ -1,4 +1,4 @@
-"""From a text and a user to what a model is told, in parts that many prompts share."""
+"""From a text and a user to a prompt, in parts that many prompts share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from beholder.prompting.wording import load_wording
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is told, in parts. Every part ends its own line.
+    """A prompt, in parts. Every part ends its own line.
 
     Attributes:
         instruction: what to do and the list of labels: the same in all prompts of an arm.
-        blocks: (name, lines) of what is said of the user, in the order in which they stand.
-        text: the text that is asked about.
+        blocks: (name, lines) that describe the user, in the order in which they stand.
+        text: the text to label.
         answer: the line an answer follows.
         user_first: whether the blocks stand before the text.
     """
@@ -39,7 +39,7 @@ class Prompt:
 
     @property
     def user(self) -> str:
-        """All that is said of the user."""
+        """All that describes the user."""
         return "".join(line for _, lines in self.blocks for line in lines)
 
     @property
@@ -68,10 +68,10 @@ class Prompter:
     """Makes the prompts of one arm.
 
     Args:
-        task: the labels that are asked for.
-        settings: what is said.
+        task: its labels are listed.
+        settings: what prompts contain.
         train: the rows users and examples are known from; they go no further than this object.
-        personal: whether the model is told who reads; else it is shown other people's examples.
+        personal: whether prompts describe the user; else they have other people's examples.
         seed: of the choice of examples.
         vacant: numbers that no user has: those of users who were erased.
 
@@ -106,7 +106,7 @@ class Prompter:
 
     @property
     def short_of_examples(self) -> int:
-        """How many users have fewer training rows to show than examples were asked for."""
+        """How many users have fewer training rows to show than there should be examples."""
         if self._examples is None or not self.personal:
             return 0
         return sum(len(rows) < self.settings.shots for rows in self._examples.rows_of.values())

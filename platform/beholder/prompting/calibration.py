@@ -18,7 +18,7 @@ class Calibration:
     """score = 1 / (1 + exp(-(slope x + offset))) for each label; `multiclass`: scaled to add up to one.
 
     Attributes:
-        slope, offset: float64 [labels]. A slope is never negative: a likelihood that says the opposite, or nothing, is
+        slope, offset: float64 [labels]. A slope is never negative: a likelihood with the opposite sign, or none, is
             not turned round, its label gets its base rate.
     """
 

@@ -84,14 +84,14 @@ class ChainDecisions:
             dtype=np.int64,
         )
 
-    def losses(self, said: Tensor) -> Tensor:
+    def losses(self, predicted: Tensor) -> Tensor:
         """The loss of some judgements that decide the same: float64 [rows].
 
-        said: [rows, beginnings, tokens of `vocabulary`], log-probabilities of what is written next.
+        predicted: [rows, beginnings, tokens of `vocabulary`], log-probabilities of what is written next.
         """
-        answer, beginning, token = torch.from_numpy(self.terms).to(said.device).unbind(dim=1)
-        found = said.new_zeros(len(said), len(self.answers), dtype=torch.float64)
-        return self.of_likelihoods(found.index_add(1, answer, said[:, beginning, token].double()))
+        answer, beginning, token = torch.from_numpy(self.terms).to(predicted.device).unbind(dim=1)
+        found = predicted.new_zeros(len(predicted), len(self.answers), dtype=torch.float64)
+        return self.of_likelihoods(found.index_add(1, answer, predicted[:, beginning, token].double()))
 
     def of_likelihoods(self, found: Tensor) -> Tensor:
         """The same from the log-likelihoods of `answers`: float64 [rows, answers] -> [rows]."""

@@ -1,4 +1,4 @@
-"""What a prompt is made of: the part of an arm's settings that says what the model is told."""
+"""What a prompt is made of: the part of an arm's settings that decides what the model reads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class PromptSettings(BaseModel):
 
     Args:
         wording: a name under `prompts/wordings`, or the path of a YAML file.
-        blocks: what is said of the user. In an arm that is not personalised, examples are other people's, and the other
-            blocks are not said.
+        blocks: what describes the user. In an arm that is not personalised, examples are other people's, and the other
+            blocks are left out.
         shots: how many examples, at most: all are judgements of training rows.
         choose: which of them: `random`, `similar` in words to the text, or `divisive`, where who judged differs most
             from everybody.

@@ -108,7 +108,7 @@ def first_step(rows: int, space: AnswerSpace, loglikelihoods: LogLikelihoods) ->
 
 
 def whole(pieces: Sequence[Tokens], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-likelihoods of pieces as all that is said, not as the beginnings of longer ones.
+    """Log-likelihoods of pieces as the whole answer, not as the beginnings of longer ones.
 
     Whatever writes "hate speech" has written "hate" on the way: of the likelihood of tokens that begin other pieces,
     theirs is taken off.

@@ -1,4 +1,4 @@
-"""Whose judgements are shown as examples, and which: always rows of training, never the text that is asked about."""
+"""Whose judgements are shown as examples, and which: always rows of training, never the text to label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Choose = Literal["random", "similar", "divisive"]
 class FewShotExamples:
     """Few-shot examples from training rows: a user's own, or other people's.
 
-    The paper's code drew them from the test rows of the same user; here whoever asks has training rows only.
+    The paper's code drew them from the test rows of the same user; here the caller has training rows only.
 
     An example shows a whole answer, in which a label that is not named reads as a "no". Rows in which a label was not
     asked are therefore no examples (of a multiclass task, the class given decides the others).

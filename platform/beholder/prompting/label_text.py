@@ -52,8 +52,8 @@ class LabelWords:
         """The labels an answer names: bool [labels]; None where it names none of them, nor the word for none.
 
         Case, punctuation, bullets and what stands around the names do not matter: "Anger.", " - anger" and "ANGER" all
-        say anger. Of overlapping names the longer one counts ("very angry" is not "angry"), but a name does not go on
-        behind a comma or on another line ("very, angry" is not "very angry").
+        mean anger. Of overlapping names the longer one counts ("very angry" is not "angry"), but a name ends
+        at a comma and at the end of a line ("very, angry" is not "very angry").
         """
         named = self.named(answer)
         return None if named is None else np.isin(np.arange(len(self.labels)), named)

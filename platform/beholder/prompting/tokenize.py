@@ -20,9 +20,9 @@ _ASKED, _ANSWERED = "\ue000", "\ue001"
 class PromptTokens:
     """Tokenises prompts for one base.
 
-    Parts are tokenised one by one, so that a part has the same tokens wherever it stands, and as what goes on from
+    Parts are tokenised one by one, so that a part has the same tokens wherever it stands, and as a continuation of
     what stands before it: some tokenizers put a space before anything that stands alone. The base's chat template, or
-    its start and end tokens where it has none, go around the whole. What a text says is text: tokens that steer the
+    its start and end tokens where it has none, go around the whole. A text's own words are text: tokens that steer the
     base are none of its.
 
     Attributes:
@@ -52,7 +52,7 @@ class PromptTokens:
         return self._ids(self._lead + word, self._closing or ":", True)
 
     def further_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of what goes on from a word."""
+        """Token ids of a continuation of a word."""
         return self._ids(text, "a", True)
 
     def segments(self, prompts: Sequence[Prompt], room: int) -> tuple[list[Segments], Counter[str]]:
@@ -95,9 +95,9 @@ class PromptTokens:
         return tuple(token for _, lines in prompt.blocks for line in lines for token in self.ids(line))
 
     def _continued(self, text: str, after: str, steers: bool = False) -> tuple[int, ...]:
-        """Token ids of what goes on from `after`, as far as tokens end there.
+        """Token ids of a continuation of `after`, as far as tokens end there.
 
-        `steers`: the words are the wording's or the template's own, and special tokens are what they say.
+        `steers`: the words are the wording's or the template's own, and special tokens have their effect.
         """
         before, both = self._tokenise(after, steers), self._tokenise(after + text, steers)
         return both[len(before) :] if both[: len(before)] == before else self._tokenise(text, steers)

@@ -57,7 +57,7 @@ class ExampleWords(_Words):
 
 
 class Wording(_Words):
-    """What a model is told, part by part. Parts stand on lines of their own.
+    """The words of a prompt, part by part. Parts stand on lines of their own.
 
     Attributes:
         version: raised with every change of words.
@@ -91,7 +91,7 @@ class Wording(_Words):
     def template(self) -> str | list[dict[str, str]]:
         """All words in the order of a prompt, fields as `{{variables}}`: what a prompt registry shows.
 
-        A prompt has those of the user blocks that its arm says, and examples under one of their two headings. With a
+        A prompt has those of the user blocks of its arm, and examples under one of their two headings. With a
         system message, the messages of a chat.
         """
         examples = self.examples
@@ -126,7 +126,7 @@ def load_wording(name: str) -> Wording:
     """A wording that ships, by name, or one's own, by the path of its YAML file.
 
     Raises:
-        ExperimentError: there is none, or the file is not a wording; says what is wrong with it.
+        ExperimentError: there is none, or the file is not a wording; names what is wrong with it.
     """
     file = FOLDER / f"{name}.yaml" if name in wordings() else Path(name).expanduser()
     if not file.is_file():

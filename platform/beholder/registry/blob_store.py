@@ -7,9 +7,9 @@ tombstones/HASH           of somebody who was erased (see `erased`)
 unfinished/ID.json        of a change that was begun (see `unfinished`)
 ```
 
-Two versions that share a file share its bytes: a refresh that trains ten users anew writes their shards, not the bank.
+Two versions that share a file share its bytes: a refresh that trains ten users again writes their shards, not the bank.
 A store is a folder of this machine, or any place that pyarrow's file systems reach (`s3://bucket/prefix`). Objects of a
-folder are used where they lie; those of other places are fetched once, when first asked for.
+folder are used where they lie; those of other places are fetched once, on first use.
 
 One process writes at a time: in a folder by a lock on a file, elsewhere by a lease (`lease`) that lies in the bucket
 or, where that has no conditional writes, in the database of judgements, so that machines wait for each other. A
@@ -38,7 +38,7 @@ from beholder.util.atomic import sha256_of
 from beholder.util.errors import RegistryError
 
 FEW = 10
-"""Up to this number of objects are looked up one by one; of more, a listing says which are there."""
+"""Up to this number of objects are looked up one by one; of more, a listing is read."""
 GRACE_S = 24 * 3600.0
 """What is younger is not collected where a writer that was stopped may wake up: longer than any publishing takes."""
 
@@ -78,14 +78,14 @@ class Store(Objects):
             with self._turn(what, patience):
                 yield
         except BaseException:
-            with contextlib.suppress(RegistryError):  # what went wrong first is said
+            with contextlib.suppress(RegistryError):  # the first error is raised
                 self._clear_up(patience)
             raise
         self._clear_up(patience)
 
     @contextlib.contextmanager
     def _turn(self, what: str, patience: float) -> Iterator[None]:
-        """Hold the lock for the time of a block; `_lost` says afterwards whether another held it meanwhile, too."""
+        """Hold the lock for the time of a block; `_lost` is set where another process held it meanwhile, too."""
         with told(self.uri):
             self._lock_file.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._lock_file, timeout=patience)
@@ -113,7 +113,7 @@ class Store(Objects):
         """What a process wrote, or deleted, when it woke up came after others had looked; of a refused change, too.
 
         Raises:
-            RegistryError: objects that another's bundle needs may be gone: `verify` says which.
+            RegistryError: objects that another's bundle needs may be gone: `verify` lists them.
         """
         deleted, self._deleted = self._deleted, []
         lost = self._lost and bool(deleted or self._begun)

@@ -49,7 +49,7 @@ PARTS = ("global", "personal")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What users would say of texts, and who says so.
+    """Predictions of users' judgements, and the arms that made them.
 
     Attributes:
         scores: float32 [rows, labels] in 0..1.
@@ -102,7 +102,7 @@ class Bundle:
         return list(self._places)
 
     def told(self) -> Annotations | None:
-        """What earlier refreshes learned from tables; None where there is nothing. Read when it is asked for."""
+        """What earlier refreshes learned from tables; None where there is nothing. Read on first use."""
         return Annotations.read_parquet(self.file(TOLD)) if TOLD in self.manifest["files"] else None
 
     @property
@@ -116,7 +116,7 @@ class Bundle:
         return backbone_digest_of(self.manifest)
 
     def user_row(self, user: str) -> dict[str, Any]:
-        """What it says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
+        """How it serves a user: `routes.USERS` without the id; the global route for somebody it does not know."""
         place = self._places.get(user)
         if place is None:
             return {"known": False, "route": "global"}
@@ -161,7 +161,7 @@ class Bundle:
             BankError: it has none for this user.
         """
         if not isinstance(self.personal, FittedBank):
-            raise RegistryError("this version has no adapters: on validation, none was better than one model for all.")
+            raise RegistryError("this version has no adapters: on validation, none was better than the global model.")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RegistryError(f"{folder}: there is something already. Name another place with --to.")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ def _copied(source: str, target: str) -> None:
 
 
 def _described(base: str | Endpoint) -> dict[str, Any]:
-    """What the manifest says of a base. Nothing of an endpoint is here but how it is asked; the key is not said."""
+    """A base's entry in the manifest. Of an endpoint, only how it is called; never the key."""
     if isinstance(base, Endpoint):
         return {"name": base.identity, "checksum": base.checksum, "endpoint": plain_base(base)}
     folder = resolve(base)
@@ -328,9 +328,9 @@ def load_bundle(
         folder: its files, already compared with their checksums.
         manifest: its manifest.
         device: where to.
-        shard: where a bank's shard is, by its SHA-256; by default beside the bank's index. Asked, and the shard's
+        shard: where a bank's shard is, by its SHA-256; by default beside the bank's index. Called, and the shard's
             bytes checked, when one of its users is first scored.
-        file: where a file of the bundle is that is asked for later, by its name; by default in the folder.
+        file: where a file of the bundle is that is read later, by its name; by default in the folder.
         like: one that is open. Where the new one has its users' adapters on the very same model, as after a refresh or
             an erasure, that model serves both, and only the adapters are read.
 

@@ -44,7 +44,7 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
         folder: of the bundle.
         store: where it goes.
         people: whose judgements it was made from, besides those in its table of users.
-        tracking: what tells the tracking server whose versions name the bundle from others (`tracking.identity`).
+        tracking: identity of the tracking server whose versions name the bundle (`tracking.identity`).
 
     Raises:
         RegistryError: one of the people was erased; a file was altered since it was written; or the store cannot be
@@ -79,9 +79,9 @@ def put_files(folder: Path, manifest: dict[str, Any], store: Store) -> None:
 
 
 def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | None = None) -> Bundle:
-    """Load a stored bundle's methods onto the base it names. Shards are fetched, and checked, when first asked for.
+    """Load a stored bundle's methods onto the base it names. Shards are fetched, and checked, on first use.
 
-    Whoever was erased is nobody it knows, even where it was restored from a copy; and what this machine fetched of
+    It knows nobody who was erased, even where it was restored from a copy; and what this machine fetched of
     bundles that are no more is deleted. `like`: see `load_bundle`.
 
     Raises:
@@ -141,7 +141,7 @@ def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: s
     """Refuse a bundle of somebody who was erased. For those who hold the store's lock; see `keep`.
 
     Raises:
-        ChangedError: says how many there are.
+        ChangedError: states how many there are.
     """
     table = folder / USERS_FILE
     known = pq.read_table(table, columns=["user_id"])["user_id"].to_pylist() if table.is_file() else []
@@ -153,7 +153,7 @@ def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: s
 
 
 def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
-    """What a manifest says of its files, after some in a folder of links (`unfolded`) were written anew, or left out.
+    """The files of a manifest, after some in a folder of links (`unfolded`) were rewritten, or left out.
 
     What is no link any more is still to be put into the store (`put_files`).
 

@@ -19,7 +19,7 @@ def evict(store: Store) -> int:
 
     Objects that no bundle names go: what another machine erased is among them. Of the others, those go that were
     not used for longest, down to `BEHOLDER_FETCHED_GB` (50), but none that was used within a day: somebody may have
-    a bundle of it open. They are fetched again when they are asked for. What was half-written when a process died
+    a bundle of it open. They are fetched again when they are needed. What was half-written when a process died
     goes after a day, too. In a folder of this machine nothing was fetched.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run is registered as, as an experiment file says it."""
+"""What a run is registered as: `register` of an experiment file."""
 
 from __future__ import annotations
 

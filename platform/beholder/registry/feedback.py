@@ -127,7 +127,7 @@ class Feedback:
         self._engine.dispose()
 
     def put(self, model: str, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
-        """Keep judgements; of a text judged before, the labels said now. Returns how many the user has.
+        """Keep judgements; of a text judged before, the new labels. Returns how many the user has.
 
         Raises:
             ErasedError: the user was erased.
@@ -278,7 +278,7 @@ class Feedback:
         return None if found is None else (bytes(found.said), str(found.tag))
 
     def swap_lease(self, store: str, said: bytes, tag: str | None) -> str | None:
-        """Replace it if it still has this tag (None: if nothing was said); its new tag, or None: another was faster."""
+        """Replace it if it still has this tag (None: if there was none); its new tag, or None: another was faster."""
         row = {"store": store, "said": said, "tag": secrets.token_hex(16)}
         mine = (_LEASES.c.store == store) & (_LEASES.c.tag == tag)
         with self._begin() as connection:
@@ -293,7 +293,7 @@ class Feedback:
         self._lock(connection, user)
         if self._erased(connection, [user]):
             raise ErasedError(
-                "this user was erased, so nothing of theirs is kept. Whoever runs this can admit them again: beholder "
+                "this user was erased, so nothing of theirs is kept. To admit them again: beholder "
                 "registry admit --user ID"
             )
 

@@ -165,7 +165,7 @@ class Hold:
 
 
 def _said(data: bytes) -> dict[str, str]:
-    """What a lease says; of a damaged one that somebody holds it, so that it has to run out."""
+    """A lease's contents; a damaged one counts as held, so that it has to run out."""
     try:
         said = json.loads(data)
         return said if isinstance(said, dict) and str(said.get("fence", "0")).isdigit() else {"holder": "?"}

@@ -69,7 +69,10 @@ def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
     """A line where a bundle has somebody who was erased, as one has that was restored from a copy."""
     try:
         file = store.checked(manifest["files"][USERS_FILE]["sha256"])
-    except (KeyError, RegistryError):  # it knows nobody, or the table is damaged, which is said with the other files
+    except (
+        KeyError,
+        RegistryError,
+    ):  # it knows nobody, or the table is damaged, which is reported with the other files
         return []
     try:
         erased = store.erased(pq.read_table(file, columns=["user_id"])["user_id"].to_pylist())
@@ -98,10 +101,10 @@ def gc(store: Store, older_than: float | None = None) -> int:
 
 @dataclass(frozen=True)
 class Erased:
-    """What an erasure came to: nothing in it says who.
+    """What an erasure deleted: nothing in it identifies the person.
 
     Attributes:
-        bundles: written anew without the person.
+        bundles: rewritten without the person.
         objects: deleted, those among them that held something of theirs.
         shares: bundle -> what its prior still holds of them, where it holds anything or that is not recorded.
         problems: a line for each bundle that may still hold something of theirs, as it is damaged or could not be
@@ -253,6 +256,6 @@ def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
 
 
 def _is_in(manifest: dict[str, Any], store: Store, user: str) -> bool:
-    """Whether any file of a bundle says something of a user: found by doing it once more, in a folder of links."""
+    """Whether any file of a bundle holds something of a user: found by doing it once more, in a folder of links."""
     with unfolded(manifest, store, shards=True) as folder:
         return _erase_in(folder, manifest, user)

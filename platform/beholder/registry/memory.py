@@ -1,7 +1,7 @@
 """What a version remembers besides its models, so that a refresh of it forgets nothing.
 
 ```
-told.parquet        judgements that refreshes learned from tables (what users told a served model stays in `feedback`)
+told.parquet        judgements that refreshes learned from tables (what users gave a served model stays in `feedback`)
 taken_in.parquet    user and stamp of each enrolment whose judgements a refresh learned from
 texts.parquet       in which part of the run's split each of its texts was, where the split is not drawn by text alone
 ```

@@ -62,7 +62,7 @@ class Objects:
         return digest
 
     def has(self, digest: str) -> bool:
-        """Whether an object is there and its bytes are what its name says; they are read, fetched again if need be."""
+        """Whether an object is there and its bytes match its name; they are read, fetched again if need be."""
         try:
             self.checked(digest, again=True)
         except RegistryError:

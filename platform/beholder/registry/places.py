@@ -178,7 +178,7 @@ class Elsewhere:
             self.swaps.abort_uploads(folder)
 
     def used(self, folder: str) -> dict[str, tuple[float, int]]:
-        """Name of each fetched file below a folder -> when it was last asked for, in seconds since 1970, and bytes."""
+        """Name of each fetched file below a folder -> when it was last used, in seconds since 1970, and bytes."""
         found = {}
         for name in self.cache.names(folder):
             with contextlib.suppress(FileNotFoundError):
@@ -249,7 +249,7 @@ class Elsewhere:
 
 @contextlib.contextmanager
 def told(uri: str) -> Iterator[None]:
-    """What the disk or the network says, as one line."""
+    """Errors of the disk or the network as one line."""
     try:
         yield
     except RegistryError:

@@ -1,6 +1,6 @@
 """A version as an ordinary MLflow model: `mlflow.pyfunc.load_model("models:/NAME@champion").predict(frame)`.
 
-What lies in MLflow is small and says nothing of any user: where the bundle is. So a user who is erased from the store
+What lies in MLflow is small and holds nothing of any user: where the bundle is. So a user who is erased from the store
 is gone from every version, and MLflow has nothing to erase.
 """
 
@@ -45,10 +45,10 @@ def write_model(folder: Path, bundle: str, store: Store) -> None:
 
 
 def read_pointer(folder: Path) -> tuple[Store, str]:
-    """The store and the bundle that a model folder stands for. `BEHOLDER_STORE` says where a store is that was moved.
+    """The store and the bundle that a model folder stands for. `BEHOLDER_STORE` is where a store is that was moved.
 
     Raises:
-        RegistryError: it says nothing of the kind.
+        RegistryError: it names none.
     """
     try:
         said = json.loads((folder / POINTER).read_text())

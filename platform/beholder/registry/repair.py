@@ -19,7 +19,7 @@ class Repaired:
     """What a repair came to.
 
     Attributes:
-        files: put back.
+        files: restored.
         missing: digests of files that are still missing or damaged, as no copy of them was found.
     """
 
@@ -30,7 +30,7 @@ class Repaired:
 def repair(store: Store, folders: Iterable[Path] = (), other: Store | None = None) -> Repaired:
     """Put files back that are missing or damaged, from wherever the same bytes are.
 
-    Only what a bundle names today is put back, so that nothing of an erased person comes back with it.
+    Only what a bundle names today is restored, so that nothing of an erased person comes back with it.
 
     Args:
         store: to repair.
@@ -38,7 +38,7 @@ def repair(store: Store, folders: Iterable[Path] = (), other: Store | None = Non
         other: another store.
 
     Raises:
-        RegistryError: the store cannot be read or written, or a manifest is damaged: that is nowhere else to be had
+        RegistryError: the store cannot be read or written, or a manifest is damaged: no other copy exists
             but in a backup.
     """
     with store.writing("repairing"):
@@ -69,7 +69,7 @@ def _copies(wanted: dict[str, int], folders: Iterable[Path]) -> Iterable[tuple[s
 def delete_unnamed(store: Store, named: Collection[str], tracking: str, older_than: float) -> int:
     """Delete bundles that no version names: left by a publishing that died, or of a version that was deleted.
 
-    A bundle that another tracking server's versions may name stays: each says by which it was published.
+    A bundle that another tracking server's versions may name stays: each names the one that published it.
 
     Args:
         store: where.
@@ -85,7 +85,7 @@ def delete_unnamed(store: Store, named: Collection[str], tracking: str, older_th
         for bundle in set(store.bundles()) - set(named):
             try:
                 mine = store.manifest(bundle).get("tracking") == tracking
-            except RegistryError:  # damaged: `verify` says so
+            except RegistryError:  # damaged: `verify` reports it
                 continue
             if mine and made(bundle) <= before:
                 store.delete_manifest(bundle)

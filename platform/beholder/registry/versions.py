@@ -71,7 +71,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Proof:
-    """What a bundle said of some rows, held against what MLflow's way to it says before a version is made.
+    """A bundle's scores of some rows, compared with those through MLflow before a version is made.
 
     Attributes:
         texts, users: of each row.
@@ -317,7 +317,7 @@ def bundles_named(store: Store) -> set[str]:
 
 
 def store_of(version: Version) -> Store:
-    """The store that holds a version's bundle. `BEHOLDER_STORE` says where a store is that was moved."""
+    """The store that holds a version's bundle. `BEHOLDER_STORE` is where a store is that was moved."""
     return Store(os.environ.get("BEHOLDER_STORE") or version.tags.get(STORE))
 
 
@@ -333,7 +333,7 @@ def bundle_of(version: Version) -> str:
 
 
 def user_row(version: Version, user: str) -> dict[str, Any]:
-    """What a version says of a user: `routes.USERS` without the id; the global route for somebody it does not know."""
+    """How a version serves a user: `routes.USERS` without the id; the global route for somebody it does not know."""
     table = users_of(bundle_of(version), store_of(version))
     (row, *_) = [*table.filter(pc.field("user_id") == user).to_pylist(), {"user_id": user, "route": "global"}]
     del row["user_id"]

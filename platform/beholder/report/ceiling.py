@@ -13,7 +13,8 @@ from beholder.evaluation.results import Results
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Macro-F1, as fractions, of whoever knows what each reader is like (`readers`), or only all of them (`crowd`).
+    """Macro-F1, as fractions, of an oracle that knows each reader's true probabilities (`readers`), or only their mean
+    (`crowd`).
 
     `points`: how far `readers` is above the run's reference.
     """
@@ -24,7 +25,7 @@ class Ceiling:
 
 
 def best_achievable(results: Results, valid: Annotations, test: Annotations) -> Ceiling | None:
-    """What the truth itself would reach on the test rows, its thresholds chosen on validation; None where none is told.
+    """What the truth itself would reach on the test rows, its thresholds chosen on validation; None where unknown.
 
     Args:
         results: of the run.

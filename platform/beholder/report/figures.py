@@ -243,7 +243,7 @@ def intervals(names: list[str], points: Floats, title: str, level: float, grey: 
 
 
 def canvas(width: float = 8.0, height: float = 4.0) -> tuple[Figure, Axes]:
-    """An empty figure of so many inches."""
+    """An empty figure; its size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -15,19 +15,19 @@ from beholder.evaluation.results import ArmScores, Results
 MOST = 12
 """A column with more values than this does not tell groups."""
 FEWEST_ROWS = 30
-"""A group with fewer test rows than this is left out: nothing could be said of it."""
+"""A group with fewer test rows than this is left out: it is too small to measure."""
 OURS = ("part", USES, GROUP, "split", "official_split", "truth", "truth_global")
 
 
 AGREEMENT = "agreement on the text"
 LEVELS = ((1.0, "all agree"), (0.75, "three in four agree"), (0.0, "fewer agree"))
-"""Of the judgements of a text, the share that says what most say: from how much, and what that is called."""
+"""Of the judgements of a text, the share that agrees with most: its lower end, and its name."""
 
 
 def agreement(rows: Annotations) -> list[str]:
     """How far those who judged a row's text agree, of `LEVELS`; "" for texts of one judgement. [rows]
 
-    The share of the commoner answer, a mean over labels. Where labels differ is where a model for all has to be wrong
+    The share of the commoner answer, a mean over labels. Where labels differ is where a global model has to be wrong
     about somebody (Plank 2022, EMNLP, "The 'problem' of human label variation").
     """
     asked, given = ~np.isnan(rows.labels), rows.labels >= 0.5
@@ -44,7 +44,7 @@ def agreement(rows: Annotations) -> list[str]:
 
 
 def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[str, Any]]:
-    """Macro-F1 and gain in every group that a context column tells, and by how far people agree on the text.
+    """Macro-F1 and gain in every group of a context column, and by how far people agree on the text.
 
     Args:
         results, arm: whose gain.

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED = "report.html"
-"""In the run's folder: says who is who, so that it is erased with them."""
+"""In the run's folder: maps numbers to people, so that it is erased with them."""
 NAMELESS = "report-nameless.html"
 """For others: users are numbered, and no text is shown."""
 
 
-def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def write_reports(folder: Path, results: Results, verdict: Verdict, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Write a run's report into its folder, with names and without; returns what `by_group` finds.
 
     Args:
         folder: of the run; its annotations and experiment are read from there.
         results: of the run.
-        said: what they say of personalisation.
-        facts: `experiment`, `run`, `base`, `seed`, `data` and `split`, as results.json says them.
+        verdict: of these results.
+        facts: `experiment`, `run`, `base`, `seed`, `data` and `split`, as in results.json.
 
     Raises:
         DataError: the run's folder is damaged.
@@ -45,7 +45,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
     annotations = Annotations.read_parquet(RunFolder(folder).annotations)
     train = parts_of(annotations)["train"]
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
-    chosen = results.arm(said.arm) if said.arm else None
+    chosen = results.arm(verdict.arm) if verdict.arm else None
     users = sorted(set(results.test.user_ids.astype(str).tolist()))
     groups = by_group(results, chosen, test) if chosen else []
     ceiling = best_achievable(results, valid, test)
@@ -53,7 +53,7 @@ def write_reports(folder: Path, results: Results, said: Verdict, facts: dict[str
     values = {
         "facts": {**facts, "split_by": _split_by(folder)},
         "results": results.to_json(),
-        "verdict": said,
+        "verdict": verdict,
         "ceiling": ceiling,
         "routed": ROUTED,
         "cost_of": _costs(folder, results, train),

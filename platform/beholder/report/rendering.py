@@ -24,7 +24,7 @@ WIDTH = 4.8
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure on a page; its title stands above it as text, and tells a screen reader what is seen."""
+    """A figure on a page; its title stands above it as text, and describes it to a screen reader."""
 
     title: str
     svg: str

@@ -47,10 +47,10 @@ def gain_against(
 
 
 def distance_from_model(reference: ArmScores, valid: Judgements, users: Sequence[str]) -> Floats:
-    """How far each user's judgements lie from what the reference says: mean of |label - score|, on validation rows.
+    """How far each user's judgements lie from the reference's scores: mean of |label - score|, on validation rows.
 
     Args:
-        reference: the model for everybody.
+        reference: the global model.
         valid: the rows, so that the gain on test rows is held against something else.
         users: names.
 
@@ -153,7 +153,7 @@ def _means(values: Floats, user_ids: NDArray[np.object_], users: Sequence[str]) 
 
 
 def _trend(x: Floats, y: Floats, what: str) -> str:
-    """Whether gains rise with something, as a rank correlation; nothing is said of fewer than ten users."""
+    """Whether gains rise with something, as a rank correlation; none for fewer than ten users."""
     if len(x) < 10 or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
         return f"gain against {what} (too few users for a trend)"
     from scipy.stats import spearmanr

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from beholder.methods.base import MethodConfig, config_class
+from beholder.methods.base import RENAMED, MethodConfig, config_class
 from beholder.util.errors import ExperimentError
 from beholder.util.strict_model import build
 
@@ -143,7 +143,7 @@ _CLASSIFY: dict[str, Any] = {
 }
 _GENERATE: dict[str, Any] = {**_CLASSIFY, "batch_size": [4, 8, 16, 32], "epochs": [1, 2, 4]}
 # A bank is searched with the head alone, and with the layers that the arm has in its file. With the head alone the
-# trunk is the whole model and says one vector a text: a trial on convabuse with MiniLM takes 8 s on 2 cores. With the
+# trunk is the whole model and gives one vector a text: a trial on convabuse with MiniLM takes 8 s on 2 cores. With the
 # top layer every judgement goes through it in every epoch: 100 to 126 s, for the same macro-F1 within a point. Who has
 # the time, or a GPU, writes `bank.top_layers: [0, 1, 2]` under `search`.
 _BANK: dict[str, Any] = {
@@ -222,7 +222,7 @@ SWITCHES = {
 }
 """Setting -> the one that, being 0 or empty, makes it mean nothing."""
 
-_NOT_SEARCHED = ("method", "from", "from_", "shuffle_users", "tasks")
+_NOT_SEARCHED = ("method", "init_from", *RENAMED, "shuffle_users", "tasks")
 
 
 def space_of(
@@ -235,7 +235,7 @@ def space_of(
         config: its settings: they are always in the space, which is widened where they are outside.
         written: `search.ARM.space` of the experiment file; None takes the method's own space, without what the arm has
             switched off (`lora: null`).
-        hosted: the base is an endpoint, which answers in its own way whatever `decode` says.
+        hosted: the base is an endpoint, which answers in its own way whatever `decode` is.
 
     Raises:
         ExperimentError: the method has no space, or a setting, choice or range does not fit it.

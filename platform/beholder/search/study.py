@@ -1,7 +1,7 @@
 """What a search has tried: an Optuna study on disk, and a record of each trial that was measured.
 
-A worker writes the record when it has measured; the driver then tells Optuna. A search that died between the two tells
-Optuna when it goes on: a trial that has a record is never lost, and Optuna refuses to be told of one twice.
+A worker writes the record when it has measured; the driver then reports to Optuna. One that died in between reports
+when it resumes: a trial that has a record is never lost, and Optuna refuses to take one twice.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class Study:
         except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ClusterError(
-                f"{file}: cannot be read ({reason}). Remove {folder} to begin this search anew."
+                f"{file}: cannot be read ({reason}). Remove {folder} to start this search again."
             ) from error
-        # One that goes on draws from another seed than from the start, or it would draw the same again.
+        # One that resumes draws from another seed than from the start, or it would draw the same again.
         self.sampler = optuna.samplers.TPESampler(
             seed=seed + len(self._study.trials), multivariate=True, group=True, n_startup_trials=8
         )
@@ -87,7 +87,7 @@ class Study:
     def go_on(self) -> int:
         """Put in order what a search that died left behind, and queue the first points; returns how many trials count.
 
-        A trial with a record is told to Optuna. One without is queued again under another number.
+        A trial with a record is reported to Optuna. One without is queued again under another number.
         """
         from optuna.trial import TrialState
 

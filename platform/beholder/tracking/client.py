@@ -40,7 +40,7 @@ def tracking_uri() -> str:
 
 
 def identity() -> str:
-    """What tells this MLflow from others: a hash of its address without name and password."""
+    """The identity of this MLflow: a hash of its address without name and password."""
     return hashlib.sha256(re.sub(r"//[^/@]*@", "//", tracking_uri()).encode()).hexdigest()[:16]
 
 
@@ -100,7 +100,7 @@ def log_run(
         description: Markdown, shown on top of the run's page.
         folders: artifact path -> a local folder or file to log there.
         children: one per method, with names of their own.
-        key: of a record that grows. The run recorded under it before is gone on with, and only children that are not
+        key: of a record that grows. The run recorded under it before is extended, and only children that are not
             there are added.
 
     Raises:

@@ -12,8 +12,8 @@ def training_batches(
     """One epoch of batches of `batch_size` distinct texts, each with all its rows, in random order.
 
     Texts are shuffled, sorted by length within stretches of 50 batches, and cut: padding is rare, yet batches differ
-    from epoch to epoch. Because a batch is a set of texts, a method that is told the user sees the same judgements in
-    the same steps as one that is not: they differ in what they are told, and in nothing else.
+    from epoch to epoch. Because a batch is a set of texts, a method with users sees the same judgements in
+    the same steps as one without: they differ in their inputs, and in nothing else.
 
     Args:
         lengths: int64 [rows], tokens.

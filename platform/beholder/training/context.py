@@ -14,10 +14,10 @@ from beholder.util.errors import MethodError
 
 
 class Progress(Protocol):
-    """Told how far a fit is."""
+    """Receives the progress of a fit."""
 
     def __call__(self, done: int, total: int, note: str, unit: str = "steps") -> None:
-        """So many units of so many, and a few words."""
+        """Units done, units in all, and a few words."""
         ...
 
 
@@ -26,7 +26,7 @@ def no_progress(done: int, total: int, note: str, unit: str = "steps") -> None:
 
 
 def no_words(line: str) -> None:
-    """The same for what is said."""
+    """The same for notes."""
 
 
 def no_epochs(epoch: int, score: float) -> None:
@@ -41,12 +41,12 @@ class Context:
         base: name of the base model, see `bases.resolve`; or an endpoint.
         seed: every random draw comes from it.
         device: `cpu`, `cuda` or `cuda:N`.
-        progress: told after each step.
-        say: told what a person should know, one line each.
+        progress: called after each step.
+        say: receives notes for people, one line each.
         run_folder: holds methods fitted before under `methods/NAME`, for those that build on one, and takes what lets a
-            fit that died go on; None where there is no such folder.
+            fit that died resume; None where there is no such folder.
         start: the fitted method to start from, where it is at hand; the run folder's is then not read.
-        after_epoch: told (epoch, validation score) by methods that train in epochs; may raise to end the fit.
+        after_epoch: called with (epoch, validation score) by methods that train in epochs; may raise to end the fit.
         team: who fits the same model at the same time.
         epochs: how many to train for, where that was found before (`cross_fitting.refitted`): the last is then kept,
             and validation rows do not choose among them. None: they do.
@@ -74,7 +74,7 @@ class Context:
         """
         if isinstance(self.base, Endpoint):
             raise MethodError(
-                f"base {self.base.model!r} is an endpoint, a base that can only be asked. Use query or query-p with it."
+                f"base {self.base.model!r} is an endpoint, which can only be prompted. Use query or query-p with it."
             )
         return self.base
 

@@ -22,7 +22,7 @@ class Team:
     """One worker's place among those who fit together, over the process group of `torch.distributed`.
 
     Attributes:
-        rank: 0 for the first, which tells, scores and writes for all.
+        rank: 0 for the first, which reports, scores and writes for all.
         size: how many there are.
     """
 
@@ -63,7 +63,7 @@ class Team:
         return float(self._exchanged(value, lambda tensor: dist.all_reduce(tensor)))
 
     def agreed(self, compute: Callable[[], float]) -> float:
-        """What the first worker computes, told to all, so that all decide alike."""
+        """What the first worker computes, sent to all, so that all decide alike."""
         if self.size == 1:
             return compute()
         value = compute() if self.rank == 0 else 0.0

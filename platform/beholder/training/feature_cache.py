@@ -21,7 +21,7 @@ MEGABYTES = 512
 
 
 class FeatureCache:
-    """Features of texts by classifier; those of the classifiers used last are kept, up to so many megabytes."""
+    """Features of texts by classifier; those of the classifiers used last are kept, up to a limit in megabytes."""
 
     def __init__(self, megabytes: float = MEGABYTES) -> None:
         self._room = int(1e6 * megabytes)

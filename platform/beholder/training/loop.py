@@ -96,7 +96,7 @@ def fine_tune(
         schedule: see there.
         validate: the validation score of the network as it is; higher is better.
         seed: of order and dropout.
-        progress: told after each step.
+        progress: called after each step.
         after_epoch, team: see `Context`.
         users: vectors of users among the parameters, which have an optimizer of their own.
         between: called by every worker when an epoch is over, before its score.

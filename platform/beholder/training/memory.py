@@ -17,7 +17,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         with contextlib.suppress(OSError):
-            RESET.write_text("5")  # the peak begins anew at what is held now; see proc(5)
+            RESET.write_text("5")  # the peak starts again at what is held now; see proc(5)
 
     @property
     def megabytes(self) -> float | None:

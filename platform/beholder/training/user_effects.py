@@ -1,9 +1,9 @@
-"""Tendencies of users, kept out of a model for all while it is trained: random intercepts.
+"""Tendencies of users, kept out of a global model while it is trained: random intercepts.
 
 A judgement of user u has logits f(x) + b_u, with b_u ~ N(0, variance) for each label. Where b_u is left out, what
 people differ in is noise to f, and f is flattened toward chance (attenuation: Zeger, Liang & Albert 1988). Between
 epochs b and its variance are fitted to f's logits of the training rows, by penalised quasi-likelihood (Breslow &
-Clayton 1993); in training b is an offset. After training b is dropped: the model for all knows nobody.
+Clayton 1993); in training b is an offset. After training b is dropped: the global model knows nobody.
 """
 
 from __future__ import annotations

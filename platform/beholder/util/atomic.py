@@ -94,7 +94,7 @@ def sweep_scratch() -> None:
 def beside(path: Path) -> Path:
     """A hidden name beside a path, that no other thread or process has: to write there first, and then to rename.
 
-    The number in it is this process's, so that what one that was killed left can be told from what is being written.
+    The number in it is this process's, so that files left by a killed process differ from those being written.
     """
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
 

@@ -1,7 +1,7 @@
 """Everything beholder refuses, and why.
 
-A message says what is wrong, where (file, row, column, value) and what to do next, in one line. The command line prints
-it without a traceback and exits with code 2.
+A message states what is wrong, where (file, row, column, value) and what to do next, in one line. The command line
+prints it without a traceback and exits with code 2.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class BeholderError(Exception):
-    """Base of all errors a user can mend."""
+    """Base of all errors a user can fix."""
 
 
 class DataError(BeholderError):
@@ -19,11 +19,11 @@ class DataError(BeholderError):
 
 
 class SplitError(BeholderError):
-    """The rows cannot be split as asked."""
+    """The rows cannot be split as configured."""
 
 
 class ExperimentError(BeholderError):
-    """The experiment file says something that cannot be done."""
+    """The experiment file is wrong, or cannot be run."""
 
 
 class BaseModelError(BeholderError):
@@ -59,11 +59,11 @@ class ErasedError(FeedbackError):
 
 
 class ServeError(BeholderError):
-    """The server cannot be started as asked."""
+    """The server cannot be started as configured."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; its name where it says nothing."""
+    """The first line of an error's message; its name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

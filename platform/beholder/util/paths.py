@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The home folder, absolute; made on first use by whoever writes into it."""
+    """The home folder, absolute; made on first use by the first writer."""
     return Path(os.environ.get("BEHOLDER_HOME") or ".beholder").expanduser().absolute()

@@ -1,4 +1,4 @@
-"""Reading configuration: a pydantic error becomes one line that says where, what was meant, and what to do."""
+"""Reading configuration: a pydantic error becomes one line: where, what was meant, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """What an experiment file may hold at one place: nothing else, and it stays as it is."""
+    """A section of an experiment file: unknown keys are refused, and it is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,7 +23,7 @@ def build(kind: type[Config], written: Any, where: str) -> Config:
 
     Args:
         kind: a pydantic model.
-        written: what the file says, plain dicts and lists.
+        written: the file's contents, plain dicts and lists.
         where: the dotted place in the file, for messages; may end in the file's name.
 
     Raises:
@@ -34,7 +34,7 @@ def build(kind: type[Config], written: Any, where: str) -> Config:
     try:
         return kind.model_validate(written)
     except ValidationError as error:
-        # A misspelt key is also one that is missing: the key that is there and unknown says more.
+        # A misspelt key is also one that is missing: the message about the unknown key is the more useful.
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":

@@ -1,8 +1,8 @@
 """Tombstones: who was erased, so that nothing that was under way then, or comes from a copy, brings them back.
 
 A tombstone is a keyed hash of an id (HMAC-SHA-256, RFC 2104; pseudonymisation with a secret: ENISA 2019, 5.2): it can
-be compared with an id, and tells nobody who it is of. Every place that holds people has its own tombstones, and its own
-key apart from them: each store (`registry.store`), and the database of what served models were told (`feedback`). They
+be compared with an id, and does not identify anyone. Every place that holds people has its own tombstones, and its own
+key apart from them: each store (`registry.store`), and the database of users' judgements (`feedback`). They
 stay until the person is admitted again (`erasure.admit_again`).
 """
 
@@ -26,5 +26,5 @@ def tombstone(key: bytes, user: str) -> str:
 
 
 def erased_people(count: int) -> str:
-    """How many, in words, for messages: who they are is not said."""
+    """How many, in words, for messages: their ids are left out."""
     return "1 person was erased" if count == 1 else f"{count:,} people were erased"

@@ -29,7 +29,7 @@ class Routing:
         choice: the arms.
         users: see `routes.USERS`; None without a personal arm.
         population: what users' gains were shrunk toward; None without a personal arm.
-        routed: what the pair says of the rows, as if it were an arm; None without a personal arm.
+        routed: the pair's scores of the rows, as if it were an arm; None without a personal arm.
     """
 
     choice: Choice
@@ -61,7 +61,7 @@ class Routing:
         return None if self.routed is None else [float(value) for value in self.routed.thresholds]
 
     def to_json(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """Its entry in a manifest."""
         if self.users is None or self.population is None:
             return {"rule": "everybody gets the global method: on validation no personal one was better"}
         return {"rule": RULE, "population": self.population.to_json(), "users": self.counts}

@@ -1,6 +1,6 @@
 """Two files of predictions that were made elsewhere, compared on the judgements that both are of.
 
-Each row of a file is one judgement: who judged which text, what they said, and what was predicted of it. Both files
+Each row of a file is one judgement: who judged which text, the true labels, and the predicted ones. Both files
 hold the same judgements, in any order.
 """
 
@@ -33,12 +33,12 @@ class Columns:
         user: who judged.
         text: what was judged: the text, or an id of it. Intervals take rows as of one text whose texts are equal but
             for case, white space and punctuation at the ends.
-        labels: what they said. With `scores` a column for each label, 0 or 1, empty where it was not asked; with
+        labels: the true labels. With `scores` a column for each label, 0 or 1, empty where it was not asked; with
             `prediction` one column of class names.
         scores: the predicted chance of each label, 0 to 1, in the order of `labels`.
         prediction: the predicted class.
         thresholds: a label is predicted where its score reaches its threshold: one for all, or one for each.
-        id: tells judgements apart where somebody judged a text twice.
+        id: distinguishes judgements where somebody judged a text twice.
     """
 
     user: str
@@ -52,7 +52,7 @@ class Columns:
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
         if not self.labels:
-            raise DataError("--label: name the column of what people said.")
+            raise DataError("--label: name the column of the true labels.")
         if bool(self.scores) == bool(self.prediction):
             raise DataError("give --score, a column for each label, or --prediction, the column of predicted classes.")
         if self.prediction and len(self.labels) > 1:
@@ -72,9 +72,9 @@ class PredictionFile:
 
     Attributes:
         file: where they are from.
-        keys: who, and which text (or id): what tells judgements apart. [rows]
+        keys: user and text (or id), which identify a judgement. [rows]
         texts: str [rows], equal for texts that count as one.
-        answers: what was said and predicted.
+        answers: true and predicted.
         names: of labels, or of classes.
     """
 
@@ -91,7 +91,7 @@ class Paired:
 
     Attributes:
         gain: in macro-F1, points.
-        measures: the same by every measure that can be told, in its own unit.
+        measures: the same by every measure that is defined, in its own unit.
         users: for how many the second is better: by their log-loss, or, without scores, by their accuracy.
         rows, people, texts: how many there are. commonest: the share of rows that the commonest text has.
         names: of labels, or of classes, as `gain.per_label` numbers them.
@@ -154,7 +154,7 @@ def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[Predic
     if len(differ):
         raise DataError(
             f"{other.file}, row {order[differ[0]] + 1}: its label is not that of {one.file}, row {differ[0] + 1}, "
-            "which is the same judgement. Labels are what people said, the same in both files."
+            "which is the same judgement. The true labels have to be the same in both files."
         )
     texts = one.texts
     return (
@@ -211,7 +211,7 @@ def _read(file: Path, columns: Columns) -> _Raw:
         if first.setdefault(key, row) != row:
             raise DataError(
                 f"{file}, row {row + 1}: the same user and {'id' if columns.id else 'text'} as row {first[key] + 1}. "
-                "Leave one out, or name a column that tells judgements apart: --id."
+                "Leave one out, or name a column that identifies a judgement: --id."
             )
     if columns.prediction:
         said, predicted = (_strings(table, name, file) for name in (columns.labels[0], columns.prediction))
@@ -257,7 +257,7 @@ def _label(value: Any) -> float:
     words = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
     said = words.get(str(value).strip().lower(), _number(value))
     if said not in (0, 1):
-        raise RefusedValueError("not a label. Expected 0 or 1, or nothing where it was not asked.")
+        raise RefusedValueError("not a label. Expected 0 or 1, or an empty value where the label was not asked.")
     return said
 
 

@@ -55,7 +55,7 @@ def of_seed(arm: Arm, seed: int) -> Arm:
 def _renamed(arm: Arm, called: Callable[[str], str]) -> Arm:
     config = arm.config
     if arm.after is not None:
-        config = config.model_copy(update={"from_": called(arm.after)})
+        config = config.model_copy(update={"init_from": called(arm.after)})
     return Arm(called(arm.name), config, arm.control_of, arm.curve_of)
 
 

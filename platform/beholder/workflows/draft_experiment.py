@@ -28,7 +28,7 @@ JUDGEMENT = "judgement"
 """What the label of a wide table is called: its columns are named after people."""
 BASE = "minilm-l6"
 EPOCHS = ((3_000, 8), (10_000, 5))
-"""Epochs of the model for everybody by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
+"""Epochs of the global model by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
 take more epochs to the same number of steps; training stops before, where validation no longer improves."""
 CURVE = (5, 10, 20, 50, 100)
 """Judgements of each user at which a learning curve is measured: those below what half of the people gave for training.
@@ -41,17 +41,17 @@ name: {name}
 source:
 {source}
 split: {split}
-{limits}base: {base}
+{subsample}base: {base}
 methods:
   prior: {{}} # how often each label is given; never sees the text
   user-prior: {{}} # the same for each user
-  cls: {cls} # one model for everybody
-  cls+: {{from: cls}} # a small network on its features, without users: a cls that was trained as long
-  cls-e: {{from: cls, controls: [shuffled-users]}} # the same with an embedding for each user, the field's standard arm
+  cls: {cls} # one global model
+  cls+: {{init_from: cls}} # a small network on its features, without users: a cls that was trained as long
+  cls-e: {{init_from: cls, controls: [shuffled-users]}} # the same with user embeddings, the field's standard arm
   cls-u: # an adapter for each user, given what is learned of users in general
-    from: cls
+    init_from: cls
     controls: [shuffled-users] # the same with users permuted: its gain has to vanish
-{curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # told who reads; takes twice as long
+{curve}  # cls-p: {{extends: cls, controls: [shuffled-users]}} # the user in the prompt; takes twice as long
 evaluate: {{reference: cls}}
 register: {{name: {name}}}
 """
@@ -64,9 +64,9 @@ class DraftExperiment:
     Attributes:
         name: of the experiment.
         source: settings of the source `table`.
-        by_column: whether the table says which rows are for training, validation and test.
+        by_column: whether a column of the table marks rows for training, validation and test.
         left_out: columns that are not used -> why.
-        facts: what `describe` says, with `agreement` and `user_offset` of each label.
+        facts: from `describe`, with `agreement` and `user_offset` of each label.
         words: what follows from that, a sentence each.
         bad_rows: rows that will be refused, or put aside with `--on-bad-rows skip`.
         long: the table turned to one row per judgement, where it was one row per text.
@@ -83,14 +83,14 @@ class DraftExperiment:
 
 
 def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
-    """Look at a table and say what experiment it makes.
+    """Look at a table and draft an experiment.
 
     Args:
         file: see `reading.read_table`.
         asked: what is known of its columns; the rest is guessed.
 
     Raises:
-        DataError: it cannot be read, or holds no text, no users or no judgements; says what to do.
+        DataError: it cannot be read, or holds no text, no users or no judgements; names the remedy.
     """
     if not file.exists():
         raise DataError(f"{file}: no such file or folder.")
@@ -134,8 +134,8 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
         source["path"] = str(target)
         written.append(target)
     rows = made.facts["rows"]
-    limits = (
-        f"limits: {{rows: {ROWS}}} # of {rows:,}, for a first answer; take this line out for all\n"
+    subsample = (
+        f"subsample: {{rows: {ROWS}}} # of {rows:,}, for a first answer; take this line out for all\n"
         if rows > ROWS
         else ""
     )
@@ -151,7 +151,7 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
         name=made.name,
         source=_indented(source),
         split=split,
-        limits=limits,
+        subsample=subsample,
         base=BASE,
         cls=_cls(made.facts),
         curve=_curve(made.facts),
@@ -162,7 +162,7 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
 
 
 def _cls(facts: dict[str, Any]) -> str:
-    """Settings of the model for everybody, from the shape of the data: see `EPOCHS`."""
+    """Settings of the global model, from the shape of the data: see `EPOCHS`."""
     texts = min(facts["texts"], ROWS)
     epochs = next((epochs for limit, epochs in EPOCHS if texts < limit), 3)
     return f"{{epochs: {epochs}}}"
@@ -171,7 +171,7 @@ def _cls(facts: dict[str, Any]) -> str:
 def _curve(facts: dict[str, Any]) -> str:
     """The line of the learning curve, see `CURVE`; none where people gave too few judgements for one."""
     some = [rows for rows in CURVE if rows <= 0.8 * facts["rows_per_user"]["median"]]
-    return f"    curve: {some} # what is gained from so many judgements of each user\n" if some else ""
+    return f"    curve: {some} # the gain from this many judgements of each user\n" if some else ""
 
 
 def _load(settings: dict[str, Any], long: pa.Table | None) -> tuple[Annotations, int]:
@@ -180,7 +180,7 @@ def _load(settings: dict[str, Any], long: pa.Table | None) -> tuple[Annotations,
         if long is not None:
             settings = {**settings, "path": str(folder / "long.parquet")}
             pq.write_table(long, settings["path"])
-        else:  # rows put aside are written beside a run's input, and nobody asked for a run yet
+        else:  # refused rows are written beside the input only by a run
             settings = {**settings, "path": _linked(Path(settings["path"]), folder)}
         loaded = load(build(Table, settings, "source"), "skip")
     return loaded.annotations, loaded.refused
@@ -243,7 +243,7 @@ def _words(facts: dict[str, Any], annotations: Annotations) -> list[str]:
             "the prior knows of people in general."
         )
     if facts["users"] < 5:
-        words.append(f"With {facts['users']} people an interval says little of people at large.")
+        words.append(f"With {facts['users']} people an interval is only a rough guide to people at large.")
     foreign = np.mean([_foreign(text) for text in annotations.distinct_texts[0][:2_000]])
     if foreign > 0.2:
         words.append(f"Much of the text is not in English letters, and {BASE} was made for English: name another base.")

@@ -1,4 +1,4 @@
-"""What a run would ask of an endpoint: counted before anything is asked, or paid for."""
+"""The calls to an endpoint that a run would make: counted before anything is sent, or paid for."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from beholder.workflows.prepare import prepare
 
 
 def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> dict[str, Any]:
-    """Calls, kept answers and estimated prompt tokens of every arm, and of all: what arms share is asked once.
+    """Calls, kept answers and estimated prompt tokens of every arm, and of all: prompts that arms share count once.
 
-    Nothing is asked, trained or written. `answer_tokens`: at most.
+    Nothing is sent, trained or written. `answer_tokens`: at most.
 
     Raises:
         BeholderError: see `pipeline.prepare`.

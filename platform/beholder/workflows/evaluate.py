@@ -157,5 +157,5 @@ def _checked(name: str, given: Any, shape: tuple[int, int]) -> NDArray[np.float3
 
 
 def _is_personal(name: str, model: Any) -> bool:
-    """Whether it looks at users; of scores made elsewhere the name says it, where it is a method's."""
+    """Whether it looks at users; of scores made elsewhere by their name, where it is a method's."""
     return model.personal if isinstance(model, Model) else is_personal(name.partition("~")[0])

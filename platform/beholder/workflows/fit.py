@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from beholder.cluster.runtime import apply_settings
 from beholder.data.annotations import Annotations
 from beholder.execution.arm import to_learn
 from beholder.methods import MethodConfig, config_class
+from beholder.methods.base import RENAMED
 from beholder.models import facts_of
 from beholder.models.hosted import Endpoint
 from beholder.models.precision import device_for, require_form
@@ -80,7 +82,7 @@ def _fitted(
     """Fit a method, after the one it starts from where that is still to be fitted."""
     method = config.model_dump()["method"]
     _check(config, method, where.base, train)
-    needed: str | None = getattr(config, "from_", None)
+    needed: str | None = getattr(config, "init_from", None)
     if needed is not None and start is None:
         shown.say(f"{method} starts from a fitted {needed}: fitting one first, with default settings")
         start = _fitted(config_class(needed)(), train, valid, where, None, shown)
@@ -94,7 +96,7 @@ def _fitted(
             start=start.fitted if start else None,
         )
         fitted = config.fit(*to_learn(config, seen), context)
-        weakref.finalize(fitted, files.pop_all().close)  # users' adapters are read from there when they are asked for
+        weakref.finalize(fitted, files.pop_all().close)  # users' adapters are read from there on first use
     shown.step(method, 1, 1, "done")
     return MethodModel(fitted, where.base, config, where.seed, start, valid)
 
@@ -118,12 +120,16 @@ def _check_rows(train: Annotations, valid: Annotations) -> None:
 def _config(method: str, on: MethodModel | None, settings: Mapping[str, Any]) -> MethodConfig:
     """The method's settings; what it starts from is named after what it is given."""
     kind = config_class(method)
+    for old, new in RENAMED.items():
+        for given in {old, f"{old}_"} & set(settings):
+            warnings.warn(f"fit: {given} is now {new}. The old name works in this release only.", stacklevel=3)
+            settings = {new if name == given else name: value for name, value in settings.items()}
     if on is not None:
         if not isinstance(on, MethodModel):
             raise MethodError(f"on: expected a model that fit returned, got {type(on).__name__}.")
-        if "from_" not in kind.model_fields:
+        if "init_from" not in kind.model_fields:
             raise MethodError(f"{method} starts from no other method. Leave out on.")
-        settings = {**settings, "from_": on.name}
+        settings = {**settings, "init_from": on.name}
     return build(kind, {"method": method, **settings}, f'fit("{method}")')
 
 

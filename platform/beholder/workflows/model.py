@@ -1,4 +1,4 @@
-"""A model as Python callers have it: what users would say of texts, whoever fitted it and wherever it is kept."""
+"""A model as Python callers have it: it predicts users' judgements, however it was fitted and wherever it is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beholder.util.tables import RowTable
 from beholder.workflows.predictions import Perspectives, UserPredictions
 
 SAVED = "model.json"
-"""The file of a saved model that says which base it was fitted on."""
+"""The file of a saved model that names the base it was fitted on."""
 
 
 class Model(abc.ABC):

@@ -62,7 +62,7 @@ class Prepared:
 
     @cached_property
     def marked(self) -> Annotations:
-        """All rows with the columns that say what a run does with each; see `folds.with_uses`."""
+        """All rows with the columns that hold what a run does with each; see `folds.with_uses`."""
         return with_uses(self.annotations, self.split, self.folds)
 
     @property
@@ -92,7 +92,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     here = without_erased(loaded.annotations, store)
     if not len(here):
         raise DataError(f"{loaded.origin}: everybody in it was erased. Give judgements of other people.")
-    annotations = subsample(here, experiment.limits, experiment.seed)
+    annotations = subsample(here, experiment.subsample, experiment.seed)
     if isinstance(experiment.split, CutByText):
         annotations = experiment.split.prepared(annotations)
     folds = deal(annotations, experiment.split, experiment.evaluate.folds) if experiment.evaluate.folds > 1 else None
@@ -134,12 +134,12 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     if gone:
         rows = len(loaded.annotations) - len(here)
         people.append(f"{erased_people(gone)}: their {rows:,} judgements are left out")
-    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.evaluate.notes)
+    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.notes)
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 
 
 def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
-    """What is known of a base at once, and what tells it from others."""
+    """What is known of a base at once, and its identity."""
     if isinstance(name, Endpoint):
         return name, name.checksum
     require_form(name)
@@ -153,9 +153,9 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
     measured = parts.people.model_dump(mode="json") if parts.people else None
     inputs = [inputs[0], parts.hash, *inputs[1:], *([json.dumps(measured)] if measured else [])]
     for arm in sorted(arms, key=lambda arm: arm.after is not None):
-        config = arm.config.model_dump(mode="json")
+        config, identity = arm.config.model_dump(mode="json"), arm.config.identity
         on = [jobs[arm.after].key] if arm.after else []
         on += arm.config.reads(annotations)
-        key = hashlib.sha256(json.dumps([config, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([identity, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
         jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]

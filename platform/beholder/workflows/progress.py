@@ -60,7 +60,7 @@ class Bars:
         self._progress.update(self._tasks[arm], completed=done, total=total, note=note)
 
     def of(self, arm: str) -> Callable[..., None]:
-        """What a fit of one method tells its progress to. See `context.Progress`."""
+        """Receives the progress of one method's fit. See `context.Progress`."""
 
         def step(done: int, total: int, note: str, unit: str = "steps") -> None:
             self.step(arm, done, total, note, unit)

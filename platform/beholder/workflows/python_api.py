@@ -44,8 +44,8 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
             a list of columns of 0 and 1, or label -> rule, or the one column that holds the class.
 
     Raises:
-        DataNotFound: a known data set is not on this machine; says where it was looked for and how to get it.
-        DataError: an unknown name, or a row or column is refused: says which, and what to do.
+        DataNotFound: a known data set is not on this machine; names the places searched and how to get it.
+        DataError: an unknown name, or a row or column is refused; names it, and what to do.
         ExperimentError: an unknown or wrong setting.
     """
     from beholder.registry.blob_store import Store
@@ -129,7 +129,7 @@ def run(
             `**{"methods.cls.epochs": 2}`.
 
     Raises:
-        ExperimentError: the experiment is not one; says where and what was meant.
+        ExperimentError: the experiment is not valid; names the place and the nearest known key.
         BeholderError: see `workflows.run.run`.
     """
     apply_settings()

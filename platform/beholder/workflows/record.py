@@ -71,7 +71,7 @@ def make_bundle(
     }
     fitted = {arm.name: RunFolder(folder).method(arm.name) for arm in experiment.arms}
     tables = {}
-    if experiment.split.by != "text":  # which texts are kept for testing cannot be told by their hash
+    if experiment.split.by != "text":  # the hash of a text does not decide whether it is kept for testing
         everything = Annotations.read_parquet(RunFolder(folder).annotations)
         tables[TEXTS] = texts_table(everything, np.asarray(everything.column("part"), dtype=object))
     written = write_bundle(
@@ -118,7 +118,7 @@ def track(
     }
     of_arms = {
         arm.name: (
-            {"method": arm.method, **arm.config.model_dump(mode="json", exclude={"method"})},
+            {**arm.config.identity, "method": arm.method},
             {"method": arm.method, "control_of": arm.control_of or ""},
         )
         for arm in experiment.arms
@@ -262,7 +262,7 @@ def win_rate(method: dict[str, Any]) -> float:
 def version_page(
     experiment: Experiment, routing: Routing, found: dict[str, Any], facts: dict[str, Any], run: str
 ) -> str:
-    """What the page of a version says, as Markdown: what it is for, what it serves to whom, how good it was."""
+    """The page of a version, as Markdown: what it is for, what it serves to whom, how good it was."""
     best, choice, counts = found["methods"][routing.best], routing.choice, routing.counts
     serves = f"Serves **{choice.global_arm}** to everybody"
     if choice.personal_arm is not None:
@@ -286,7 +286,7 @@ def version_page(
         )
     return (
         f"# {experiment.name} on {base_name(experiment.base)}\n\n"
-        f"What each reader would say of a text: {', '.join(facts['data']['labels'])}.\n\n"
+        f"Predicts how each reader would judge a text: {', '.join(facts['data']['labels'])}.\n\n"
         f"{serves}: {how}macro-F1 {percent(best['macro_f1'])} on test{against}.\n\n"
         f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\n"
         f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
@@ -298,7 +298,7 @@ def version_page(
 def gain_table(found: dict[str, Any]) -> str:
     """Methods, macro-F1 and gains as a Markdown table."""
     lines = [
-        "| method | macro-F1 | gain over "
+        "| arm | macro-F1 | gain over "
         + found["reference"]
         + " (points) | people at large, 95 % | these people, 95 % | beyond control, at large |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -1,7 +1,7 @@
-"""The way through the house, from an experiment file to a registered model.
+"""A run, from an experiment file to a registered model.
 
 Each step writes what the next one reads, into one run folder named after the experiment and a hash of its settings. A
-run that died goes on at the first step whose output is missing or whose inputs changed.
+run that died resumes at the first step whose output is missing or whose inputs changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from beholder.workflows.record import make_bundle, publish, track, write_json
 
 
 class Reporter(Protocol):
-    """Where a run says how far it is."""
+    """Receives the progress of a run."""
 
     def say(self, line: str) -> None:
         """One finished fact."""
@@ -62,7 +62,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Reports nothing."""
 
     def say(self, line: str) -> None:
         """Ignore."""
@@ -105,7 +105,7 @@ def run(
 
     Args:
         experiment: checked settings.
-        reporter: told what happens.
+        reporter: receives progress.
         on_bad_rows: refuse a table with bad rows, or skip them into a file beside it.
         fresh: fit every arm again, even those finished before with the same inputs.
 
@@ -117,7 +117,7 @@ def run(
     clock = _Clock()
     require_shared(tracking_uri())
     if tracking_uri().startswith("http"):
-        client()  # a server that is not there is to be missed before hours of work, not after
+        client()  # a missing server is to be noticed before hours of work, not after
     with clock.phase("set-up"):
         prepared = prepare(experiment, on_bad_rows)
         annotations, parts = prepared.annotations, prepared.split
@@ -142,7 +142,7 @@ def run(
                 routing = _route(experiment, prepared, folder)
             shutil.rmtree(
                 RunFolder(folder).unfinished, ignore_errors=True
-            )  # all arms are there: nothing will go on from it
+            )  # all arms are finished: nothing will resume from it
             run_of(folder).drop(UNFINISHED)
         fitted_now = {job.name: done(job.name, folder) for job in pending}
         clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
@@ -196,7 +196,7 @@ def _nobody_erased(people: Collection[str], folder: Path) -> Iterator[None]:
 
 
 def fit_some(experiment: Experiment, prepared: Prepared, names: set[str], reporter: Reporter) -> Path:
-    """Fit some arms only, in the folder of the experiment's run, which goes on from them; returns that folder.
+    """Fit some arms only, in the folder of the experiment's run, which resumes from them; returns that folder.
 
     Raises:
         BeholderError: see `run`.
@@ -257,7 +257,7 @@ def _fit(
 
 
 def _route(experiment: Experiment, prepared: Prepared, folder: Path) -> Routing | None:
-    """Choose what is served, and write what the pair of arms says as if it were an arm."""
+    """Choose what is served, and write the scores of the pair of arms as if it were an arm."""
     known = training_rows(*(prepared.part(name) for name in prepared.split.served))
     routing = find_routing(experiment.arms, known, scores_of(experiment.arms, folder))
     file = RunFolder(folder).scores(ROUTED)

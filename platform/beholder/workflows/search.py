@@ -1,7 +1,7 @@
-"""The way through a search: what the arm starts from, its trials, the best setting as an experiment file, MLflow.
+"""A search: what the arm starts from, its trials, the best setting as an experiment file, MLflow.
 
 A search has a folder named after the experiment, the arm and a hash of everything a trial's result depends on. The same
-command goes on where it stopped; with more trials it goes on from those there are.
+command resumes it; with more trials it continues it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def search(
     Args:
         experiment: checked settings.
         arm: whose settings; may be left out where there is only one to search.
-        reporter: told what happens.
-        trials: how many in all, instead of what the file says.
+        reporter: receives progress.
+        trials: how many in all, instead of the file's number.
         on_bad_rows: see `pipeline.run`.
 
     Raises:
@@ -68,7 +68,7 @@ def search(
     jobs = {job.name: job for job in prepared.jobs}
     if cost == ("parameters",) and not (jobs[arm].settings.trains or jobs[arm].after):
         raise ExperimentError(
-            f"search.{arm}.objective: {jobs[arm].config['method']} trains no parameters. Say [macro_f1, seconds]."
+            f"search.{arm}.objective: {jobs[arm].config['method']} trains no parameters. Use [macro_f1, seconds]."
         )
     for line in prepared.notes:
         reporter.say(line)
@@ -101,7 +101,7 @@ def search(
                 reporter.step(f"search {arm}", done, total, "done" if done == total else note, "trials")
 
             tried = run_trials(job, on_trial)
-            shutil.rmtree(RunFolder(folder).unfinished, ignore_errors=True)  # nothing will go on from it
+            shutil.rmtree(RunFolder(folder).unfinished, ignore_errors=True)  # nothing will resume from it
             found = conclude(experiment, arm, tried, space.of(space.points[0]), cost, folder)
             found["mlflow"] = {"run_id": _track(experiment, prepared, arm, tried, found, folder), "uri": tracking_uri()}
     except Timeout as error:
@@ -120,7 +120,7 @@ def only_arm(experiment: Experiment) -> str:
     ]
     if len(named) != 1:
         there = ", ".join(named) or f"none; there is something to search for {', '.join(sorted(SPACES))}"
-        raise ExperimentError(f"search: say which method with --method. There are: {there}.")
+        raise ExperimentError(f"search: name the arm with --arm. There are: {there}.")
     return named[0]
 
 
@@ -224,7 +224,7 @@ def _write_tuned(experiment: Experiment, arm: str, best: Trial, default: Trial, 
     said = (
         f"# {arm} with the best of {trials} settings: macro-F1 {100 * (best.valid_macro_f1 or 0.0):.2f} on "
         f"validation, {100 * (default.valid_macro_f1 or 0.0):.2f} before.\n"
-        "# The best of many on the same rows is optimistic; the test rows say what it is worth: run this file.\n"
+        "# The best of many on the same rows is optimistic: run this file to get its test score.\n"
     )
     written = tuned.model_dump(mode="json", by_alias=True, exclude={"search"})
     with atomic_write(file) as temporary:
@@ -234,7 +234,7 @@ def _write_tuned(experiment: Experiment, arm: str, best: Trial, default: Trial, 
 def _track(
     experiment: Experiment, prepared: Prepared, arm: str, tried: Sequence[Trial], found: dict[str, Any], folder: Path
 ) -> str:
-    """One parent run for the search and a child for each trial; a search that goes on adds to them."""
+    """One parent run for the search and a child for each trial; a search that resumes adds to them."""
     shared = {
         "base": base_name(experiment.base),
         "split_hash": prepared.split.hash,

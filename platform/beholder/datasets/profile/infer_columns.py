@@ -116,7 +116,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class GivenColumns:
-    """What a person said themselves; None where it is to be guessed."""
+    """Columns named by the caller; None where they are to be guessed."""
 
     text: str | None = None
     user: str | None = None
@@ -144,7 +144,7 @@ def guess(columns: dict[str, Column], asked: GivenColumns, where: Path) -> Guess
         where: the file, for messages.
 
     Raises:
-        DataError: no column can be the text, the user or a label; says which there are and how to name one.
+        DataError: no column can be the text, the user or a label; lists the columns and how to name one.
     """
     text = _named(columns, asked.text, "text", where) or _text_column(columns, where)
     user = _named(columns, asked.user, "user", where) or _user_column(columns, text, where)
@@ -239,7 +239,7 @@ def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Colum
             return found[0]
     lonely = [each for each in columns.values() if USER.search(each.name) and len(each.values) == 1]
     if lonely:
-        return lonely[0]  # of whom more is said where it is asked how many there are
+        return lonely[0]  # refused where users are counted, with a better message
     alone = [each for each in columns.values() if USER.search(each.name) and each is not text and not each.is_label]
     if alone:
         raise DataError(
@@ -247,7 +247,7 @@ def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Colum
             "learned of anybody: give more of each, or name another column: --user COLUMN."
         )
     raise DataError(
-        f"{where}: no column says who judged. Name it: --user COLUMN. It has: {', '.join(columns)}. "
+        f"{where}: no column identifies the user. Name it: --user COLUMN. It has: {', '.join(columns)}. "
         "Without one there is nothing to personalise."
     )
 
