@@ -25,7 +25,7 @@ from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError, ServeError
 from beholder.util.run_folder import RunFolder
 from beholder_serve.active_learning import most_informative, spread
-from beholder_serve.scoring import Scorer, UserPredictions
+from beholder_serve.scoring import Scorer, ServedPredictions
 
 Item = tuple[str, Sequence[str]]
 """A user and their texts."""
@@ -310,7 +310,7 @@ def _one_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _as_json(labels: Sequence[str], predictions: UserPredictions) -> list[dict[str, Any]]:
+def _as_json(labels: Sequence[str], predictions: ServedPredictions) -> list[dict[str, Any]]:
     """The content of `schemas.Prediction` of each row."""
     return [
         {

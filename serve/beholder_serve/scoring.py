@@ -32,7 +32,7 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class UserPredictions(Predictions):
+class ServedPredictions(Predictions):
     """Predictions row by row, and the adapters that made them.
 
     Attributes:
@@ -97,13 +97,13 @@ class Scorer:
         """Read a user's enrolment again when it is next needed."""
         self._enrolments.drop(user)
 
-    def predict(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
+    def predict(self, texts: Sequence[str], users: Sequence[str]) -> ServedPredictions:
         """The prediction of each row's text for its user."""
         if self._bank is None:
             return self._predict_with_overlay(texts, users)
         return self._predict_with_bank(self._bank, texts, users)
 
-    def _predict_with_overlay(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
+    def _predict_with_overlay(self, texts: Sequence[str], users: Sequence[str]) -> ServedPredictions:
         """By the bundle, except for enrolled users, who are scored by their enrolment."""
         found = self._empty(len(texts))
         personal = self.bundle.personal
@@ -124,10 +124,10 @@ class Scorer:
             decisions = self.bundle.decide(scores, personal)
             routes, adapters = [self.arms["personal"]] * len(to_own), [enrolled[users[row]].digest for row in to_own]
             no_fallback = np.zeros(len(to_own), dtype=np.bool_)
-            _fill(found, to_own, UserPredictions(scores, decisions, routes, no_fallback, adapters))
+            _fill(found, to_own, ServedPredictions(scores, decisions, routes, no_fallback, adapters))
         return found
 
-    def _predict_by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
+    def _predict_by_bundle(self, texts: Sequence[str], users: Sequence[str]) -> ServedPredictions:
         """By the bundle; by the global model for users whose adapter cannot be read."""
         try:
             found = self.bundle.predict(texts, users)
@@ -143,7 +143,7 @@ class Scorer:
                 _fill(predictions, rows, self._predict_by_bundle([texts[row] for row in rows], [name] * len(rows)))
             return predictions
         fallback, adapters = np.zeros(len(texts), dtype=np.bool_), [self._digest(user) for user in users]
-        return UserPredictions(found.scores, found.decisions, found.routes, fallback, adapters)
+        return ServedPredictions(found.scores, found.decisions, found.routes, fallback, adapters)
 
     def _digest(self, user: str) -> str:
         """The digest of a user's adapter in this version; empty if the global model serves them."""
@@ -156,18 +156,18 @@ class Scorer:
             self._adapters.put(user, adapter)
         return adapter.digest
 
-    def _empty(self, rows: int) -> UserPredictions:
+    def _empty(self, rows: int) -> ServedPredictions:
         """Predictions to be filled by `_fill`."""
         shape, none = (rows, len(self.bundle.task.labels)), np.zeros(rows, np.bool_)
-        return UserPredictions(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, none, [""] * rows)
+        return ServedPredictions(np.zeros(shape, np.float32), np.zeros(shape, np.bool_), [""] * rows, none, [""] * rows)
 
-    def _predict_by_global(self, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
+    def _predict_by_global(self, texts: Sequence[str], users: Sequence[str]) -> ServedPredictions:
         """By the global model, for all users."""
         scores = self.bundle.shared.score(texts, users)
         decisions, none = self.bundle.decide(scores, self.bundle.shared), np.zeros(len(texts), dtype=np.bool_)
-        return UserPredictions(scores, decisions, [self.arms["global"]] * len(texts), none, [""] * len(texts))
+        return ServedPredictions(scores, decisions, [self.arms["global"]] * len(texts), none, [""] * len(texts))
 
-    def _predict_with_bank(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> UserPredictions:
+    def _predict_with_bank(self, bank: FittedPersonal, texts: Sequence[str], users: Sequence[str]) -> ServedPredictions:
         names = list(dict.fromkeys(users))
         position = {name: place for place, name in enumerate(names)}
         adapters, unread = self._adapters_of(bank, names)
@@ -182,7 +182,7 @@ class Scorer:
         )
         arms, digests = self.arms, [adapter.digest if adapter else "" for adapter in adapters]
         routes = [arms["personal"] if each else arms["global"] for each in personal]
-        return UserPredictions(scores, decisions, routes, unread[user], [digests[each] for each in user])
+        return ServedPredictions(scores, decisions, routes, unread[user], [digests[each] for each in user])
 
     def _hidden_states(self, bank: FittedPersonal, texts: Sequence[str]) -> list[Tensor]:
         """The trunk's hidden states of each text; the trunk runs once per distinct text that is not cached."""
@@ -237,7 +237,7 @@ class Scorer:
             for at in range(len(names))
         ]
 
-    def predict_users(self, text: str, users: Sequence[str]) -> UserPredictions:
+    def predict_users(self, text: str, users: Sequence[str]) -> ServedPredictions:
         """Predictions of one text for distinct users.
 
         If only heads are personal, all heads are computed as one product, without the cache and without digests.
@@ -249,7 +249,7 @@ class Scorer:
         in_bank = [user for user in users if user in self.bundle.on_personal and user not in enrolled]
         one_by_one = [user for user, tensors in enrolled.items() if tensors]
         shared = self.predict([text], [""])
-        found = UserPredictions(
+        found = ServedPredictions(
             np.repeat(shared.scores, len(users), axis=0),
             np.repeat(shared.decisions, len(users), axis=0),
             shared.routes * len(users),
@@ -262,7 +262,7 @@ class Scorer:
                 scores = bank.score_all([text], in_bank)[0]  # [users, labels]
                 routes = [self.arms["personal"]] * len(in_bank)
                 decisions = self.bundle.decide(scores, bank)
-                read = UserPredictions(scores, decisions, routes, np.zeros(len(in_bank), "?"), [""] * len(in_bank))
+                read = ServedPredictions(scores, decisions, routes, np.zeros(len(in_bank), "?"), [""] * len(in_bank))
                 _fill(found, [position[user] for user in in_bank], read)
             except BeholderError:  # a shard cannot be read: load users one by one, so that only its users fall back
                 one_by_one += in_bank
@@ -281,7 +281,7 @@ def digest_of(tensors: Tensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fill(target: UserPredictions, rows: Sequence[int], source: UserPredictions) -> None:
+def _fill(target: ServedPredictions, rows: Sequence[int], source: ServedPredictions) -> None:
     """Write predictions into rows of others, in place."""
     index = np.asarray(rows)
     target.scores[index], target.decisions[index], target.fallback[index] = (

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from beholder.adapters.answers import AnswerBankModel, AnswerRows
 from beholder.adapters.bank import BankModel, BankShape
+from beholder.adapters.language_examples import AnswerBankModel, AnswerRows
 from beholder.adapters.trunk_cache import TrunkOutputs, run_once
 from beholder.data.annotations import Annotations
 from beholder.methods.base import WRITERS, BaseKind, Scores

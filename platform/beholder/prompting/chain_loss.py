@@ -52,7 +52,7 @@ class Step:
 
 @dataclass(frozen=True)
 class ChainDecisions:
-    """What a judgement decides, where some labels were not asked. See `bank.answers.Decided`.
+    """What a judgement decides, where some labels were not asked. See `language_examples.Decided`.
 
     Attributes:
         answers: beginnings of answers up to each option of each step, whose likelihoods the loss depends on.
