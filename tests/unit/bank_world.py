@@ -12,7 +12,7 @@ from torch.nn import functional
 from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.estimate import PriorSettings, estimate_prior, unit_of, with_spread
 from beholder.adapters.fit import BankTraining, fit_bank
-from beholder.adapters.judgements import Judgements
+from beholder.adapters.judgements import JudgementRows
 from beholder.adapters.layers import init_tensors
 from beholder.adapters.moderation import moderation_of
 from beholder.adapters.prior import Prior
@@ -65,7 +65,7 @@ class World:
     def trunk(self, rows):
         return self.model.trunk(*self.encoded.batch(rows))
 
-    def judgements(self, users: list[str], held_out: bool = False) -> Judgements:
+    def judgements(self, users: list[str], held_out: bool = False) -> JudgementRows:
         user, text, target = [], [], []
         for place, name in enumerate(users):
             rates = np.where(np.random.default_rng([*name.encode()]).random(LABELS) < 0.5, 0.95, 0.05)
@@ -81,7 +81,7 @@ class World:
             mine = np.flatnonzero(np.asarray(user) == place)
             weights[mine] = 1
             weights[mine[0], 0] = 0
-        return Judgements(
+        return JudgementRows(
             self.model, self.outputs, len(users), np.asarray(user), np.asarray(text), targets, weights, row_losses
         )
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from beholder.adapters.choose import PLAIN, Judges, learn_prior
 from beholder.adapters.estimate import PriorSettings
 from beholder.adapters.fit import BankTraining, fit_bank
-from beholder.adapters.judgements import Judgements
+from beholder.adapters.judgements import JudgementRows
 from beholder.adapters.moderation import Readings, kappas, moderated, moderation_of
 from beholder.adapters.prior import Prior, load_prior, save_prior
 from beholder.util.errors import BankError
@@ -281,7 +281,9 @@ def test_a_fit_is_its_estimate_moderated_and_somebody_without_rows_is_the_same_w
     prior = replace(prior, mean=mean)
     rows = here.judgements(["a", "b", "c"])
     keep = rows.user != 1
-    few = Judgements(**{**vars(rows), **{n: getattr(rows, n)[keep] for n in ("user", "input", "targets", "weights")}})
+    few = JudgementRows(
+        **{**vars(rows), **{n: getattr(rows, n)[keep] for n in ("user", "input", "targets", "weights")}}
+    )
     fit = fit_bank(prior, ["a", "b", "c"], few, BankTraining(epochs=3), seed=0)
     bare = fit_bank(replace(prior, moderation=None), ["a", "b", "c"], few, BankTraining(epochs=3), seed=0)
     readings_of = few.readings

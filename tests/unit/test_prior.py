@@ -14,7 +14,7 @@ from beholder.adapters.choose import Judges, learn_prior
 from beholder.adapters.estimate import PriorSettings, estimate_prior
 from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches
 from beholder.adapters.fit import row_losses as row_losses_of
-from beholder.adapters.judgements import Judgements
+from beholder.adapters.judgements import JudgementRows
 from beholder.adapters.layers import init_tensors
 from beholder.adapters.prior import isotropic, load_prior, save_prior
 from beholder.models.tiny import ARCHITECTURES
@@ -29,7 +29,7 @@ def test_whoever_has_no_rows_is_the_priors_mean_moderated_bit_for_bit(architectu
     assert any(tensor.any() for name, tensor in here.prior.mean.items() if not name.endswith(".down"))
     train = here.judgements(["a", "b", "c"])
     without = train.user != 1
-    fewer = Judgements(
+    fewer = JudgementRows(
         **{**vars(train), **{n: getattr(train, n)[without] for n in ("user", "input", "targets", "weights")}}
     )
     fit = fit_bank(here.prior, ["a", "b", "c"], fewer, BankTraining(epochs=3), seed=0)
@@ -44,7 +44,7 @@ def test_few_rows_stay_near_the_prior_and_many_leave_it():
     many = 40
 
     def repeated(times):
-        return Judgements(
+        return JudgementRows(
             here.model,
             here.outputs,
             1,

@@ -133,7 +133,7 @@ class Decided(Protocol):
     @property
     def count(self) -> int: ...
 
-    def losses(self, said: Tensor) -> Tensor:
+    def losses(self, predicted: Tensor) -> Tensor:
         """[rows, places, answer tokens], log-probabilities at the places of each row -> the loss of each row."""
         ...
 

@@ -63,13 +63,12 @@ def learn_prior(
 ) -> Prior:
     """Learn a prior, and keep what of it makes people's validation rows likeliest.
 
-    Candidates: the isotropic prior; the learned one, whose factors shrink away where people do not differ in
-    any; and the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of
-    them is tried at larger strengths as long as that helps, and if the first did not, at smaller ones: the loss is
-    taken to have one minimum in the strength. Each is looked at after every epoch. Where the isotropic prior is best,
-    it is tried with estimates that are not moderated, too: its mean, the global model, is an average over people
-    already, so that moderating may shrink it twice. Where there are too few validation rows, nothing is chosen: the
-    richest prior at `UNCHOSEN`, after all epochs.
+    Candidates: the isotropic prior; the learned one, whose factors shrink away where people do not differ in any; and
+    the same with `settings.traits`. They are compared at the middle one of the `STRENGTHS`. Then the best of them is
+    tried at larger strengths as long as that helps, and if the first did not, at smaller ones: the loss is taken to
+    have one minimum in the strength. Each is looked at after every epoch. Where the isotropic prior is best, it is
+    tried with estimates that are not moderated, too: its mean, the global model, is an average over people already, so
+    that moderating may shrink it twice. With too few validation rows, the richest prior at `UNCHOSEN`, after all epochs.
 
     Args:
         shapes: of one user's tensors.

@@ -66,7 +66,7 @@ class BankTraining(BaseModel):
 
 
 class TrainingExamples(Protocol):
-    """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
+    """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.JudgementRows`.
 
     Attributes:
         outputs: the trunk's output for each input.

@@ -24,7 +24,7 @@ RowLosses = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Judgements:
+class JudgementRows:
     """Rows of (user, input, labels), ordered by user; see `fit.TrainingExamples`.
 
     Attributes:
@@ -81,7 +81,7 @@ class Judgements:
             yield self._of(logits, row), user, row
 
     @cached_property
-    def heads(self) -> Judgements | None:
+    def heads(self) -> JudgementRows | None:
         """See `fit.TrainingExamples`: pooled texts of the global model."""
         if not self.model.shape.top_layers:
             return None

@@ -46,10 +46,10 @@ def gain_command(
 
     Example: beholder gain global.csv personal.csv --user annotator --text text --label angry --score p_angry
     """
-    from beholder.workflows.compare_files import Columns, compare_predictions, read_predictions
+    from beholder.workflows.compare_files import PredictionColumns, compare_predictions, read_predictions
 
     thresholds = tuple(threshold) if threshold else (0.5,)
-    columns = Columns(user, text, tuple(label), tuple(score or ()), prediction, thresholds, id_)
+    columns = PredictionColumns(user, text, tuple(label), tuple(score or ()), prediction, thresholds, id_)
     found = compare_predictions(*read_predictions((one, other), columns), level)
     if as_json:
         print_json({"reference": str(one), "other": str(other), **found.to_json()})

@@ -284,7 +284,7 @@ class Worker:
             self._open.clear()
             arm = self._arms[item.arm]
             config: Any = arm.settings
-            self._shared.fetch(f"{METHODS}/{config.from_}")
+            self._shared.fetch(f"{METHODS}/{config.init_from}")
             mine = self._of_arm(arm, _nothing, self._say)
             seen = as_seen(config, self._parts(arm.fold), mine.seed)
             self._open[item.arm] = config.begin(*to_learn(config, seen), mine)

@@ -124,7 +124,7 @@ def _reading_as(fitted: FittedBank, user: str, copies: Sequence[str]) -> FittedB
         raise MethodError("the global model reads user ids and was trained on this user already. Use beholder refresh.")
     twin = copy.copy(shared)
     twin.users = {**shared.users, **dict.fromkeys(copies, shared.users[user])}
-    return type(fitted)(fitted.method, twin, fitted.from_, fitted.model, fitted.bank, fitted.prior, fitted.settings)
+    return type(fitted)(fitted.method, twin, fitted.init_from, fitted.model, fitted.bank, fitted.prior, fitted.settings)
 
 
 def _right(scores: NDArray[np.float32], bundle: Bundle, method: Fitted, rows: Annotations) -> float:

@@ -233,7 +233,7 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
     arms = {each.name: each.config for each in _experiment_of(run).arms}
     if arm not in arms:
-        raise RegistryError(f"{run / 'experiment.json'}: has no arm {arm}. Run the experiment again.")
+        raise RegistryError(f"{RunFolder(run).experiment}: has no arm {arm}. Run the experiment again.")
     return to_learn(arms[arm], seen)
 
 

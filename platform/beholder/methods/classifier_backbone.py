@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel
-from beholder.adapters.judgements import Judgements
+from beholder.adapters.judgements import JudgementRows
 from beholder.adapters.trunk_cache import TrunkOutputs, run_once
 from beholder.data.annotations import Annotations
 from beholder.methods.cls import FittedClassifier, Inputs
@@ -80,10 +80,10 @@ class ClassifierBackbone:
 
     def examples(
         self, outputs: TrunkOutputs, part: str, rows: NDArray[np.int64], users: int, user: NDArray[np.int64]
-    ) -> Judgements:
+    ) -> JudgementRows:
         """Rows of (user, text, labels)."""
         labels = self._labels[part][rows]
-        return Judgements(
+        return JudgementRows(
             self.model,
             outputs,
             users,

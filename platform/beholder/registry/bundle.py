@@ -356,7 +356,7 @@ def load_bundle(
         personal.bank.shard_file = shard
     if like is not None:
         shared = like.shared
-    elif isinstance(personal, FittedBank) and personal.from_ == manifest["methods"]["global"]["arm"]:
+    elif isinstance(personal, FittedBank) and personal.init_from == manifest["methods"]["global"]["arm"]:
         shared = personal.shared  # one copy of the base serves both
     else:
         shared = load_fitted(folder / "global", base, device)

@@ -71,7 +71,7 @@ def _split_by(folder: Path) -> str:
     try:
         return str(json.loads(RunFolder(folder).experiment.read_text())["split"]["by"])
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder / 'experiment.json'}: damaged. Run the experiment again.") from error
+        raise DataError(f"{RunFolder(folder).experiment}: damaged. Run the experiment again.") from error
 
 
 def _numbered(users: list[str], gained: np.ndarray) -> list[str]:

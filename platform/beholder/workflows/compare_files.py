@@ -26,7 +26,7 @@ from beholder.util.errors import DataError
 
 
 @dataclass(frozen=True)
-class Columns:
+class PredictionColumns:
     """What the columns of both files are.
 
     Attributes:
@@ -128,7 +128,7 @@ class Paired:
         return plain(found)
 
 
-def read_predictions(files: tuple[Path, Path], columns: Columns) -> tuple[PredictionFile, PredictionFile]:
+def read_predictions(files: tuple[Path, Path], columns: PredictionColumns) -> tuple[PredictionFile, PredictionFile]:
     """Read two files of predictions; the rows of the second in the order of the first.
 
     Raises:
@@ -197,7 +197,7 @@ class _Raw:
     names: tuple[str, ...]
 
 
-def _read(file: Path, columns: Columns) -> _Raw:
+def _read(file: Path, columns: PredictionColumns) -> _Raw:
     table = read_table(file)
     wanted = [columns.user, columns.text, *columns.labels, *columns.scores, columns.prediction, columns.id]
     require_columns(table, [name for name in wanted if name], file, "Name its columns.")

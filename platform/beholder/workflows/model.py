@@ -22,7 +22,7 @@ from beholder.models.hosted import Endpoint, base_name, base_of, plain_base
 from beholder.registry.bundle import Bundle
 from beholder.util.errors import DataError, MethodError, RegistryError, counted
 from beholder.util.tables import RowTable
-from beholder.workflows.predictions import Perspectives, UserPredictions
+from beholder.workflows.predictions import Perspectives, RowPredictions
 
 SAVED = "model.json"
 """The file of a saved model that names the base it was fitted on."""
@@ -54,7 +54,7 @@ class Model(abc.ABC):
     def _predict_all(self, texts: list[str], users: list[str]) -> tuple[Scores, NDArray[np.bool_]]:
         """Scores and decisions: [texts, users, labels]; there is at least one of each."""
 
-    def predict(self, texts: str | Sequence[str], users: str | Sequence[str]) -> UserPredictions:
+    def predict(self, texts: str | Sequence[str], users: str | Sequence[str]) -> RowPredictions:
         """Predict what users would say of texts, row by row.
 
         Args:
@@ -72,7 +72,7 @@ class Model(abc.ABC):
             decisions = np.empty(scores.shape, dtype=bool)
         there = set(self.users)
         known = np.asarray([user in there for user in users], dtype=bool)
-        return UserPredictions(texts, users, self.task.labels, scores, decisions, routes, known)
+        return RowPredictions(texts, users, self.task.labels, scores, decisions, routes, known)
 
     def score(self, texts: str | Sequence[str], users: str | Sequence[str]) -> Scores:
         """Probabilities: float32 [rows, labels] in 0..1. See `predict`."""

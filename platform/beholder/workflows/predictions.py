@@ -21,7 +21,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, repr=False)
-class UserPredictions:
+class RowPredictions:
     """What users would say of texts, a row for each pair.
 
     Attributes:
