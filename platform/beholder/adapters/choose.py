@@ -68,7 +68,7 @@ def learn_prior(
     tried at larger strengths as long as that helps, and if the first did not, at smaller ones: the loss is taken to
     have one minimum in the strength. Each is looked at after every epoch. Where the isotropic prior is best, it is
     tried with estimates that are not moderated, too: its mean, the global model, is an average over people already, so
-    that moderating may shrink it twice. With too few validation rows, the richest prior at `UNCHOSEN`, after all epochs.
+    that moderating may shrink it twice. With too few validation rows: the richest prior at `UNCHOSEN`, all epochs.
 
     Args:
         shapes: of one user's tensors.
