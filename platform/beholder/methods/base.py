@@ -155,7 +155,7 @@ _KINDS: dict[BaseKind, str] = {
     "encoder": "an encoder, a base that cannot write. Use cls, cls-p or cls-u",
     "decoder": "a decoder. Use a method that reads it",
     "encoder-decoder": "an encoder-decoder. Use a method that reads it",
-    "endpoint": "an endpoint, a base that can only be prompted. Use query or query-p",
+    "endpoint": "an endpoint, which can only be prompted. Use query or query-p",
 }
 
 
