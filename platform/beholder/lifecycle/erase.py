@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from beholder.cluster.run_storage import SharedRun, copies, run_here, storage_uri
-from beholder.evaluation.saved_run import read_results
 from beholder.evaluation.scores_io import without_user
 from beholder.lifecycle.retrain import retrain, train_again
 from beholder.lifecycle.traces import HALF_WRITTEN, all_versions, names_in, noted, rows_of
@@ -39,7 +38,8 @@ from beholder.util.atomic import atomic_write, sweep_scratch
 from beholder.util.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.util.paths import home
 from beholder.util.run_folder import ANNOTATIONS, EVALUATION, EXPERIMENT, FORGETTING, RESULTS, SCORES, RunFolder
-from beholder.workflows.run import Reporter, draw_report
+from beholder.workflows.run import Reporter
+from beholder.workflows.run_report import redraw_report
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -258,7 +258,7 @@ def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
         shutil.rmtree(RunFolder(folder).user_figures, ignore_errors=True)
         _without(RunFolder(folder).annotations, user)
         if RunFolder(folder).results.is_file():
-            draw_report(folder, read_results(folder))
+            redraw_report(folder)
         check()
         shared.mirror(ANNOTATIONS)
     except (OSError, pa.ArrowException) as error:

@@ -213,10 +213,10 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     with _run_of(champion, registry.store_of(champion).manifest(registry.bundle_of(champion))) as run:
         experiment, name = _experiment_of(run), run.name
     outcome = pipeline.run(experiment, reporter)
-    registered = outcome.results["registered"]
-    if registered is None or registered["model"] != model:
+    registered = outcome.results.registered
+    if registered is None or registered.model != model:
         raise RegistryError(f"{model}: the experiment of its run {name} registers nothing of that name.")
-    return {"model": model, "version": registered["version"], "run": outcome.run_folder.name}
+    return {"model": model, "version": registered.version, "run": outcome.run_folder.name}
 
 
 def _experiment_of(run: Path) -> Experiment:
@@ -232,7 +232,7 @@ def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
     arms = {each.name: each.config for each in _experiment_of(run).arms}
     if arm not in arms:
-        raise RegistryError(f"{run / 'experiment.json'}: has no method {arm}. Run the experiment again.")
+        raise RegistryError(f"{RunFolder(run).experiment}: has no method {arm}. Run the experiment again.")
     return to_learn(arms[arm], seen)
 
 

@@ -31,11 +31,10 @@ from beholder.models.hosted import base_name
 from beholder.search.space import SPACES, TrialSettings
 from beholder.search.study import METRICS, Trial
 from beholder.tracking.client import ChildRun, log_run, tracking_uri
-from beholder.util.atomic import atomic_write, beside
+from beholder.util.atomic import atomic_write, beside, write_json
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.util.paths import home
 from beholder.util.run_folder import RunFolder
-from beholder.workflows.record import write_json
 from beholder.workflows.run import Prepared, Reporter, Silent, fit_some, prepare
 
 
