@@ -27,7 +27,7 @@ from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob
 from beholder.experiment.config import make_experiment
 from beholder.methods.base import load_fitted
-from beholder.models.hosted import Endpoint, plain_base
+from beholder.models.model_ref import ModelRef
 from beholder.registry.bundle import open_bundle
 from beholder.util.errors import ExperimentError
 from beholder.workflows import run as pipeline
@@ -121,7 +121,7 @@ def test_there_is_a_worker_for_each_fold_as_long_as_nodes_have_room(
 
 def test_an_endpoint_is_asked_by_one_worker():
     written = {"endpoint": "http://127.0.0.1:9/v1", "model": "m"}
-    assert FitJob("", (), plain_base(Endpoint.model_validate(written)), 0, Cluster(), fits=5).side_by_side == 1
+    assert FitJob("", (), ModelRef.of(written).to_json(), 0, Cluster(), fits=5).side_by_side == 1
     assert FitJob("", (), "tiny-bert", 0, Cluster(), fits=5).side_by_side == 5
 
 

@@ -117,7 +117,7 @@ def test_a_version_says_what_it_is_and_how_good(outcome):
     page = client().get_model_version(MODEL, "1").description
     assert page.startswith("# house on tiny-bert") and "| routed |" in page
     assert f"Serves **cls-u** to {outcome.results.registered.on_personal} users" in page
-    assert f"macro-F1 {100 * routed['macro_f1']:.1f} on test, {routed['gain']['points']:+.1f} points over cls" in page
+    assert f"macro-F1 {100 * routed.macro_f1:.1f} on test, {routed.gain.points:+.1f} points over cls" in page
 
 
 def test_a_refresh_that_nobody_can_judge_is_not_promoted_unless_told(outcome, tmp_path):

@@ -13,7 +13,8 @@ from beholder.methods import config_class, save_fitted
 from beholder.models.hosted import Endpoint
 from beholder.prompting.wording import Wording
 from beholder.registry import bundle as bundles
-from beholder.registry.bundle import MANIFEST, backbone_digest_of, read_manifest, verify, write_bundle
+from beholder.registry.bundle import MANIFEST, read_manifest, verify, write_bundle
+from beholder.registry.manifest import Manifest
 from beholder.registry.routing import Choice
 from beholder.registry.seal import opened, seal_of, sealed
 from beholder.training.context import Context
@@ -92,10 +93,18 @@ def test_keys_of_jobs(monkeypatch, tmp_path):
 
 
 def test_manifests_and_their_seals():
-    assert backbone_digest_of(MANY)[:16] == "8eba2e8311eee866"
+    assert Manifest(MANY).backbone_digest[:16] == "8eba2e8311eee866"
     assert seal_of(MANY)[:16] == "25fc551b3fe0a962"
     assert hashlib.sha256(sealed(MANY)).hexdigest()[:16] == "f72a03a22e180b92"
     assert opened(sealed(MANY)) == MANY
+    manifest = Manifest(opened(sealed(MANY)))
+    assert sealed(manifest.but(seed=42)) == sealed(MANY) and seal_of(manifest.but(seed=43)) != seal_of(MANY)
+    assert manifest.arms == {"global": "cls", "personal": "cls-u"} and manifest.digests == {"11", "22", "33"}
+    assert manifest.base.local == "tiny-bert" and manifest.base_checksums == ("c", "t")
+    assert manifest.task.labels == ("rude", "fünf") and manifest.population.mean == 0.5 and manifest.folds == 3
+    shards = manifest.files | {"personal/bank/shard-1": {"sha256": "44", "bytes": 6}}
+    assert manifest.stands_on_the_same(manifest.but(files=shards))
+    assert not manifest.stands_on_the_same(manifest.but(methods={}))
 
 
 def test_a_bundle_has_the_same_bytes(tmp_path, monkeypatch):

@@ -8,22 +8,24 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from beholder.evaluation.run_results import (
-    CellResult,
-    ForgettingMeasures,
-    ForgettingResult,
-    MeanResult,
-    MethodResult,
-    NewcomerResult,
-    RunResults,
-)
 from beholder.workflows.progress import columns
+
+if TYPE_CHECKING:
+    from beholder.evaluation.run_results import (
+        CellResult,
+        ForgettingMeasures,
+        ForgettingResult,
+        MeanResult,
+        MethodResult,
+        NewcomerResult,
+        RunResults,
+    )
 
 PIPED = 200
 """Columns of what is printed to a file or another program, where COLUMNS does not say it: names stay whole."""

@@ -16,8 +16,7 @@ from beholder.cli.refresh import print_retrained
 from beholder.util.errors import FeedbackError, counted
 
 app = typer.Typer(
-    help="Registered models: versions, which one counts, how they serve whom, and their upkeep.",
-    no_args_is_help=True,
+    help="Registered models: versions, which one counts, how they serve whom, and their upkeep.", no_args_is_help=True
 )
 ModelArgument = Annotated[str, typer.Argument(help="A registered model's name.")]
 Which = Annotated[str, typer.Option("--version", help="A number or an alias.")]
@@ -63,7 +62,6 @@ def show(
 ) -> None:
     """What a version is, where it came from, and what its bundle holds; or how it serves one user."""
     from beholder.registry import versions as registry
-    from beholder.registry.bundle import backbone_digest_of
     from beholder.registry.feedback import Feedback
     from beholder.registry.memory import took_in
 
@@ -74,7 +72,7 @@ def show(
         enrolled, note = None, "Enrolled since: a server answers them by what they were enrolled with."
         try:
             with contextlib.closing(Feedback()) as feedback:
-                stamp = feedback.enrolled(model, backbone_digest_of(manifest)).get(user)
+                stamp = feedback.enrolled(model, manifest.backbone_digest).get(user)
             enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
         except FeedbackError as error:
             note = f"Whether they were enrolled since is not known: {error}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from beholder.cli.console import RunReporter, console, print_gains, print_json, print_rows
-from beholder.evaluation.run_results import RunResults
 from beholder.util.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from beholder.evaluation.run_results import RunResults
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
 Overrides = Annotated[

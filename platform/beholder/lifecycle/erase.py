@@ -32,6 +32,7 @@ from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.feedback import Feedback
 from beholder.registry.lease import HeldError
+from beholder.registry.manifest import Manifest
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.report.page import NAMED
 from beholder.util.atomic import atomic_write, sweep_scratch
@@ -195,7 +196,7 @@ def trained_on(user: str) -> list[str]:
     """Models whose champion was trained on a person's judgements, or on those of people who were erased earlier."""
     found = []
     for version, manifest in _champions():
-        with run_here(str(manifest["run"])) as run:
+        with run_here(manifest.run) as run:
             run.fetch(ANNOTATIONS)
             rows = RunFolder(run.folder).annotations
             theirs = names_in(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
@@ -222,7 +223,7 @@ def _tried(
         return {"model": model, "error": str(error)}
 
 
-def _champions() -> Iterator[tuple[registry.Version, dict[str, Any]]]:
+def _champions() -> Iterator[tuple[registry.Version, Manifest]]:
     """Every champion, and its manifest."""
     for version in all_versions():
         if registry.CHAMPION in version.aliases and registry.BUNDLE in version.tags:

@@ -64,7 +64,7 @@ class NetworkConfig(MethodConfig):
         learning_rate, weight_decay: of AdamW.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     method: Literal["cls+"] = "cls+"
     from_: str = Field(default="cls", alias="from")
@@ -77,8 +77,18 @@ class NetworkConfig(MethodConfig):
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
 
-    starts_from: ClassVar[tuple[str, ...]] = ("cls",)
+    starts_from: ClassVar[tuple[str, ...] | None] = ("cls",)
     """Methods that `from` may name."""
+
+    @property
+    def start(self) -> str:
+        """See `from_`."""
+        return self.from_
+
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedNetwork:
         """Compute the features once, train the network on all judgements, choose thresholds on validation.
@@ -160,6 +170,11 @@ class EmbeddingConfig(NetworkConfig):
     shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
 
     def _shape(self, users: int) -> dict[str, int]:
         return {"hidden": self.hidden, "dim": self.dim, "users": users}

@@ -44,7 +44,7 @@ ROWS = 1_024
 class PersonalConfig(MethodConfig):
     """An adapter per user. `from` names the arm everybody starts from: a `cls` or `cls-p`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     method: Literal["cls-u"] = "cls-u"
     from_: str = Field(default="cls", alias="from")
@@ -54,6 +54,26 @@ class PersonalConfig(MethodConfig):
 
     personal: ClassVar[bool] = True
     in_blocks: ClassVar[bool] = True
+
+    @property
+    def start(self) -> str:
+        """See `from_`."""
+        return self.from_
+
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
+
+    @property
+    def adapters(self) -> BankSettings:
+        """See `bank`."""
+        return self.bank
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedBank:
         """Train every block that was not trained before, choose thresholds on validation."""

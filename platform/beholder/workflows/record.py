@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
+from beholder.data.folds import part_of_rows
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.intervals import in_words, percent, signed
 from beholder.evaluation.results import ROUTED
@@ -28,9 +29,7 @@ from beholder.evaluation.run_results import (
 )
 from beholder.evaluation.scores_io import read_scores
 from beholder.experiment.config import Arm, Experiment
-from beholder.models.hosted import Endpoint, base_name
 from beholder.models.precision import ROUNDING, split_form
-from beholder.prompting.config import PromptSettings
 from beholder.prompting.wording import load_wording
 from beholder.registry import versions as registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
@@ -70,7 +69,7 @@ def make_bundle(run: FinishedRun) -> Bundle | None:
     tables = {}
     if experiment.split.by != "text":  # which texts are kept for testing cannot be told by their hash
         everything = run.prepared.marked
-        tables[TEXTS] = texts_table(everything, np.asarray(everything.column("part"), dtype=object))
+        tables[TEXTS] = texts_table(everything, part_of_rows(everything))
     written = write_bundle(folder.bundle, routing.choice, fitted, experiment.base, recorded, routing.users, tables)
     bundle = open_bundle(written)
     held = run.prepared.part("valid" if run.prepared.folds else "test")
@@ -100,7 +99,7 @@ def track(run: FinishedRun, say: Callable[[str], None]) -> str:
         if tracked["digest"] == digest and tracked["uri"] == tracking_uri():
             return tracked["run_id"]
     shared = {
-        "base": base_name(experiment.base),
+        "base": experiment.base_model.name,
         "split_hash": results.split.hash,
         "data_fingerprint": results.data.fingerprint,
         "code_version": __version__,
@@ -123,7 +122,7 @@ def track(run: FinishedRun, say: Callable[[str], None]) -> str:
         run.name,
         parameters={
             "source": experiment.source.model_dump(mode="json")["name"],
-            "base": base_name(experiment.base),
+            "base": experiment.base_model.name,
             "seed": experiment.seed,
             "trainings": experiment.evaluate.seeds,
             "reference": experiment.evaluate.reference,
@@ -180,7 +179,7 @@ def publish(run: FinishedRun, bundle: Bundle, run_id: str, say: Callable[[str], 
         valid = run.prepared.part("valid")
         rows = valid.select(_sample(experiment, valid, 20))
         texts, users = list(rows.texts), list(rows.user_ids)
-        if not isinstance(experiment.base, Endpoint):  # there it would be another question, and cost
+        if experiment.base_model.endpoint is None:  # there it would be another question, and cost
             texts, users = [*texts, texts[0]], [*users, "nobody knows this reader"]
         scores = bundle.predict(texts, users).scores
         version = registry.publish(
@@ -189,7 +188,7 @@ def publish(run: FinishedRun, bundle: Bundle, run_id: str, say: Callable[[str], 
             run_id,
             {
                 "best": routing.choice.best,
-                "base": base_name(experiment.base),
+                "base": experiment.base_model.name,
                 "users": str(results.data.users),
                 "split_hash": results.split.hash,
                 "macro_f1": f"{best.macro_f1:.4f}",
@@ -228,8 +227,8 @@ def refuse_surely_worse(version: registry.Version, champion: registry.Version, f
     if registry.REFRESHED in champion.tags:  # it was not measured on test
         return
     manifest = registry.store_of(champion).manifest(registry.bundle_of(champion))
-    served = ROUTED if "personal" in manifest["methods"] else manifest["methods"]["global"]["arm"]
-    theirs = RunFolder.named(str(manifest["run"])).scores(served)
+    served = ROUTED if "personal" in manifest.arms else manifest.arms["global"]
+    theirs = RunFolder.named(manifest.run).scores(served)
     if not theirs.is_file():
         return
     loss = surely_worse(folder.scores(best), theirs)
@@ -266,7 +265,7 @@ def version_page(run: FinishedRun) -> str:
             "folds, which is where it was measured, each judgement by models that had not seen its text: "
         )
     return (
-        f"# {experiment.name} on {base_name(experiment.base)}\n\n"
+        f"# {experiment.name} on {experiment.base_model.name}\n\n"
         f"What each reader would say of a text: {', '.join(results.data.labels)}.\n\n"
         f"{serves}: {how}macro-F1 {percent(best.macro_f1)} on test{against}.\n\n"
         f"{results.verdict.sentence}\n\n{gain_table(results)}\n\n"
@@ -304,7 +303,8 @@ def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.
 
 def _tolerance(experiment: Experiment) -> float:
     """How far apart two readings of the same bundle may be."""
-    return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
+    base = experiment.base_model
+    return ROUNDING["float32" if base.endpoint else split_form(base.local)[1]]
 
 
 def _metrics(method: MethodResult) -> dict[str, Number]:
@@ -357,7 +357,7 @@ def _prompts(arms: list[Arm], say: Callable[[str], None]) -> dict[str, dict[str,
     """The tags that name the wording of each arm that prompts, put into MLflow's Prompt Registry where there is one."""
     tags: dict[str, dict[str, str]] = {}
     for arm in arms:
-        settings: PromptSettings | None = getattr(arm.config, "prompt", None)
+        settings = arm.config.prompting
         if settings is None:
             continue
         wording = load_wording(settings.wording)

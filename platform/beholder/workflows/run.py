@@ -28,7 +28,6 @@ from beholder.evaluation.summary import gain_rows, heading
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob, done, is_done
 from beholder.experiment.config import Experiment
-from beholder.models.hosted import base_name, plain_base
 from beholder.registry.blob_store import Store
 from beholder.registry.bundle import Bundle
 from beholder.tracking.client import client, page_of, tracking_uri
@@ -233,7 +232,7 @@ def _fit(
     cluster = experiment.cluster
     trained = tuple(job.name for job in pending if job.settings.trains and not job.settings.in_blocks)
     together = trained if cluster.data_parallel and cluster.range[1] > 1 else ()
-    base, copy = plain_base(experiment.base), run_of(folder).uri
+    base, copy = experiment.base_model.to_json(), run_of(folder).uri
     fit = FitJob(str(folder), pending, base, experiment.seed, cluster, measures, together, copy, fits)
     fit_arms(fit, reporter.step, reporter.say)
     return pending, measures
@@ -301,7 +300,7 @@ def _provenance(experiment: Experiment, prepared: Prepared, folder: Path) -> Pro
         {
             "experiment": experiment.name,
             "run": folder.name,
-            "base": base_name(experiment.base),
+            "base": experiment.base_model.name,
             "seed": experiment.seed,
             **({"seeds": [experiment.seed, *experiment.again]} if experiment.again else {}),
             "data": DataResult(
