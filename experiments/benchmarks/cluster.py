@@ -185,13 +185,12 @@ def fan_out(experiment: Any, prepared: Any, folder: Path, workers: int) -> None:
     """Train all users anew on so many workers; the trunk's outputs stay."""
     from beholder.cluster.config import Cluster
     from beholder.cluster.trainer import FitJob, fit_arms
-    from beholder.models.hosted import plain_base
 
     for bank in folder.glob("unfinished/bank-*"):
         shutil.rmtree(bank)
     arms = tuple(job for job in prepared.jobs if job.name == "cls-u")
     cluster = Cluster(workers=workers, cpus_per_worker=1, use_gpu=False)
-    job = FitJob(str(folder), arms, plain_base(experiment.base), experiment.seed, cluster)
+    job = FitJob(str(folder), arms, experiment.base_model.to_json(), experiment.seed, cluster)
     fit_arms(job, lambda *_: None, lambda _: None)
 
 

@@ -110,7 +110,7 @@ def test_a_submitted_experiment_gains_what_it_gains_at_home(place, tmp_path, mon
     (there,) = place.results()
     assert page[1].endswith(there["mlflow"]["run_id"])
     monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "local"))
-    here = pipeline.run(load_experiment(FILE, (*SHORT, "cluster.workers=0"))).results
+    here = pipeline.run(load_experiment(FILE, (*SHORT, "cluster.workers=0"))).results.to_json()
     assert there["split"] == here["split"] and there["run"] == here["run"]
     for name, method in here["methods"].items():
         assert there["methods"][name]["macro_f1"] == pytest.approx(method["macro_f1"], abs=0.005)

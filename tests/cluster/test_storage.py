@@ -144,7 +144,7 @@ def test_mlflow_may_be_away_for_half_a_minute(tmp_path, monkeypatch):
     time.sleep(10)
     with mlflow_server(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}", port):
         run.join(120)
-        assert found and found[0].results["mlflow"]["page"].startswith(f"http://127.0.0.1:{port}/#/experiments/")
+        assert found and found[0].results.mlflow.page.startswith(f"http://127.0.0.1:{port}/#/experiments/")
 
 
 def test_mlflow_away_for_good_is_one_line_and_what_was_fitted_is_kept(home, tmp_path, monkeypatch):
@@ -196,6 +196,6 @@ def test_a_full_disk_is_one_line_and_what_was_finished_is_kept(home):
     again.start()
     again.until(lambda: again.look() > len(blocks) or not again.is_alive())
     outcome = again.end()
-    assert outcome.results["methods"]["cls-u"]["macro_f1"] > 0
+    assert outcome.results.methods["cls-u"].macro_f1 > 0
     for file, when in times.items():
         assert again.written.get(file.name, {when}) == {when}  # not trained again

@@ -72,7 +72,7 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
         assert rerun.run_folder == run and heard.arms == {"long", "cls-u"}
         assert "cls: finished before with the same inputs, kept" in heard.lines
         assert all((run / "methods" / name / "done.json").read_bytes() == whole for name, whole in finished.items())
-        assert rerun.results["registered"]["version"] == 1 and not (run / "unfinished").exists()
+        assert rerun.results.registered.version == 1 and not (run / "unfinished").exists()
         again = Heard()
         pipeline.run(load_experiment(EXPERIMENT, sets), again)
         assert not again.arms  # nothing was left to do
@@ -82,8 +82,8 @@ def test_kill_9_keeps_what_is_finished_and_a_rerun_ends_as_an_undisturbed_run(ho
     alone = (*SETS[:-1], methods(long_epochs=1), "cluster={workers: 0, cpus_per_worker: 1}")
     undisturbed = pipeline.run(load_experiment(EXPERIMENT, alone))
     assert len(shards(run)) >= 4 and shards(run) == shards(undisturbed.run_folder)
-    mine, other = (outcome.results["methods"]["cls-u"] for outcome in (rerun, undisturbed))
-    assert mine["macro_f1"] == other["macro_f1"] and mine["gain"] == other["gain"]
+    mine, other = (outcome.results.methods["cls-u"] for outcome in (rerun, undisturbed))
+    assert mine.macro_f1 == other.macro_f1 and mine.gain == other.gain
 
 
 def heed_ctrl_c():

@@ -27,7 +27,7 @@ from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob
 from beholder.experiment.config import make_experiment
 from beholder.methods.base import load_fitted
-from beholder.models.hosted import Endpoint, plain_base
+from beholder.models.model_ref import ModelRef
 from beholder.registry.bundle import open_bundle
 from beholder.util.errors import ExperimentError
 from beholder.workflows import run as pipeline
@@ -63,12 +63,12 @@ def rows_of(outcome) -> Annotations:
 
 
 def test_every_judgement_has_one_score_by_a_model_that_never_saw_its_text(outcome):
-    rows, arms = rows_of(outcome), outcome.results["methods"]
+    rows, arms = rows_of(outcome), outcome.results.to_json()["methods"]
     assert set(arms) == {"prior", "cls", "cls-u", "cls-u~shuffled-users", "routed"}
     for name in (*arms, "cls-u~5-rows"):
         file = read_scores(outcome.run_folder / "scores" / f"{name}.parquet")
         judged = list(zip(file.test.text_ids, file.test.user_ids, strict=True))
-        assert len(set(judged)) == len(judged) == len(rows) == outcome.results["rows"]
+        assert len(set(judged)) == len(judged) == len(rows) == outcome.results.rows
         assert file.arm.test_fold is not None
         for fold in range(FOLDS):
             learned = {key for part in ("train", "valid") for key in parts_of(rows, fold)[part].text_keys}
@@ -121,7 +121,7 @@ def test_there_is_a_worker_for_each_fold_as_long_as_nodes_have_room(
 
 def test_an_endpoint_is_asked_by_one_worker():
     written = {"endpoint": "http://127.0.0.1:9/v1", "model": "m"}
-    assert FitJob("", (), plain_base(Endpoint.model_validate(written)), 0, Cluster(), fits=5).side_by_side == 1
+    assert FitJob("", (), ModelRef.of(written).to_json(), 0, Cluster(), fits=5).side_by_side == 1
     assert FitJob("", (), "tiny-bert", 0, Cluster(), fits=5).side_by_side == 5
 
 
@@ -167,7 +167,7 @@ def test_what_is_served_has_learned_from_every_judgement_and_says_so(outcome):
     assert set(rows.column("part")) == {"train", "valid"}
     bundle = open_bundle(outcome.run_folder / "bundle")
     assert bundle.manifest["folds"] == FOLDS
-    assert bundle.manifest["evaluation"]["macro_f1"] == outcome.results["methods"]["routed"]["macro_f1"]
+    assert bundle.manifest["evaluation"]["macro_f1"] == outcome.results.methods["routed"].macro_f1
     saved = read_scores(outcome.run_folder / "scores" / "cls@all.parquet")
     valid = parts_of(rows)["valid"]
     routes = bundle.predict(list(valid.texts), list(valid.user_ids))
@@ -191,7 +191,7 @@ def test_what_is_served_was_trained_for_as_long_as_folds_found_best(outcome):
 
 
 def test_results_report_and_comparison_say_the_same(outcome):
-    found = json.loads(json.dumps(outcome.results))
+    found = json.loads(json.dumps(outcome.results.to_json()))
     each = found["split"]["folds"]
     assert len(each) == FOLDS and sum(fold["test"] for fold in each) == found["rows"]
     again = recompute(outcome.run_folder).to_json()
@@ -213,7 +213,7 @@ def test_run_again_nothing_is_fitted_again(outcome):
             lines.append(line)
 
     again = pipeline.run(make_experiment(written()), Heard())
-    assert again.results["methods"] == outcome.results["methods"]
+    assert again.results.methods == outcome.results.methods
     kept = [line for line in lines if "kept" in line]
     assert len(kept) == 5 * FOLDS + 2  # arms and a point of a curve in each fold, and the two that are served
 

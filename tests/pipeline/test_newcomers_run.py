@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from beholder.cli.console import console, print_gains
 from beholder.cli.main import app
 from beholder.data.annotations import Annotations
+from beholder.evaluation.run_results import RunResults
 from beholder.evaluation.saved_run import recompute
 from beholder.experiment.config import make_experiment
 from beholder.lifecycle.erase import erase_everywhere
@@ -69,7 +70,7 @@ def test_a_run_by_people_from_the_file_to_the_page(home, tmp_path):
 
     assert json.loads(json.dumps(recompute(folder).to_json()["newcomers"])) == found["newcomers"]
     with console.capture() as shown:
-        print_gains(found)
+        print_gains(RunResults.from_json(found))
     assert "newcomers: " in shown.get() and "below k = 0" in shown.get() and "unseen texts" in shown.get()
 
     rows = Annotations.read_parquet(folder / "annotations.parquet")

@@ -32,7 +32,7 @@ def ray_once():
 @pytest.mark.parametrize("name", TINY)
 def test_a_paper_file_runs_to_the_end(name, ray_once):
     experiment = load_experiment(FOLDER / f"{name}.yaml", [f"base=tiny-{TINY[name]}", *SHORT])
-    results = pipeline.run(experiment).results
+    results = pipeline.run(experiment).results.to_json()
     assert set(results["methods"]) - {"routed"} == ARMS and results["base"] == f"tiny-{TINY[name]}"
     for method in results["methods"].values():
         assert 0 <= method["macro_f1"] <= 1 and method["gain"].keys() >= {"points", "relative", "headroom", "low"}

@@ -48,7 +48,7 @@ def test_what_is_fitted_without_a_run_is_what_the_run_fitted(outcome):
     written = settings()
     source = {key: value for key, value in written["source"].items() if key != "name"}
     parts = bh.split(bh.load_dataset("simulated", **source))
-    assert parts.hash == outcome.results["split"]["hash"]
+    assert parts.hash == outcome.results.split.hash
     cls = bh.fit("cls", parts["train"], parts["valid"], base="tiny-bert", **written["methods"]["cls"])
     bank = {"bank": written["methods"]["cls-u"]["bank"]}
     personal = bh.fit("cls-u", parts["train"], parts["valid"], on=cls, **bank)
@@ -56,8 +56,8 @@ def test_what_is_fitted_without_a_run_is_what_the_run_fitted(outcome):
         arm = read_scores(outcome.run_folder / "scores" / f"{name}.parquet").arm
         np.testing.assert_allclose(model.scores_of(parts["test"]), arm.test_scores, atol=1e-6)
     found = bh.evaluate({"cls": cls, "cls-u": personal}, parts["test"]).to_json()
-    assert found["methods"]["cls-u"]["gain"] == pytest.approx(outcome.results["methods"]["cls-u"]["gain"])
-    assert found["verdict"] == outcome.results["verdict"]
+    assert found["methods"]["cls-u"]["gain"] == pytest.approx(outcome.results.methods["cls-u"].gain.to_json())
+    assert found["verdict"] == outcome.results.verdict.to_json()
 
 
 def test_runs_are_compared(outcome):
@@ -70,4 +70,4 @@ def test_runs_are_compared(outcome):
 def test_a_bundle_is_evaluated(outcome):
     model = bh.load_model(f"models:/{MODEL}@champion")
     found = bh.evaluate({"served": model, "none": np.zeros((len(outcome.test), 4))}, outcome.test, reference="none")
-    assert found.macro_f1("served") == pytest.approx(outcome.results["methods"]["routed"]["macro_f1"])
+    assert found.macro_f1("served") == pytest.approx(outcome.results.methods["routed"].macro_f1)

@@ -60,7 +60,7 @@ def test_every_training_is_a_run_under_its_seed(outcome, tmp_path, monkeypatch):
 
 
 def test_report_comparison_mlflow_console_and_json_say_the_same(outcome):
-    found = json.loads(json.dumps(outcome.results))
+    found = json.loads(json.dumps(outcome.results.to_json()))
     assert found["seeds"] == [SEED, SEED + 1] and found["trainings"] == SEEDS
     again = recompute(outcome.run_folder).to_json()
     compared = compare([outcome.run_folder]).to_json()
@@ -100,7 +100,7 @@ def test_run_again_nothing_is_trained_again(outcome):
             lines.append(line)
 
     again = pipeline.run(make_experiment(written()), Heard())
-    assert again.results["methods"] == outcome.results["methods"]
+    assert again.results.methods == outcome.results.methods
     assert len([line for line in lines if "kept" in line]) == 5 * SEEDS
 
 
@@ -112,7 +112,7 @@ def test_with_folds_every_fold_is_trained_as_often(tmp_path, monkeypatch):
     outcome = pipeline.run(make_experiment(made))
     arm = read_scores(outcome.run_folder / "scores" / "cls.parquet").arm
     assert len(arm.trainings) == 2 and arm.repeats[0].thresholds.shape[0] == 3
-    assert len(arm.test_scores) == len(arm.repeats[0].test_scores) == outcome.results["rows"] == 360
+    assert len(arm.test_scores) == len(arm.repeats[0].test_scores) == outcome.results.rows == 360
     assert {each.name for each in (outcome.run_folder / "methods").iterdir()} >= {"cls@1", "cls@seed-43@3", "cls"}
 
 

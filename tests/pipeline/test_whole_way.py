@@ -16,13 +16,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
-from beholder.evaluation.saved_run import read_results
 from beholder.experiment.config import make_experiment
 from beholder.registry import versions as registry
 from beholder.registry.bundle import open_bundle, verify
 from beholder.util.errors import BeholderError, ClusterError, RegistryError
 from beholder.workflows import run as pipeline
 from beholder.workflows.find_runs import find_run
+from beholder.workflows.run_report import redraw_report
 
 pytestmark = pytest.mark.cluster
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -100,7 +100,7 @@ def finished(first, monkeypatch):
 def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
     from mlflow import MlflowClient
 
-    heard, results = first[2], finished.results
+    heard, results = first[2], finished.results.to_json()
     assert set(results["methods"]) == {*ARMS, "routed"}
     for method in results["methods"].values():
         assert 0 <= method["macro_f1"] <= 1
@@ -139,18 +139,18 @@ def test_a_run_trains_measures_tracks_registers_and_resumes(first, finished):
     # Run again: nothing is trained, nothing is registered twice; a change trains only what it touches.
     heard = Heard()
     same = pipeline.run(make_experiment(finished_run()), heard)
-    assert not heard.steps and same.results["registered"]["version"] == 1
-    assert same.results["methods"] == results["methods"]
+    assert not heard.steps and same.results.registered.version == 1
+    assert same.results.methods == finished.results.methods
     shutil.rmtree(finished.run_folder / "methods" / "cls")
     heard = Heard()
-    refitted = pipeline.run(make_experiment(finished_run()), heard).results
+    refitted = pipeline.run(make_experiment(finished_run()), heard).results.to_json()
     assert {arm for arm, *_ in heard.steps} == {"cls"}
     assert refitted["methods"]["cls"]["macro_f1"] == results["methods"]["cls"]["macro_f1"]
     assert refitted["methods"]["cls-u"] == results["methods"]["cls-u"]
 
     # Report recomputes the same numbers from the saved scores alone.
     shutil.rmtree(finished.run_folder / "figures")
-    recomputed = pipeline.draw_report(find_run("small"), read_results(find_run("small")))
+    recomputed = redraw_report(find_run("small")).to_json()
     assert recomputed["methods"] == refitted["methods"]
     assert list((finished.run_folder / "figures").glob("*.png"))
     users = pq.read_table(finished.run_folder / "users.parquet")
@@ -164,7 +164,7 @@ def test_a_user_of_the_champion_is_exported_for_plain_peft(first, finished, tmp_
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    assert finished.results["registered"]["best"] == "cls-u"
+    assert finished.results.registered.best == "cls-u"
     index = pq.read_table(finished.run_folder / "bundle" / "personal" / "bank" / "index.parquet").to_pandas()
     user = index[index.status == "own"].user_id.iloc[0]
 
@@ -199,14 +199,14 @@ def test_a_user_of_the_champion_is_exported_for_plain_peft(first, finished, tmp_
 
 
 def test_a_worse_version_and_another_split_are_not_promoted_unless_forced(finished):
-    champion, run_id = registry.find("small-model"), finished.results["mlflow"]["run_id"]
+    champion, run_id = registry.find("small-model"), finished.results.mlflow.run_id
     bundle = finished.run_folder / "bundle"
     assert registry.publish("contest", bundle, run_id, champion.tags, "").number == 1
     registry.promote("contest", 1)
     worse = {"methods": {"prior": {}}, "evaluate": {"reference": "prior"}}
     heard = Heard()
     second = pipeline.run(make_experiment({**finished_run(), **worse, "register": {"name": "contest"}}), heard)
-    assert second.results["registered"]["aliases"] == ["candidate"]
+    assert second.results.registered.aliases == ["candidate"]
     assert any("not promoted" in line and "worse on validation" in line for line in heard.lines)
     registry.publish("contest", bundle, run_id, {**champion.tags, "split_hash": "another"}, "")
     with pytest.raises(RegistryError, match="different splits"):
@@ -254,14 +254,14 @@ def test_what_was_forgotten_and_in_which_words_was_asked_are_on_record(home, ray
     del settings["register"]
     heard = Heard()
     outcome = pipeline.run(make_experiment(settings), heard)
-    found = outcome.results["forgetting"]
+    found = outcome.results.to_json()["forgetting"]
     assert set(found["arms"]) == {"lm", "cls"} and found["rows"] == {"valid": 12, "test": 12}
     assert all(measures["perplexity"] > 1 for measures in (found["before"], *found["arms"].values()))
     assert found["arms"]["lm"]["perplexity"] != found["before"]["perplexity"]
     assert {"forgetting, base", "forgetting, lm", "forgetting, cls"} <= {arm for arm, *_ in heard.steps}
     assert "base rates alone" in called("report", "small").stdout
 
-    tracker = MlflowClient(outcome.results["mlflow"]["uri"])
+    tracker = MlflowClient(outcome.results.mlflow.uri)
     experiment = tracker.get_experiment_by_name("small")
     runs = {run.info.run_name: run.data for run in tracker.search_runs([experiment.experiment_id])}
     for arm in ("lm", "cls"):
@@ -309,7 +309,7 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
     for data in [*tasks] or [name]:
         if name != "simulated" and locate(data) is None:
             pytest.skip(f"{data} is not on this machine")
-    results = pipeline.run(experiment).results
+    results = pipeline.run(experiment).results.to_json()
     arms = {arm.name for arm in experiment.arms}
     assert set(results["methods"]) - {"routed"} == arms >= {"prior", "user-prior", "cls", "cls-u"}
     assert all(set(method.get("per_task", {})) == set(tasks) for method in results["methods"].values())

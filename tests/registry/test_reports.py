@@ -16,6 +16,7 @@ from worlds import home_with_a_run
 
 from beholder.cli.console import gain_table
 from beholder.cli.main import app
+from beholder.evaluation.run_results import RunResults
 from beholder.lifecycle.erase import erase_everywhere
 from beholder.report import groups
 from beholder.report.page import NAMED, NAMELESS
@@ -75,7 +76,7 @@ def test_report_compare_mlflow_console_and_json_say_the_same(home, tmp_path):
     compared = json.loads(said("compare", run, "--html", tmp_path / "compared.html", "--json"))
     assert found["methods"] == json.loads((outcome.run_folder / "results.json").read_text())["methods"]
     tracked = client()
-    parent = tracked.get_run(outcome.results["mlflow"]["run_id"])
+    parent = tracked.get_run(outcome.results.mlflow.run_id)
     children = tracked.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", max_results=100
     )
@@ -87,7 +88,7 @@ def test_report_compare_mlflow_console_and_json_say_the_same(home, tmp_path):
         cells_of(report, "AUROC"),
     )
     written = io.StringIO()
-    Console(file=written, width=160).print(gain_table(found))
+    Console(file=written, width=160).print(gain_table(RunResults.from_json(found)))
     lines = [re.split(r" *│ *", line.strip("│ ")) for line in written.getvalue().splitlines() if "│" in line]
     printed = {row[0]: [*row, ""] for row in lines}
     assert len(found["methods"]) == len(compared["methods"]) == len(metrics) == 5
@@ -177,18 +178,18 @@ def test_it_is_one_file_with_every_panel_drawn(home):
     assert len(figures) == 10
     for title, drawn in figures:
         assert title and drawn.count("<path") + drawn.count("<use") > 10, title
-    assert outcome.results["verdict"]["sentence"] in unescape(page)
+    assert outcome.results.verdict.sentence in unescape(page)
     assert "the oracle, which knows every reader" in page.replace("\n", " ")
-    assert f"{outcome.results['data']['fingerprint'][:16]}" in page
+    assert f"{outcome.results.data.fingerprint[:16]}" in page
 
 
 def test_the_learning_curve_is_of_the_users_own_rows(home):
     _, outcome = home
-    points = outcome.results["curves"]["cls-u"]
-    assert [point["rows"] for point in points] == [0, *CURVE, None]
-    assert points[0]["points"] == 0  # cls is the reference
-    assert points[-1]["points"] == outcome.results["methods"]["cls-u"]["gain"]["points"]
-    assert set(outcome.results["methods"]) == {"user-prior", "cls", "cls-u", "cls-u~shuffled-users", "routed"}
+    points = outcome.results.curves["cls-u"]
+    assert [point.rows for point in points] == [0, *CURVE, None]
+    assert points[0].points == 0  # cls is the reference
+    assert points[-1].points == outcome.results.methods["cls-u"].gain.points
+    assert set(outcome.results.methods) == {"user-prior", "cls", "cls-u", "cls-u~shuffled-users", "routed"}
     kept = {file.name for file in (outcome.run_folder / "methods" / "cls-u~5-rows").iterdir()}
     assert kept == {"done.json"}
 
@@ -201,7 +202,7 @@ def test_the_one_without_names_has_none_and_is_what_mlflow_gets(home):
     assert not [user for user in users if user in nameless]
     texts = {text for text in outcome.test.texts if len(text) > 20}
     assert not [text for text in texts if text in nameless]
-    artifacts = client().list_artifacts(outcome.results["mlflow"]["run_id"], "report")
+    artifacts = client().list_artifacts(outcome.results.mlflow.run_id, "report")
     assert [each.path for each in artifacts] == [f"report/{NAMELESS}"]
 
 

@@ -21,14 +21,16 @@ from beholder.registry import maintenance as upkeep
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.util.errors import RegistryError
+from beholder.util.run_folder import RunFolder
 from beholder.workflows.record import refuse_surely_worse
 
 
 def test_the_pair_that_is_served_is_measured_beside_its_arms(outcome):
-    methods = outcome.results["methods"]
+    results = outcome.results.to_json()
+    methods = results["methods"]
     assert list(methods) == ["cls", "cls-u", "routed"]
     assert methods["routed"]["valid_macro_f1"] > methods["cls"]["valid_macro_f1"]
-    registered = outcome.results["registered"]
+    registered = results["registered"]
     assert (registered["best"], registered["global"]) == ("cls-u", "cls")
     assert registered["on_personal"] + registered["on_global"] == 6 and registered["on_personal"] > 0
     shown = said("registry", "show", MODEL)["manifest"]
@@ -109,13 +111,13 @@ def test_a_refresh_touches_the_users_it_is_of_and_nobody_else(outcome, tmp_path)
 def test_a_version_says_what_it_is_and_how_good(outcome):
     from beholder.tracking.client import client
 
-    routed, version = outcome.results["methods"]["routed"], registry.find(MODEL, "1")
+    routed, version = outcome.results.methods["routed"], registry.find(MODEL, "1")
     assert set(version.tags) >= {"users", "gain_points", "win_rate", "base", "split_hash"}
-    assert float(version.tags["win_rate"]) == pytest.approx(routed["users"]["better"] / 6, abs=1e-3)
+    assert float(version.tags["win_rate"]) == pytest.approx(routed.users.better / 6, abs=1e-3)
     page = client().get_model_version(MODEL, "1").description
     assert page.startswith("# house on tiny-bert") and "| routed |" in page
-    assert f"Serves **cls-u** to {outcome.results['registered']['on_personal']} users" in page
-    assert f"macro-F1 {100 * routed['macro_f1']:.1f} on test, {routed['gain']['points']:+.1f} points over cls" in page
+    assert f"Serves **cls-u** to {outcome.results.registered.on_personal} users" in page
+    assert f"macro-F1 {100 * routed.macro_f1:.1f} on test, {routed.gain.points:+.1f} points over cls" in page
 
 
 def test_a_refresh_that_nobody_can_judge_is_not_promoted_unless_told(outcome, tmp_path):
@@ -136,7 +138,7 @@ def test_a_refresh_that_nobody_can_judge_is_not_promoted_unless_told(outcome, tm
 
 
 def test_who_is_best_on_validation_and_surely_worse_on_test_is_not_promoted_by_its_run(outcome, tmp_path):
-    tags, run_id = registry.find(MODEL).tags, outcome.results["mlflow"]["run_id"]
+    tags, run_id = registry.find(MODEL).tags, outcome.results.mlflow.run_id
     for _ in range(2):
         registry.publish("gate", outcome.run_folder / "bundle", run_id, tags, "")
     registry.promote("gate", 1)
@@ -150,7 +152,7 @@ def test_who_is_best_on_validation_and_surely_worse_on_test_is_not_promoted_by_i
 
     def promoted(best):
         return registry.promote(
-            "gate", 2, check=lambda mine, theirs: refuse_surely_worse(mine, theirs, tmp_path, best)
+            "gate", 2, check=lambda mine, theirs: refuse_surely_worse(mine, theirs, RunFolder(tmp_path), best)
         ).number
 
     with pytest.raises(RegistryError, match=r"v2 is surely worse on test than the champion v1 .*--force"):
@@ -194,6 +196,7 @@ def test_promotion_goes_forward_and_back(outcome):
 PROMOTE = """
 import sys, time
 from beholder.util.errors import RegistryError
+from beholder.util.run_folder import RunFolder
 from beholder.registry import versions as registry
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
 try:

@@ -25,6 +25,7 @@ from beholder.lifecycle.erase import erase_everywhere
 from beholder.lifecycle.refresh import refresh
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import read_texts, read_told, texts_table
 from beholder.workflows.run import Silent
 from beholder_serve.model_server import ModelServer, ServedModel
@@ -252,17 +253,17 @@ def test_near_copies_of_texts_that_were_tested_are_left_alone_where_the_split_ta
     rows.write_parquet(tmp_path / "runs" / "it" / "annotations.parquet")
     copies = [f"{text} indeed" for text in texts]  # nobody's hash
     new = Annotations.from_columns(task, text=copies, user_id=["new"] * 60, labels=labels)
-    manifest = {"run": "it", "split": split.model_dump()}
+    manifest = Manifest({"run": "it", "split": split.model_dump()})
     found, left = with_earlier(new, manifest, Silent())
     tested = {copy for copy, name in zip(copies, part, strict=True) if name == "test"}
     assert left == len(tested) > 3
     assert not tested & set(found["train"].texts) and not tested & set(found["valid"].texts)
     assert len(found["train"]) == int((part == "train").sum())
 
-    by_hash = manifest | {"split": split.model_dump() | {"near_copies": None}}
+    by_hash = manifest.but(split=split.model_dump() | {"near_copies": None})
     assert tested & set(with_earlier(new, by_hash, Silent())[0]["train"].texts)  # why it matters
     said = Saying()
-    with_earlier(new, manifest | {"run": "gone"}, said)
+    with_earlier(new, manifest.but(run="gone"), said)
     assert any("near copies of texts that were tested are not looked for" in line for line in said.lines)
 
 

@@ -120,12 +120,12 @@ class Undisturbed:
         assert self._process.returncode == 0, errors
         found = json.loads(written)
         assert shards(outcome) == found["shards"] and len(found["shards"]) > 2
-        assert outcome.results["split"]["hash"] == found["split"]
-        for name, method in outcome.results["methods"].items():
-            assert method["macro_f1"] == pytest.approx(found["macro_f1"][name], abs=1e-6)
+        assert outcome.results.split.hash == found["split"]
+        for name, method in outcome.results.methods.items():
+            assert method.macro_f1 == pytest.approx(found["macro_f1"][name], abs=1e-6)
 
 
 if __name__ == "__main__":
     alone = pipeline.run(experiment(0, **json.loads(sys.argv[1])))
-    scores = {name: method["macro_f1"] for name, method in alone.results["methods"].items()}
-    print(json.dumps({"shards": shards(alone), "split": alone.results["split"]["hash"], "macro_f1": scores}))
+    scores = {name: method.macro_f1 for name, method in alone.results.methods.items()}
+    print(json.dumps({"shards": shards(alone), "split": alone.results.split.hash, "macro_f1": scores}))

@@ -15,6 +15,7 @@ from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.compare import compare, surely_worse
 from beholder.evaluation.gains import holm
 from beholder.evaluation.results import ArmScores, Curve, Judgements, evaluate
+from beholder.evaluation.run_results import RunResults
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.verdict import verdict
@@ -47,6 +48,11 @@ def scored(name: str, rows: Annotations, right: float, seed: int, **more) -> Arm
 
 def results_of(arms, rows, reference="cls", **more):
     return evaluate(arms, Judgements.of(rows), Judgements.of(rows), LABELS, "multilabel", reference, **more)
+
+
+def reported(results, **more) -> RunResults:
+    made_from = {"experiment": "one", "base": "tiny", "data": {}, "split": {"hash": "aaaa"}}
+    return RunResults.from_json({**made_from, **results.to_json(), **more})
 
 
 def run_folder(folder: Path, name: str, rows: Annotations, arms, **facts) -> Path:
@@ -245,8 +251,8 @@ def test_of_one_person_what_cannot_be_told_is_said_wherever_a_gain_stands(tmp_pa
     results = results_of(arms, rows)
     said = verdict(results, {"cls-u"})
     assert said.answer == "cannot tell yet" and "unknown among people at large" in said.sentence and said.more is None
-    found = {**results.to_json(), "verdict": said.to_json(), "experiment": "one"}
-    assert found["methods"]["cls-u"]["gain"]["low"] is None
+    found = reported(results, verdict=said.to_json())
+    assert found.methods["cls-u"].gain.low is None
     print_gains(found)
     console.print(comparison_table(compare([run_folder(tmp_path, "one", rows, arms)])))
     assert capsys.readouterr().out.count("unknown") >= 3
@@ -267,7 +273,7 @@ def test_without_a_positive_that_is_said_wherever_a_gain_stands(tmp_path, capsys
     results = results_of(arms, rows)
     said = verdict(results, {"cls-u"})
     assert said.answer == "cannot tell yet" and "no test row has a label of rude, funny" in said.sentence
-    found = {**results.to_json(), "verdict": said.to_json(), "experiment": "one"}
+    found = reported(results, verdict=said.to_json())
     print_gains(found)
     compared = compare([run_folder(tmp_path, "one", rows, arms)])
     console.print(comparison_table(compared))
@@ -303,10 +309,10 @@ def test_in_a_narrow_window_no_number_is_cut():
 
     rows = population(8)
     arms = [scored("cls", rows, 0.9, 1), scored("cls-u~shuffled-users", rows, 0.1, 2)]
-    found = {**results_of(arms, rows).to_json(), "experiment": "narrow"}
+    found = reported(results_of(arms, rows))
     written = io.StringIO()
     Console(file=written, width=80).print(gain_table(found))
-    gain = found["methods"]["cls-u~shuffled-users"]["gain"]
+    gain = found.methods["cls-u~shuffled-users"].gain.to_json()
     for number in (
         f"{gain['points']:+.1f}",
         f"{gain['low']:+.1f} to {gain['high']:+.1f}",

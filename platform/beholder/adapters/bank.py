@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from beholder.adapters.layers import (
@@ -25,12 +25,13 @@ from beholder.adapters.trunk import Tail, Trunk
 from beholder.models.classifier import Classifier
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BankError
+from beholder.util.strict_model import Section
 
 PIECE = {"cpu": 2_048, "cuda": 32_768}
 """Positions, with padding, that go through the tail at once, by kind of device: what fits its caches."""
 
 
-class BankShape(BaseModel):
+class BankShape(Section):
     """What each user has of their own.
 
     Args:
@@ -40,8 +41,6 @@ class BankShape(BaseModel):
         head: `bias` (a number a label), `gate` (a number a feature, and the bias), `full` (a weight matrix, and the
             bias).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_layers: int = Field(default=0, ge=0)
     rank: int = Field(default=4, ge=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +41,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.rows_of_users import RowsByUser, blocks
 from beholder.training.context import Context, Progress
 from beholder.training.user_adam import Tensors
-from beholder.util.atomic import atomic_write
+from beholder.util.atomic import atomic_write, digest_of
 from beholder.util.errors import BankError, MethodError
 from beholder.util.run_folder import RunFolder
 
@@ -183,7 +181,7 @@ class BankFitting:
             inputs.append([sorted(each.items()) for each in self._traits_of(users)])
         if prior is not None and (line := strangers(prior.traits, self._traits_of(users))):
             context.say(line)
-        self.key = hashlib.sha256(json.dumps([*inputs, __version__], sort_keys=True).encode()).hexdigest()
+        self.key = digest_of([*inputs, __version__])
         work = RunFolder(context.run_folder).unfinished
         self.seconds = 0.0
         self.folder = work / f"bank-{self.key[:16]}"

@@ -124,10 +124,9 @@ def learn_prior(
         chosen = min(tried, key=lambda each: each["log_loss"])
     progress(fits, fits)
     prior = candidates[chosen["kind"]]
-    facts = {**prior.facts, "kind": chosen["kind"], "strength": chosen["strength"]}
-    facts |= {"chosen_on": choosing, "tried": tried}
+    facts = {"kind": chosen["kind"], "strength": chosen["strength"], "chosen_on": choosing, "tried": tried}
     spread = with_spread(prior, units, chosen["strength"])
-    return replace(prior, spread=spread, epochs=chosen["epochs"], facts=facts)
+    return replace(prior, spread=spread, epochs=chosen["epochs"], facts={**prior.facts, **facts})
 
 
 def _descend(loss: Callable[[float], float], reached: float, strengths: Sequence[float], middle: int) -> None:

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from beholder.adapters.fit import Batch, TrainingExamples, backward
@@ -32,6 +32,7 @@ from beholder.adapters.layers import Shapes
 from beholder.adapters.prior import FACTORS, Prior, isotropic, step_scale
 from beholder.adapters.traits import TraitEstimate, Traits
 from beholder.training.user_adam import Tensors, UserAdam
+from beholder.util.strict_model import Section
 
 LEAST_USERS = 4
 """From fewer people no prior is learned, only the isotropic one is."""
@@ -51,7 +52,7 @@ FIXED = ".down"
 BIAS = "head.bias"
 
 
-class PriorSettings(BaseModel):
+class PriorSettings(Section):
     """How the prior is learned.
 
     Args:
@@ -66,8 +67,6 @@ class PriorSettings(BaseModel):
         traits: context columns with one value for each person (`gender`, `age_group`). Users are expected where people
             with these values are, as far as groups differ beyond chance; kept where validation rows are likelier so.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=8, ge=0)
     strength: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"

@@ -17,13 +17,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from beholder.adapters.moderation import Readings, kappas, moderated
 from beholder.adapters.prior import Prior, step_scale
 from beholder.adapters.trunk_cache import TrunkOutputs
 from beholder.training.user_adam import Tensors, UserAdam
+from beholder.util.strict_model import Section
 
 Batch = NDArray[np.int64]
 """Row positions [users, rows], -1 = none."""
@@ -35,7 +36,7 @@ EPS = 1e-4
 """Gradients below this are rounding noise to Adam, which would otherwise take steps of full size along them."""
 
 
-class BankTraining(BaseModel):
+class BankTraining(Section):
     """How a user's tensors are estimated, given the prior.
 
     Args:
@@ -47,8 +48,6 @@ class BankTraining(BaseModel):
         learning_rate, pull, caution, patience: of files written before the prior was learned. Accepted, and without
             effect: a run notes it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=16, ge=1)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from beholder.cli.console import AsJson, console, errors, over_trainings, personal_part, print_json
+from beholder.cli.console import AsJson, console, errors, over_trainings, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def comparison_table(found: Any) -> Table:
     table = Table(
         title=f"{said['test_rows']:,} test judgements by {said['users']:,} people of {said['texts']:,} texts (split "
         f"{found.split[:8]}): macro-F1;\ngain in points over {said['reference']}, {100 * said['level']:g} % intervals"
-        f"{over_trainings(said)}",
+        f"{over_trainings(said.get('trainings'))}",
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1
@@ -90,7 +90,7 @@ def comparison_table(found: Any) -> Table:
             gain = [
                 signed(row["points"]),
                 f"{in_words(row['low'], row['high'])}\n{in_words(row['texts_low'], row['texts_high'])}",
-                personal_part(row),
+                signed(row["beyond_control"]["points"]) if row["beyond_control"] else "",
                 p_in_words(row["p_holm"]),
                 f"{row['better']:,}/{row['worse']:,}",
             ]

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,17 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from beholder.workflows.progress import columns
+
+if TYPE_CHECKING:
+    from beholder.evaluation.run_results import (
+        CellResult,
+        ForgettingMeasures,
+        ForgettingResult,
+        MeanResult,
+        MethodResult,
+        NewcomerResult,
+        RunResults,
+    )
 
 PIPED = 200
 """Columns of what is printed to a file or another program, where COLUMNS does not say it: names stay whole."""
@@ -94,153 +105,145 @@ class RunReporter:
             errors.print(f"{arm}: {', '.join(words)}", markup=False)
 
 
-def gain_table(results: dict[str, Any]) -> Table:
-    """Methods x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
+def gain_table(results: RunResults) -> Table:
+    """Arms x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
     from beholder.evaluation.intervals import in_words, percent, signed
     from beholder.evaluation.results import ROUTED
 
     title = (
-        f"{results['experiment']}: {results['rows']:,} test judgements by {results['users']:,} people of "
-        f"{results['texts']:,} texts: macro-F1;\ngain in points over {results['reference']}, 95 % intervals; personal: "
-        f"the part of it over users permuted{over_trainings(results)}"
+        f"{results.experiment}: {results.rows:,} test judgements by {results.users:,} people of "
+        f"{results.texts:,} texts: macro-F1;\ngain in points over {results.reference}, 95 % intervals; personal: "
+        f"the part of it over users permuted{over_trainings(results.trainings)}"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("arm", overflow="fold")  # it gives way in a narrow window, and no number does
     for name in ("F1", "gain", "at large", "these people", "personal", "wins"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, method in results["methods"].items():
-        gain, is_reference = method["gain"], name == results["reference"]
-        no_contest = is_reference or method.get("control_of") or name == ROUTED
-        verdict = "" if no_contest else "yes" if method["wins"] else "no"
+    for name, method in results.methods.items():
+        gain, is_reference = method.gain, name == results.reference
+        no_contest = is_reference or method.control_of or name == ROUTED
+        verdict = "" if no_contest else "yes" if method.wins else "no"
         table.add_row(
             name,
-            percent(method["macro_f1"]),
-            "ref." if is_reference else signed(gain["points"]),
-            "" if is_reference else in_words(gain["low"], gain["high"]),
-            "" if is_reference else in_words(gain["texts_low"], gain["texts_high"]),
+            percent(method.macro_f1),
+            "ref." if is_reference else signed(gain.points),
+            "" if is_reference else in_words(gain.low, gain.high),
+            "" if is_reference else in_words(gain.texts_low, gain.texts_high),
             personal_part(method),
             verdict,
         )
     return table
 
 
-def over_trainings(results: dict[str, Any]) -> str:
+def over_trainings(trainings: int | None) -> str:
     """How often methods were trained, for the title of a table; nothing where once."""
-    return f"; means over {results['trainings']} trainings" if "trainings" in results else ""
+    return f"; means over {trainings} trainings" if trainings else ""
 
 
-def personal_part(method: dict[str, Any]) -> str:
+def personal_part(method: MethodResult) -> str:
     """What a method gains over its control, for a cell; nothing where it has none."""
     from beholder.evaluation.intervals import signed
 
-    beyond = method["beyond_control"]
-    return "" if beyond is None else signed(beyond["points"])
+    beyond = method.beyond_control
+    return "" if beyond is None else signed(beyond.points)
 
 
-def task_table(results: dict[str, Any]) -> Table:
+def task_table(results: RunResults, tasks: Iterable[str]) -> Table:
     """Arms x tasks: macro-F1 over the labels of each task, and the gain with interval."""
     from beholder.evaluation.intervals import in_words
 
-    title = f"per task: macro-F1, and gain in points over {results['reference']}"
-    tasks = list(results["methods"][results["reference"]]["per_task"])
+    title = f"per task: macro-F1, and gain in points over {results.reference}"
     table = Table("arm", *tasks, title=title, title_justify="left")
-    for name, method in results["methods"].items():
-        cells = []
+    for name, method in results.methods.items():
+        cells: list[str] = []
         for task in tasks:
-            score, gain = method["per_task"][task], method["per_task_gain"][task]
-            measured = name != results["reference"] and None not in (score, gain["points"])
-            more = f" ({gain['points']:+.1f}, {in_words(gain['low'], gain['high'])})" if measured else ""
+            score, gain = (method.per_task or {})[task], (method.per_task_gain or {})[task]
+            measured = name != results.reference and None not in (score, gain.points)
+            more = f" ({gain.points:+.1f}, {in_words(gain.low, gain.high)})" if measured else ""
             cells.append("-" if score is None else f"{100 * score:.1f}{more}")
         table.add_row(name, *cells)
     return table
 
 
-def forgetting_table(results: dict[str, Any]) -> Table:
+def forgetting_table(found: ForgettingResult) -> Table:
     """Trained arms x (perplexity of general text, macro-F1 on another task), before -> after."""
-    found = results["forgetting"]
-    tested = f"{found['rows']['test']:,} {found['source']} judgements"
+    tested = f"{found.rows['test']:,} {found.source} judgements"
     title = f"forgetting: perplexity of a general text; macro-F1 of plain prompting on {tested}; before -> after"
     table = Table("arm", title=title, title_justify="left")
     table.add_column("perplexity", justify="right")
     table.add_column("macro-F1", justify="right", no_wrap=True)
 
-    def shown(measures: dict[str, Any]) -> tuple[str, str]:
-        score = measures["macro_f1"]
-        return f"{measures['perplexity']:.1f}", "-" if score is None else f"{100 * score:.1f}"
+    def shown(measures: ForgettingMeasures) -> tuple[str, str]:
+        score = measures.macro_f1
+        return f"{measures.perplexity:.1f}", "-" if score is None else f"{100 * score:.1f}"
 
-    before = shown(found["before"])
-    for name, measures in found["arms"].items():
+    before = shown(found.before)
+    for name, measures in found.arms.items():
         cells = zip(before, shown(measures), strict=True)
         table.add_row(name, *(f"{one} -> {other}" for one, other in cells))
-    prior = found["prior"]["macro_f1"]
+    prior = found.prior.macro_f1
     if prior is not None:
         table.add_row("base rates alone", "", f"{100 * prior:.1f}")
     return table
 
 
-def newcomer_table(results: dict[str, Any]) -> Table:
+def newcomer_table(results: RunResults, curves: Mapping[str, Sequence[NewcomerResult]]) -> Table:
     """Arms x judgements of new people: log-loss, what it is below the global model's and below k = 0, macro-F1."""
     title = (
-        f"newcomers: {results['rows']:,} test judgements by {results['users']:,} people nothing was fitted on, after k "
+        f"newcomers: {results.rows:,} test judgements by {results.users:,} people nothing was fitted on, after k "
         "of their own;\nlog-loss per label in nats, and how far below (intervals: 95 %)"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("arm", overflow="fold")
     table.add_column("k", justify="right", no_wrap=True)
     table.add_column("loss", justify="right", no_wrap=True)
-    table.add_column(f"below {results['reference']}", justify="right", no_wrap=True)
+    table.add_column(f"below {results.reference}", justify="right", no_wrap=True)
     table.add_column("below k = 0", justify="right", no_wrap=True)
     table.add_column("F1", justify="right", no_wrap=True)
-    for name, curve in results["newcomers"].items():
+    for name, curve in curves.items():
         for place, point in enumerate(curve):
             table.add_row(
                 "" if place else name,
-                f"{point['k']}",
-                f"{point['log_loss']:.3f}",
-                _nats(point["gain_over_global"]),
-                _nats(point["gain_over_zero"]),
-                "-" if point["macro_f1"] is None else f"{100 * point['macro_f1']:.1f}",
+                f"{point.k}",
+                f"{point.log_loss:.3f}",
+                _nats(point.gain_over_global),
+                _nats(point.gain_over_zero),
+                "-" if point.macro_f1 is None else f"{100 * point.macro_f1:.1f}",
             )
     return table
 
 
-def _nats(gain: dict[str, Any] | None) -> str:
+def _nats(gain: MeanResult | None) -> str:
     """A difference with its interval, short: +.034 +.010..+.058."""
     if gain is None:
         return ""
     value, low, high = (
         "" if each is None else f"{each:+.3f}".replace("+0.", "+.").replace("-0.", "-.")
-        for each in (gain["value"], gain["low"], gain["high"])
+        for each in (gain.value, gain.low, gain.high)
     )
     return f"{value} {low}..{high}" if low else value
 
 
-def seen_table(results: dict[str, Any]) -> Table:
+def seen_table(reference: str, cells: Sequence[CellResult], methods: Iterable[str]) -> Table:
     """Arms x (people seen in training or new, texts seen or unseen): log-loss."""
-    cells = results["seen_unseen"]
-    heads = [
-        f"{cell['people']} people, {cell['texts']} texts ({cell['methods'][results['reference']][0]['rows']:,})"
-        for cell in cells
-    ]
+    heads = [f"{cell.people} people, {cell.texts} texts ({cell.methods[reference][0].rows:,})" for cell in cells]
     title = "log-loss per label of judgements not learned from; new people before -> after the most judgements"
     table = Table("arm", *heads, title=title, title_justify="left")
-    for name in results["newcomers"]:
-        table.add_row(
-            name, *(" -> ".join(f"{each['log_loss']:.3f}" for each in cell["methods"][name]) for cell in cells)
-        )
+    for name in methods:
+        table.add_row(name, *(" -> ".join(f"{each.log_loss:.3f}" for each in cell.methods[name]) for cell in cells))
     return table
 
 
-def print_gains(results: dict[str, Any]) -> None:
+def print_gains(results: RunResults) -> None:
     """The table of gains and the verdict; newcomers; where there are several tasks a table of each; forgetting."""
     console.print(gain_table(results))
-    console.print(results["verdict"]["sentence"], markup=False)
-    if "newcomers" in results:
-        most = max(point["k"] for curve in results["newcomers"].values() for point in curve)
+    console.print(results.verdict.sentence, markup=False)
+    if results.newcomers:
+        most = max(point.k or 0 for curve in results.newcomers.values() for point in curve)
         console.print(f"(Of new people, after at most {most} judgements of each.)", markup=False)
-        console.print(newcomer_table(results))
-        console.print(seen_table(results))
-    if "per_task" in results["methods"][results["reference"]]:
-        console.print(task_table(results))
-    if "forgetting" in results:
-        console.print(forgetting_table(results))
+        console.print(newcomer_table(results, results.newcomers))
+        console.print(seen_table(results.reference, results.seen_unseen or [], results.newcomers))
+    if tasks := results.methods[results.reference].per_task:
+        console.print(task_table(results, tasks))
+    if results.forgetting:
+        console.print(forgetting_table(results.forgetting))

@@ -62,7 +62,6 @@ def show(
 ) -> None:
     """A version's source, methods and evaluation; with --user, how it serves that user."""
     from beholder.registry import versions as registry
-    from beholder.registry.bundle import backbone_digest_of
     from beholder.registry.feedback import Feedback
     from beholder.registry.memory import took_in
 
@@ -73,7 +72,7 @@ def show(
         enrolled, note = None, "Enrolled since: a server answers them by what they were enrolled with."
         try:
             with contextlib.closing(Feedback()) as feedback:
-                stamp = feedback.enrolled(model, backbone_digest_of(manifest)).get(user)
+                stamp = feedback.enrolled(model, manifest.backbone_digest).get(user)
             enrolled = stamp is not None and not took_in(manifest, store, user, stamp)
         except FeedbackError as error:
             note = f"Whether they were enrolled since is not known: {error}"

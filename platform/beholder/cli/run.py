@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from beholder.cli.console import AsJson, RunReporter, console, print_gains, print_json, print_rows
 from beholder.util.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from beholder.evaluation.run_results import RunResults
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
 Overrides = Annotated[
@@ -61,12 +64,12 @@ def run_command(
     with RunReporter(quiet).live() as reporter:
         outcome = pipeline.run(settings, reporter, on_bad_rows=_bad_rows(on_bad_rows), fresh=fresh)
     if as_json:
-        print_json(outcome.results)
+        print_json(outcome.results.to_json())
         return
     print_gains(outcome.results)
     _say_registered(outcome.results)
-    if outcome.results["mlflow"]["page"]:
-        console.print(f"MLflow: {outcome.results['mlflow']['page']}", markup=False)
+    if outcome.results.mlflow.page:
+        console.print(f"MLflow: {outcome.results.mlflow.page}", markup=False)
     _say_report(outcome.run_folder)
 
 
@@ -140,18 +143,16 @@ def report_command(
 
     Example: beholder report convabuse
     """
-    from beholder.evaluation.saved_run import read_results
     from beholder.report.page import NAMED, NAMELESS
-    from beholder.workflows import run as pipeline
     from beholder.workflows.find_runs import find_run
+    from beholder.workflows.run_report import redraw_report
 
     folder = find_run(run)
-    facts = read_results(folder)
-    whole = {**facts, **pipeline.draw_report(folder, facts)}
+    results = redraw_report(folder)
     if as_json:
-        print_json(whole)
+        print_json(results.to_json())
         return
-    print_gains(whole)
+    print_gains(results)
     console.print(f"report: {folder / NAMED}   (to pass on, without names and texts: {NAMELESS})", markup=False)
 
 
@@ -184,8 +185,8 @@ def demo_command(
             results = outcome.results
             ran.append(name)
             console.print()
-            console.print(f"data: {results['data']['origin']}", markup=False)
-            console.print(f"base: {results['base']}", markup=False)
+            console.print(f"data: {results.data.origin}", markup=False)
+            console.print(f"base: {results.base}", markup=False)
             print_gains(results)
             _say_registered(results)
             _say_disagreement(outcome)
@@ -207,22 +208,20 @@ def _say_report(folder: Path) -> None:
     console.print(f"report: {folder / NAMED}   again: beholder report {folder.name}", markup=False)
 
 
-def _say_registered(results: dict[str, Any]) -> None:
-    registered = results["registered"]
+def _say_registered(results: RunResults) -> None:
+    registered = results.registered
     if registered is None:
         return
-    aliases = ", ".join(registered["aliases"]) or "no alias"
-    serves = registered["best"]
-    if registered["global"] != serves:
-        serves += f" for {registered['on_personal']:,} users, {registered['global']} for everybody else"
-    console.print(
-        f"registered: {registered['model']} v{registered['version']} ({aliases}), serves {serves}", markup=False
-    )
+    aliases = ", ".join(registered.aliases) or "no alias"
+    serves = registered.best
+    if registered.global_ != serves:
+        serves += f" for {registered.on_personal:,} users, {registered.global_} for everybody else"
+    console.print(f"registered: {registered.model} v{registered.version} ({aliases}), serves {serves}", markup=False)
 
 
 def _say_disagreement(outcome: Any) -> None:
     """One held-out text two users judged differently, and what the bundle predicts for each."""
-    if outcome.bundle is None or "folds" in outcome.results["split"]:  # then no text was held out
+    if outcome.bundle is None or outcome.results.split.folds:  # then no text was held out
         return
     test = outcome.test
     predicted = outcome.bundle.predict(list(test.texts), list(test.user_ids))

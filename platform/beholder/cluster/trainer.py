@@ -25,8 +25,8 @@ from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
 from beholder.execution.arm import ArmJob
 from beholder.execution.forgetting import MeasureJob
-from beholder.models.hosted import Endpoint, base_of
 from beholder.models.loading import weights_bytes
+from beholder.models.model_ref import ModelRef
 from beholder.training.context import Context
 from beholder.training.feature_cache import FeatureCache
 from beholder.util import errors
@@ -54,7 +54,7 @@ class FitJob:
         run_folder: holds `annotations.parquet` with a `part` column; arms are written below it. All workers must
             reach it, or its copy.
         arms: those to fit.
-        base: see `bases.endpoint.plain_base`.
+        base: see `ModelRef.to_json`.
         seed: see `methods.Context`.
         cluster: how many processes share the arms, and what each has.
         measures: what to measure of forgetting, once its arm is fitted.
@@ -78,13 +78,13 @@ class FitJob:
         """What a worker takes, about, in bytes: the base's weights with gradients and moments, what is kept of a batch
         for the way back, pooled texts, and libraries.
         """
-        base = base_of(self.base)
-        return 1.5e9 + 8 * (0 if isinstance(base, Endpoint) else weights_bytes(base))
+        base = ModelRef.of(self.base)
+        return 1.5e9 + 8 * (0 if base.endpoint else weights_bytes(base.local))
 
     @property
     def side_by_side(self) -> int:
         """How many fits may run at the same time: one alone of an endpoint, which is called as often as it allows."""
-        return 1 if isinstance(base_of(self.base), Endpoint) else self.fits
+        return 1 if ModelRef.of(self.base).endpoint else self.fits
 
 
 def fit_arms(job: FitJob, on_progress: ArmProgress, say: Callable[[str], None]) -> None:
@@ -284,7 +284,7 @@ def _take_part(config: dict[str, Any], shared: SharedRun, together: list[str]) -
 
     def context(progress: Any, say: Callable[[str], None]) -> Context:
         device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
-        return Context(base_of(job["base"]), job["seed"], device, progress, say, shared.folder, features=features)
+        return Context(ModelRef.of(job["base"]), job["seed"], device, progress, say, shared.folder, features=features)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}

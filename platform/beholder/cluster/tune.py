@@ -6,7 +6,6 @@ search resumes: its own state does not hold what finished in between.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,10 +22,11 @@ from beholder.cluster.trainer import read_parts
 from beholder.execution.arm import ArmJob
 from beholder.execution.trial import measure
 from beholder.methods.base import config_class
-from beholder.models.hosted import Endpoint
+from beholder.models.model_ref import ModelRef
 from beholder.search.space import Choices, Objective, Space, apply
 from beholder.search.study import METRICS, Study, Trial, measured_before, write_record
 from beholder.training.context import Context
+from beholder.util.atomic import digest_of
 from beholder.util.errors import BeholderError, ClusterError
 from beholder.util.paths import home
 from beholder.util.run_folder import RunFolder
@@ -58,7 +58,7 @@ class SearchJob:
     arm: ArmJob
     space: Space
     objective: tuple[Objective, ...]
-    base: str | Endpoint
+    base: ModelRef
     seed: int
     trials: int
     concurrency: int
@@ -210,7 +210,7 @@ def _try(config: dict[str, Any], job: SearchJob, driver_home: str, threads: int,
     device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
     context = Context(job.base, job.seed, device, run_folder=folder, after_epoch=after_epoch)
     # Two trials at once with the same settings would work in the same place; the second one has its answer here.
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    key = digest_of(settings)[:16]
     with FileLock(folder / "trials" / f".{key}.lock"):
         record = measured_before(folder, settings)
         if not record:

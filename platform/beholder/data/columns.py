@@ -12,25 +12,24 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beholder.data.annotations import Task
 from beholder.data.label_rules import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
 from beholder.data.validation import Raw, UncheckedRows
 from beholder.util.errors import DataError, unknown
+from beholder.util.strict_model import Section
 
 SKIP = "or pass --on-bad-rows skip."
 
 
-class LabelRule(BaseModel):
+class LabelRule(Section):
     """How one label is read from the table.
 
     `column`: by default the label's own name. Without more, the column holds 0 and 1. `at_least` cuts a scale: 1 from
     that value up; `range` refuses values outside the scale. `values` maps what is written to 1, 0, or null (not asked);
     what it does not name is refused.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     column: str | None = None
     at_least: float | None = None
@@ -88,7 +87,7 @@ class LabelRule(BaseModel):
         return float(parsed >= self.at_least)
 
 
-class Columns(BaseModel):
+class Columns(Section):
     """Which columns hold what.
 
     Args:
@@ -100,8 +99,6 @@ class Columns(BaseModel):
         allow_missing: read an empty label as "not asked" instead of refusing the row (multilabel only).
         context: further columns to keep, as text.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str = "text"
     user: str = "user_id"

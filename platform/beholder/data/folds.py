@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations
-from beholder.data.splits import AnySplit, ByText, Split, cut, digest_of
+from beholder.data.splits import AnySplit, ByText, Split, cut, split_digest
 from beholder.data.text_splits import PARTS, uniform
 from beholder.util.errors import SplitError
 
@@ -104,7 +104,7 @@ def deal(annotations: Annotations, config: AnySplit, folds: int) -> Folds:
         splits.append(cut(annotations, parts.astype(object)[text], config))
     last = np.where(place < chosen, "valid", "train").astype(object)[text]
     parts = {name: np.flatnonzero(last == name).astype(np.int64) for name in ("train", "valid")}
-    whole = Split(parts, digest_of(annotations, last), 0.0)
+    whole = Split(parts, split_digest(annotations, last), 0.0)
     digest = hashlib.sha256("\0".join(split.hash for split in (*splits, whole)).encode()).hexdigest()
     return Folds(tuple(splits), whole, digest)
 
@@ -118,6 +118,11 @@ def with_uses(annotations: Annotations, split: Split, folds: Folds | None) -> An
     return marked.with_column(USES, folds.uses) if folds else marked
 
 
+def part_of_rows(annotations: Annotations) -> NDArray[np.object_]:
+    """The part of each row of a run's annotations; empty where a row is in none. str [rows]"""
+    return np.asarray(annotations.column("part"), dtype=object)
+
+
 def parts_of(annotations: Annotations, fold: int | None = None) -> dict[str, Annotations]:
     """The rows of each part of a run, by what `with_uses` wrote.
 
@@ -126,7 +131,7 @@ def parts_of(annotations: Annotations, fold: int | None = None) -> dict[str, Ann
         fold: from 0; None: what is served is fitted on.
     """
     if fold is None:
-        part = np.asarray(annotations.column("part"), dtype=object)
+        part = part_of_rows(annotations)
         return {name: annotations.select(np.flatnonzero(part == name)) for name in sorted(set(part.tolist())) if name}
     used = np.asarray([letters[fold] for letters in annotations.column(USES)])
     pairs = zip(PARTS, (LEARNED, CHOSEN, TESTED), strict=True)
@@ -136,7 +141,7 @@ def parts_of(annotations: Annotations, fold: int | None = None) -> dict[str, Ann
 def scored(annotations: Annotations, part: str) -> NDArray[np.int64]:
     """Row numbers of all validation or test rows of a run, in the order of its scores: fold by fold where there are."""
     if USES not in annotations.context_columns:
-        return np.flatnonzero(np.asarray(annotations.column("part"), dtype=object) == part)
+        return np.flatnonzero(part_of_rows(annotations) == part)
     letter = {"valid": CHOSEN, "test": TESTED}[part]
     used = np.asarray([list(letters) for letters in annotations.column(USES)])
     return np.concatenate([np.flatnonzero(column == letter) for column in used.T])

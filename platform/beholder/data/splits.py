@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from beholder.data.annotations import Annotations
-from beholder.data.text_splits import PARTS, CutByText, SplitSettings, normalised, uniform
+from beholder.data.text_splits import PARTS, CutByText, normalised, uniform
 from beholder.util.errors import SplitError, unknown
+from beholder.util.strict_model import Section
 
 RowNumbers = NDArray[np.int64]
 CELLS = ("seen_people", "seen_texts", "unseen_texts", "seen_both")
@@ -66,7 +67,7 @@ class ByText(CutByText):
         return self.by_text(annotations)
 
 
-class ByColumn(SplitSettings):
+class ByColumn(Section):
     """As in the table: a context column holds `train`, `valid` (or `val`, `dev`) and `test`."""
 
     by: Literal["column"]
@@ -77,7 +78,7 @@ class ByColumn(SplitSettings):
         return _parts_by_column(annotations, self.column)
 
 
-class ByPaper(SplitSettings):
+class ByPaper(Section):
     """The paper's protocol: the official split files; only users present in all three parts; users with fewer than
     `crop[0]` of the busiest user's rows dropped; users above `crop[1]` of it sampled down to it, seeded. The crop's
     thresholds come from all rows, not per part, so that the split can be rebuilt.
@@ -274,10 +275,10 @@ def cut(annotations: Annotations, assigned: NDArray[np.object_], config: AnySpli
                 f"split by {config.by}: no rows are left for {name} ({sizes}). Give more rows, or change split."
             )
     people = config if isinstance(config, ByPeople) else None
-    return Split(parts, digest_of(annotations, assigned), _leaked(annotations, parts), people)
+    return Split(parts, split_digest(annotations, assigned), _leaked(annotations, parts), people)
 
 
-def digest_of(annotations: Annotations, assigned: NDArray[np.object_]) -> str:
+def split_digest(annotations: Annotations, assigned: NDArray[np.object_]) -> str:
     """SHA-256 of which row is in which part, whatever their order."""
     digest = hashlib.sha256()
     keys = zip(assigned, annotations.text_ids, annotations.user_ids, strict=True)

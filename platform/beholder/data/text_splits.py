@@ -7,19 +7,16 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from beholder.data.annotations import Annotations
 from beholder.data.texts import normalise
+from beholder.util.strict_model import Section
 
 PARTS = ("train", "valid", "test")
 
 
-class SplitSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CutByText(SplitSettings):
+class CutByText(Section):
     """Which texts count as one.
 
     `key`: 2, or 1 as up to November 2026, when punctuation at the ends made two texts. `near_copies`: texts count as

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from beholder.util.strict_model import Section
 
 
-class SourceSettings(BaseModel):
+class SourceSettings(Section):
     """Settings of one source. `path`: the file or folder, where it is not to be looked for in the usual places."""
 
     # A misspelt option must not be ignored: the run would quietly answer another question.
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     path: Path | None = None

@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from beholder.data.conversions import arrow_of
-from beholder.util.errors import DataError, unknown
+from beholder.util.errors import DataError, first_line, unknown
 
 BLOCK_BYTES = 16 << 20  # no single row may be longer
 
@@ -76,7 +76,7 @@ def read_csv(
         )
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         _check_utf8(file)
-        what = re.sub(r"(Expected \d+ columns, got \d+):.*", r"\1", _first_line(error))
+        what = re.sub(r"(Expected \d+ columns, got \d+):.*", r"\1", _short(error))
         raise DataError(f"{file}: not a well-formed table: {what}. Fix that row, or its quotes.") from error
     _check_header(file, table.column_names)
     if quoted:
@@ -95,7 +95,7 @@ def read_parquet(file: Path) -> pa.Table:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{file}: truncated, or not a Parquet file ({_first_line(error)}). Copy it again from where it came from."
+            f"{file}: truncated, or not a Parquet file ({_short(error)}). Copy it again from where it came from."
         ) from error
 
 
@@ -136,7 +136,7 @@ def read_saved_dataset(folder: Path) -> pa.Table:
         dataset = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(
-            f"{folder}: not a saved `datasets` folder, or damaged ({_first_line(error)}). "
+            f"{folder}: not a saved `datasets` folder, or damaged ({_short(error)}). "
             "Write one with Dataset.save_to_disk, or name a file."
         ) from error
     if isinstance(dataset, DatasetDict):
@@ -220,6 +220,5 @@ def _json_column(values: list[Any]) -> pa.Array:
     return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__
+def _short(error: BaseException) -> str:
+    return first_line(error).rstrip(".")[:200]

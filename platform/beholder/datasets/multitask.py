@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from beholder.data.annotations import Annotations, Task
 from beholder.data.validation import BadRows, Loaded
 from beholder.datasets.single import SINGLE, SingleConfig
 from beholder.util.errors import DataError
+from beholder.util.strict_model import Section
 
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Without a dot or a colon: both stand behind it in names made of it."""
 
 
-class Several(BaseModel):
+class Several(Section):
     """Settings of `several`. `sources`: the tasks, each under a name of its own with its settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["several"] = "several"
     sources: dict[TaskName, SingleConfig] = Field(min_length=2)

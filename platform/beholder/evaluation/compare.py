@@ -12,6 +12,7 @@ import numpy as np
 from beholder.evaluation.gains import Gain, gains, holm
 from beholder.evaluation.intervals import p_in_words
 from beholder.evaluation.results import ArmScores, Results, evaluate
+from beholder.evaluation.run_results import DataResult
 from beholder.evaluation.saved_run import read_results, same_rows, settings_of
 from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.evaluation.summary import gain_rows, heading
@@ -78,11 +79,11 @@ class Comparison:
         return [{name: row.get(name) for name in names if name not in empty} for row in rows]
 
     def _shown(self) -> RowTable:
-        whole = self.results.to_json()
-        rows = gain_rows(whole["methods"], whole["reference"])
+        found = self.results.summary()
+        rows = gain_rows(found)
         for shown, row in zip(rows, self.rows, strict=True):
             shown["p (Holm)"] = "" if row.p_holm is None else p_in_words(row.p_holm)
-        return RowTable(rows, heading(whole, whole["rows"]), self.verdict.sentence)
+        return RowTable(rows, heading(found), self.verdict.sentence)
 
     def __repr__(self) -> str:
         return str(self._shown())
@@ -111,15 +112,15 @@ def compare(
     """
     facts = [read_results(folder) for folder in folders]
     for folder, fact in zip(folders[1:], facts[1:], strict=True):
-        if fact["split"]["hash"] != facts[0]["split"]["hash"]:
+        if fact.split.hash != facts[0].split.hash:
             raise DataError(
-                f"{folder.name} cannot be compared with {folders[0].name}: {_why(facts[0]['data'], fact['data'])}. "
+                f"{folder.name} cannot be compared with {folders[0].name}: {_why(facts[0].data, fact.data)}. "
                 "Compare runs of the same data, labels and split."
             )
     files: dict[tuple[str, str], ScoresFile] = {}
     bases: dict[str, str] = {}
     for folder, fact in zip(folders, facts, strict=True):
-        bases[folder.name] = fact["base"]
+        bases[folder.name] = fact.base
         for arm in settings_of(folder).arms:
             files[folder.name, arm] = read_scores(RunFolder(folder).scores(arm))
     first_run, first = folders[0].name, next(iter(files.values()))
@@ -127,7 +128,7 @@ def compare(
         if not same_rows(first, file):
             raise DataError(f"{run} cannot be compared with {first_run}: it was scored on other rows or labels.")
     settings = settings_of(folders[0])
-    chosen = _reference(reference, first_run, facts[0]["reference"], list(files))
+    chosen = _reference(reference, first_run, facts[0].reference, list(files))
     places = [chosen, *(place for place in files if place != chosen)]
     trainings = min(len(file.arm.trainings) for file in files.values())
     arms = {place: _named(files[place].arm, place[0]).first(trainings) for place in places}
@@ -154,7 +155,7 @@ def compare(
         for place, file in ((place, files[place]) for place in places)
     )
     said = verdict(results, {arm.name for arm in arms.values() if personal(arm.method)})
-    return Comparison(results, said, rows, facts[0]["split"]["hash"])
+    return Comparison(results, said, rows, facts[0].split.hash)
 
 
 def surely_worse(one: Path, other: Path, level: float = 0.95) -> Gain | None:
@@ -198,13 +199,13 @@ def _is_asked_about(arm: ArmScores) -> bool:
     return arm.control_of is None and arm.method not in PRIORS
 
 
-def _why(one: dict[str, Any], other: dict[str, Any]) -> str:
+def _why(one: DataResult, other: DataResult) -> str:
     """In which way two runs differ that were not split alike."""
-    if one["labels"] != other["labels"]:
-        return f"its labels are {', '.join(other['labels'])}, not {', '.join(one['labels'])}"
-    if one["kind"] != other["kind"]:
-        return f"its task is {other['kind']}, not {one['kind']}"
-    if one["fingerprint"] != other["fingerprint"]:
+    if one.labels != other.labels:
+        return f"its labels are {', '.join(other.labels)}, not {', '.join(one.labels)}"
+    if one.kind != other.kind:
+        return f"its task is {other.kind}, not {one.kind}"
+    if one.fingerprint != other.fingerprint:
         return "it is of other judgements (other data, limits or label rules)"
     return "the same judgements were split otherwise (split: of the experiment)"
 

@@ -108,6 +108,15 @@ def macro_f1(decisions: Decisions, labels: Floats) -> float:
     return float(macro(f1_per_label(decisions, labels)))
 
 
+def decided_macro_f1(scores: Floats, thresholds: Floats, labels: Floats, kind: Kind) -> float | None:
+    """Macro-F1 of the decisions by some thresholds; None where no label has a positive.
+
+    scores: [rows, labels] in 0..1; thresholds: as `decide` takes them; labels: [rows, labels], NaN = not asked.
+    """
+    value = macro_f1(decide(scores, thresholds, kind), labels)
+    return value if np.isfinite(value) else None
+
+
 def log_losses(scores: Floats, labels: Floats, kind: Kind) -> tuple[Floats, Floats]:
     """Log-loss of each row in nats, and over how many it is: two float64 [rows].
 

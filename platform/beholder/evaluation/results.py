@@ -27,6 +27,7 @@ from beholder.evaluation.metrics import (
     user_bias,
 )
 from beholder.evaluation.newcomers import Newcomers
+from beholder.evaluation.run_results import EvaluationResult
 
 ROUTED = "routed"
 """The name of the pair of arms that is served, where it is scored as if it were an arm."""
@@ -248,6 +249,10 @@ class Results:
                 **(self.newcomers.to_json() if self.newcomers else {}),
             }
         )
+
+    def summary(self) -> EvaluationResult:
+        """The same, typed."""
+        return EvaluationResult.from_json(self.to_json())
 
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]

@@ -11,11 +11,14 @@ import numpy as np
 
 from beholder.evaluation.newcomers import measure_newcomers
 from beholder.evaluation.results import Curve, Results, evaluate
+from beholder.evaluation.run_results import RunResults
 from beholder.evaluation.scores_io import ScoresFile, newcomers_file, read_newcomers, read_scores
 from beholder.util.errors import DataError, unknown
 from beholder.util.run_folder import RunFolder
 
 REMEDY = "Run the experiment again."
+LEVEL = 0.95
+"""Of intervals, by default."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,20 @@ class EvaluationSettings:
     newcomers: list[str]
     texts: str
 
+    def to_json(self) -> dict[str, Any]:
+        """What `evaluation.json` holds."""
+        newcomers = {"newcomers": {"arms": self.newcomers, "texts": self.texts}} if self.newcomers else {}
+        return {
+            "reference": self.reference,
+            "worthwhile": self.worthwhile,
+            **({"level": self.level} if self.level != LEVEL else {}),
+            "arms": self.arms,
+            **newcomers,
+            "curves": {arm: {"start": curve.start, "arms": curve.arms} for arm, curve in self.curves.items()},
+        }
 
-def read_results(run_folder: Path) -> dict[str, Any]:
+
+def read_results(run_folder: Path) -> RunResults:
     """The results of a finished run (`results.json`).
 
     Raises:
@@ -43,15 +58,13 @@ def read_results(run_folder: Path) -> dict[str, Any]:
     """
     file = RunFolder(run_folder).results
     try:
-        results = json.loads(file.read_text())
-        _ = results["split"]["hash"], results["reference"], results["data"], results["base"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return RunResults.from_json(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: missing, or not of a run that finished. {REMEDY}") from error
-    return results
 
 
-def recompute(run_folder: Path) -> Results:
-    """Evaluate `scores/*.parquet` with the settings of `evaluation.json`: the reference, and what gain is worth having.
+def recompute(run_folder: Path, settings: EvaluationSettings | None = None) -> Results:
+    """Evaluate `scores/*.parquet` as settings say, or `evaluation.json`: the reference, what gain is worth having.
 
     `arms` there gives the arms and their order (every file, by name, where it gives none), `curves` the arms of
     learning curves, `newcomers` those measured on newcomers, `level` that of the intervals (0.95).
@@ -59,7 +72,7 @@ def recompute(run_folder: Path) -> Results:
     Raises:
         DataError: a file is missing or damaged, or the arms were scored on different rows.
     """
-    settings = settings_of(run_folder)
+    settings = settings or settings_of(run_folder)
     of_curves = [name for curve in settings.curves.values() for name in curve.arms.values()]
     files = [read_scores(RunFolder(run_folder).scores(name)) for name in [*settings.arms, *of_curves]]
     first = files[0]
@@ -97,7 +110,7 @@ def settings_of(run_folder: Path) -> EvaluationSettings:
         written = json.loads(file.read_text())
         settings = EvaluationSettings(
             str(written["reference"]),
-            float(written.get("level", 0.95)),
+            float(written.get("level", LEVEL)),
             float(written.get("worthwhile", 1.0)),
             written.get("arms") or [each.stem for each in RunFolder(run_folder).all_scores],
             {

@@ -20,7 +20,7 @@ from beholder.evaluation.metrics import Kind
 from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Judgements
 from beholder.util.atomic import atomic_write
-from beholder.util.errors import DataError
+from beholder.util.errors import DataError, first_line
 from beholder.util.run_folder import RunFolder
 
 FORMAT = 3
@@ -142,7 +142,7 @@ def _read(file: Path, columns: tuple[str, ...], build: Callable[[pa.Table, dict[
     try:
         table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{file}: no readable scores ({reason}). {remedy}") from error
     try:
         metadata = table.schema.metadata or {}

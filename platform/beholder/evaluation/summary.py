@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from beholder.evaluation.gains import Gain
 from beholder.evaluation.intervals import in_words, percent, signed
 from beholder.evaluation.results import Results
+from beholder.evaluation.run_results import EvaluationResult
 from beholder.evaluation.verdict import Verdict
 from beholder.util.tables import RowTable
 
 
-def gain_rows(methods: Mapping[str, Mapping[str, Any]], reference: str) -> list[dict[str, str]]:
-    """A row for each method: macro-F1, the gain over the reference with both intervals, the part that is personal.
-
-    Args:
-        methods: name -> its entry in `Results.to_json`.
-        reference: the one that gains are over.
-    """
+def gain_rows(found: EvaluationResult) -> list[dict[str, str]]:
+    """A row for each method: macro-F1, the gain over the reference with both intervals, the part that is personal."""
     rows = []
-    for name, method in methods.items():
-        gain, beyond, is_reference = method["gain"], method["beyond_control"], name == reference
+    for name, method in found.methods.items():
+        gain, beyond, is_reference = method.gain, method.beyond_control, name == found.reference
         rows.append(
             {
                 "method": name,
-                "macro-F1": percent(method["macro_f1"]),
-                "gain": "ref." if is_reference else signed(gain["points"]),
-                "at large": "" if is_reference else in_words(gain["low"], gain["high"]),
-                "these people": "" if is_reference else in_words(gain["texts_low"], gain["texts_high"]),
-                "personal": "" if beyond is None else signed(beyond["points"]),
+                "macro-F1": percent(method.macro_f1),
+                "gain": "ref." if is_reference else signed(gain.points),
+                "at large": "" if is_reference else in_words(gain.low, gain.high),
+                "these people": "" if is_reference else in_words(gain.texts_low, gain.texts_high),
+                "personal": "" if beyond is None else signed(beyond.points),
             }
         )
     return rows
 
 
-def heading(said: Mapping[str, Any], rows: int) -> str:
+def heading(found: EvaluationResult) -> str:
     """The line above such a table."""
     return (
-        f"{rows:,} test judgements by {said['users']:,} people of {said['texts']:,} texts; gain in points of macro-F1 "
-        f"over {said['reference']}, {100 * said['level']:g} % intervals"
+        f"{found.rows:,} test judgements by {found.users:,} people of {found.texts:,} texts; gain in points of "
+        f"macro-F1 over {found.reference}, {100 * found.level:g} % intervals"
     )
 
 
@@ -71,9 +67,8 @@ class Evaluation:
 
     def table(self) -> RowTable:
         """A row for each model, as it is shown."""
-        said = self.results.to_json()
-        rows = gain_rows(said["methods"], said["reference"])
-        return RowTable(rows, heading(said, said["rows"]), self.verdict.sentence)
+        found = self.results.summary()
+        return RowTable(gain_rows(found), heading(found), self.verdict.sentence)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: what `Results.to_json` has, and `verdict`."""

@@ -117,7 +117,7 @@ def _adapted(
     if not isinstance(fitted, Adaptable) or "enrol" not in seen or not (k or by_traits):
         return fitted
     enrol = seen["enrol"]
-    tasks = getattr(config, "tasks", None)
+    tasks = config.only_tasks
     if tasks is not None:  # the arm learns from some tasks only, of newcomers as of everybody
         enrol = enrol.select(np.unique(np.concatenate([enrol.rows_of_tasks[task] for task in tasks])))
     first = enrol.select(np.flatnonzero(people.turns(enrol) < k))

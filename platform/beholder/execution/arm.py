@@ -18,7 +18,7 @@ from beholder.data.splits import ByPeople
 from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_io import newcomers_file, write_newcomers, write_scores
 from beholder.execution.adaptation import score_newcomers
-from beholder.methods.base import MethodConfig, config_class, save_fitted
+from beholder.methods.base import MethodConfig, before_refit, config_class, save_fitted
 from beholder.training.context import Context, Training
 from beholder.training.memory import PeakMemory
 from beholder.util.atomic import beside
@@ -69,7 +69,7 @@ class ArmJob:
 
 def as_seen(config: MethodConfig, parts: dict[str, Annotations], seed: int) -> dict[str, Annotations]:
     """The rows of each part as this arm sees them: under other users where it is a shuffled control."""
-    control = getattr(config, "shuffle_users", False)
+    control = config.control
     if not control:
         return parts
     return {
@@ -84,7 +84,7 @@ def to_learn(config: MethodConfig, seen: dict[str, Annotations]) -> tuple[Annota
     Raises:
         MethodError: there are none.
     """
-    tasks = getattr(config, "tasks", None)
+    tasks = config.only_tasks
     if tasks is None:
         return seen["train"], seen["valid"]
 
@@ -115,8 +115,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     if context.team.rank:
         return
     fit_seconds = time.perf_counter() - started + fitted.training.elsewhere
-    before: Any = getattr(fitted, "before_refit", None) or fitted  # who has learned from validation rows knows them
-    scores = {"valid": before.score(list(seen["valid"].texts), list(seen["valid"].user_ids))}
+    scores = {"valid": before_refit(fitted).score(list(seen["valid"].texts), list(seen["valid"].user_ids))}
     newcomers = None
     if job.people is None:
         scores["test"] = fitted.score(list(seen["test"].texts), list(seen["test"].user_ids))

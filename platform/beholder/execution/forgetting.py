@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
 from beholder.data.texts import text_key
 from beholder.datasets import SourceConfig, load
-from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1
 from beholder.execution.arm import ArmJob
 from beholder.methods.base import Fitted, load_fitted
 from beholder.methods.lm import FittedLanguage
@@ -37,9 +36,10 @@ from beholder.models.perplexity import perplexity
 from beholder.prompting.builder import Prompter
 from beholder.prompting.prompted_model import Prompted
 from beholder.training.context import Context, no_words
-from beholder.util.atomic import atomic_write
+from beholder.util.atomic import atomic_write, digest_of
 from beholder.util.errors import BeholderError, DataError
 from beholder.util.run_folder import RunFolder
+from beholder.util.strict_model import Section
 
 PartRows = Mapping[str, Annotations]
 """`valid`, on which answers are calibrated, and `test`, on which they count."""
@@ -47,7 +47,7 @@ ASKED = QueryConfig()
 """How the other task is prompted, before and after: in the same words."""
 
 
-class Forgetting(BaseModel):
+class Forgetting(Section):
     """What to measure.
 
     Args:
@@ -55,8 +55,6 @@ class Forgetting(BaseModel):
         rows: the most judgements to calibrate answers on, and the most to measure, of texts apart.
         window: tokens of general text read at once.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: SourceConfig
     rows: int = Field(default=200, ge=10)
@@ -137,7 +135,7 @@ def plan(
     inputs = [settings.window, general_text()[1], *(each.fingerprint for each in rows.values())]
 
     def job(arm: str, measured: str) -> MeasureJob:
-        return MeasureJob(arm, settings.window, hashlib.sha256(json.dumps([*inputs, measured]).encode()).hexdigest())
+        return MeasureJob(arm, settings.window, digest_of([*inputs, measured]))
 
     trained = [arm for arm in arms if arm.settings.trains and arm.control_of is None]
     jobs = [job("", f"{identity} {__version__}"), *(job(arm.name, arm.key) for arm in trained)]
@@ -252,15 +250,14 @@ def _rows(settings: Forgetting, seed: int, chosen: Callable[[Annotations], Annot
 
 
 def _language_model(context: Context) -> LanguageModel:
-    language = load_language_model(context.local_base)
+    language = load_language_model(context.base_model.local)
     language.model.to(context.device)  # type: ignore[arg-type]
     return language
 
 
 def _macro_f1(fitted: Fitted, test: Annotations) -> float | None:
     scores = fitted.score(list(test.texts), list(test.user_ids))
-    value = macro_f1(decide(scores, fitted.thresholds, test.task.kind), test.labels)
-    return value if math.isfinite(value) else None
+    return decided_macro_f1(scores, fitted.thresholds, test.labels, test.task.kind)
 
 
 def _measures(found: dict[str, Any]) -> dict[str, Any]:

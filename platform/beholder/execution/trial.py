@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1
 from beholder.execution.arm import as_seen, to_learn
-from beholder.methods.base import MethodConfig
+from beholder.methods.base import MethodConfig, before_refit
+from beholder.methods.user_adapters import FittedBank
 from beholder.training.context import Context
 
 
@@ -40,10 +39,8 @@ def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Con
     train, valid = to_learn(config, as_seen(config, dict(parts), context.seed))
     fitted = config.fit(train, valid, context)
     seconds = fitted.training.seconds or time.perf_counter() - started
-    before: Any = getattr(fitted, "before_refit", None) or fitted
-    scores = before.score(list(valid.texts), list(valid.user_ids))
-    value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
-    bank = getattr(fitted, "bank", None)  # of methods that train users in blocks
-    if bank is not None:
-        shutil.rmtree(bank.folder, ignore_errors=True)
-    return TrialResult(value if math.isfinite(value) else 0.0, seconds, fitted.training.parameters)
+    scores = before_refit(fitted).score(list(valid.texts), list(valid.user_ids))
+    value = decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind)
+    if isinstance(fitted, FittedBank):
+        shutil.rmtree(fitted.bank.folder, ignore_errors=True)
+    return TrialResult(value or 0.0, seconds, fitted.training.parameters)

@@ -6,8 +6,6 @@ Each room owns the config objects of its things; this file only composes them, a
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,10 @@ from beholder.execution.forgetting import Forgetting
 from beholder.experiment.renamed_keys import with_new_keys, with_new_name, with_old_keys
 from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.models.hosted import Endpoint
+from beholder.models.model_ref import ModelRef
 from beholder.registry.config import Name, Register
 from beholder.search.space import SearchSettings, Space, apply, space_of
+from beholder.util.atomic import digest_of
 from beholder.util.errors import ExperimentError, MethodError, unknown
 from beholder.util.strict_model import Section, build
 
@@ -56,7 +56,7 @@ class Arm:
     @property
     def after(self) -> str | None:
         """The arm whose fitted method this one starts from."""
-        return getattr(self.config, "init_from", None)
+        return self.config.start
 
 
 class Experiment(Section):
@@ -129,7 +129,7 @@ class Experiment(Section):
             rows = written.get("curve") or []
             if not rows:
                 continue
-            bank = getattr(configs[name], "bank", None)
+            bank = configs[name].adapters
             if bank is None:
                 raise ExperimentError(
                     f"methods.{name}.curve: only methods with an adapter per user (-u) can be fitted on fewer rows "
@@ -161,7 +161,7 @@ class Experiment(Section):
         for name in ("folds", "seeds"):
             if written["evaluate"][name] == 1:  # digests of earlier versions stay valid
                 del written["evaluate"][name]
-        return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
+        return digest_of(written)
 
     def searched(self, name: str) -> tuple[SearchSettings, Space]:
         """How an arm is searched: as in `search`, or by default."""
@@ -169,8 +169,13 @@ class Experiment(Section):
         if name not in arms:
             raise ExperimentError(f"search: {unknown('arm', name, arms)}")
         settings = self.search.get(name, SearchSettings())
-        hosted = isinstance(self.base, Endpoint)
+        hosted = self.base_model.endpoint is not None
         return settings, space_of(name, arms[name].config, settings.space, hosted=hosted)
+
+    @property
+    def base_model(self) -> ModelRef:
+        """The base."""
+        return ModelRef.of(self.base)
 
     @property
     def of_one_split(self) -> Experiment:
@@ -344,7 +349,7 @@ def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
     if arm.after not in trained:
         known = unknown("trained arm", arm.after, trained) if trained else "there is no cls or cls-p in this file."
         raise ExperimentError(f"methods.{arm.name}.init_from: {known}")
-    kinds, method = getattr(arm.config, "starts_from", None), arms[arm.after].method
+    kinds, method = arm.config.starts_from, arms[arm.after].method
     if kinds is not None and method not in kinds:
         raise ExperimentError(
             f"methods.{arm.name}.init_from: {arm.after} is a {method}; {arm.method} starts from a {' or '.join(kinds)}."
@@ -354,7 +359,7 @@ def _check_start(arm: Arm, arms: dict[str, Arm]) -> None:
 def _check_tasks(arm: Arm, source: Any) -> None:
     """Whether the source has the tasks an arm learns from."""
     known = list(getattr(source, "sources", {}))
-    for task in getattr(arm.config, "tasks", None) or ():
+    for task in arm.config.only_tasks or ():
         if task not in known:
             why = unknown("task", task, known) if known else "this source has one task only. Leave tasks out."
             raise ExperimentError(f"methods.{arm.name}.tasks: {why}")

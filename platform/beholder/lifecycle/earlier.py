@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beholder.cluster.run_storage import run_here
 from beholder.data.annotations import Annotations
+from beholder.data.folds import part_of_rows
 from beholder.data.splits import PARTS, ByText
 from beholder.data.texts import near_copies, normalise
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import texts_table
 from beholder.util.errors import counted
 from beholder.util.run_folder import ANNOTATIONS, RunFolder
@@ -20,7 +21,7 @@ from beholder.workflows.run import Reporter
 
 def with_earlier(
     new: Annotations,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     reporter: Reporter,
     others: Sequence[Annotations] = (),
     texts: Mapping[str, str] | None = None,
@@ -39,9 +40,9 @@ def with_earlier(
         `train` and `valid`, and how many of the new rows are left for testing.
     """
     run = _of_run(manifest)
-    by_text = manifest["split"]["by"] == "text"
+    by_text = manifest.split["by"] == "text"
     if not by_text and texts is None and run is not None:
-        table = texts_table(run, np.asarray(run.column("part"), dtype=object)).to_pydict()
+        table = texts_table(run, part_of_rows(run)).to_pydict()
         texts = dict(zip(table["key"], table["part"], strict=True))
     reporter.say(f"{counted(len(new), 'new judgement')} of {counted(len(new.users), 'user')}")
     if not by_text and texts is None:
@@ -61,7 +62,7 @@ def with_earlier(
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     if run is not None:
         mine = _of_users_besides(run, new.users, known)
-        part = np.asarray(mine.column("part"), dtype=object)
+        part = part_of_rows(mine)
         found = {name: joined(found[name], mine.select(np.flatnonzero(part == name))) for name in PARTS}
     more = sum(len(found[name]) for name in ("train", "valid")) - (len(new) - left)
     if more:
@@ -69,7 +70,7 @@ def with_earlier(
     return {name: found[name] for name in ("train", "valid")}, left
 
 
-def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations] | None:
+def earlier(manifest: Manifest, new: Annotations) -> dict[str, Annotations] | None:
     """The rows of the same users in the run that made a bundle, by part, except for texts they judged again since.
 
     None where that run is not kept here.
@@ -78,7 +79,7 @@ def earlier(manifest: dict[str, Any], new: Annotations) -> dict[str, Annotations
     if run is None:
         return None
     mine = _of_users_besides(run, new.users, _judgements(new))
-    parts = np.asarray(mine.column("part"), dtype=object)
+    parts = part_of_rows(mine)
     return {name: mine.select(np.flatnonzero(parts == name)) for name in PARTS}
 
 
@@ -101,28 +102,26 @@ def joined(one: Annotations, other: Annotations) -> Annotations:
     )
 
 
-def _of_run(manifest: Mapping[str, Any]) -> Annotations | None:
-    with run_here(str(manifest["run"])) as run:
+def _of_run(manifest: Manifest) -> Annotations | None:
+    with run_here(manifest.run) as run:
         run.fetch(ANNOTATIONS)
         file = RunFolder(run.folder).annotations
         return Annotations.read_parquet(file) if file.is_file() else None
 
 
-def _near_copies(
-    run: Annotations | None, later: Sequence[Annotations], manifest: Mapping[str, Any]
-) -> dict[str, str] | None:
+def _near_copies(run: Annotations | None, later: Sequence[Annotations], manifest: Manifest) -> dict[str, str] | None:
     """Text -> part, of those that are near copies of texts of the run, where its split takes these for one text.
 
     None where they would have to be looked for and the run is not here.
     """
-    similarity = manifest["split"].get("near_copies")
+    similarity = manifest.split.get("near_copies")
     if similarity is None:
         return {}
     if run is None:
         return None
     texts = sorted({text for rows in later for text in rows.texts})
     keys = np.asarray(near_copies([*run.texts, *texts], similarity))
-    of_run, parts_of_run = keys[: len(run)], np.asarray(run.column("part"), dtype=object)
+    of_run, parts_of_run = keys[: len(run)], part_of_rows(run)
     known = {
         key: name for name in PARTS for key in of_run[parts_of_run == name].tolist()
     }  # test comes last, and stands
@@ -130,13 +129,13 @@ def _near_copies(
 
 
 def _parts(
-    rows: Annotations, manifest: Mapping[str, Any], texts: Mapping[str, str] | None, near: Mapping[str, str]
+    rows: Annotations, manifest: Manifest, texts: Mapping[str, str] | None, near: Mapping[str, str]
 ) -> NDArray[np.object_]:
     """The part of each row: str [rows]. Texts of the run stay in theirs; new ones are drawn by their hash.
 
     near: see `_near_copies`.
     """
-    said = manifest["split"]
+    said = manifest.split
     by_text = said["by"] == "text"
     split = ByText.model_validate({"key": 1} | said) if by_text else ByText()  # key 1: an older bundle
     part = split.assign(rows)
@@ -146,7 +145,7 @@ def _parts(
         )
     if near:
         part = np.asarray([near.get(text, drawn) for text, drawn in zip(rows.texts, part, strict=True)], dtype=object)
-    if manifest.get("folds"):  # nothing was held back for testing
+    if manifest.folds:  # nothing was held back for testing
         part[part == "test"] = "train"
     return part
 

@@ -26,7 +26,7 @@ from beholder.methods.newcomers import estimate_newcomers
 from beholder.methods.user_adapters import FittedBank
 from beholder.registry.bundle import Bundle
 from beholder.registry.feedback import Enrolment
-from beholder.registry.routing import Population, reroute, row_losses
+from beholder.registry.routing import reroute, row_losses
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import MethodError, counted
 
@@ -80,7 +80,7 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
         [name for name, some in zip(copies, places, strict=True) for _ in some]
     )
     as_them = _reading_as(fitted, user, copies)
-    found = estimate_newcomers(as_them, repeated, bundle.manifest["seed"])
+    found = estimate_newcomers(as_them, repeated, bundle.manifest.seed)
     place = {name: at for at, name in enumerate(found.users)}
     if isinstance(as_them, FittedPersonal) and fitted.shared is bundle.shared:  # the trunk has read all inputs
         states = found.states(np.arange(len(rows)))
@@ -94,7 +94,7 @@ def train_user(bundle: Bundle, rows: Annotations) -> Enrolment:
         shared = bundle.shared.score(list(rows.texts), list(rows.user_ids))
     tensors = {name: tensor[place[user]][None].clone() for name, tensor in found.tensors.items()}
     losses = [row_losses(scores, rows.labels, rows.task.kind) for scores in (shared, held)]
-    population = Population(**bundle.manifest["routes"]["population"])
+    population = bundle.manifest.population
     (facts,) = reroute({user: len(rows)}, rows.user_ids.tolist(), losses[0], losses[1], population).to_pylist()
     del facts["user_id"]
     facts["right"] = {

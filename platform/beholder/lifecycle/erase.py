@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from beholder.cluster.run_storage import SharedRun, copies, run_here, storage_uri
-from beholder.evaluation.saved_run import read_results
 from beholder.evaluation.scores_io import without_user
 from beholder.lifecycle.retrain import retrain, train_again
 from beholder.lifecycle.traces import HALF_WRITTEN, all_versions, names_in, noted, rows_of
@@ -33,13 +32,15 @@ from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.feedback import Feedback
 from beholder.registry.lease import HeldError
+from beholder.registry.manifest import Manifest
 from beholder.registry.remainder import STILL_HOLDS, Share
 from beholder.report.page import NAMED
 from beholder.util.atomic import atomic_write, sweep_scratch
 from beholder.util.errors import BeholderError, DataError, RegistryError, first_line
 from beholder.util.paths import home
 from beholder.util.run_folder import ANNOTATIONS, EVALUATION, EXPERIMENT, FORGETTING, RESULTS, SCORES, RunFolder
-from beholder.workflows.run import Reporter, draw_report
+from beholder.workflows.run import Reporter
+from beholder.workflows.run_report import redraw_report
 
 REBUILT = ("methods", "bundle", "unfinished", "ray")
 """Of a run folder: what a run can make again, and would have to, once the person's rows are gone from its source."""
@@ -195,7 +196,7 @@ def trained_on(user: str) -> list[str]:
     """Models whose champion was trained on a person's judgements, or on those of people who were erased earlier."""
     found = []
     for version, manifest in _champions():
-        with run_here(str(manifest["run"])) as run:
+        with run_here(manifest.run) as run:
             run.fetch(ANNOTATIONS)
             rows = RunFolder(run.folder).annotations
             theirs = names_in(rows, user) if rows.is_file() else registry.user_row(version, user)["known"]
@@ -222,7 +223,7 @@ def _tried(
         return {"model": model, "error": str(error)}
 
 
-def _champions() -> Iterator[tuple[registry.Version, dict[str, Any]]]:
+def _champions() -> Iterator[tuple[registry.Version, Manifest]]:
     """Every champion, and its manifest."""
     for version in all_versions():
         if registry.CHAMPION in version.aliases and registry.BUNDLE in version.tags:
@@ -258,7 +259,7 @@ def _erase_run(shared: SharedRun, user: str, check: Callable[[], None]) -> bool:
         shutil.rmtree(RunFolder(folder).user_figures, ignore_errors=True)
         _without(RunFolder(folder).annotations, user)
         if RunFolder(folder).results.is_file():
-            draw_report(folder, read_results(folder))
+            redraw_report(folder)
         check()
         shared.mirror(ANNOTATIONS)
     except (OSError, pa.ArrowException) as error:

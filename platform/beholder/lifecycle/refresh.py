@@ -21,19 +21,19 @@ from beholder.data.annotations import Annotations, Task
 from beholder.data.columns import LabelRule
 from beholder.datasets import load
 from beholder.datasets.table import Table
-from beholder.evaluation.metrics import decide, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.user_adapters import FittedBank
-from beholder.models.hosted import base_of
 from beholder.registry import bundle_store as stored
 from beholder.registry import maintenance as upkeep
 from beholder.registry import versions as registry
-from beholder.registry.blob_store import ChangedError, Store, named_by
-from beholder.registry.bundle import USERS_FILE, backbone_digest_of
+from beholder.registry.blob_store import ChangedError, Store
+from beholder.registry.bundle import USERS_FILE
 from beholder.registry.feedback import Feedback
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import read_texts, read_told, write_taken_in, write_told
-from beholder.registry.routing import USERS, Population, reroute, row_losses
+from beholder.registry.routing import USERS, reroute, row_losses
 from beholder.tracking.client import identity
 from beholder.training.context import Context
 from beholder.util.atomic import atomic_write, scratch
@@ -73,7 +73,7 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     return with_champion(model, reporter or Silent(), partial(_refresh, file=file))
 
 
-Work = Callable[[registry.Version, Store, dict[str, Any], Reporter], dict[str, Any]]
+Work = Callable[[registry.Version, Store, Manifest, Reporter], dict[str, Any]]
 """What is done with a champion, its store and its manifest."""
 
 
@@ -99,13 +99,13 @@ def with_champion(model: str, reporter: Reporter, work: Work) -> dict[str, Any]:
 
 
 def _refresh(
-    champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter, file: Path | None
+    champion: registry.Version, store: Store, manifest: Manifest, reporter: Reporter, file: Path | None
 ) -> dict[str, Any]:
     """One try. See `refresh`."""
     model = champion.model
-    task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
+    task = manifest.task
     feedback = Feedback()
-    enrolments = feedback.enrolled(model, backbone_digest_of(manifest))  # before the judgements they are of
+    enrolments = feedback.enrolled(model, manifest.backbone_digest)  # before the judgements they are of
     told = feedback.annotations(model, task)
     if file is None and told is None:
         raise DataError(f"{model} has received no judgements: PUT /v1/users/ID/annotations, or give --annotations.")
@@ -125,7 +125,7 @@ def _refresh(
     if not len(parts["train"]):
         where = file or "the judgements of users"
         raise DataError(f"{where}: no row is left to learn from ({left:,} are of texts kept for testing). Give more.")
-    base = base_of(manifest["base"]["name"])
+    base = manifest.base
     with scratch() as own, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
@@ -133,7 +133,7 @@ def _refresh(
         def progress(done: int, total: int, note: str, unit: str = "steps") -> None:
             reporter.step("refresh", done, total, note, unit)
 
-        context = Context(base, manifest["seed"], progress=progress, say=reporter.say, run_folder=own)
+        context = Context(base, manifest.seed, progress=progress, say=reporter.say, run_folder=own)
         fitting = old.config.begin_on(old.shared, parts["train"], parts["valid"], context, old.prior)
         for number in range(len(fitting.blocks)):
             fitting.train(number)
@@ -151,7 +151,7 @@ def _refresh(
         users = len(parts["train"].users)
         changed = {"refreshed": {"from": champion.number, "users": users, "valid_macro_f1": measured}}
         page = _version_page(model, champion.number, users, len(parts["train"]), measured)
-        version = publish_candidate(champion, manifest, {**manifest, **changed}, folder, measured, page)
+        version = publish_candidate(champion, manifest, manifest.but(**changed), folder, measured, page)
     return {
         **version.to_json(),
         "refreshed_from": champion.number,
@@ -163,13 +163,13 @@ def _refresh(
     }
 
 
-def require_bank(champion: registry.Version, manifest: dict[str, Any]) -> None:
+def require_bank(champion: registry.Version, manifest: Manifest) -> None:
     """Refuse a version that has no adapters.
 
     Raises:
         RegistryError: it has none.
     """
-    if manifest["methods"].get("personal", {}).get("method") not in ("cls-u", "lm-u"):
+    if manifest.methods.get("personal") not in ("cls-u", "lm-u"):
         raise RegistryError(
             f"{champion.model} v{champion.number} gives nobody an adapter, so there is none to refresh."
         )
@@ -177,8 +177,8 @@ def require_bank(champion: registry.Version, manifest: dict[str, Any]) -> None:
 
 def publish_candidate(
     champion: registry.Version,
-    was: dict[str, Any],
-    becomes: dict[str, Any],
+    was: Manifest,
+    becomes: Manifest,
     folder: Path,
     measured: Mapping[str, float | None],
     page: str,
@@ -200,8 +200,8 @@ def publish_candidate(
     store = registry.store_of(champion)
     with store.writing("publishing"):
         kept = stored.new_id()
-        new = {**becomes, "files": stored.files_of(folder, was, store), "tracking": identity()}
-        with store.changing(kept, named_by(new)):
+        new = becomes.but(files=stored.files_of(folder, was, store), tracking=identity())
+        with store.changing(kept, new.digests):
             if store.manifest(registry.bundle_of(champion)) != was:
                 raise ChangedError(
                     f"{champion.model} v{champion.number}: it changed while it was refreshed, as when a user is "
@@ -246,13 +246,12 @@ def scores_of(fitted: Fitted, rows: Annotations) -> NDArray[np.float32]:
 def _macro_f1(scores: NDArray[np.float32], fitted: Fitted, rows: Annotations) -> float | None:
     if not len(rows):
         return None
-    value = macro_f1(decide(scores, fitted.thresholds, rows.task.kind), rows.labels)
-    return float(value) if np.isfinite(value) else None
+    return decided_macro_f1(scores, fitted.thresholds, rows.labels, rows.task.kind)
 
 
 def _write_routes(
     file: Path,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     parts: dict[str, Annotations],
     shared: NDArray[np.float32],
     personal: NDArray[np.float32],
@@ -262,7 +261,7 @@ def _write_routes(
     valid = parts["valid"]
     before, after = (row_losses(scores, valid.labels, valid.task.kind) for scores in (shared, personal))
     known = dict(zip(names.tolist(), rows.tolist(), strict=True))
-    population = Population(**manifest["routes"]["population"])
+    population = manifest.population
     fresh = reroute(known, valid.user_ids.tolist(), before, after, population)
     table = pq.read_table(file)
     others = table.filter(~pc.field("user_id").isin(list(known)))

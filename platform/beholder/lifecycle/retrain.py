@@ -24,6 +24,7 @@ from beholder.adapters.prior import Prior, save_prior
 from beholder.adapters.shards import Bank, record_prior_rows, update
 from beholder.cluster.run_storage import run_here
 from beholder.data.annotations import Annotations
+from beholder.data.folds import part_of_rows
 from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
@@ -34,13 +35,13 @@ from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.lifecycle.refresh import publish_candidate, scores_of, with_champion
 from beholder.methods import load_fitted
 from beholder.methods.user_adapters import FittedBank
-from beholder.models.hosted import base_of
 from beholder.registry import bundle_store as stored
 from beholder.registry import maintenance as upkeep
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.bundle import USERS_FILE
 from beholder.registry.feedback import Feedback
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import read_texts, read_told
 from beholder.registry.remainder import STILL_HOLDS
 from beholder.registry.routing import USERS, Population, reroute, route, row_losses
@@ -97,25 +98,25 @@ def retrain(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     return with_champion(model, reporter or Silent(), _retrain)
 
 
-def _retrain(champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def _retrain(champion: registry.Version, store: Store, manifest: Manifest, reporter: Reporter) -> dict[str, Any]:
     """One try. See `retrain`."""
     with _run_of(champion, manifest) as run:
         return _retrained(champion, store, manifest, reporter, run)
 
 
 def _retrained(
-    champion: registry.Version, store: Store, manifest: dict[str, Any], reporter: Reporter, run: Path
+    champion: registry.Version, store: Store, manifest: Manifest, reporter: Reporter, run: Path
 ) -> dict[str, Any]:
     model = champion.model
-    learned_from = _learned_from(run, manifest["methods"]["personal"]["arm"])
+    learned_from = _learned_from(run, manifest.arms["personal"])
     train, valid = (upkeep.without_erased(rows, store) for rows in learned_from)  # the run may be a copy
     if not len(train):
         raise RegistryError(f"{model} v{champion.number}: its run {run.name} has no training row left to learn from.")
-    base = base_of(manifest["base"]["name"])
+    base = manifest.base
     with scratch() as work, stored.unfolded(manifest, store, True) as folder:
         old = load_fitted(folder / "personal", base)
         assert isinstance(old, FittedBank)
-        seed = int(manifest["seed"])
+        seed = manifest.seed
         everybody = _estimate(old, train, valid, None, _context(base, seed, reporter, work, "run"))
         told = Feedback().annotations(model, old.task)
         later = None
@@ -144,7 +145,7 @@ def _retrained(
         shared = load_fitted(folder / "global", base)
 
         own, others = scores_of(new.with_bank(everybody.before), valid), scores_of(shared, valid)
-        known, population = _train_rows(everybody), Population(**manifest["routes"]["population"])
+        known, population = _train_rows(everybody), manifest.population
         if len(valid):
             _, population = route(known, valid.user_ids.tolist(), _losses(others, valid), _losses(own, valid))
         tables = [_routes(known, from_run, valid, others, own, population)]
@@ -152,19 +153,21 @@ def _retrained(
             theirs = scores_of(shared, later.valid), scores_of(new.with_bank(later.before), later.valid)
             tables.append(_routes(_train_rows(later), from_feedback, later.valid, *theirs, population))
         users = _write_routes(folder / USERS_FILE, tables)
-        thresholds, measured = _decisions(users, valid, others, own, manifest.get("thresholds"), run)
+        thresholds, measured = _decisions(users, valid, others, own, manifest.thresholds, run)
         counts = [each.as_py() for each in users["route"]]
         prior = {key: everybody.prior.facts.get(key) for key in ("people", "rows")}
-        becomes = {
-            **{key: value for key, value in manifest.items() if key != STILL_HOLDS},
-            "thresholds": thresholds,
-            "routes": {
-                **manifest["routes"],
-                "population": population.to_json(),
-                "users": {"on_personal": counts.count("personal"), "on_global": counts.count("global")},
-            },
-            "prior_retrained": {"from": champion.number, **prior, "kept": kept, "valid_macro_f1": measured},
-        }
+        becomes = Manifest(
+            {
+                **{key: value for key, value in manifest.items() if key != STILL_HOLDS},
+                "thresholds": thresholds,
+                "routes": {
+                    **manifest["routes"],
+                    "population": population.to_json(),
+                    "users": {"on_personal": counts.count("personal"), "on_global": counts.count("global")},
+                },
+                "prior_retrained": {"from": champion.number, **prior, "kept": kept, "valid_macro_f1": measured},
+            }
+        )
         estimated = len(from_run | from_feedback)
         page = _page(model, champion.number, estimated, kept, prior, measured)
         version = publish_candidate(champion, manifest, becomes, folder, measured, page)
@@ -180,13 +183,13 @@ def _retrained(
 
 
 @contextlib.contextmanager
-def _run_of(champion: registry.Version, manifest: Mapping[str, Any]) -> Iterator[Path]:
+def _run_of(champion: registry.Version, manifest: Manifest) -> Iterator[Path]:
     """The folder of the run a version comes from, with the files that are read here.
 
     Raises:
         RegistryError: it is not here.
     """
-    with run_here(str(manifest["run"])) as run:
+    with run_here(manifest.run) as run:
         folder = run.folder
         run.fetch(ANNOTATIONS, EXPERIMENT, f"{SCORES}/{ROUTED}.parquet")
         if not RunFolder(folder).annotations.is_file() or not RunFolder(folder).experiment.is_file():
@@ -214,10 +217,10 @@ def train_again(model: str, reporter: Reporter | None = None) -> dict[str, Any]:
     with _run_of(champion, registry.store_of(champion).manifest(registry.bundle_of(champion))) as run:
         experiment, name = _experiment_of(run), run.name
     outcome = pipeline.run(experiment, reporter)
-    registered = outcome.results["registered"]
-    if registered is None or registered["model"] != model:
+    registered = outcome.results.registered
+    if registered is None or registered.model != model:
         raise RegistryError(f"{model}: the experiment of its run {name} registers nothing of that name.")
-    return {"model": model, "version": registered["version"], "run": outcome.run_folder.name}
+    return {"model": model, "version": registered.version, "run": outcome.run_folder.name}
 
 
 def _experiment_of(run: Path) -> Experiment:
@@ -229,7 +232,7 @@ def _experiment_of(run: Path) -> Experiment:
 def _learned_from(run: Path, arm: str) -> tuple[Annotations, Annotations]:
     """The training and validation rows that an arm of a run learned from."""
     rows = Annotations.read_parquet(RunFolder(run).annotations)
-    part = np.asarray(rows.column("part"), dtype=object)
+    part = part_of_rows(rows)
     seen = {name: rows.select(np.flatnonzero(part == name)) for name in ("train", "valid")}
     arms = {each.name: each.config for each in _experiment_of(run).arms}
     if arm not in arms:

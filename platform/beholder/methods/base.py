@@ -11,21 +11,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from beholder.data.annotations import Annotations, Task
+from beholder.data.controls import Shuffled
 from beholder.models.hosted import Endpoint, Messages
 from beholder.models.info import BaseFacts
+from beholder.models.model_ref import AnyBase, ModelRef
 from beholder.models.precision import device_for
 from beholder.prompting.config import PromptSettings
 from beholder.prompting.wording import load_wording
 from beholder.training.context import Context, Training
 from beholder.util.errors import MethodError, unknown
 from beholder.util.run_folder import RunFolder
+from beholder.util.strict_model import Section
+
+if TYPE_CHECKING:
+    from beholder.adapters.block_training import BankSettings
 
 FORMAT = 1
 Scores = NDArray[np.float32]
@@ -71,6 +76,21 @@ class Fitted(Protocol):
         ...
 
 
+@runtime_checkable
+class Refitted(Protocol):
+    """A fitted method that may have learned from the validation rows in the end.
+
+    `before_refit`: as it was before; None where it did not learn from them.
+    """
+
+    before_refit: Fitted | None
+
+
+def before_refit(fitted: Fitted) -> Fitted:
+    """What validation rows are scored by: the method as it was before it learned from them."""
+    return (fitted.before_refit if isinstance(fitted, Refitted) else None) or fitted
+
+
 def score_every_pair(fitted: Fitted, texts: Sequence[str], users: Sequence[str]) -> Scores:
     """`score_all` by way of `score`, for methods that share the work of equal rows there."""
     rows = fitted.score([text for text in texts for _ in users], list(users) * len(texts))
@@ -81,10 +101,8 @@ RENAMED = {"from": "init_from"}
 """Settings of methods that had another name: old -> new."""
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Section):
     """Settings of one method. Subclasses name themselves in `method` and implement `fit`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     personal: ClassVar[bool] = False
     """Whether the score depends on the user."""
@@ -94,6 +112,33 @@ class MethodConfig(BaseModel):
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
     """The kinds of base it can work with; none where it needs none."""
+    starts_from: ClassVar[tuple[str, ...] | None] = None
+    """The methods it can start from; None: any that trains a base. Only where `start` names an arm."""
+
+    @property
+    def start(self) -> str | None:
+        """The arm whose fitted method it starts from."""
+        return None
+
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """Of a source with several tasks, those whose rows it learns from; None: all."""
+        return None
+
+    @property
+    def control(self) -> Shuffled:
+        """How users are shuffled, where it is a control."""
+        return False
+
+    @property
+    def prompting(self) -> PromptSettings | None:
+        """The settings of its prompts, where it prompts."""
+        return None
+
+    @property
+    def adapters(self) -> BankSettings | None:
+        """The settings of users' adapters, where every user has their own."""
+        return None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -126,7 +171,7 @@ class MethodConfig(BaseModel):
         it is, and the context columns that a user's profile is made of.
         """
         found = [repr(annotations.column(column)) for column in self.traits]
-        prompt: PromptSettings | None = getattr(self, "prompt", None)
+        prompt = self.prompting
         if prompt is not None:
             found.append(load_wording(prompt.wording).digest)
             if self.personal and "profile" in prompt.blocks:
@@ -273,7 +318,7 @@ def erase_saved(folder: Path, user: str) -> bool:
     return _target(_entry(_described(folder)["method"]).fitted).erase(folder, user)
 
 
-def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitted:
+def load_fitted(folder: Path, base: AnyBase, device: str = "cpu") -> Fitted:
     """Read back what `save_fitted` wrote.
 
     Args:
@@ -287,9 +332,11 @@ def load_fitted(folder: Path, base: str | Endpoint, device: str = "cpu") -> Fitt
     described = _described(folder)
     task = Task(tuple(described["labels"]), described["kind"])
     thresholds = np.asarray(described["thresholds"], dtype=np.float32)
-    if isinstance(base, str):  # not an endpoint
-        device = device_for(base, device)
-    return _target(_entry(described["method"]).fitted).load(folder, described["method"], task, thresholds, base, device)
+    model = ModelRef.of(base)
+    if model.endpoint is None:
+        device = device_for(model.local, device)
+    fitted = _target(_entry(described["method"]).fitted)
+    return fitted.load(folder, described["method"], task, thresholds, model.written, device)
 
 
 def start_of(name: str, method: str, context: Context) -> Any:

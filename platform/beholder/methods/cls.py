@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, score_every_pair
 from beholder.models import Base, BaseFacts, load_base
 from beholder.models.classifier import Classifier
@@ -57,6 +56,16 @@ class ClassifyConfig(MethodConfig):
 
     trains: ClassVar[bool] = True
 
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
+
+    @property
+    def user_input(self) -> UserToken | None:
+        """How the classifier sees the user; None: not at all."""
+        return None
+
     def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
         """See `MethodConfig.check`."""
         super().check(base, task)
@@ -66,15 +75,14 @@ class ClassifyConfig(MethodConfig):
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedClassifier:
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
         users = {user: slot for slot, user in enumerate(train.users)} if self.personal else {}
-        user_token: UserToken | None = getattr(self, "user_token", None)
-        base = load_base(context.local_base)
+        base = load_base(context.base_model.local)
         torch.manual_seed(context.seed)
-        network = Classifier(base, len(train.task.labels), len(users) if user_token == "added" else 0)
+        network = Classifier(base, len(train.task.labels), len(users) if self.user_input == "added" else 0)
         network.model = adapted(base, self.lora)
         _start_at_frequencies(network, train)
         network.to(context.device)
         fitted = FittedClassifier(
-            self.method, train.task, base, network, users, user_token, self.max_tokens, context.device
+            self.method, train.task, base, network, users, self.user_input, self.max_tokens, context.device
         )
         grouped = group(train, by_user=self.personal)
         texts, slots = train.texts[grouped.rows], fitted.slots(train.user_ids[grouped.rows])
@@ -83,12 +91,11 @@ class ClassifyConfig(MethodConfig):
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
             fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
-            value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
-            return value if math.isfinite(value) else 0.0
+            return decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind) or 0.0
 
         targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
         effects = UserEffects(train, grouped.member, context.device) if self.user_effects else None
-        of_users = Inputs(inputs, slots if user_token == "added" else None, context.device)
+        of_users = Inputs(inputs, slots if self.user_input == "added" else None, context.device)
 
         def losses(batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
             terms = judgements(weights[torch.from_numpy(batch)], train.task.kind)
@@ -135,6 +142,16 @@ class PersonalisedClassifyConfig(ClassifyConfig):
     shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
+
+    @property
+    def user_input(self) -> UserToken:
+        """See `user_token`."""
+        return self.user_token
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel, BankShape
@@ -64,8 +64,6 @@ class NetworkConfig(MethodConfig):
         learning_rate, weight_decay: of AdamW.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     method: Literal["cls+"] = "cls+"
     init_from: str = "cls"
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -77,8 +75,18 @@ class NetworkConfig(MethodConfig):
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
 
-    starts_from: ClassVar[tuple[str, ...]] = ("cls",)
+    starts_from: ClassVar[tuple[str, ...] | None] = ("cls",)
     """Methods that `init_from` may name."""
+
+    @property
+    def start(self) -> str:
+        """See `init_from`."""
+        return self.init_from
+
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedNetwork:
         """Compute the features once, train the network on all judgements, choose thresholds on validation.
@@ -160,6 +168,11 @@ class EmbeddingConfig(NetworkConfig):
     shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
 
     def _shape(self, users: int) -> dict[str, int]:
         return {"hidden": self.hidden, "dim": self.dim, "users": users}

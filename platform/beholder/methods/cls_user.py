@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from beholder.adapters.bank import BankModel, BankShape
@@ -44,8 +44,6 @@ ROWS = 1_024
 class PersonalConfig(MethodConfig):
     """An adapter per user. `init_from` names the arm everybody starts from: a `cls` or `cls-p`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     method: Literal["cls-u"] = "cls-u"
     init_from: str = "cls"
     bank: BankSettings = BankSettings()
@@ -54,6 +52,26 @@ class PersonalConfig(MethodConfig):
 
     personal: ClassVar[bool] = True
     in_blocks: ClassVar[bool] = True
+
+    @property
+    def start(self) -> str:
+        """See `init_from`."""
+        return self.init_from
+
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
+
+    @property
+    def adapters(self) -> BankSettings:
+        """See `bank`."""
+        return self.bank
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedBank:
         """Train every block that was not trained before, choose thresholds on validation."""

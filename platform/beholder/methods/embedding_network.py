@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
 from beholder.training.context import Progress, Training
 from beholder.training.losses import loss, probabilities
 from beholder.util.errors import MethodError
@@ -239,8 +239,7 @@ def validation(
     weights = asked.float()
     value = float(loss(logits, torch.nan_to_num(rows.labels), weights, kind)) / _terms(weights, kind)
     scores, labels = probabilities(logits, kind).cpu().numpy(), rows.labels.cpu().numpy()
-    score = macro_f1(decide(scores, fit_thresholds(scores, labels, kind), kind), labels)
-    return value, score if math.isfinite(score) else 0.0
+    return value, decided_macro_f1(scores, fit_thresholds(scores, labels, kind), labels, kind) or 0.0
 
 
 def score_rows(network: EmbeddingNetwork, features: Tensor, text: Tensor, slots: Tensor) -> Tensor:

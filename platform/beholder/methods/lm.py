@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +16,7 @@ from torch.nn import functional
 
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import Shuffled
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
 from beholder.methods.base import WRITERS, BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint
@@ -63,6 +62,16 @@ class LanguageConfig(MethodConfig):
     trains: ClassVar[bool] = True
     bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
+    @property
+    def only_tasks(self) -> tuple[str, ...] | None:
+        """See `tasks`."""
+        return self.tasks
+
+    @property
+    def prompting(self) -> PromptSettings:
+        """See `prompt`."""
+        return self.prompt
+
     def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
         """See `MethodConfig.check`."""
         super().check(base, task)
@@ -72,7 +81,7 @@ class LanguageConfig(MethodConfig):
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedLanguage:
         """Fine-tune, stop early on validation macro-F1, fit thresholds on validation."""
-        language = load_language_model(context.local_base)
+        language = load_language_model(context.base_model.local)
         torch.manual_seed(context.seed)
         language.base.model = adapted(language.base, self.lora)
         language.model.to(context.device)  # type: ignore[arg-type]
@@ -83,8 +92,7 @@ class LanguageConfig(MethodConfig):
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
             fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
-            value = macro_f1(decide(scores, fitted.thresholds, valid.task.kind), valid.labels)
-            return value if math.isfinite(value) else 0.0
+            return decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind) or 0.0
 
         fitted.training = fine_tune(
             language.model,
@@ -112,6 +120,11 @@ class PersonalisedLanguageConfig(LanguageConfig):
     shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
 
 
 class FittedLanguage:

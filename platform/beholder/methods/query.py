@@ -44,6 +44,11 @@ class QueryConfig(MethodConfig):
 
     bases: ClassVar[tuple[BaseKind, ...]] = (*WRITERS, "endpoint")
 
+    @property
+    def prompting(self) -> PromptSettings:
+        """See `prompt`."""
+        return self.prompt
+
     def check(self, base: BaseFacts | Endpoint, task: Task) -> None:
         """See `MethodConfig.check`."""
         super().check(base, task)
@@ -54,19 +59,20 @@ class QueryConfig(MethodConfig):
 
     def questions(self, parts: Mapping[str, Annotations], context: Context) -> list[Messages]:
         """See `MethodConfig.questions`."""
-        if not isinstance(context.base, Endpoint):
+        endpoint = context.base_model.endpoint
+        if endpoint is None:
             return []
         prompter = Prompter(parts["train"].task, self.prompt, parts["train"], self.personal, context.seed)
-        hosted = FittedHosted(self.method, prompter, context.base, self.max_tokens)
+        hosted = FittedHosted(self.method, prompter, endpoint, self.max_tokens)
         rows = [parts[part] for part in ("valid", "test", *CELLS) if part in parts]
         return [prompt for part in rows for prompt in hosted.prompts(list(part.texts), list(part.user_ids))[0]]
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> Fitted:
         """Calibrate on validation; nothing else is learned, and of an endpoint nothing at all."""
         prompter = Prompter(train.task, self.prompt, train, self.personal, context.seed)
-        if isinstance(context.base, Endpoint):
-            return FittedHosted(self.method, prompter, context.base, self.max_tokens, context.progress, context.say)
-        language = load_language_model(context.base)
+        if endpoint := context.base_model.endpoint:
+            return FittedHosted(self.method, prompter, endpoint, self.max_tokens, context.progress, context.say)
+        language = load_language_model(context.base_model.local)
         language.model.to(context.device)  # type: ignore[arg-type]
         prompted = Prompted(language, prompter, self.max_tokens, context.device)
         fitted = FittedQuery(self.method, prompted, self.decode)
@@ -81,6 +87,11 @@ class PersonalisedQueryConfig(QueryConfig):
     shuffle_users: Shuffled = False
 
     personal: ClassVar[bool] = True
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
 
 
 class FittedQuery:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 import os
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beholder.models.response_cache import AnswersCache
+from beholder.util.atomic import digest_of
 from beholder.util.errors import BaseModelError
+from beholder.util.strict_model import Section
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAIError
@@ -30,7 +31,7 @@ Messages = list[dict[str, str]]
 """One prompt: `{"role": "system" | "user" | "assistant", "content": text}`, in order."""
 
 
-class Endpoint(BaseModel):
+class Endpoint(Section):
     """Which hosted model is prompted, and at what rate.
 
     Attributes:
@@ -45,8 +46,6 @@ class Endpoint(BaseModel):
             server that asks for more than two minutes is not waited for.
         max_tokens: longest answer.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str
     model: str = Field(min_length=1)
@@ -89,22 +88,7 @@ class Endpoint(BaseModel):
     @property
     def checksum(self) -> str:
         """SHA-256 of what decides its answers, in place of a checksum of weights: the rate does not."""
-        return hashlib.sha256(json.dumps([self.identity, self.max_tokens]).encode()).hexdigest()
-
-
-def base_name(base: str | Endpoint) -> str:
-    """What a base is called in tables, tags and messages."""
-    return base.identity if isinstance(base, Endpoint) else base
-
-
-def plain_base(base: str | Endpoint) -> str | dict[str, Any]:
-    """The same in plain values; `base_of` reads them back."""
-    return base.model_dump(mode="json") if isinstance(base, Endpoint) else base
-
-
-def base_of(written: str | dict[str, Any]) -> str | Endpoint:
-    """A base from what `plain_base` made of it."""
-    return Endpoint.model_validate(written) if isinstance(written, dict) else written
+        return digest_of([self.identity, self.max_tokens])
 
 
 @dataclass(frozen=True)
@@ -202,8 +186,7 @@ def _request(endpoint: Endpoint, prompt: Messages, seed: int) -> dict[str, Any]:
 
 
 def _key(endpoint: Endpoint, prompt: Messages, seed: int) -> str:
-    decides = json.dumps([endpoint.identity, _request(endpoint, prompt, seed)], sort_keys=True)
-    return hashlib.sha256(decides.encode("ascii")).hexdigest()
+    return digest_of([endpoint.identity, _request(endpoint, prompt, seed)])
 
 
 def _client(endpoint: Endpoint) -> AsyncOpenAI:

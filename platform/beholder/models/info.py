@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from beholder.models.catalog import resolve
 from beholder.models.precision import Form, split_form
-from beholder.util.errors import BaseModelError
+from beholder.util.errors import BaseModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,7 @@ def facts_of(name: str, download: bool = False) -> BaseFacts:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise BaseModelError(f"base {name!r}: {folder} could not be loaded: {reason}") from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:

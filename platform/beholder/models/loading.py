@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from beholder.models.info import Architecture, BaseFacts, facts_of
 from beholder.models.precision import loading_options, require_form
-from beholder.util.errors import BaseModelError
+from beholder.util.errors import BaseModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,7 +65,7 @@ def load_base(name: str, download: bool = False, head: bool = False) -> Base:
             facts.folder, local_files_only=True, use_safetensors=True, **loading_options(facts.form)
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise BaseModelError(f"base {name!r}: {facts.folder} could not be loaded: {reason}") from error
     if facts.architecture == "encoder-decoder" and not head:
         model = model.get_encoder()

@@ -11,7 +11,7 @@ from typing import Any
 
 from beholder.models.saving import save_base
 from beholder.util.atomic import made_once
-from beholder.util.errors import BaseModelError
+from beholder.util.errors import BaseModelError, first_line
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _convert(source: Path, file: str, folder: Path) -> None:
             )
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise BaseModelError(f"{source / file}: could not be converted: {reason}") from error
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

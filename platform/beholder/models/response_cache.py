@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import uuid
@@ -10,6 +9,7 @@ from collections.abc import Container
 from functools import lru_cache
 from pathlib import Path
 
+from beholder.util.atomic import digest_of
 from beholder.util.errors import BaseModelError
 
 FORMAT = 1
@@ -87,4 +87,4 @@ def _parse(line: bytes) -> tuple[str, str] | None:
 
 
 def _checksum(key: str, answer: str) -> str:
-    return hashlib.sha256(json.dumps([key, answer]).encode("ascii")).hexdigest()[:16]
+    return digest_of([key, answer])[:16]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from beholder.prompting.wording import load_wording
 from beholder.util.errors import ExperimentError
+from beholder.util.strict_model import Section
 
 Block = Literal["id", "profile", "statistics", "examples"]
 ORDER: tuple[Block, ...] = ("id", "profile", "statistics", "examples")
 """In which user blocks stand in a prompt."""
 
 
-class PromptSettings(BaseModel):
+class PromptSettings(Section):
     """How to ask.
 
     Args:
@@ -27,8 +28,6 @@ class PromptSettings(BaseModel):
         placement: the user's blocks `before` or `after` the text. What stands first is computed once for all that
             follows.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     wording: str = "plain"
     blocks: tuple[Block, ...] = ("id", "examples")

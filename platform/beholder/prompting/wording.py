@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import string
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from beholder.util.atomic import digest_of
 from beholder.util.errors import ExperimentError, unknown
-from beholder.util.strict_model import build
+from beholder.util.strict_model import Section, build
 
 FOLDER = Path(__file__).parent / "wordings"
 _FIELDS = {
@@ -33,9 +32,7 @@ def with_user(text: str, number: int) -> str:
     return f"user {number}: {text}"
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Words(Section):
     @field_validator("*")
     @classmethod
     def _has_its_fields(cls, words: object, info: object) -> object:
@@ -85,7 +82,7 @@ class Wording(_Words):
     @property
     def digest(self) -> str:
         """SHA-256 of all words."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+        return digest_of(self.model_dump())
 
     @property
     def template(self) -> str | list[dict[str, str]]:

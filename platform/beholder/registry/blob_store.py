@@ -22,14 +22,14 @@ import contextlib
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from beholder.registry.erased import Tombstones
 from beholder.registry.lease import FILE as LEASE
 from beholder.registry.lease import HeldError, Lease
-from beholder.registry.objects import OBJECTS, Objects, manifest_name, named_by, object_name
+from beholder.registry.manifest import Manifest
+from beholder.registry.objects import OBJECTS, Objects, manifest_name, object_name
 from beholder.registry.places import MANIFESTS, Elsewhere, told
 from beholder.registry.rows import row_of
 from beholder.registry.seal import seal_in, seal_of, sealed
@@ -129,9 +129,7 @@ class Store(Objects):
             self._deleted = []
 
     @contextlib.contextmanager
-    def changing(
-        self, bundle: str, objects: Collection[str], instead_of: dict[str, Any] | None = None
-    ) -> Iterator[None]:
+    def changing(self, bundle: str, objects: Collection[str], instead_of: Manifest | None = None) -> Iterator[None]:
         """Around all that writes objects of a bundle, and its manifest: should this process die or be held up for too
         long meanwhile, what it wrote is known, and goes with the next collection (`unfinished`).
 
@@ -148,7 +146,7 @@ class Store(Objects):
         if not isinstance(self.place, Elsewhere):
             yield
             return
-        unfinished, before = self._unfinished(), named_by(instead_of) if instead_of else set[str]()
+        unfinished, before = self._unfinished(), instead_of.digests if instead_of else set[str]()
         self.check()
         with told(self.uri):
             record = unfinished.begin(bundle, {*objects, *before}, seal_of(instead_of) if instead_of else None)
@@ -208,7 +206,7 @@ class Store(Objects):
             with told(self.uri):
                 self._unfinished().end(record, kept)
 
-    def write_manifest(self, bundle: str, manifest: dict[str, Any], instead_of: dict[str, Any] | None = None) -> None:
+    def write_manifest(self, bundle: str, manifest: Manifest, instead_of: Manifest | None = None) -> None:
         """Write, or replace, what a bundle is. All its files have to be there.
 
         Args:

@@ -11,7 +11,6 @@ users.parquet   who gets which, and why (see `routes.USERS`), where there is a p
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -29,13 +28,14 @@ from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.adapters.shards import Bank
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.evaluation.metrics import decide
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.user_adapters import FittedBank
 from beholder.models import resolve
-from beholder.models.hosted import Endpoint, base_name, base_of, plain_base
 from beholder.models.loading import tokenizer_checksum, weights_checksum
+from beholder.models.model_ref import AnyBase, ModelRef
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import TAKEN_IN, TOLD, read_taken_in
 from beholder.registry.routing import USERS, Choice
 from beholder.util.atomic import beside, link, sha256_of
@@ -78,11 +78,9 @@ class Bundle:
     taken_in: Mapping[str, str] | None = None
     file: Callable[[str], Path]
 
-    def __init__(
-        self, manifest: dict[str, Any], shared: Fitted, personal: Fitted | None, users: pa.Table | None
-    ) -> None:
+    def __init__(self, manifest: Manifest, shared: Fitted, personal: Fitted | None, users: pa.Table | None) -> None:
         self.manifest = manifest
-        self.task = Task(tuple(manifest["task"]["labels"]), manifest["task"]["kind"])
+        self.task = manifest.task
         self.shared = shared
         self.personal = personal
         self._users = USERS.empty_table() if users is None else users
@@ -103,17 +101,17 @@ class Bundle:
 
     def told(self) -> Annotations | None:
         """What earlier refreshes learned from tables; None where there is nothing. Read on first use."""
-        return Annotations.read_parquet(self.file(TOLD)) if TOLD in self.manifest["files"] else None
+        return Annotations.read_parquet(self.file(TOLD)) if TOLD in self.manifest.files else None
 
     @property
-    def base(self) -> str | Endpoint:
+    def base(self) -> ModelRef:
         """What both stand on."""
-        return base_of(self.manifest["base"].get("endpoint") or self.manifest["base"]["name"])
+        return self.manifest.base
 
     @property
     def backbone_digest(self) -> str:
-        """See `backbone_digest_of`."""
-        return backbone_digest_of(self.manifest)
+        """See `Manifest.backbone_digest`."""
+        return self.manifest.backbone_digest
 
     def user_row(self, user: str) -> dict[str, Any]:
         """How it serves a user: `routes.USERS` without the id; the global route for somebody it does not know."""
@@ -136,8 +134,9 @@ class Bundle:
                 continue
             scores[index] = fitted.score([texts[i] for i in index], [users[i] for i in index])
             decisions[index] = self.decide(scores[index], fitted)
+            arm = self.manifest.arms[part]
             for i in index:
-                routes[i] = self.manifest["methods"][part]["arm"]
+                routes[i] = arm
         return Predictions(scores, decisions, routes)
 
     def decide(self, scores: NDArray[np.float32], fitted: Fitted) -> NDArray[np.bool_]:
@@ -145,7 +144,7 @@ class Bundle:
 
         Bundles written before that decide by the thresholds of the method (`fitted`).
         """
-        common = self.manifest.get("thresholds")
+        common = self.manifest.thresholds
         thresholds = fitted.thresholds if common is None else np.asarray(common, dtype=np.float32)
         return decide(scores, thresholds, self.task.kind)
 
@@ -172,30 +171,11 @@ class Bundle:
             os.replace(made, folder)
 
 
-def backbone_digest_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of all that users' adapters stand on: equal where an adapter trained on one bundle fits another."""
-    under = {
-        name: entry["sha256"]
-        for name, entry in manifest["files"].items()
-        if name.startswith(("global/", "personal/from/", "personal/prior.")) or name == "personal/personal.json"
-    }
-    return hashlib.sha256(json.dumps(under, sort_keys=True).encode()).hexdigest()
-
-
-def stands_on_the_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two bundles, by their manifests, are the same but for their users' adapters."""
-    method = "personal/method.json"
-    return backbone_digest_of(one) == backbone_digest_of(other) and all(
-        each(one) == each(other)
-        for each in (lambda it: it["base"], lambda it: it["methods"], lambda it: it["files"].get(method))
-    )
-
-
 def write_bundle(
     folder: Path,
     choice: Choice,
     fitted_folders: Mapping[str, Path],
-    base: str | Endpoint,
+    base: AnyBase,
     facts: Mapping[str, Any],
     users: pa.Table | None = None,
     tables: Mapping[str, pa.Table] | None = None,
@@ -229,7 +209,7 @@ def write_bundle(
     manifest = {
         "format": FORMAT,
         "task": task,
-        "base": _described(base),
+        "base": _described(ModelRef.of(base)),
         "methods": methods,
         "code_version": __version__,
         **facts,
@@ -249,19 +229,19 @@ def _copied(source: str, target: str) -> None:
     link(Path(source), Path(target))
 
 
-def _described(base: str | Endpoint) -> dict[str, Any]:
+def _described(base: ModelRef) -> dict[str, Any]:
     """A base's entry in the manifest. Of an endpoint, only how it is called; never the key."""
-    if isinstance(base, Endpoint):
-        return {"name": base.identity, "checksum": base.checksum, "endpoint": plain_base(base)}
-    folder = resolve(base)
+    if base.endpoint:
+        return {"name": base.name, "checksum": base.endpoint.checksum, "endpoint": base.to_json()}
+    folder = resolve(base.local)
     return {
-        "name": base,
+        "name": base.name,
         "checksum": weights_checksum(folder),
         "tokenizer_checksum": tokenizer_checksum(folder),
     }
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle in a folder, checked for its format version only."""
     file = folder / MANIFEST
     try:
@@ -273,7 +253,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return checked_format(manifest, str(file))
 
 
-def checked_format(manifest: Any, where: str) -> dict[str, Any]:
+def checked_format(manifest: Any, where: str) -> Manifest:
     """A manifest that this version of beholder can read.
 
     Raises:
@@ -285,10 +265,10 @@ def checked_format(manifest: Any, where: str) -> dict[str, Any]:
         raise RegistryError(
             f"{where}: format {manifest['format']} is newer than this version reads ({FORMAT}). Upgrade beholder."
         )
-    return manifest
+    return Manifest(manifest)
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path) -> Manifest:
     """Compare every file with its checksum; returns the manifest.
 
     Raises:
@@ -296,14 +276,14 @@ def verify(folder: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     remedy = "Publish the version again, or roll back to another."
-    for name, expected in manifest["files"].items():
+    for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():
             raise RegistryError(f"{file}: missing from the bundle. {remedy}")
         if file.stat().st_size != expected["bytes"] or sha256_of(file) != expected["sha256"]:
             raise RegistryError(f"{file}: altered since it was published (checksum differs). {remedy}")
     extra = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    extra -= {MANIFEST, *manifest["files"]}
+    extra -= {MANIFEST, *manifest.files}
     if extra:
         raise RegistryError(f"{folder / min(extra)}: does not belong to the bundle. Remove it. {remedy}")
     return manifest
@@ -316,7 +296,7 @@ def open_bundle(folder: Path, device: str = "cpu") -> Bundle:
 
 def load_bundle(
     folder: Path,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     device: str = "cpu",
     shard: Callable[[str], Path] | None = None,
     file: Callable[[str], Path] | None = None,
@@ -338,31 +318,30 @@ def load_bundle(
         RegistryError: damaged, or the base here is not the one it was trained on.
         BaseModelError: the base is not here at all.
     """
-    endpoint = manifest["base"].get("endpoint")
-    base = base_of(endpoint or manifest["base"]["name"])
+    base = manifest.base
     here = _described(base)
-    if any(here.get(key) != manifest["base"].get(key) for key in ("checksum", "tokenizer_checksum")):
+    if (here.get("checksum"), here.get("tokenizer_checksum")) != manifest.base_checksums:
         raise RegistryError(
-            f"{folder}: trained on another base {base_name(base)!r} than the one here (checksums differ). "
+            f"{folder}: trained on another base {base.name!r} than the one here (checksums differ). "
             "Install the same base, or publish a version trained on this one."
         )
-    same = like.personal if like is not None and stands_on_the_same(manifest, like.manifest) else None
+    same = like.personal if like is not None and manifest.stands_on_the_same(like.manifest) else None
     if isinstance(same, FittedBank):
         personal: Fitted | None = same.with_bank(Bank(folder / "personal" / "bank", same.prior.without_rows()))
     else:
         like = None
-        personal = load_fitted(folder / "personal", base, device) if "personal" in manifest["methods"] else None
+        personal = load_fitted(folder / "personal", base, device) if "personal" in manifest.arms else None
     if isinstance(personal, FittedBank) and shard is not None:
         personal.bank.shard_file = shard
     if like is not None:
         shared = like.shared
-    elif isinstance(personal, FittedBank) and personal.init_from == manifest["methods"]["global"]["arm"]:
+    elif isinstance(personal, FittedBank) and personal.init_from == manifest.arms["global"]:
         shared = personal.shared  # one copy of the base serves both
     else:
         shared = load_fitted(folder / "global", base, device)
     users = pq.read_table(folder / USERS_FILE) if personal is not None else None
     bundle = Bundle(manifest, shared, personal, users)
     bundle.file = file or (lambda name: folder / name)
-    if TAKEN_IN in manifest["files"] or "refreshed" not in manifest:
+    if TAKEN_IN in manifest.files or "refreshed" not in manifest:
         bundle.taken_in = read_taken_in(folder / TAKEN_IN)
     return bundle

@@ -7,14 +7,14 @@ import secrets
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beholder.registry.blob_store import ChangedError, Store, named_by
+from beholder.registry.blob_store import ChangedError, Store
 from beholder.registry.bundle import USERS_FILE, Bundle, checked_format, load_bundle, read_manifest
 from beholder.registry.cache import evict
+from beholder.registry.manifest import FileEntry, Manifest
 from beholder.registry.memory import TOLD
 from beholder.registry.routing import USERS
 from beholder.util.atomic import scratch, sha256_of
@@ -53,20 +53,20 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
     manifest = read_manifest(folder)
     with store.writing("publishing"):
         bundle = new_id()
-        with store.changing(bundle, named_by(manifest)):
+        with store.changing(bundle, manifest.digests):
             refuse_erased(folder, store, people, "Run the experiment again: it leaves their rows out.")
             put_files(folder, manifest, store)
-            store.write_manifest(bundle, {**manifest, "tracking": tracking})
+            store.write_manifest(bundle, manifest.but(tracking=tracking))
     return bundle
 
 
-def put_files(folder: Path, manifest: dict[str, Any], store: Store) -> None:
+def put_files(folder: Path, manifest: Manifest, store: Store) -> None:
     """Put the files of a manifest into a store; links stand for what is there. For those who hold the store's lock.
 
     Raises:
         RegistryError: a file is missing or was altered, or the store cannot be written.
     """
-    for name, expected in manifest["files"].items():
+    for name, expected in manifest.files.items():
         file = folder / name
         if file.is_symlink():
             continue
@@ -107,16 +107,16 @@ def open_stored(bundle: str, store: Store, device: str = "cpu", like: Bundle | N
     raise AssertionError("the last try returns or raises")
 
 
-def _opened(manifest: dict[str, Any], store: Store, device: str, like: Bundle | None) -> Bundle:
+def _opened(manifest: Manifest, store: Store, device: str, like: Bundle | None) -> Bundle:
     def checked(name: str) -> Path:
-        return store.checked(manifest["files"][name]["sha256"])
+        return store.checked(manifest.files[name]["sha256"])
 
     with unfolded(manifest, store) as folder:
         return load_bundle(folder, manifest, device, store.get, checked, like)
 
 
 @contextlib.contextmanager
-def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> Iterator[Path]:
+def unfolded(manifest: Manifest, store: Store, shards: bool = False) -> Iterator[Path]:
     """A bundle's files under their names, as links in a temporary folder; all checked but shards.
 
     Args:
@@ -128,7 +128,7 @@ def unfolded(manifest: dict[str, Any], store: Store, shards: bool = False) -> It
         RegistryError: a file is missing or was altered.
     """
     with scratch() as folder:
-        for name, expected in manifest["files"].items():
+        for name, expected in manifest.files.items():
             is_shard = Path(name).name.startswith("shard-")
             if (is_shard or name == TOLD) and not shards:
                 continue
@@ -152,7 +152,7 @@ def refuse_erased(folder: Path, store: Store, people: Collection[str], remedy: s
         )
 
 
-def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, dict[str, Any]]:
+def files_of(folder: Path, manifest: Manifest, store: Store) -> dict[str, FileEntry]:
     """The files of a manifest, after some in a folder of links (`unfolded`) were rewritten, or left out.
 
     What is no link any more is still to be put into the store (`put_files`).
@@ -160,7 +160,7 @@ def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, 
     Raises:
         RegistryError: what a link stands for is gone.
     """
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, FileEntry] = {}
     for file in sorted(each for each in folder.rglob("*") if each.is_symlink() or each.is_file()):
         if not file.exists():
             raise RegistryError(
@@ -169,7 +169,7 @@ def files_of(folder: Path, manifest: dict[str, Any], store: Store) -> dict[str, 
             )
         name = file.relative_to(folder).as_posix()
         files[name] = (
-            manifest["files"][name] if file.is_symlink() else {"sha256": sha256_of(file), "bytes": file.stat().st_size}
+            manifest.files[name] if file.is_symlink() else {"sha256": sha256_of(file), "bytes": file.stat().st_size}
         )
     return files
 
@@ -181,9 +181,9 @@ def users_of(bundle: str, store: Store) -> pa.Table:
         RegistryError: see `open_stored`.
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-    if USERS_FILE not in manifest["files"]:
+    if USERS_FILE not in manifest.files:
         return USERS.empty_table()
-    return pq.read_table(store.checked(manifest["files"][USERS_FILE]["sha256"]))
+    return pq.read_table(store.checked(manifest.files[USERS_FILE]["sha256"]))
 
 
 def check(bundle: str, store: Store) -> int:
@@ -193,6 +193,6 @@ def check(bundle: str, store: Store) -> int:
         RegistryError: names the first that is missing or altered.
     """
     manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-    for expected in manifest["files"].values():
+    for expected in manifest.files.values():
         store.checked(expected["sha256"], again=True)
-    return len(manifest["files"])
+    return len(manifest.files)

@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from beholder.data.annotations import Annotations, Task
 from beholder.data.texts import text_key
-from beholder.util.errors import ErasedError, FeedbackError
+from beholder.util.errors import ErasedError, FeedbackError, first_line
 from beholder.util.paths import home
 from beholder.util.tombstones import new_key, tombstone
 
@@ -118,7 +118,7 @@ class Feedback:
             except SQLAlchemyError:  # another process that began at the same moment made a table of it first
                 _META.create_all(self._engine)
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             place = getattr(self, "place", "the feedback database")
             raise FeedbackError(f"{place}: {reason}. Check BEHOLDER_FEEDBACK, or the disk.") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -13,10 +12,11 @@ import pyarrow.parquet as pq
 
 from beholder.data.annotations import Annotations
 from beholder.methods import erase_saved
-from beholder.registry.blob_store import GRACE_S, Store, named_by
+from beholder.registry.blob_store import GRACE_S, Store
 from beholder.registry.bundle import PARTS, USERS_FILE, checked_format
 from beholder.registry.bundle_store import files_of, put_files, unfolded
 from beholder.registry.cache import evict
+from beholder.registry.manifest import Manifest
 from beholder.registry.memory import forget
 from beholder.registry.places import Folder
 from beholder.registry.remainder import STILL_HOLDS, Share, add, share_of
@@ -53,7 +53,7 @@ def verify(store: Store) -> StoreCheck:
             problems.append(str(error))
             continue
         bundles += 1
-        named |= named_by(manifest)
+        named |= manifest.digests
         problems += _returned(bundle, manifest, store)
     whole_files = 0
     for digest in sorted(named):
@@ -65,14 +65,11 @@ def verify(store: Store) -> StoreCheck:
     return StoreCheck(bundles, whole_files, len(set(store.objects()) - named), tuple(problems))
 
 
-def _returned(bundle: str, manifest: dict[str, Any], store: Store) -> list[str]:
+def _returned(bundle: str, manifest: Manifest, store: Store) -> list[str]:
     """A line where a bundle has somebody who was erased, as one has that was restored from a copy."""
     try:
-        file = store.checked(manifest["files"][USERS_FILE]["sha256"])
-    except (
-        KeyError,
-        RegistryError,
-    ):  # it knows nobody, or the table is damaged, which is reported with the other files
+        file = store.checked(manifest.files[USERS_FILE]["sha256"])
+    except (KeyError, RegistryError):  # it knows nobody, or the table is damaged: reported with the other files
         return []
     try:
         erased = store.erased(pq.read_table(file, columns=["user_id"])["user_id"].to_pylist())
@@ -147,9 +144,9 @@ def erase(user: str, store: Store) -> Erased:
                     counted = manifest
                     if share is not None:
                         shares[bundle] = share
-                        counted = {**manifest, STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)}
-                    becomes = {**counted, "files": files_of(folder, manifest, store)}
-                    with store.changing(bundle, named_by(becomes), instead_of=manifest):
+                        counted = manifest.but(**{STILL_HOLDS: add(manifest.get(STILL_HOLDS), share)})
+                    becomes = counted.but(files=files_of(folder, manifest, store))
+                    with store.changing(bundle, becomes.digests, instead_of=manifest):
                         put_files(folder, becomes, store)
                         store.write_manifest(bundle, becomes, instead_of=manifest)
                     changed += 1
@@ -191,7 +188,7 @@ def traces(user: str, store: Store) -> Looked:
     for bundle in bundles:
         try:
             manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-            named |= named_by(manifest)
+            named |= manifest.digests
             if _is_in(manifest, store, user):
                 found.append(f"store {store.uri}: bundle {bundle}")
         except BeholderError as error:
@@ -240,9 +237,9 @@ def _grace(store: Store) -> float:
     return 0.0 if isinstance(store.place, Folder) else GRACE_S
 
 
-def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
+def _erase_in(folder: Path, manifest: Manifest, user: str) -> bool:
     """Take a user out of a bundle's files in a folder of links; returns whether there was anything."""
-    found = [erase_saved(folder / part, user) for part in PARTS if part in manifest["methods"]]
+    found = [erase_saved(folder / part, user) for part in PARTS if part in manifest.arms]
     file = folder / USERS_FILE
     if file.is_file():
         users = pq.read_table(file)
@@ -255,7 +252,7 @@ def _erase_in(folder: Path, manifest: dict[str, Any], user: str) -> bool:
     return any(found)
 
 
-def _is_in(manifest: dict[str, Any], store: Store, user: str) -> bool:
+def _is_in(manifest: Manifest, store: Store, user: str) -> bool:
     """Whether any file of a bundle holds something of a user: found by doing it once more, in a folder of links."""
     with unfolded(manifest, store, shards=True) as folder:
         return _erase_in(folder, manifest, user)

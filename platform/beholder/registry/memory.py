@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations
 from beholder.registry.blob_store import Store
+from beholder.registry.manifest import Manifest
 from beholder.util.atomic import atomic_write
 
 TOLD, TAKEN_IN, TEXTS = "told.parquet", "taken_in.parquet", "texts.parquet"
@@ -33,9 +33,9 @@ def write_told(folder: Path, rows: Annotations) -> None:
     rows.write_parquet(folder / TOLD)
 
 
-def read_told(manifest: Mapping[str, Any], store: Store) -> Annotations | None:
+def read_told(manifest: Manifest, store: Store) -> Annotations | None:
     """What `write_told` wrote into a bundle; None where there is nothing."""
-    entry = manifest["files"].get(TOLD)
+    entry = manifest.files.get(TOLD)
     return Annotations.read_parquet(store.checked(entry["sha256"])) if entry else None
 
 
@@ -54,9 +54,9 @@ def read_taken_in(file: Path) -> dict[str, str]:
     return dict(zip(table["user_id"].to_pylist(), table["stamp"].to_pylist(), strict=True))
 
 
-def took_in(manifest: Mapping[str, Any], store: Store, user: str, stamp: str) -> bool:
+def took_in(manifest: Manifest, store: Store, user: str, stamp: str) -> bool:
     """Whether a bundle has learned from the judgements of an enrolment of this stamp."""
-    entry = manifest["files"].get(TAKEN_IN)
+    entry = manifest.files.get(TAKEN_IN)
     return entry is not None and read_taken_in(store.checked(entry["sha256"])).get(user) == stamp
 
 
@@ -71,9 +71,9 @@ def texts_table(rows: Annotations, part: NDArray[np.object_]) -> pa.Table:
     return pa.table({"key": list(found), "part": list(found.values())}, schema=_TEXTS)
 
 
-def read_texts(manifest: Mapping[str, Any], store: Store) -> dict[str, str] | None:
+def read_texts(manifest: Manifest, store: Store) -> dict[str, str] | None:
     """Text key (`Annotations.text_keys`) -> part; None where a bundle has no such table."""
-    entry = manifest["files"].get(TEXTS)
+    entry = manifest.files.get(TEXTS)
     if not entry:
         return None
     table = pq.read_table(store.checked(entry["sha256"]))

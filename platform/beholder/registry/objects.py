@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from beholder.registry.erased import Tombstones
 from beholder.registry.lease import TERM_S, Hold
+from beholder.registry.manifest import Manifest
 from beholder.registry.places import MANIFESTS, Elsewhere, Folder, told
 from beholder.registry.seal import opened, seal_of
 from beholder.util.atomic import sha256_of
@@ -104,7 +104,7 @@ class Objects:
             )
         return file
 
-    def manifest(self, bundle: str) -> dict[str, Any]:
+    def manifest(self, bundle: str) -> Manifest:
         """What a bundle is, as it was written.
 
         Raises:
@@ -119,7 +119,7 @@ class Objects:
                     "publish it again."
                 ) from None
         try:
-            return opened(text)
+            return Manifest(opened(text))
         except ValueError as error:
             remedy = "Publish the version again, or roll back to another."
             raise RegistryError(f"{self.uri}/{manifest_name(bundle)}: {error}. {remedy}") from error
@@ -138,7 +138,7 @@ class Objects:
 
     def named(self) -> set[str]:
         """The digests that any bundle names. Raises RegistryError: see `manifest`."""
-        return set().union(*(named_by(self.manifest(bundle)) for bundle in self.bundles()))
+        return set().union(*(self.manifest(bundle).digests for bundle in self.bundles()))
 
     def cached(self) -> list[str]:
         """The digests of what this machine fetched of a store elsewhere."""
@@ -169,11 +169,6 @@ class Objects:
         """Those of these people who were erased from this store. Raises RegistryError: see `bury`."""
         with told(self.uri):
             return Tombstones(self.place, self.uri).among(users)
-
-
-def named_by(manifest: dict[str, Any]) -> set[str]:
-    """The digests of the objects that a bundle consists of."""
-    return {entry["sha256"] for entry in manifest["files"].values()}
 
 
 def object_name(digest: str) -> str:

@@ -45,7 +45,7 @@ def repair(store: Store, folders: Iterable[Path] = (), other: Store | None = Non
         wanted: dict[str, int] = {}  # digest -> bytes
         for bundle in store.bundles():
             manifest = checked_format(store.manifest(bundle), f"{store.uri}, bundle {bundle}")
-            wanted |= {entry["sha256"]: int(entry["bytes"]) for entry in manifest["files"].values()}
+            wanted |= {entry["sha256"]: int(entry["bytes"]) for entry in manifest.files.values()}
         damaged = {digest: size for digest, size in wanted.items() if not store.has(digest)}
         found = dict(_copies(damaged, folders)) if damaged else {}
         for digest in damaged.keys() - found.keys():

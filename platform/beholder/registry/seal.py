@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
+
+from beholder.util.atomic import digest_of
 
 SEAL = "sha256"
 """Key of a manifest that holds its seal."""
@@ -12,7 +13,7 @@ SEAL = "sha256"
 
 def seal_of(manifest: dict[str, Any]) -> str:
     """SHA-256 of a manifest without its seal."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return digest_of(manifest)
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:

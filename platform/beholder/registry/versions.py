@@ -23,7 +23,7 @@ from beholder.registry.bundle_store import keep, open_stored, users_of
 from beholder.registry.pyfunc import write_model
 from beholder.tracking.client import client, identity
 from beholder.util.atomic import scratch
-from beholder.util.errors import RegistryError, unknown
+from beholder.util.errors import RegistryError, first_line, unknown
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -173,7 +173,7 @@ def make_version(
             raise
         tracker.set_registered_model_alias(model, CANDIDATE, made.version)
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"model {model!r} could not be published: {str(error).splitlines()[0]}") from error
+        raise RegistryError(f"model {model!r} could not be published: {first_line(error)}") from error
     return find(model, str(made.version))
 
 

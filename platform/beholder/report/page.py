@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
 from beholder.evaluation.results import ROUTED, ArmScores, Results
-from beholder.evaluation.verdict import Verdict
+from beholder.evaluation.run_results import RunResults
 from beholder.execution.arm import done
 from beholder.report import figures, user_figures
 from beholder.report.ceiling import Ceiling, best_achievable
 from beholder.report.examples import changed_answers
-from beholder.report.groups import by_group
 from beholder.report.rendering import chart, write_page
-from beholder.util.errors import DataError
 from beholder.util.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,48 +27,39 @@ NAMELESS = "report-nameless.html"
 """For others: users are numbered, and no text is shown."""
 
 
-def write_reports(folder: Path, results: Results, verdict: Verdict, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write a run's report into its folder, with names and without; returns what `by_group` finds.
+def write_reports(
+    folder: Path, results: Results, reported: RunResults, annotations: Annotations, split_by: str
+) -> None:
+    """Write a run's report into its folder, with names and without.
 
     Args:
-        folder: of the run; its annotations and experiment are read from there.
-        results: of the run.
-        verdict: of these results.
-        facts: `experiment`, `run`, `base`, `seed`, `data` and `split`, as in results.json.
-
-    Raises:
-        DataError: the run's folder is damaged.
+        folder: of the run.
+        results: of the run, with the scores.
+        reported: the same as they are stored.
+        annotations: all rows; see `folds.with_uses`.
+        split_by: `split.by` of the experiment.
     """
-    annotations = Annotations.read_parquet(RunFolder(folder).annotations)
     train = parts_of(annotations)["train"]
     valid, test = (annotations.select(scored(annotations, part)) for part in ("valid", "test"))
-    chosen = results.arm(verdict.arm) if verdict.arm else None
+    chosen = results.arm(reported.verdict.arm) if reported.verdict.arm else None
     users = sorted(set(results.test.user_ids.astype(str).tolist()))
-    groups = by_group(results, chosen, test) if chosen else []
     ceiling = best_achievable(results, valid, test)
     drawn = {name: chart(figure) for name, figure in _figures(results, chosen, train, users, ceiling).items()}
     values = {
-        "facts": {**facts, "split_by": _split_by(folder)},
-        "results": results.to_json(),
-        "verdict": verdict,
+        "facts": reported,
+        "results": reported,
+        "verdict": reported.verdict,
+        "groups": reported.groups,
+        "split_by": split_by,
         "ceiling": ceiling,
         "routed": ROUTED,
         "cost_of": _costs(folder, results, train),
-        "groups": groups,
     }
     numbered = users if chosen is None else _numbered(users, results.user_log_loss_gains(chosen))
     for file, names, called in ((NAMED, True, users), (NAMELESS, False, numbered)):
         of_users = {name: chart(figure) for name, figure in _figures_of_users(results, chosen, users, called).items()}
         examples = changed_answers(results, chosen, test.texts.tolist()) if names and chosen else []
         write_page(folder / file, "report.html", names=names, charts=drawn | of_users, examples=examples, **values)
-    return groups
-
-
-def _split_by(folder: Path) -> str:
-    try:
-        return str(json.loads(RunFolder(folder).experiment.read_text())["split"]["by"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{RunFolder(folder).experiment}: damaged. Run the experiment again.") from error
 
 
 def _numbered(users: list[str], gained: np.ndarray) -> list[str]:

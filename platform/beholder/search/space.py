@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beholder.methods.base import RENAMED, MethodConfig, config_class
 from beholder.util.errors import ExperimentError
-from beholder.util.strict_model import build
+from beholder.util.strict_model import Section, build
 
 Objective = Literal["macro_f1", "seconds", "parameters"]
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(Section):
     """How to search an arm's settings.
 
     Args:
@@ -30,8 +30,6 @@ class SearchSettings(BaseModel):
             machine and on what else runs), or `parameters` trained (of each user, where each has their own).
         space: dotted setting -> list of choices, or `{low, high, log, step}`. Replaces the method's own space.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     trials: int = Field(default=20, ge=1)
     concurrency: int | None = Field(default=None, ge=1)
@@ -51,10 +49,8 @@ class SearchSettings(BaseModel):
         return tuple(named)
 
 
-class Range(BaseModel):
+class Range(Section):
     """Numbers from `low` to `high`, both included; `log`: as many between 1 and 10 as between 10 and 100."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: float
     high: float

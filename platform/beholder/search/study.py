@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from beholder.search.space import Choices, Objective, Space, TrialSettings
 from beholder.util.atomic import atomic_write
-from beholder.util.errors import ClusterError
+from beholder.util.errors import ClusterError, first_line
 
 if TYPE_CHECKING:
     import optuna
@@ -74,7 +74,7 @@ class Study:
                 load_if_exists=True,
             )
         except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ClusterError(
                 f"{file}: cannot be read ({reason}). Remove {folder} to start this search again."
             ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beholder.util.errors import TrackingError
+from beholder.util.errors import TrackingError, first_line
 from beholder.util.paths import home
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def client() -> MlflowClient:
         made = MlflowClient(uri, uri)
         made.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise TrackingError(f"MLflow store {uri}: {reason}. Check MLFLOW_TRACKING_URI, or the disk.") from error
     return made
 
@@ -143,7 +143,7 @@ def log_run(
                 tracker.set_terminated(run_id, "FAILED")
             except MlflowException:
                 break
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise TrackingError(
             f"MLflow store {tracking_uri()}: {reason}. The run's folder is complete; run again to log it."
         ) from error
@@ -180,7 +180,7 @@ def register_prompt(name: str, template: str | list[dict[str, str]], tags: Mappi
         same = [version for version in there if version.tags.get("digest") == tags["digest"]]
         version = str((same[0] if same else tracker.register_prompt(name, template, tags=dict(tags))).version)
     except MlflowException as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise TrackingError(f"MLflow store {tracking_uri()}: prompt {name!r} was not registered: {reason}.") from error
     shown = json.dumps([{"name": name, "version": version}])
     return {"prompt": name, "prompt_version": version, "mlflow.linkedPrompts": shown}

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from beholder.models.hosted import Endpoint
+from beholder.models.model_ref import AnyBase, ModelRef
 from beholder.training.data_parallel import ALONE, Team
 from beholder.training.feature_cache import FeatureCache
-from beholder.util.errors import MethodError
 
 
 class Progress(Protocol):
@@ -53,7 +52,7 @@ class Context:
         features: where features of texts are kept for methods on the same classifier; None: nowhere.
     """
 
-    base: str | Endpoint
+    base: AnyBase
     seed: int = 42
     device: str = "cpu"
     progress: Progress = no_progress
@@ -66,17 +65,9 @@ class Context:
     features: FeatureCache | None = None
 
     @property
-    def local_base(self) -> str:
-        """The base's name, for methods that need its weights.
-
-        Raises:
-            MethodError: the base is an endpoint.
-        """
-        if isinstance(self.base, Endpoint):
-            raise MethodError(
-                f"base {self.base.model!r} is an endpoint, which can only be prompted. Use query or query-p with it."
-            )
-        return self.base
+    def base_model(self) -> ModelRef:
+        """The base."""
+        return ModelRef.of(self.base)
 
 
 @dataclass(frozen=True)

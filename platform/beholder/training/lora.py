@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from beholder.models.info import BaseFacts
 from beholder.models.loading import Base
 from beholder.models.precision import split_form
-from beholder.util.errors import MethodError
+from beholder.util.errors import MethodError, first_line
+from beholder.util.strict_model import Section
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Section):
     """The adapter's shape. `targets`: `auto` (PEFT's choice for the architecture), `all-linear`, or module names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=16, gt=0)
@@ -68,7 +67,7 @@ def adapted(base: Base, lora: LoraSettings | None) -> PreTrainedModel:
     try:
         model: Any = get_peft_model(base.model, config)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise MethodError(f"methods.*.lora.targets does not fit base {base.name!r}: {reason}") from error
     return model
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +20,11 @@ def sha256_of(file: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of plain values as JSON with sorted keys, as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def link(source: Path, target: Path) -> None:
@@ -108,3 +115,9 @@ def atomic_write(file: Path) -> Iterator[Path]:
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write plain values as indented JSON; the file appears whole or not at all."""
+    with atomic_write(file) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

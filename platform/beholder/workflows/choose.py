@@ -73,7 +73,7 @@ def scores_of(arms: Sequence[Arm], folder: Path) -> dict[str, ScoresFile]:
 
 
 def _servable(arm: Arm) -> bool:
-    return arm.control_of is None and not getattr(arm.config, "shuffle_users", False)
+    return arm.control_of is None and not arm.config.control
 
 
 def find_routing(arms: Sequence[Arm], known: Mapping[str, int], scores: Mapping[str, ScoresFile]) -> Routing | None:

@@ -7,8 +7,6 @@ that is done again, on the same rows, so that intervals can hold the chance of t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +21,7 @@ from beholder.evaluation.results import ROUTED, ArmScores, Judgements
 from beholder.evaluation.scores_io import ScoresFile, read_scores, write_scores
 from beholder.execution.arm import ArmJob, done
 from beholder.experiment.config import Arm
+from beholder.util.atomic import digest_of
 from beholder.util.run_folder import RunFolder
 from beholder.workflows.choose import Routing, find_routing
 
@@ -79,7 +78,7 @@ def refitted(jobs: Sequence[ArmJob], served: set[str], folds: int, folder: Path)
         known = [epochs for epochs in kept if epochs is not None]
         epochs = statistics.median_high(known) if len(known) == folds else None
         on = found[job.after].key if job.after else None
-        key = hashlib.sha256(json.dumps([job.key, epochs, on]).encode()).hexdigest()
+        key = digest_of([job.key, epochs, on])
         found[job.name] = replace(job, scored_as=on_all(job.name), epochs=epochs, key=key)
     return list(found.values())
 

@@ -9,7 +9,7 @@ from beholder.data.folds import parts_of
 from beholder.execution.arm import as_seen, to_learn
 from beholder.experiment.config import Experiment
 from beholder.methods.query_hosted import answers_folder
-from beholder.models.hosted import CallPlan, Endpoint, Messages, base_name, plan
+from beholder.models.hosted import CallPlan, Messages, plan
 from beholder.training.context import Context
 from beholder.workflows.prepare import prepare
 
@@ -33,8 +33,8 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         asked.setdefault(job.name.partition("@")[0], []).extend(questions)
 
     def cost(prompts: list[Messages]) -> dict[str, int]:
-        endpoint = experiment.base
-        if not isinstance(endpoint, Endpoint):
+        endpoint = experiment.base_model.endpoint
+        if endpoint is None:
             return {**asdict(CallPlan(0, 0, 0)), "answer_tokens": 0}
         planned = plan(endpoint, prompts, answers_folder(), experiment.seed)
         return {**asdict(planned), "answer_tokens": planned.calls * endpoint.max_tokens}
@@ -42,8 +42,8 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     return {
         "experiment": experiment.name,
         "origin": prepared.loaded.origin,
-        "base": base_name(experiment.base),
-        "endpoint": isinstance(experiment.base, Endpoint),
+        "base": experiment.base_model.name,
+        "endpoint": experiment.base_model.endpoint is not None,
         "methods": {name: cost(prompts) for name, prompts in asked.items()},
         "total": cost([prompt for prompts in asked.values() for prompt in prompts]),
     }

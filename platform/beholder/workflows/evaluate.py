@@ -133,7 +133,7 @@ def _of_bundle(
     """A bundle decides by one set of thresholds; those of earlier versions by one for each of its two methods."""
     bundle = model.bundle
     scores = model.score(list(test.texts), list(test.user_ids))
-    common = bundle.manifest.get("thresholds")
+    common = bundle.manifest.thresholds
     both = [bundle.shared.thresholds, (bundle.personal or bundle.shared).thresholds] if common is None else [common] * 2
     part = np.asarray([user in bundle.on_personal for user in test.user_ids], dtype=np.int64)
     thresholds = np.asarray(both, dtype=np.float32)  # [global or personal, labels]

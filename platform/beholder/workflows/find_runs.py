@@ -37,7 +37,7 @@ def runs_split_alike() -> tuple[list[Path], int]:
     splits: dict[Path, str] = {}
     for folder in newest_first():
         with contextlib.suppress(DataError):  # one that did not come to its end
-            splits[folder] = read_results(folder)["split"]["hash"]
+            splits[folder] = read_results(folder).split.hash
     if not splits:
         raise DataError(f"no run in {home() / 'runs'}. Make one with: beholder run EXPERIMENT")
     newest = next(iter(splits.values()))

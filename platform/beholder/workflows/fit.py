@@ -16,6 +16,7 @@ from beholder.methods import MethodConfig, config_class
 from beholder.methods.base import RENAMED
 from beholder.models import facts_of
 from beholder.models.hosted import Endpoint
+from beholder.models.model_ref import ModelRef
 from beholder.models.precision import device_for, require_form
 from beholder.training.context import Context
 from beholder.util.atomic import scratch
@@ -81,8 +82,8 @@ def _fitted(
 ) -> MethodModel:
     """Fit a method, after the one it starts from where that is still to be fitted."""
     method = config.model_dump()["method"]
-    _check(config, method, where.base, train)
-    needed: str | None = getattr(config, "init_from", None)
+    _check(config, method, where.base_model, train)
+    needed = config.start
     if needed is not None and start is None:
         shown.say(f"{method} starts from a fitted {needed}: fitting one first, with default settings")
         start = _fitted(config_class(needed)(), train, valid, where, None, shown)
@@ -98,7 +99,7 @@ def _fitted(
         fitted = config.fit(*to_learn(config, seen), context)
         weakref.finalize(fitted, files.pop_all().close)  # users' adapters are read from there on first use
     shown.step(method, 1, 1, "done")
-    return MethodModel(fitted, where.base, config, where.seed, start, valid)
+    return MethodModel(fitted, where.base_model, config, where.seed, start, valid)
 
 
 def _check_rows(train: Annotations, valid: Annotations) -> None:
@@ -133,29 +134,30 @@ def _config(method: str, on: MethodModel | None, settings: Mapping[str, Any]) ->
     return build(kind, {"method": method, **settings}, f'fit("{method}")')
 
 
-def _base(base: str | Mapping[str, Any] | None, on: MethodModel | None) -> str | Endpoint:
+def _base(base: str | Mapping[str, Any] | None, on: MethodModel | None) -> ModelRef:
     given = build(Endpoint, dict(base), "base") if isinstance(base, Mapping) else base
     if on is None:
-        return given or BASE
-    if given is not None and given != on.base:
-        raise MethodError(f"base {given!r} is not the one that on was fitted with ({on.base!r}). Leave base out.")
+        return ModelRef(given or BASE)
+    known = on.base.written
+    if given is not None and given != known:
+        raise MethodError(f"base {given!r} is not the one that on was fitted with ({known!r}). Leave base out.")
     return on.base
 
 
-def _check(config: MethodConfig, method: str, base: str | Endpoint, train: Annotations) -> None:
+def _check(config: MethodConfig, method: str, base: ModelRef, train: Annotations) -> None:
     """Refuse before anything is fitted what would fail in the middle of it."""
     try:
         if config.bases:
-            if isinstance(base, str):
-                require_form(base)
-            config.check(base if isinstance(base, Endpoint) else facts_of(base), train.task)
+            if base.endpoint is None:
+                require_form(base.local)
+            config.check(base.endpoint or facts_of(base.local), train.task)
         config.check_rows(train)
     except BeholderError as error:
         raise type(error)(f"{method}: {error}") from error
 
 
-def _device(base: str | Endpoint, device: str | None) -> str:
+def _device(base: ModelRef, device: str | None) -> str:
     import torch
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return chosen if isinstance(base, Endpoint) else device_for(base, chosen)
+    return chosen if base.endpoint else device_for(base.local, chosen)

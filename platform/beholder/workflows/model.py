@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,8 @@ from beholder.data.annotations import Annotations, Task
 from beholder.evaluation.metrics import decide
 from beholder.execution.arm import as_seen
 from beholder.methods import Fitted, MethodConfig, config_class, is_personal, load_fitted, save_fitted
-from beholder.methods.base import Scores
-from beholder.models.hosted import Endpoint, base_name, base_of, plain_base
+from beholder.methods.base import Scores, before_refit
+from beholder.models.model_ref import ModelRef
 from beholder.registry.bundle import Bundle
 from beholder.util.errors import DataError, MethodError, RegistryError, counted
 from beholder.util.tables import RowTable
@@ -132,7 +131,7 @@ class MethodModel(Model):
     def __init__(
         self,
         fitted: Fitted,
-        base: str | Endpoint,
+        base: ModelRef,
         config: MethodConfig | None = None,
         seed: int = 42,
         start: MethodModel | None = None,
@@ -163,8 +162,7 @@ class MethodModel(Model):
         if self.valid is None or self.config is None:
             return None
         seen = seen_in_fit(self.config, self.valid, self.valid, self.seed)["valid"]
-        before: Any = getattr(self.fitted, "before_refit", None) or self.fitted
-        return before.score(list(seen.texts), list(seen.user_ids))
+        return before_refit(self.fitted).score(list(seen.texts), list(seen.user_ids))
 
     def save(self, folder: str | Path) -> Path:
         """Write the model into a folder, for `load_model`: safetensors, Parquet and JSON, without the base's weights.
@@ -183,7 +181,7 @@ class MethodModel(Model):
             made = Path(temporary) / "model"
             made.mkdir()
             save_fitted(self.fitted, made)
-            described = {"format": 1, "base": plain_base(self.base), "seed": self.seed}
+            described = {"format": 1, "base": self.base.to_json(), "seed": self.seed}
             (made / SAVED).write_text(json.dumps(described) + "\n")
             os.replace(made, folder)
         return folder
@@ -198,7 +196,7 @@ class MethodModel(Model):
         """
         try:
             described = json.loads((folder / SAVED).read_text())
-            base, seed, newer = base_of(described["base"]), int(described["seed"]), described["format"] > 1
+            base, seed, newer = ModelRef.of(described["base"]), int(described["seed"]), described["format"] > 1
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MethodError(
                 f"{folder / SAVED}: no readable model ({type(error).__name__}). Save it again."
@@ -216,7 +214,7 @@ class MethodModel(Model):
         return scores, _decided(scores, self.thresholds, self.task)
 
     def _facts(self) -> dict[str, str]:
-        base = {"base": base_name(self.base)} if config_class(self.name).bases else {}
+        base = {"base": self.base.name} if config_class(self.name).bases else {}
         return {**base, **({"starts from": self.start.name} if self.start else {})}
 
 
@@ -253,8 +251,8 @@ class BundleModel(Model):
         return scores, decisions
 
     def _facts(self) -> dict[str, str]:
-        arms = {part: method["arm"] for part, method in self.bundle.manifest["methods"].items()}
-        return {"base": base_name(self.bundle.base), **arms}
+        arms = self.bundle.manifest.arms
+        return {"base": self.bundle.base.name, **arms}
 
 
 def seen_in_fit(config: MethodConfig, train: Annotations, valid: Annotations, seed: int) -> dict[str, Annotations]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,9 +22,11 @@ from beholder.experiment.config import Arm, Experiment
 from beholder.models import BaseFacts, facts_of
 from beholder.models.hosted import Endpoint
 from beholder.models.loading import weights_checksum
+from beholder.models.model_ref import ModelRef
 from beholder.models.precision import advice, require_form
 from beholder.registry.blob_store import Store
 from beholder.registry.maintenance import without_erased
+from beholder.util.atomic import digest_of
 from beholder.util.errors import BeholderError, DataError
 from beholder.util.tombstones import erased_people
 from beholder.workflows.cross_fitting import of_fold, of_seed
@@ -86,7 +87,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         BeholderError: data, split, base or methods cannot be used; nothing was left behind.
     """
     arms = experiment.arms
-    base, identity = _base(experiment.base)
+    base, identity = _base(experiment.base_model)
     loaded = load(experiment.source, on_bad_rows)
     store = Store()
     here = without_erased(loaded.annotations, store)
@@ -128,7 +129,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     measured = experiment.forgetting and forgetting.plan(
         experiment.forgetting, base, identity, jobs, experiment.seed, lambda rows: without_erased(rows, store)
     )
-    slow = None if isinstance(experiment.base, Endpoint) else advice(experiment.base)
+    slow = None if experiment.base_model.endpoint else advice(experiment.base_model.local)
     people = [held_out_people(annotations, parts).line()] if parts.people else []
     gone = len(loaded.annotations.users) - len(here.users)
     if gone:
@@ -138,12 +139,12 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 
 
-def _base(name: str | Endpoint) -> tuple[BaseFacts | Endpoint, str]:
+def _base(base: ModelRef) -> tuple[BaseFacts | Endpoint, str]:
     """What is known of a base at once, and its identity."""
-    if isinstance(name, Endpoint):
-        return name, name.checksum
-    require_form(name)
-    facts = facts_of(name)
+    if base.endpoint:
+        return base.endpoint, base.endpoint.checksum
+    require_form(base.local)
+    facts = facts_of(base.local)
     return facts, f"{weights_checksum(facts.folder)} {facts.form}"
 
 
@@ -156,6 +157,6 @@ def _jobs(arms: list[Arm], parts: Split, inputs: list[str], annotations: Annotat
         config, identity = arm.config.model_dump(mode="json"), arm.config.identity
         on = [jobs[arm.after].key] if arm.after else []
         on += arm.config.reads(annotations)
-        key = hashlib.sha256(json.dumps([identity, arm.control_of, *inputs, *on], sort_keys=True).encode()).hexdigest()
+        key = digest_of([identity, arm.control_of, *inputs, *on])
         jobs[arm.name] = ArmJob(arm.name, config, arm.control_of, key, arm.after, arm.curve_of, measured)
     return [jobs[arm.name] for arm in arms]

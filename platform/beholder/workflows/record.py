@@ -3,117 +3,105 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
+from beholder.data.folds import part_of_rows
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.intervals import in_words, percent, signed
 from beholder.evaluation.results import ROUTED
+from beholder.evaluation.run_results import (
+    EvaluationResult,
+    ForgettingMeasures,
+    ForgettingResult,
+    IntervalResult,
+    MeasureResult,
+    MethodResult,
+    Number,
+    RegisteredResult,
+)
 from beholder.evaluation.scores_io import read_scores
-from beholder.execution.arm import ArmJob
 from beholder.experiment.config import Arm, Experiment
-from beholder.models.hosted import Endpoint, base_name
 from beholder.models.precision import ROUNDING, split_form
-from beholder.prompting.config import PromptSettings
 from beholder.prompting.wording import load_wording
 from beholder.registry import versions as registry
 from beholder.registry.bundle import Bundle, open_bundle, write_bundle
 from beholder.registry.memory import TEXTS, texts_table
 from beholder.report.page import NAMELESS
 from beholder.tracking.client import ChildRun, log_run, register_prompt, tracking_uri
-from beholder.util.atomic import atomic_write
+from beholder.util.atomic import digest_of, write_json
 from beholder.util.errors import RegistryError, TrackingError
 from beholder.util.run_folder import RunFolder
-from beholder.workflows.choose import Routing
 from beholder.workflows.cross_fitting import on_all
+from beholder.workflows.finished_run import FinishedRun
 
 
-def make_bundle(
-    experiment: Experiment,
-    facts: dict[str, Any],
-    test: Annotations,
-    folder: Path,
-    routing: Routing,
-    found: dict[str, Any],
-) -> Bundle:
+def make_bundle(run: FinishedRun) -> Bundle | None:
     """Write the bundle, load it as a server would, and hold its scores against those that were evaluated.
 
-    Args:
-        experiment: of the run.
-        facts: see `report.page.write_reports`.
-        test: rows of which the very models that are served have saved scores: the test rows; with folds, where these
-            were scored by other models, the validation rows.
-        folder: of the run.
-        routing: what is served.
-        found: its results.
+    The rows are those of which the very models that are served have saved scores: the test rows; with folds, where
+    these were scored by other models, the validation rows. None where nothing is served.
     """
-    best = found["methods"][routing.best]
+    experiment, routing, folder, results = run.experiment, run.routing, run.folder, run.results
+    if routing is None:
+        return None
+    best = results.methods[routing.best].to_json()
     recorded = {
         "experiment": experiment.name,
-        "split_hash": facts["split"]["hash"],
-        "data_fingerprint": facts["data"]["fingerprint"],
+        "split_hash": results.split.hash,
+        "data_fingerprint": results.data.fingerprint,
         "seed": experiment.seed,
-        "run": folder.name,
+        "run": run.name,
         "split": experiment.split.model_dump(mode="json"),
         **({"folds": experiment.evaluate.folds} if experiment.evaluate.folds > 1 else {}),
         "routes": routing.to_json(),
         "thresholds": routing.thresholds,
         "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
     }
-    fitted = {arm.name: RunFolder(folder).method(arm.name) for arm in experiment.arms}
+    fitted = {arm.name: folder.method(arm.name) for arm in experiment.arms}
     tables = {}
     if experiment.split.by != "text":  # the hash of a text does not decide whether it is kept for testing
-        everything = Annotations.read_parquet(RunFolder(folder).annotations)
-        tables[TEXTS] = texts_table(everything, np.asarray(everything.column("part"), dtype=object))
-    written = write_bundle(
-        RunFolder(folder).bundle, routing.choice, fitted, experiment.base, recorded, routing.users, tables
-    )
+        everything = run.prepared.marked
+        tables[TEXTS] = texts_table(everything, part_of_rows(everything))
+    written = write_bundle(folder.bundle, routing.choice, fitted, experiment.base, recorded, routing.users, tables)
     bundle = open_bundle(written)
-    sample = _sample(experiment, test, 200)
-    rows = test.select(sample)
+    held = run.prepared.part("valid" if run.prepared.folds else "test")
+    sample = _sample(experiment, held, 200)
+    rows = held.select(sample)
     predicted = bundle.predict(list(rows.texts), list(rows.user_ids))
     saved = {}
     for name in set(predicted.routes):
         scores = on_all(name) if experiment.evaluate.folds > 1 else name
-        saved[name] = read_scores(RunFolder(folder).scores(scores)).arm.test_scores
+        saved[name] = read_scores(folder.scores(scores)).arm.test_scores
     expected = np.stack([saved[route][row] for route, row in zip(predicted.routes, sample, strict=True)])
     difference = float(np.abs(predicted.scores - expected).max())
     if difference > _tolerance(experiment):
         raise RegistryError(
-            f"{folder / 'bundle'}: loaded again, it scores differently by {difference:.2g}. It was not published."
+            f"{folder.bundle}: loaded again, it scores differently by {difference:.2g}. It was not published."
         )
     return bundle
 
 
-def track(
-    experiment: Experiment,
-    facts: dict[str, Any],
-    jobs: list[ArmJob],
-    folder: Path,
-    routing: Routing | None,
-    found: dict[str, Any],
-    say: Callable[[str], None],
-) -> str:
+def track(run: FinishedRun, say: Callable[[str], None]) -> str:
     """Log the run once: an unchanged run that is run again keeps its MLflow run."""
-    digest = hashlib.sha256(json.dumps([found, [job.key for job in jobs]], sort_keys=True).encode()).hexdigest()
-    note = RunFolder(folder).tracked
+    experiment, routing, folder, results = run.experiment, run.routing, run.folder, run.results
+    digest = digest_of([results.found, [job.key for job in run.prepared.jobs]])
+    note = folder.tracked
     with contextlib.suppress(OSError, ValueError, KeyError):
         tracked = json.loads(note.read_text())
         if tracked["digest"] == digest and tracked["uri"] == tracking_uri():
             return tracked["run_id"]
     shared = {
-        "base": base_name(experiment.base),
-        "split_hash": facts["split"]["hash"],
-        "data_fingerprint": facts["data"]["fingerprint"],
+        "base": experiment.base_model.name,
+        "split_hash": results.split.hash,
+        "data_fingerprint": results.data.fingerprint,
         "code_version": __version__,
     }
     of_arms = {
@@ -127,106 +115,104 @@ def track(
         pair = {"method": ROUTED, "global": routing.choice.global_arm, "personal": routing.choice.personal_arm}
         of_arms[ROUTED] = (pair, {"method": ROUTED, "control_of": ""})
     prompts = _prompts(experiment.arms, say)
-    forgotten = found.get("forgetting", {"before": {}, "arms": {}})
-    best = max(found["methods"].values(), key=lambda method: method["valid_macro_f1"] or 0.0)
+    forgotten = results.forgetting or ForgettingResult()
+    best = max(results.methods.values(), key=lambda method: method.valid_macro_f1 or 0.0)
     run_id = log_run(
         experiment.name,
-        folder.name,
+        run.name,
         parameters={
             "source": experiment.source.model_dump(mode="json")["name"],
-            "base": base_name(experiment.base),
+            "base": experiment.base_model.name,
             "seed": experiment.seed,
             "trainings": experiment.evaluate.seeds,
             "reference": experiment.evaluate.reference,
-            "rows": facts["data"]["rows"],
-            "users": facts["data"]["users"],
+            "rows": results.data.rows,
+            "users": results.data.users,
             "split": experiment.split.by,
         },
         metrics={
-            "macro_f1": best["macro_f1"],
-            "gain_points": best["gain"]["points"],
-            "win_rate": win_rate(best),
-            "test_judgements": found["rows"],
-            "people": found["users"],
-            "texts": found["texts"],
-            **_forgetting(forgotten["before"]),
+            "macro_f1": best.macro_f1,
+            "gain_points": best.gain.points,
+            "win_rate": best.win_rate,
+            "test_judgements": results.rows,
+            "people": results.users,
+            "texts": results.texts,
+            **_forgetting(forgotten.before),
         },
-        tags={**shared, "verdict": found["verdict"]["answer"]},
-        description=f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\nMore, as a page: `report/{NAMELESS}` "
+        tags={**shared, "verdict": results.verdict.answer},
+        description=f"{results.verdict.sentence}\n\n{gain_table(results)}\n\nMore, as a page: `report/{NAMELESS}` "
         "among the artifacts.",
         folders={  # nothing that names a user: what MLflow has been given, nobody erases
-            "": RunFolder(folder).evaluation,
-            "figures": RunFolder(folder).figures,
-            "report": folder / NAMELESS,
-            "experiment": RunFolder(folder).experiment,
+            "": folder.evaluation,
+            "figures": folder.figures,
+            "report": folder.path / NAMELESS,
+            "experiment": folder.experiment,
         },
         children=[
             ChildRun(
                 name,
                 of_arms[name][0],
-                {**_metrics(method), **_forgetting(forgotten["arms"].get(name, {}))},
+                {**_metrics(method), **_forgetting(forgotten.arms.get(name))},
                 {**of_arms[name][1], **prompts.get(name, {})},
             )
-            for name, method in found["methods"].items()
+            for name, method in results.methods.items()
         ],
     )
     write_json(note, {"digest": digest, "uri": tracking_uri(), "run_id": run_id})
     return run_id
 
 
-def publish(
-    experiment: Experiment,
-    folder: Path,
-    routing: Routing,
-    bundle: Bundle,
-    valid: Annotations,
-    found: dict[str, Any],
-    facts: dict[str, Any],
-    run_id: str,
-    people: Collection[str],
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Publish the bundle once per MLflow run, and promote it unless the champion is better."""
-    assert experiment.register_ is not None
+def publish(run: FinishedRun, bundle: Bundle, run_id: str, say: Callable[[str], None]) -> RegisteredResult | None:
+    """Publish the bundle once per MLflow run, and promote it unless the champion is better.
+
+    None where the experiment registers nothing.
+    """
+    experiment, routing, results = run.experiment, run.routing, run.results
+    if experiment.register_ is None or routing is None:
+        return None
     model = experiment.register_.name
-    best = found["methods"][routing.best]
+    best = results.methods[routing.best]
     version = None
     if model in registry.models():
         version = next((each for each in registry.versions(model) if each.run_id == run_id), None)
     if version is None:
+        valid = run.prepared.part("valid")
         rows = valid.select(_sample(experiment, valid, 20))
         texts, users = list(rows.texts), list(rows.user_ids)
-        if not isinstance(experiment.base, Endpoint):  # there it would be another question, and cost
+        if experiment.base_model.endpoint is None:  # there it would be another question, and cost
             texts, users = [*texts, texts[0]], [*users, "nobody knows this reader"]
         scores = bundle.predict(texts, users).scores
         version = registry.publish(
             model,
-            RunFolder(folder).bundle,
+            run.folder.bundle,
             run_id,
             {
                 "best": routing.choice.best,
-                "base": base_name(experiment.base),
-                "users": str(facts["data"]["users"]),
-                "split_hash": facts["split"]["hash"],
-                "macro_f1": f"{best['macro_f1']:.4f}",
-                "valid_macro_f1": f"{best['valid_macro_f1']:.6f}",
-                "gain_points": f"{best['gain']['points']:.2f}",
-                "win_rate": f"{win_rate(best):.3f}",
+                "base": experiment.base_model.name,
+                "users": str(results.data.users),
+                "split_hash": results.split.hash,
+                "macro_f1": f"{best.macro_f1:.4f}",
+                "valid_macro_f1": f"{best.valid_macro_f1:.6f}",
+                "gain_points": f"{best.gain.points:.2f}",
+                "win_rate": f"{best.win_rate:.3f}",
             },
-            version_page(experiment, routing, found, facts, folder.name),
+            version_page(run),
             registry.Proof(texts, users, scores, _tolerance(experiment)),
-            people,
+            run.prepared.annotations.users,
         )
     try:
         version = registry.promote(
-            model, version.number, check=lambda mine, theirs: refuse_surely_worse(mine, theirs, folder, routing.best)
+            model,
+            version.number,
+            check=lambda mine, theirs: refuse_surely_worse(mine, theirs, run.folder, routing.best),
         )
     except RegistryError as error:
         say(f"not promoted: {error}")
-    return {**version.to_json(), "best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
+    served = {"best": routing.choice.best, "global": routing.choice.global_arm, **routing.counts}
+    return RegisteredResult.from_json({**version.to_json(), **served})
 
 
-def refuse_surely_worse(version: registry.Version, champion: registry.Version, folder: Path, best: str) -> None:
+def refuse_surely_worse(version: registry.Version, champion: registry.Version, folder: RunFolder, best: str) -> None:
     """Validation rows stopped training, chose thresholds, arms and settings: who is best there may be worse elsewhere.
 
     Args:
@@ -241,11 +227,11 @@ def refuse_surely_worse(version: registry.Version, champion: registry.Version, f
     if registry.REFRESHED in champion.tags:  # it was not measured on test
         return
     manifest = registry.store_of(champion).manifest(registry.bundle_of(champion))
-    served = ROUTED if "personal" in manifest["methods"] else manifest["methods"]["global"]["arm"]
-    theirs = RunFolder.named(str(manifest["run"])).scores(served)
+    served = ROUTED if "personal" in manifest.arms else manifest.arms["global"]
+    theirs = RunFolder.named(manifest.run).scores(served)
     if not theirs.is_file():
         return
-    loss = surely_worse(RunFolder(folder).scores(best), theirs)
+    loss = surely_worse(folder.scores(best), theirs)
     if loss is not None:
         raise RegistryError(
             f"{version.model} v{version.number} is surely worse on test than the champion v{champion.number} "
@@ -254,29 +240,23 @@ def refuse_surely_worse(version: registry.Version, champion: registry.Version, f
         )
 
 
-def win_rate(method: dict[str, Any]) -> float:
-    """The share of the users of the test rows whom a method serves better than the reference does, by log-loss."""
-    return method["users"]["better"] / max(1, sum(method["users"].values()))
-
-
-def version_page(
-    experiment: Experiment, routing: Routing, found: dict[str, Any], facts: dict[str, Any], run: str
-) -> str:
+def version_page(run: FinishedRun) -> str:
     """The page of a version, as Markdown: what it is for, what it serves to whom, how good it was."""
-    best, choice, counts = found["methods"][routing.best], routing.choice, routing.counts
+    experiment, routing, results = run.experiment, run.routing, run.results
+    assert routing is not None  # there is a version
+    best, choice, counts = results.methods[routing.best], routing.choice, routing.counts
     serves = f"Serves **{choice.global_arm}** to everybody"
     if choice.personal_arm is not None:
         some = (
             f"to {counts['on_global']:,} and to everybody it does not know" if counts["on_global"] else "to all others"
         )
         serves = f"Serves **{choice.personal_arm}** to {counts['on_personal']:,} users, **{choice.global_arm}** {some}"
-    gain, users = best["gain"], best["users"]
+    gain, users = best.gain, best.users
     against = ""
-    if routing.best != found["reference"]:
+    if routing.best != results.reference:
         against = (
-            f", {signed(gain['points'])} points over {found['reference']} ({in_words(gain['low'], gain['high'])}); "
-            f"better than it for {users['better']:,} users, worse for {users['worse']:,}, the same for "
-            f"{users['same']:,}"
+            f", {signed(gain.points)} points over {results.reference} ({in_words(gain.low, gain.high)}); "
+            f"better than it for {users.better:,} users, worse for {users.worse:,}, the same for {users.same:,}"
         )
     how = ""
     if experiment.evaluate.folds > 1:
@@ -285,36 +265,36 @@ def version_page(
             "folds, which is where it was measured, each judgement by models that had not seen its text: "
         )
     return (
-        f"# {experiment.name} on {base_name(experiment.base)}\n\n"
-        f"Predicts how each reader would judge a text: {', '.join(facts['data']['labels'])}.\n\n"
-        f"{serves}: {how}macro-F1 {percent(best['macro_f1'])} on test{against}.\n\n"
-        f"{found['verdict']['sentence']}\n\n{gain_table(found)}\n\n"
-        f"Trained on judgements of {facts['data']['users']:,} users. Figures and the experiment's settings are "
-        f"artifacts of the run this version comes from (`{run}`); its methods, to compare side by side, are that run's "
-        "children."
+        f"# {experiment.name} on {experiment.base_model.name}\n\n"
+        f"Predicts how each reader would judge a text: {', '.join(results.data.labels)}.\n\n"
+        f"{serves}: {how}macro-F1 {percent(best.macro_f1)} on test{against}.\n\n"
+        f"{results.verdict.sentence}\n\n{gain_table(results)}\n\n"
+        f"Trained on judgements of {results.data.users:,} users. Figures and the experiment's settings are "
+        f"artifacts of the run this version comes from (`{run.name}`); its methods, to compare side by side, are that "
+        "run's children."
     )
 
 
-def gain_table(found: dict[str, Any]) -> str:
+def gain_table(found: EvaluationResult) -> str:
     """Methods, macro-F1 and gains as a Markdown table."""
     lines = [
         "| arm | macro-F1 | gain over "
-        + found["reference"]
+        + found.reference
         + " (points) | people at large, 95 % | these people, 95 % | beyond control, at large |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, method in found["methods"].items():
-        gain = method["gain"]
-        cells, beyond = ["reference", "", "", ""], method["beyond_control"]
-        if name != found["reference"]:
-            ends = ((gain["low"], gain["high"]), (gain["texts_low"], gain["texts_high"]))
+    for name, method in found.methods.items():
+        gain = method.gain
+        cells, beyond = ["reference", "", "", ""], method.beyond_control
+        if name != found.reference:
+            ends = ((gain.low, gain.high), (gain.texts_low, gain.texts_high))
             cells = [
-                signed(gain["points"]),
+                signed(gain.points),
                 *(in_words(*each) for each in ends),
-                f"{signed(beyond['points'])} ({in_words(beyond['low'], beyond['high'])})" if beyond else "",
+                f"{signed(beyond.points)} ({in_words(beyond.low, beyond.high)})" if beyond else "",
             ]
-        lines.append(f"| {name} | {percent(method['macro_f1'])} | {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n{found['rows']:,} test rows, {found['users']:,} users, {found['texts']:,} texts."
+        lines.append(f"| {name} | {percent(method.macro_f1)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n{found.rows:,} test rows, {found.users:,} users, {found.texts:,} texts."
 
 
 def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.int64]:
@@ -323,60 +303,61 @@ def _sample(experiment: Experiment, rows: Annotations, most: int) -> NDArray[np.
 
 def _tolerance(experiment: Experiment) -> float:
     """How far apart two readings of the same bundle may be."""
-    return ROUNDING["float32" if isinstance(experiment.base, Endpoint) else split_form(experiment.base)[1]]
+    base = experiment.base_model
+    return ROUNDING["float32" if base.endpoint else split_form(base.local)[1]]
 
 
-def _metrics(method: dict[str, Any]) -> dict[str, float | None]:
+def _metrics(method: MethodResult) -> dict[str, Number]:
     """What MLflow compares of an arm."""
     return {
-        "macro_f1": method["macro_f1"],
-        "valid_macro_f1": method["valid_macro_f1"],
-        "gain_points": method["gain"]["points"],
-        **_ends("gain", method["gain"]),
-        **_beyond(method["beyond_control"]),
-        **_measures(method["measures"]),
-        "win_rate": win_rate(method),
-        "subset_accuracy": method["subset_accuracy"],
-        "ece": method["ece"],
-        "seconds": method["seconds"],
-        **{f"f1.{_metric_name(label)}": value for label, value in method["per_label"].items()},
-        **{f"macro_f1.{task}": value for task, value in method.get("per_task", {}).items()},
+        "macro_f1": method.macro_f1,
+        "valid_macro_f1": method.valid_macro_f1,
+        "gain_points": method.gain.points,
+        **_ends("gain", method.gain),
+        **_beyond(method.beyond_control),
+        **_measures(method.measures),
+        "win_rate": method.win_rate,
+        "subset_accuracy": method.subset_accuracy,
+        "ece": method.ece,
+        "seconds": method.seconds,
+        **{f"f1.{_metric_name(label)}": value for label, value in method.per_label.items()},
+        **{f"macro_f1.{task}": value for task, value in (method.per_task or {}).items()},
     }
 
 
-def _ends(name: str, interval: dict[str, float | None]) -> dict[str, float | None]:
+def _ends(name: str, interval: IntervalResult | MeasureResult) -> dict[str, Number]:
     """Both intervals of a difference, as metrics."""
     return {
-        f"{name}_low": interval["low"],
-        f"{name}_high": interval["high"],
-        f"{name}_low_these_people": interval["texts_low"],
-        f"{name}_high_these_people": interval["texts_high"],
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+        f"{name}_low_these_people": interval.texts_low,
+        f"{name}_high_these_people": interval.texts_high,
     }
 
 
-def _beyond(gain: dict[str, float | None] | None) -> dict[str, float | None]:
+def _beyond(gain: IntervalResult | None) -> dict[str, Number]:
     """The personal part of a gain, as metrics; none where there is no control."""
-    return {} if gain is None else {"gain_beyond_control": gain["points"], **_ends("gain_beyond_control", gain)}
+    return {} if gain is None else {"gain_beyond_control": gain.points, **_ends("gain_beyond_control", gain)}
 
 
-def _measures(measures: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+def _measures(measures: Mapping[str, MeasureResult]) -> dict[str, Number]:
     """Measures besides macro-F1, as metrics: each its value, what it is better than the reference's, the intervals."""
-    found: dict[str, float | None] = {}
+    found: dict[str, Number] = {}
     for name, each in measures.items():
         if name != "macro_f1":
-            found |= {name: each["value"], f"{name}_gain": each["gain"], **_ends(f"{name}_gain", each)}
+            found |= {name: each.value, f"{name}_gain": each.gain, **_ends(f"{name}_gain", each)}
     return found
 
 
-def _forgetting(measures: dict[str, float | None]) -> dict[str, float | None]:
-    return {f"forgetting.{measure}": value for measure, value in measures.items()}
+def _forgetting(measures: ForgettingMeasures | None) -> dict[str, Number]:
+    return {f"forgetting.{measure}": value for measure, value in measures.to_json().items()} if measures else {}
 
 
 def _prompts(arms: list[Arm], say: Callable[[str], None]) -> dict[str, dict[str, str]]:
     """The tags that name the wording of each arm that prompts, put into MLflow's Prompt Registry where there is one."""
     tags: dict[str, dict[str, str]] = {}
     for arm in arms:
-        settings: PromptSettings | None = getattr(arm.config, "prompt", None)
+        settings = arm.config.prompting
         if settings is None:
             continue
         wording = load_wording(settings.wording)
@@ -393,8 +374,3 @@ def _prompts(arms: list[Arm], say: Callable[[str], None]) -> dict[str, dict[str,
 
 def _metric_name(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in label)
-
-
-def write_json(file: Path, value: Any) -> None:
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")

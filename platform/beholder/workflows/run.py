@@ -15,29 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import pyarrow.parquet as pq
-
 from beholder.cluster.run_storage import require_shared, run_of
 from beholder.cluster.runtime import on_ray
 from beholder.cluster.trainer import FitJob, fit_arms
 from beholder.data.annotations import Annotations
 from beholder.data.splits import ByPeople
-from beholder.evaluation import saved_run as report
-from beholder.evaluation.results import ROUTED, plain
+from beholder.evaluation.results import ROUTED, Curve
+from beholder.evaluation.run_results import DataResult, Provenance, RunResults, SplitResult, TrackedResult
+from beholder.evaluation.saved_run import LEVEL, EvaluationSettings
 from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.summary import gain_rows, heading
-from beholder.evaluation.verdict import verdict
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob, done, is_done
 from beholder.experiment.config import Experiment
-from beholder.methods import is_personal
-from beholder.models.hosted import base_name, plain_base
 from beholder.registry.blob_store import Store
 from beholder.registry.bundle import Bundle
-from beholder.report import figures
-from beholder.report.page import write_reports
 from beholder.tracking.client import client, page_of, tracking_uri
-from beholder.util.atomic import atomic_write
+from beholder.util.atomic import write_json
 from beholder.util.errors import DataError, RegistryError
 from beholder.util.paths import home
 from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED, RunFolder
@@ -45,8 +39,10 @@ from beholder.util.tables import RowTable
 from beholder.util.tombstones import erased_people
 from beholder.workflows.choose import Routing, find_routing, scores_of
 from beholder.workflows.cross_fitting import put_together, refitted, training_rows
+from beholder.workflows.finished_run import FinishedRun
 from beholder.workflows.prepare import Prepared, prepare
-from beholder.workflows.record import make_bundle, publish, track, write_json
+from beholder.workflows.record import make_bundle, publish, track
+from beholder.workflows.run_report import draw_report
 
 
 class Reporter(Protocol):
@@ -76,15 +72,14 @@ class Outcome:
     """What a run found and left behind."""
 
     run_folder: Path
-    results: dict[str, Any]
+    results: RunResults
     """Everything `beholder run --json` prints."""
     bundle: Bundle | None
     test: Annotations
     seconds: dict[str, float] = field(default_factory=dict)
 
     def _shown(self) -> RowTable:
-        rows = gain_rows(self.results["methods"], self.results["reference"])
-        return RowTable(rows, heading(self.results, self.results["rows"]), self.results["verdict"]["sentence"])
+        return RowTable(gain_rows(self.results), heading(self.results), self.results.verdict.sentence)
 
     def __repr__(self) -> str:
         return f"{self._shown()}\n{self.run_folder}"
@@ -147,30 +142,17 @@ def run(
         fitted_now = {job.name: done(job.name, folder) for job in pending}
         clock.divide("fit", fitted_now, forgetting.seconds(measured, folder))
         with clock.phase("evaluation"):
-            facts = _facts(experiment, prepared, folder)
-            found = _evaluate(experiment, folder, routing, facts)
+            results = _evaluate(experiment, prepared, folder, routing)
+        finished = FinishedRun(experiment, prepared, RunFolder(folder), routing, results)
         with clock.phase("bundle"):
-            held = prepared.part("valid" if prepared.folds else "test")
-            bundle = make_bundle(experiment, facts, held, folder, routing, found) if routing else None
+            bundle = make_bundle(finished)
         with clock.phase("tracking"):
-            run_id = track(experiment, facts, prepared.jobs, folder, routing, found, reporter.say)
-            registered = None
-            if experiment.register_ and routing and bundle:
-                registered = publish(
-                    experiment,
-                    folder,
-                    routing,
-                    bundle,
-                    prepared.part("valid"),
-                    found,
-                    facts,
-                    run_id,
-                    annotations.users,
-                    reporter.say,
-                )
-        results = {**facts, **found, "registered": registered, "seconds": clock.seconds}
-        results["mlflow"] = {"run_id": run_id, "uri": tracking_uri(), "page": page_of(run_id)}
-        write_json(RunFolder(folder).results, results)
+            run_id = track(finished, reporter.say)
+            registered = publish(finished, bundle, run_id, reporter.say) if bundle else None
+        tracked = TrackedResult(run_id=run_id, uri=tracking_uri(), page=page_of(run_id))
+        ended = {"registered": registered, "seconds": clock.seconds, "mlflow": tracked}
+        results = results.model_copy(update=ended)
+        write_json(RunFolder(folder).results, results.to_json())
         run_of(folder).keep(".")
     return Outcome(folder, results, bundle, prepared.part("test"), clock.seconds)
 
@@ -250,7 +232,7 @@ def _fit(
     cluster = experiment.cluster
     trained = tuple(job.name for job in pending if job.settings.trains and not job.settings.in_blocks)
     together = trained if cluster.data_parallel and cluster.range[1] > 1 else ()
-    base, copy = plain_base(experiment.base), run_of(folder).uri
+    base, copy = experiment.base_model.to_json(), run_of(folder).uri
     fit = FitJob(str(folder), pending, base, experiment.seed, cluster, measures, together, copy, fits)
     fit_arms(fit, reporter.step, reporter.say)
     return pending, measures
@@ -288,76 +270,52 @@ def _cross_fit(
     return pending, measured, routing
 
 
-def _evaluate(experiment: Experiment, folder: Path, routing: Routing | None, facts: dict[str, Any]) -> dict[str, Any]:
-    settings = experiment.evaluate
+def _evaluate(experiment: Experiment, prepared: Prepared, folder: Path, routing: Routing | None) -> RunResults:
+    settings = _settings(experiment, routing)
+    write_json(RunFolder(folder).evaluation, settings.to_json())
+    made_from = _provenance(experiment, prepared, folder)
+    return draw_report(folder, settings, made_from, prepared.marked, experiment.split.by)
+
+
+def _settings(experiment: Experiment, routing: Routing | None) -> EvaluationSettings:
     names = [arm.name for arm in experiment.arms]
     people = experiment.split if isinstance(experiment.split, ByPeople) else None
-    if routing and routing.routed:
-        names.append(ROUTED)
-    write_json(
-        RunFolder(folder).evaluation,
+    return EvaluationSettings(
+        experiment.evaluate.reference,
+        LEVEL,
+        experiment.evaluate.worthwhile,
+        [*names, *([ROUTED] if routing and routing.routed else [])],
         {
-            "reference": settings.reference,
-            "worthwhile": settings.worthwhile,
-            "arms": names,
-            **({"newcomers": {"arms": names[: len(experiment.arms)], "texts": people.texts}} if people else {}),
-            "curves": {
-                name: {
-                    "start": next(iter(points.values())).after,
-                    "arms": {rows: point.name for rows, point in points.items()},
-                }
-                for name, points in experiment.curves.items()
-            },
+            name: Curve(next(iter(points.values())).after or "", {rows: point.name for rows, point in points.items()})
+            for name, points in experiment.curves.items()
         },
+        names if people else [],
+        people.texts if people else "unseen",
     )
-    return draw_report(folder, facts)
 
 
-def draw_report(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate a run from its saved scores alone; returns `Results` as JSON, the verdict, what was forgotten.
-
-    Writes `users.parquet`, what each method does for each user, the figures, and the reports for people.
-
-    Args:
-        folder: of the run.
-        facts: see `write_reports`.
-    """
-    found = report.recompute(folder)
-    with atomic_write(RunFolder(folder).users) as temporary:
-        pq.write_table(found.user_table(), temporary, compression="zstd")
-    figures.write_figures(RunFolder(folder).figures, RunFolder(folder).user_figures, found)
-    personal = {arm.name for arm in found.arms if is_personal(arm.method)}
-    said = verdict(found, personal)
-    groups = write_reports(folder, found, said, facts)
-    forgotten = forgetting.summary(folder)
-    return {
-        **found.to_json(),
-        "groups": plain(groups),
-        "verdict": said.to_json(),
-        **({"forgetting": forgotten} if forgotten else {}),
-    }
-
-
-def _facts(experiment: Experiment, prepared: Prepared, folder: Path) -> dict[str, Any]:
+def _provenance(experiment: Experiment, prepared: Prepared, folder: Path) -> Provenance:
     annotations = prepared.annotations
-    return {
-        "experiment": experiment.name,
-        "run": folder.name,
-        "base": base_name(experiment.base),
-        "seed": experiment.seed,
-        **({"seeds": [experiment.seed, *experiment.again]} if experiment.again else {}),
-        "data": {
-            "origin": prepared.loaded.origin,
-            "rows": len(annotations),
-            "texts": len(annotations.distinct_texts[0]),
-            "users": len(annotations.users),
-            "labels": list(annotations.task.labels),
-            "kind": annotations.task.kind,
-            "refused_rows": prepared.loaded.refused,
-            "fingerprint": annotations.fingerprint,
-        },
-        "split": prepared.facts,
-    }
+    return Provenance.from_json(
+        {
+            "experiment": experiment.name,
+            "run": folder.name,
+            "base": experiment.base_model.name,
+            "seed": experiment.seed,
+            **({"seeds": [experiment.seed, *experiment.again]} if experiment.again else {}),
+            "data": DataResult(
+                origin=prepared.loaded.origin,
+                rows=len(annotations),
+                texts=len(annotations.distinct_texts[0]),
+                users=len(annotations.users),
+                labels=list(annotations.task.labels),
+                kind=annotations.task.kind,
+                refused_rows=prepared.loaded.refused,
+                fingerprint=annotations.fingerprint,
+            ),
+            "split": SplitResult.from_json(prepared.facts),
+        }
+    )
 
 
 @dataclasses.dataclass

@@ -7,8 +7,6 @@ command resumes it; with more trials it continues it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -27,15 +25,13 @@ from beholder.cluster.runtime import on_ray
 from beholder.cluster.tune import SearchJob, run_trials
 from beholder.execution.arm import ArmJob, is_done
 from beholder.experiment.config import Experiment
-from beholder.models.hosted import base_name
 from beholder.search.space import SPACES, TrialSettings
 from beholder.search.study import METRICS, Trial
 from beholder.tracking.client import ChildRun, log_run, tracking_uri
-from beholder.util.atomic import atomic_write, beside
+from beholder.util.atomic import atomic_write, beside, digest_of, write_json
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.util.paths import home
 from beholder.util.run_folder import RunFolder
-from beholder.workflows.record import write_json
 from beholder.workflows.run import Prepared, Reporter, Silent, fit_some, prepare
 
 
@@ -76,14 +72,14 @@ def search(
     if storage_uri():
         raise ClusterError(f"{STORAGE}: trials need a folder that all nodes reach. Give one, or search on one machine.")
     inputs = [jobs[arm].key, {name: asdict(each) for name, each in space.dimensions.items()}, settings.objective]
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    digest = digest_of(inputs)
     folder = _folder(f"{experiment.name}-{arm}-{digest[:8]}")
     job = SearchJob(
         str(folder),
         jobs[arm],
         space,
         settings.objective,
-        experiment.base,
+        experiment.base_model,
         experiment.seed,
         trials or settings.trials,
         settings.concurrency or max(1, experiment.cluster.range[1]),
@@ -236,7 +232,7 @@ def _track(
 ) -> str:
     """One parent run for the search and a child for each trial; a search that resumes adds to them."""
     shared = {
-        "base": base_name(experiment.base),
+        "base": experiment.base_model.name,
         "split_hash": prepared.split.hash,
         "data_fingerprint": prepared.annotations.fingerprint,
         "code_version": __version__,
@@ -247,7 +243,7 @@ def _track(
     return log_run(
         experiment.name,
         folder.name,
-        parameters={"method": arm, "base": base_name(experiment.base), "seed": experiment.seed},
+        parameters={"method": arm, "base": experiment.base_model.name, "seed": experiment.seed},
         metrics={
             "valid_macro_f1": best["valid_macro_f1"],
             "valid_macro_f1.default": default["valid_macro_f1"],
