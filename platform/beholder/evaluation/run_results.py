@@ -102,7 +102,7 @@ class TrainedOn(Record):
 
 
 class CurvePointResult(IntervalResult, TrainedOn):
-    """One point of a learning curve: what an arm gains when trained on so many rows of each user."""
+    """One point of a learning curve: what an arm gains when trained on that many rows of each user."""
 
 
 class MeanResult(Record):

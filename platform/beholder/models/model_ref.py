@@ -1,4 +1,4 @@
-"""Which base is meant: a model whose weights are here, or an endpoint, which can only be asked."""
+"""Which base is meant: a model whose weights are here, or an endpoint, which can only be prompted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ModelRef:
         if isinstance(self.written, str):
             return self.written
         raise MethodError(
-            f"base {self.written.model!r} is an endpoint, a base that can only be asked. Use query or query-p with it."
+            f"base {self.written.model!r} is an endpoint, which can only be prompted. Use query or query-p with it."
         )
 
 
