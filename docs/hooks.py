@@ -93,7 +93,7 @@ def configuration() -> str:
         _section("The file", Experiment),
         "Also, in a method: `extends` (take over another method's settings), `controls: [shuffled-users]` "
         "(or `[{shuffled-users: 3}, shuffled-within-text]`) and, with an "
-        "adapter per user, `curve: [5, 10, 20]` (fit it on so many judgements of each user, too).",
+        "adapter per user, `curve: [5, 10, 20]` (fit it on that many judgements of each user, too).",
     ]
     seen: set[type] = {Experiment}
     for field in ("subsample", "evaluate", "register_", "cluster"):

@@ -33,7 +33,7 @@ class UserRateConfig(MethodConfig):
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedUserRate:
         """Count on `train`, choose thresholds on `valid`."""
         names, user = train.by_user  # user: int64 [rows], positions in names
-        observed = ~np.isnan(train.labels)  # bool [rows, labels]; NaN: this user was not asked for this label
+        observed = ~np.isnan(train.labels)  # bool [rows, labels]; NaN: a label not asked of this user
         overall = np.nansum(train.labels, axis=0) / np.maximum(observed.sum(axis=0), 1)  # [labels]
         positives = np.tile(self.pseudo_rows * overall, (len(names), 1))  # [users, labels]
         counts = np.full_like(positives, self.pseudo_rows)

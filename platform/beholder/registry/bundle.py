@@ -2,7 +2,7 @@
 
 ```
 beholder.json   format, task, base and its checksums, routes, split hash, evaluation, code version, files' checksums
-global/         the method for everybody: settings (JSON), adapter (PEFT), head (safetensors)
+global/         the global method: settings (JSON), adapter (PEFT), head (safetensors)
 personal/       the method for users it is better for, where there is one; of users' adapters: bank/ and from/ in it
 users.parquet   who gets which, and why (see `routes.USERS`), where there is a personal method
 *.parquet       what it remembers for the next refresh, see `memory`
@@ -67,7 +67,7 @@ class Bundle:
 
     Attributes:
         manifest, task: what it is of.
-        shared: the method for everybody.
+        shared: the global method.
         personal: the method for users it is better for, where there is one.
         on_personal: those users.
         taken_in: user -> stamp of the enrolment whose judgements this version learned from; None where that was not
