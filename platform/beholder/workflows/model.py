@@ -219,7 +219,7 @@ class MethodModel(Model):
 
 
 class BundleModel(Model):
-    """A bundle: one method for everybody, and one for the users it is better for.
+    """A bundle: the global method, and one for the users it is better for.
 
     Attributes:
         bundle: the bundle itself.
