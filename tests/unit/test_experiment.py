@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from beholder.cli.run import DEMO
 from beholder.experiment.config import load_experiment, make_experiment
 from beholder.models.hosted import Endpoint
 from beholder.util.errors import BeholderError, ExperimentError
 
-SHIPPED = sorted((Path(__file__).parents[2] / "experiments").rglob("*.yaml"))
+SHIPPED = sorted([*(Path(__file__).parents[2] / "experiments").rglob("*.yaml"), *DEMO.glob("*.yaml")])
 
 
 def written(**more) -> dict:
