@@ -44,6 +44,9 @@ test-all: $(READY) ## all tests
 	$(TOGETHER) tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest $(ALONE)
 
+test-all: test ## all tests, and the wheel in an empty environment: installs every dependency once more
+	$(BIN)/python -m pytest tests/wheel
+
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from project import ROOT
 
+from beholder.cli.run import DEMO
+
 EXPERIMENTS = ROOT / "experiments"
 SHORT = "methods.cls-u.curve=[5]"
 """A setting that leaves out most of a learning curve."""
-SHIPPED = sorted(EXPERIMENTS.rglob("*.yaml"))
+SHIPPED = sorted([*EXPERIMENTS.rglob("*.yaml"), *DEMO.glob("*.yaml")])
 
 
 def written(**more) -> dict:

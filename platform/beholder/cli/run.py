@@ -27,6 +27,9 @@ OnBadRows = Annotated[
     ),
 ]
 
+DEMO = Path(__file__).with_name("demo")
+"""Folder of the demo's experiment files."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Register this file's commands."""
@@ -157,7 +160,9 @@ def report_command(
 
 
 def demo_command(
-    folder: Annotated[Path, typer.Option(help="Where the experiment files are.")] = Path("experiments"),
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the two experiment files, where they are not those that ship.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Does personalisation pay? Run two small experiments and show what comes out.
@@ -175,7 +180,7 @@ def demo_command(
         for name in ("convabuse", "simulated"):
             with RunReporter(quiet=False).live() as reporter:
                 try:
-                    experiment = load_experiment(folder / "demo" / f"{name}.yaml", overrides or ())
+                    experiment = load_experiment((folder or DEMO) / f"{name}.yaml", overrides or ())
                     if ran:  # one model, for `beholder serve` to find
                         experiment = experiment.model_copy(update={"register_": None})
                     outcome = pipeline.run(experiment, reporter)
