@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import Result
+from needs import missing
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
@@ -308,7 +309,7 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
     tasks = getattr(experiment.source, "sources", {})
     for data in [*tasks] or [name]:
         if name != "simulated" and locate(data) is None:
-            pytest.skip(f"{data} is not on this machine")
+            missing("data", data)
     results = pipeline.run(experiment).results
     arms = {arm.name for arm in experiment.arms}
     assert set(results["methods"]) - {"routed"} == arms >= {"prior", "user-prior", "cls", "cls-u"}
