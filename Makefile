@@ -40,12 +40,9 @@ test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray
 	$(TOGETHER) -m "not slow" tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
-test-all: $(READY) ## all tests
+test-all: $(READY) ## all tests; the wheel is installed into an empty environment, with every dependency
 	$(TOGETHER) tests/unit $(INTEGRATION)
-	$(BIN)/python -m pytest $(ALONE)
-
-test-all: test ## all tests, and the wheel in an empty environment: installs every dependency once more
-	$(BIN)/python -m pytest tests/wheel
+	$(BIN)/python -m pytest $(ALONE) tests/integration/wheel
 
 unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
 	$(TOGETHER) tests/unit

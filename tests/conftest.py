@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from needs import skipped_line
 
 from beholder.cluster.runtime import apply_settings
 
@@ -20,3 +21,11 @@ def home(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     os.environ.setdefault("MPLBACKEND", "Agg")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests were skipped for want of, in one line."""
+    skipped = [each.longrepr for each in terminalreporter.stats.get("skipped", [])]
+    line = skipped_line(str(each[2] if isinstance(each, tuple) else each) for each in skipped)
+    if line:
+        terminalreporter.write_line(line)

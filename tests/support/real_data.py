@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+from needs import missing
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
 
@@ -17,4 +17,4 @@ def real(file: str) -> Path:
         for place in (root / file, *sorted(root.glob(f"*/{file}"))):
             if place.is_file():
                 return place
-    pytest.skip(f"the real {file} is missing; a small file of the same form covers the behaviour")
+    missing("data", file)  # a small file of the same form covers the behaviour

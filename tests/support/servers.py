@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
+from needs import program
 
 
 def free_port() -> int:
@@ -80,16 +80,8 @@ def listens(port: int) -> bool:
 
 
 def postgres_tool(name: str) -> str:
-    """Where a program of PostgreSQL's is; Debian puts most of them beside the path.
-
-    Where there is none the test is skipped, unless everything has to run (CI).
-    """
-    found = shutil.which(name) or next(
-        (str(file) for file in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
-    )
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs PostgreSQL: apt-get install postgresql")
-    return found  # type: ignore[return-value]
+    """Where a program of PostgreSQL's is; Debian puts most of them beside the path."""
+    return program("PostgreSQL", name, beside=f"/usr/lib/postgresql/*/bin/{name}")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from experiments import EXPERIMENTS, SHORT
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
+from beholder.cli.run import DEMO
 
 pytestmark = pytest.mark.cluster
 
@@ -112,15 +113,15 @@ def test_doctor_reports_what_is_here():
 def test_without_data_the_demo_says_so_and_simulates(tmp_path, monkeypatch, ray_once):
     monkeypatch.setenv("BEHOLDER_DATA", "")
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(EXPERIMENTS, tmp_path / "experiments")
+    shutil.copytree(DEMO, tmp_path / "demo")
     short = {
         "base": "tiny-bert",
         "source": {"name": "simulated", "texts": "templates", "users": 8, "rows_per_user": 60},
     }
-    file = tmp_path / "experiments" / "demo" / "simulated.yaml"
+    file = tmp_path / "demo" / "simulated.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **short}))
     sets = ["--set", "methods.cls.epochs=1", "--set", SHORT]
-    done = called("demo", *sets)
+    done = called("demo", "--folder", tmp_path / "demo", *sets)
     assert done.exit_code == 0, done.stderr
     assert "simulated population" in done.stderr
     for expected in ("macro-F1", "registered: simulated-minilm v1", "A held-out text", "beholder ui", "beholder serve"):

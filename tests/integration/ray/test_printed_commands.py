@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from house import MODEL, settings, table_of
+from needs import reason
 from printed import ROOT, printed_commands
 from servers import answers, free_port, running
 from typer.testing import CliRunner
@@ -30,7 +31,7 @@ from beholder.workflows import run as pipeline
 FOUND = locate("convabuse")
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(FOUND is None, reason="the shipped experiments run on data that is not here"),
+    pytest.mark.skipif(FOUND is None, reason=reason("data", "convabuse")),
 ]
 DATA = FOUND.resolve().parent if FOUND else ""
 RUN_ELSEWHERE = {

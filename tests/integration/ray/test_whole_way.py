@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from experiments import EXPERIMENTS, SHORT
+from needs import missing
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
@@ -292,7 +293,7 @@ def test_the_experiments_that_ship_run_to_the_end(name, more, ray_once):
     tasks = getattr(experiment.source, "sources", {})
     for data in [*tasks] or [name]:
         if name != "simulated" and locate(data) is None:
-            pytest.skip(f"{data} is not on this machine")
+            missing("data", data)
     results = pipeline.run(experiment).results.to_json()
     arms = {arm.name for arm in experiment.arms}
     assert set(results["methods"]) - {"routed"} == arms >= {"prior", "user-prior", "cls", "cls-u"}

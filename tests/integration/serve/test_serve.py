@@ -20,6 +20,7 @@ import psutil
 import pytest
 import ray
 from house import MODEL, said, table_of
+from needs import program
 from printed import printed_lines
 from project import ROOT
 from served import published
@@ -254,6 +255,7 @@ def test_enrolment_runs_beside_and_is_quick(served, world):
 
 
 def test_the_printed_curl_commands_work(served):
+    program("curl", "curl")
     commands = [line for page, line in printed_lines() if page == "docs/how-to/serve.md" and line.startswith("curl -s")]
     label = httpx.get(f"{served}/v1/model", timeout=60).json()["labels"][0]
     codes = []

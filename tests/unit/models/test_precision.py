@@ -11,6 +11,7 @@ import torch
 from crowd import crowd
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import package, reason
 
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.models import facts_of, load_base, loading, resolve
@@ -105,13 +106,15 @@ def test_what_is_trained_is_float32_whatever_the_base_is_held_in(tmp_path):
     assert fitted.checksum != other.checksum and fitted.base.checksum == other.base.checksum
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason=reason("a machine without a GPU"))
 def test_four_bits_without_a_gpu_are_refused_at_once():
     with pytest.raises(BaseModelError, match=r"base 'tiny-llama@nf4': 4-bit weights need a GPU.*Use tiny-llama@bf16"):
         load_base("tiny-llama@nf4")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is not None, reason=reason("an environment without bitsandbytes")
+)
 def test_four_bits_without_bitsandbytes_are_refused_at_once(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(BaseModelError, match=r"base 'tiny-llama@nf4'.*pip install 'beholder\[gpu\]'"):
@@ -130,7 +133,8 @@ def test_weights_that_are_not_float32_cannot_be_trained_themselves(form):
 @pytest.fixture
 def four_bits(monkeypatch):
     """On a GPU where there is one; else on the CPU, by the same way through bitsandbytes."""
-    modules = pytest.importorskip("bitsandbytes.nn.modules", reason="bitsandbytes is not installed")
+    package("bitsandbytes")
+    modules = importlib.import_module("bitsandbytes.nn.modules")
     if not torch.cuda.is_available():
         monkeypatch.setattr(loading, "require_form", lambda name: None)
         monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # another way, which is for inference only

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from needs import missing
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
@@ -167,7 +168,7 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
 def test_real_tables_under_other_names(name, renamed, labels, tmp_path):
     file = locate(name)
     if file is None:
-        pytest.skip(f"{name} is not on this machine")
+        missing("data", name)
     table = pq.read_table(file).slice(0, 20_000)
     wanted = [column for column in table.column_names if column != "id_status"]
     table = table.select(wanted).rename_columns([renamed.get(column, column) for column in wanted])

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from experiments import SHIPPED
+from needs import reason
 
 from beholder.datasets import DataNotFound
 from beholder.experiment.config import load_experiment, make_experiment
@@ -42,7 +43,7 @@ def test_every_file_that_ships_goes_with_its_data_where_that_is_here(file):
         assert "\n" not in str(error)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason=reason("a machine without a GPU"))
 @pytest.mark.parametrize("file", [file for file in SHIPPED if file.parent.name == "paper"], ids=lambda file: file.stem)
 def test_the_papers_models_are_refused_without_a_gpu(file):
     with pytest.raises(BaseModelError, match=r"@nf4': 4-bit weights need a GPU, and there is none here. Use .*@bf16"):
