@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 from beholder.evaluation.saved_run import read_results
 from beholder.report.page import NAMED
@@ -35,15 +35,14 @@ from beholder.util.errors import RegistryError, ServeError
 from beholder.workflows.find_runs import find_run
 
 HERE = Path(__file__).parent
-WIDTH = 1100
-COLOURS = 64
+COLOURS = 256
 
 
 def main() -> None:
     """Take both pictures of a run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("run", nargs="?", default="convabuse", help="a run's name, or its beginning; it was registered")
-    parser.add_argument("--text", default="you are just a stupid robot", help="what the readers are shown")
+    parser.add_argument("--text", default="you are boring", help="what the readers are shown")
     parser.add_argument("--to", type=Path, default=HERE, help="folder of the pictures")
     arguments = parser.parse_args()
     folder = find_run(arguments.run)
@@ -61,39 +60,39 @@ def main() -> None:
 
 def report(browser: Browser, folder: Path, file: Path) -> None:
     """The report: verdict, what was asked, methods, gains by method and label."""
-    page = opened(browser, (folder / NAMED).absolute().as_uri())
-    save(page, ".charts >> nth=0", file)
+    page = opened(browser, (folder / NAMED).absolute().as_uri(), width=1100)
+    save(page, ".charts >> nth=0", file, margin=24)
 
 
 def playground(browser: Browser, address: str, text: str, file: Path) -> None:
     """A text as every reader sees it: the labels on which they differ most."""
-    page = opened(browser, address)
+    page = opened(browser, address, width=980)
     page.fill("#text", text)
     page.click("#ask-button")
     page.wait_for_selector("#labels figure")
     page.mouse.move(0, 0)
     page.evaluate("document.activeElement.blur()")
-    save(page, "#labels figure >> nth=3", file)
+    save(page, "#labels figure >> nth=3", file)  # the next one begins where it ends
 
 
-def opened(browser: Browser, address: str) -> Page:
+def opened(browser: Browser, address: str, width: int) -> Page:
     """A page, when it has loaded all it shows."""
     look: dict[str, Any] = {"color_scheme": "light", "reduced_motion": "reduce"}
-    page = browser.new_page(viewport={"width": WIDTH, "height": 800}, **look)
+    page = browser.new_page(viewport={"width": width, "height": 800}, **look)
     page.goto(address)
     page.wait_for_load_state("networkidle")
     return page
 
 
-def save(page: Page, last: str, file: Path) -> None:
-    """Write the page down to an element's end; margins below are those above."""
-    box = page.locator(last).bounding_box()
-    assert box is not None, last
-    high = round(box["y"] + box["height"] + 24)
-    page.set_viewport_size({"width": WIDTH, "height": high})
-    taken = Image.open(io.BytesIO(page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": high})))
+def save(page: Page, last: str, file: Path, margin: int = 0) -> None:
+    """Write the page down to an element's end, and as many pixels more."""
+    box, seen = page.locator(last).bounding_box(), page.viewport_size
+    assert box and seen, last
+    high = round(box["y"] + box["height"]) + margin
+    clip: FloatRect = {"x": 0, "y": 0, "width": seen["width"], "height": high}
+    taken = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip)))
     taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
-    print(f"{file}: {WIDTH} x {high}, {file.stat().st_size / 1000:.0f} kB")
+    print(f"{file}: {taken.width} x {taken.height}, {file.stat().st_size / 1000:.0f} kB")
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def test_it_holds_every_file_of_both_packages_and_nothing_else(wheel):
 def test_what_runs_is_the_wheel(environment, tmp_path):
     lines = "import beholder, beholder_serve\n[beholder.__file__, beholder_serve.__file__]"
     (found,) = ran(environment, tmp_path, [lines])
-    assert found["shows"].count(f"{environment.parent}/lib/") == 2 and str(ROOT) not in found["shows"]
+    assert found["shows"].count(f"{environment.parent}/lib/") == 2
     called(environment / "python", "-I", "-m", "pip", "check", cwd=tmp_path)
 
 

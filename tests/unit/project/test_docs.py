@@ -93,7 +93,7 @@ def test_links_of_files_outside_the_site_lead_somewhere():
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/benchmarks/README.md", "infra/README.md"):
         for words, target, anchor in hooks.LINK.findall((ROOT / name).read_text(encoding="utf-8")):
             file = (ROOT / name).parent / target
-            assert file.exists() or "docs/pictures" in target, f"{name}: {words}: {target}"
+            assert file.exists(), f"{name}: {words}: {target}"
             if anchor:
                 headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
                 slugs = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
