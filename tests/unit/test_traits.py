@@ -16,7 +16,7 @@ from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.choose import Judges, learn_prior
 from beholder.adapters.estimate import PriorSettings, estimate_prior
 from beholder.adapters.fit import BankTraining, fit_bank
-from beholder.adapters.judgements import Judgements
+from beholder.adapters.judgements import JudgementRows
 from beholder.adapters.prior import Prior, load_prior, save_prior
 from beholder.adapters.trait_values import require_columns, traits_of
 from beholder.adapters.traits import Effects, trait_lines
@@ -74,13 +74,13 @@ class People:
         likely = 1 / (1 + np.exp(-(logits[text] + self.bias[user])))
         self.user, self.text, self.targets = user, text, (rng.random(likely.shape) < likely).astype(np.float32)
 
-    def judgements(self, some, first: int = 0, last: int = 1_000) -> Judgements:
+    def judgements(self, some, first: int = 0, last: int = 1_000) -> JudgementRows:
         """Rows first to last of each of these people."""
         mine = [np.flatnonzero(self.user == each)[first:last] for each in some]
         user = np.repeat(np.arange(len(mine)), [len(each) for each in mine])
         rows = np.concatenate(mine)
         targets = self.targets[rows]
-        return Judgements(
+        return JudgementRows(
             self.model, self.outputs, len(mine), user, self.text[rows], targets, np.ones_like(targets), losses
         )
 
@@ -202,7 +202,7 @@ def test_somebody_without_rows_is_the_mean_of_their_group_bit_for_bit(head):
     kept = rows.user % 2 == 0
     some = {name: getattr(rows, name)[kept] for name in ("user", "input", "targets", "weights")}
     around = prior.means_of(people.traits[:4])
-    fit = fit_bank(prior, list("abcd"), Judgements(**{**vars(rows), **some}), BankTraining(), seed=0, around=around)
+    fit = fit_bank(prior, list("abcd"), JudgementRows(**{**vars(rows), **some}), BankTraining(), seed=0, around=around)
     for user in (1, 3):
         group = prior.mean_of(people.traits[user])
         for name, tensor in fit.tensors.items():

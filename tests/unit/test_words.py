@@ -34,7 +34,8 @@ BANNED = {
     r"ground(?! truth)|grounds": "backbone",
     r"foundations?": "backbone",
     r"desks?": "user service",
-    r"shared model|(model|method) for (all|everybody|everyone)|model of all|model everybody|same for everybody": "global model",
+    r"shared model|(model|method) for (all|everybody|everyone)|model of all|model everybody|"
+    r"same for everybody": "global model",
 }
 """Words that do not occur -> what to write instead."""
 

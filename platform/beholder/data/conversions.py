@@ -128,9 +128,10 @@ class Convertible:
         Raises:
             DataError: also where it is a `DatasetDict`, or is streamed.
         """
-        feature = _dataset(dataset).features.get(labels) if isinstance(labels, str) else None
+        rows = _dataset(dataset)
+        feature = rows.features.get(labels) if isinstance(labels, str) else None
         classes = classes or getattr(feature, "names", None)
-        table = arrow_of(dataset)
+        table = arrow_of(rows)
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
         return _annotations_of(table.column_names, table.column, "Dataset", columns)
 
