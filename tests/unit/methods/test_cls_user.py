@@ -228,7 +228,7 @@ def test_an_experiment_says_what_users_start_from():
     assert arms["cls-u"].after == arms["cls-u~shuffled-users"].after == "cls" and arms["cls"].after is None
     with pytest.raises(ExperimentError, match=r"methods\.cls-u\.init_from: .*Did you mean 'cls'"):
         _ = experiment(cls={}, **{"cls-u": {"init_from": "clss"}})
-    with pytest.raises(ExperimentError, match=r"methods\.cls-u\.from"):
+    with pytest.raises(ExperimentError, match=r"methods\.cls-u\.init_from"):
         _ = experiment(cls={}, prior={}, **{"cls-u": {"init_from": "prior"}})
     with pytest.raises(ExperimentError, match=r"methods\.cls-u\.bank: unknown key 'ranks'. Did you mean 'rank'"):
         _ = experiment(cls={}, **{"cls-u": {"bank": {"ranks": 3}}})
