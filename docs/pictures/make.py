@@ -46,14 +46,14 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=HERE, help="folder of the pictures")
     arguments = parser.parse_args()
     folder = find_run(arguments.run)
-    registered = read_results(folder)["registered"]
+    registered = read_results(folder).registered
     if registered is None:
         raise RegistryError(f"{folder.name}: registered no model, so that no playground can show it.")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         report(browser, folder, arguments.to / "report.png")
-        with served(registered["model"], str(registered["version"])) as address:
+        with served(registered.model, str(registered.version)) as address:
             playground(browser, address, arguments.text, arguments.to / "playground.png")
         browser.close()
 
