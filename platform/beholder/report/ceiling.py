@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.data.annotations import Annotations
+from beholder.data.annotations import Annotations, tasks_of
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
 from beholder.evaluation.results import Results
 
@@ -25,13 +25,15 @@ class Ceiling:
 
 
 def best_achievable(results: Results, valid: Annotations, test: Annotations) -> Ceiling | None:
-    """What the truth itself would reach on the test rows, its thresholds chosen on validation; None where unknown.
+    """What the truth itself would reach on the test rows, its thresholds chosen on validation.
+
+    None where the truth is unknown, or is of several tasks, whose rows have that of their own labels only.
 
     Args:
         results: of the run.
         valid, test: its rows in the order of the scores, with the context columns `truth` and `truth_global`.
     """
-    if not {"truth", "truth_global"} <= set(test.context_columns):
+    if tasks_of(results.label_names) or not {"truth", "truth_global"} <= set(test.context_columns):
         return None
 
     def reached(column: str) -> float:

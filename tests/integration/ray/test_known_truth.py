@@ -82,6 +82,22 @@ def test_curve_ceiling_and_ranking_are_those_of_the_readers_as_they_are(tmp_path
     assert spearmanr(did[both], could[both])[0] > 0.35  # type: ignore[operator]
 
 
+def test_simulated_tasks_side_by_side_are_reported_without_a_ceiling():
+    """Each row has the truth of its own task alone."""
+    simulated = {"name": "simulated", "texts": "templates", "users": 3, "rows_per_user": 30, "distinct_texts": 40}
+    sources = {"one": {**simulated, "labels": ["anger", "joy"]}, "two": {**simulated, "labels": ["fear"]}}
+    written = {
+        "name": "tasks",
+        "source": {"name": "several", "sources": sources},
+        "base": "tiny-bert",
+        "methods": {"prior": {}},
+        "evaluate": {"reference": "prior"},
+        "cluster": {"workers": 0},
+    }
+    folder = pipeline.run(make_experiment(written)).run_folder
+    assert "The readers are simulated" not in (folder / "report.html").read_text()
+
+
 @pytest.mark.timeout(1800)  # a world takes 4 s on a fast machine, half a minute on a busy one
 def test_where_readers_are_all_alike_the_verdict_is_not_that_it_pays(tmp_path, monkeypatch):
     claims, held = [], []
