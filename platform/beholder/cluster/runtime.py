@@ -139,21 +139,21 @@ def side_by_side(fits: int, cluster: Cluster, memory: float) -> int:
             places.append(gpus // share if share > 1 else int(gpus) * int(1 / share))
         return int(min(places))
 
-    return max(1, min(fits, sum(room(node) for node in alive_nodes())))
+    return max(1, min(fits, sum(room(node) for node in _nodes())))
 
 
 def cpus_each(most: int, asked: int | None = None) -> int:
     """CPUs of each of `workers`: as set, or as many as let the nodes of the running Ray hold them all."""
     if asked:
         return asked
-    of_nodes = [int(node.get("CPU", 0)) for node in alive_nodes()]
+    of_nodes = [int(node.get("CPU", 0)) for node in _nodes()]
     for cpus in range(max(of_nodes, default=1), 1, -1):
         if sum(count // cpus for count in of_nodes) >= most:
             return cpus
     return 1
 
 
-def alive_nodes() -> list[dict[str, float]]:
+def _nodes() -> list[dict[str, float]]:
     """What each node of the running Ray has."""
     import ray
 

@@ -10,15 +10,13 @@ had leased goes back to the queue; what they had finished stays finished.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-import torch
 
 from beholder.adapters.block_training import BankFitting
 from beholder.cluster.run_storage import SharedRun
@@ -202,7 +200,6 @@ class Worker:
         parts: Callable[[int | None], dict[str, Annotations]],
         shared: SharedRun,
         context: Callable[[Callable[..., None], Callable[[str], None]], Context],
-        wide: Mapping[str, int] | None = None,
     ) -> None:
         """Take what all work needs.
 
@@ -213,10 +210,9 @@ class Worker:
             parts: the annotations of each part of a fold, or of what is served; see `folds.parts_of`.
             shared: where everything is written.
             context: makes a method's context from two functions, for progress and for lines people should read.
-            wide: arms that compute with more threads than one worker has, and with how many; see `last_round`.
         """
         self._queue, self._arms, self._measures, self._parts = queue, arms, measures, parts
-        self._shared, self._context, self._wide = shared, context, wide or {}
+        self._shared, self._context = shared, context
         self._open: dict[str, BankFitting] = {}  # the fan-out this worker is in
 
     def work(self, together: Sequence[str] = ()) -> None:
@@ -276,8 +272,7 @@ class Worker:
         quiet = arm.settings.in_blocks or team.rank
         progress = _nothing if quiet else _Throttled(self._queue, item)
         mine = self._of_arm(arm, progress, _nothing if team.rank else self._say)
-        with _threads(self._wide.get(arm.name)):
-            run_arm(arm, self._parts(arm.fold), shared.folder, replace(mine, team=team))
+        run_arm(arm, self._parts(arm.fold), shared.folder, replace(mine, team=team))
         if not team.rank:
             newcomers = relative(shared, RunFolder(shared.folder).newcomers(arm.name))
             shared.keep(f"{SCORES}/{arm.scores}.parquet", newcomers, f"{METHODS}/{arm.name}")
@@ -301,36 +296,6 @@ class Worker:
 
     def _say(self, line: str) -> None:
         ray.get(self._queue.say.remote(line))
-
-
-def last_round(arms: Iterable[ArmJob], fits: int, workers: int, threads: int) -> dict[str, int]:
-    """Arms of the folds that are left when all workers had equally many, and the threads each of them may use.
-
-    Five folds on two workers are three rounds, in the last of which one worker would have nothing to train. Which folds
-    these are is settled by their numbers, so that an interrupted run computes with the same threads as any other.
-
-    Args:
-        arms: all arms of the job.
-        fits: how many folds there are.
-        workers: how many work side by side.
-        threads: of each.
-    """
-    left = fits % workers if fits > workers else 0
-    trained = [arm for arm in arms if arm.settings.trains and not arm.settings.in_blocks]
-    if not left or any(arm.fold is None or arm.seed is not None for arm in trained):
-        return {}
-    return {arm.name: workers * threads // left for arm in trained if (arm.fold or 0) >= fits - left}
-
-
-@contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Let PyTorch compute with that many threads for a while; None: with as many as it has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _group(workers: int, nodes: int) -> str:

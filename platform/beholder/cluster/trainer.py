@@ -20,7 +20,7 @@ from typing import Any
 
 from beholder.cluster.config import Cluster
 from beholder.cluster.run_storage import SharedRun, below
-from beholder.cluster.runtime import SLEEPING, alive_nodes, cpus_each, on_ray, side_by_side, takes_gpu
+from beholder.cluster.runtime import SLEEPING, cpus_each, on_ray, side_by_side, takes_gpu
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of
 from beholder.execution.arm import ArmJob
@@ -135,8 +135,6 @@ def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
     from ray.train import FailureConfig, RunConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from beholder.cluster.scheduler import last_round
-
     fewest, most = job.cluster.range
     if job.cluster.workers == "auto":
         fewest = most = side_by_side(job.side_by_side, job.cluster, job.memory)
@@ -145,7 +143,6 @@ def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
         fewest = min(fewest, most)
     gpus = job.cluster.gpus_per_worker if takes_gpu(job.cluster.use_gpu) else 0.0
     cpus = cpus_each(most, job.cluster.cpus_per_worker)
-    one_machine = len(alive_nodes()) == 1
 
     class WorkerFailureCallback(UserCallback):
         """Counts failures in the queue, which ends a job whose workers keep dying (`scheduler.DEATHS`)."""
@@ -159,7 +156,6 @@ def _trainer(job: FitJob, queue: Any, logs: str) -> Any:
             "job": asdict(job),
             "queue": queue,
             "threads": cpus,
-            "wide": last_round(job.arms, job.fits, most, cpus) if one_machine and not gpus else {},
             "gpu": gpus > 0,
             "home": str(home()),
         },
@@ -240,7 +236,7 @@ def _work(config: dict[str, Any]) -> None:
     together = ray.get(queue.joined.remote(group, size, node))
     try:
         with _run_folder(job) as run_folder:
-            _take_part(config, SharedRun(run_folder, job["copy"]), together)
+            _take_part(job, queue, config["gpu"], SharedRun(run_folder, job["copy"]), together)
     except Exception as error:
         kind, message = _refusal(error, job["run_folder"])
         ray.get(queue.refuse.remote(kind, message))
@@ -269,7 +265,7 @@ def _run_folder(job: dict[str, Any]) -> Iterator[Path]:
         yield own / folder.parent.name / folder.name
 
 
-def _take_part(config: dict[str, Any], shared: SharedRun, together: list[str]) -> None:
+def _take_part(job: dict[str, Any], queue: Any, gpu: bool, shared: SharedRun, together: list[str]) -> None:
     import ray
     import torch
 
@@ -280,16 +276,15 @@ def _take_part(config: dict[str, Any], shared: SharedRun, together: list[str]) -
         node = ray.util.get_node_ip_address()
         raise ClusterError(f"{shared.folder}: node {node} does not see it. Give --storage that all nodes reach.")
 
-    job, features = config["job"], FeatureCache()
+    features = FeatureCache()
 
     def context(progress: Any, say: Callable[[str], None]) -> Context:
-        device = f"cuda:{torch.cuda.current_device()}" if config["gpu"] else "cpu"
+        device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
         return Context(ModelRef.of(job["base"]), job["seed"], device, progress, say, shared.folder, features=features)
 
     arms = {arm["name"]: ArmJob(**arm) for arm in job["arms"]}
     measures = {each["arm"]: MeasureJob(**each) for each in job["measures"]}
-    parts = Parts(shared.folder)
-    Worker(config["queue"], arms, measures, parts, shared, context, config["wide"]).work(together)
+    Worker(queue, arms, measures, Parts(shared.folder), shared, context).work(together)
 
 
 class Parts:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from beholder.cluster.scheduler import WorkItem, WorkQueue, last_round
+from beholder.cluster.scheduler import WorkItem, WorkQueue
 from beholder.execution.arm import ArmJob
 from beholder.execution.forgetting import MeasureJob
 
 pytestmark = pytest.mark.cluster
 
 
-def job(name: str, method: str, after: str | None = None, fold: int | None = None) -> ArmJob:
-    return ArmJob(name, {"method": method, **({"init_from": after} if after else {})}, None, "key", after, fold=fold)
+def job(name: str, method: str, after: str | None = None) -> ArmJob:
+    return ArmJob(name, {"method": method, **({"init_from": after} if after else {})}, None, "key", after)
 
 
 def test_blocks_wait_for_the_shared_model_and_the_arm_for_its_blocks():
@@ -107,21 +107,3 @@ def test_progress_of_a_fan_out_is_in_users_over_all_blocks():
     assert queue.take_news() == ({}, [])
     queue.finished(WorkItem("arm", "cls-u"))
     assert queue.take_news()[0] == {"cls-u": (1, 1, "done", "steps")}
-
-
-@pytest.mark.parametrize(
-    ("folds", "workers", "wide"),
-    [
-        (5, 2, {"cls@5": 2}),
-        (5, 3, {"cls@4": 1, "cls@5": 1}),
-        (5, 4, {"cls@5": 4}),
-        (5, 5, {}),
-        (2, 4, {}),
-        (4, 2, {}),
-    ],
-)
-def test_folds_that_are_left_over_use_the_threads_of_workers_without_one(folds, workers, wide):
-    arms = [job(f"cls@{fold + 1}", "cls", fold=fold) for fold in range(folds)]
-    arms += [job(f"cls-u@{fold + 1}", "cls-u", f"cls@{fold + 1}", fold=fold) for fold in range(folds)]
-    assert last_round(arms, folds, workers, 1) == wide
-    assert last_round([job("cls", "cls")], folds, workers, 1) == {}  # of what is served there is one
