@@ -47,11 +47,11 @@ def work() -> None:
     os.dup2(2, 1)  # whatever is printed is no answer
     import torch
 
-    from beholder.registry import blob_store as store
+    from beholder.registry import objects
     from beholder.util.errors import BeholderError
 
     torch.set_num_threads(1)
-    store.TERM_S = TERM_S
+    objects.TERM_S = TERM_S
     for line in sys.stdin:
         asked = json.loads(line)
         os.environ.update(asked["places"])
@@ -168,7 +168,7 @@ def enrol(asked: dict[str, Any]) -> bool:
     rows = feedback.annotations(MODEL, bundle.task, user)
     assert rows is None or len(rows)
     if rows is not None:
-        feedback.enrol(MODEL, bundle.foundation, user, train_user(bundle, rows))
+        feedback.enrol(MODEL, bundle.backbone_digest, user, train_user(bundle, rows))
     return rows is not None
 
 

@@ -28,7 +28,7 @@ from beholder.registry.feedback import Feedback
 from beholder.util.errors import BeholderError, unknown
 from beholder.util.paths import home
 
-log = logging.getLogger("beholder.auth")
+log = logging.getLogger("beholder.access")
 SCOPES = ("predict:self", "predict:any", "annotate:self", "admin")
 """Predictions for the token's own user; for any user; judgements, enrolment and erasure of its own user; everything."""
 ISSUER = "beholder"

@@ -267,7 +267,7 @@ class ModelServer:
         return time.monotonic() - at > RELOAD_S or self._change_count(self._scorer) != count
 
     def _enrolment(self, backbone_digest: str, user: str) -> Tensors | None:
-        """See `scoring.EnrolledTensors`. While the database is unreachable, the bundle predicts for the user."""
+        """See `scoring.UserTensors`. While the database is unreachable, the bundle predicts for the user."""
         if user not in self._enrolled:
             return None
         try:

@@ -88,7 +88,7 @@ class PerspectivesRequest(RequestModel):
     )
 
 
-class ReaderView(BaseModel):
+class Reader(BaseModel):
     """The prediction for one user."""
 
     user_id: str
@@ -116,7 +116,7 @@ class PerspectivesResponse(BaseModel):
     version: str
     labels: list[str]
     readers_total: int = Field(description="number of users; `readers` lists at most `at_most` of them")
-    readers: list[ReaderView] = Field(description="predictions of users, the farthest from the mean first")
+    readers: list[Reader] = Field(description="predictions of users, the farthest from the mean first")
     spread: list[LabelSpread] = Field(description="one per label, the largest disagreement first")
     everybody: Prediction = Field(description="prediction of the global model")
 
@@ -234,7 +234,7 @@ class Health(BaseModel):
     version: str | None = None
 
 
-class RequestProblem(BaseModel):
+class Problem(BaseModel):
     """An invalid part of a request."""
 
     type: str
@@ -245,5 +245,5 @@ class RequestProblem(BaseModel):
 class Refusal(BaseModel):
     """Why a request was refused, and what to do."""
 
-    detail: str | list[RequestProblem]
+    detail: str | list[Problem]
     request_id: str | None = None

@@ -103,7 +103,7 @@ class Backbone(Protocol):
     def index(self) -> dict[str, NDArray[np.int64]]: ...
 
     def outputs(self, memory_mb: int, folder: Path | None) -> TrunkOutputs:
-        """The trunk's states of every input. See `outputs.run_once`."""
+        """The trunk's states of every input. See `trunk_cache.run_once`."""
         ...
 
     def examples(

@@ -65,7 +65,7 @@ class BankTraining(Section):
 
 
 class TrainingExamples(Protocol):
-    """Users' rows, ordered by user, and how far users' tensors are from them. See `judgements.Judgements`.
+    """Users' rows, ordered by user, and losses under users' tensors. See `classifier_examples.ClassifierExamples`.
 
     Attributes:
         outputs: the trunk's output for each input.

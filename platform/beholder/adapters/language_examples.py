@@ -1,7 +1,7 @@
 """A frozen language model read by many users at once: what each would write, token by token.
 
-Inputs are trees: a prompt and the beginnings of answers to it (`bases.reading`). The trunk reads a tree once for all
-users; with the head alone a user's own, only the states that predict answer tokens are kept of it.
+Inputs are trees: a prompt and the beginnings of answers to it (`models.prefix_tree`). The trunk reads a tree once for
+all users; with the head alone a user's own, only the states that predict answer tokens are kept of it.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def places(pack: Pack) -> int:
 
 
 class Decided(Protocol):
-    """What a judgement decides of an answer, where not every label was asked. See `methods.decisions`.
+    """What a judgement decides of an answer, where not every label was asked. See `prompting.chain_loss`.
 
     Attributes:
         count: how many tokens of the judgement's answer decide something that was asked.

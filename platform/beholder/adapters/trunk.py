@@ -86,7 +86,7 @@ class Tail:
 
         Args:
             hidden: the trunk's states.
-            mask: int64 [rows, tokens], or [rows, 1, tokens, tokens], see `language.added_mask`.
+            mask: int64 [rows, tokens], or [rows, 1, tokens, tokens], see `language_model.added_mask`.
             depth: int64 [rows, tokens], positions where they do not count up from 0.
         """
         hidden = hidden.to(next(self.model.parameters()).dtype)

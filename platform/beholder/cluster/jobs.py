@@ -61,7 +61,7 @@ class Job:
     def environment(self) -> dict[str, str]:
         """Variables of the job and of all its workers."""
         found = {name: os.environ.get(name, value) for name, value in SETTINGS.items()}
-        found["OMP_WAIT_POLICY"] = "PASSIVE"  # several workers on a node: see `local.start_ray`
+        found["OMP_WAIT_POLICY"] = "PASSIVE"  # several workers on a node: see `runtime.start_ray`
         if self.mlflow:
             found["MLFLOW_TRACKING_URI"] = self.mlflow
         if self.storage:

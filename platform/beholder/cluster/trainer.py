@@ -55,7 +55,7 @@ class FitJob:
             reach it, or its copy.
         arms: those to fit.
         base: see `ModelRef.to_json`.
-        seed: see `methods.Context`.
+        seed: see `training.context.Context`.
         cluster: how many processes share the arms, and what each has.
         measures: what to measure of forgetting, once its arm is fitted.
         together: arms that all workers fit at once, each a share of every batch.

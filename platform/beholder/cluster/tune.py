@@ -47,8 +47,8 @@ class SearchJob:
         folder: holds `annotations.parquet` with the parts `train` and `valid`, and under `methods/` what the arm starts
             from. All workers must reach it.
         arm: whose settings are searched.
-        space, objective: see `methods.spaces`.
-        base, seed: see `methods.Context`.
+        space, objective: see `search.space`.
+        base, seed: see `training.context.Context`.
         trials: how many in all.
         concurrency: how many at once.
         use_gpu: a GPU for each; `"auto"` takes one where there is one.

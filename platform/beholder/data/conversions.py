@@ -249,7 +249,9 @@ def require_classes(task: Task, column: str, where: str) -> None:
 
 def in_python(message: str) -> str:
     """A message about a file's rows in the words of a Python caller, who has arguments and no options."""
-    return message.replace("--on-bad-rows skip", 'on_bad_rows="skip"').replace("source.", "")
+    message = message.replace("--on-bad-rows skip", 'on_bad_rows="skip"').replace("source.", "")
+    message = re.sub(r"\b([a-z_]+): true\b", r"\1=True", message)
+    return re.sub(r"\bunder (text|user|text_id|labels|classes)\b", r"with \1=", message)
 
 
 def _dataset(dataset: Any) -> datasets.Dataset:

@@ -206,7 +206,7 @@ def _why(one: DataResult, other: DataResult) -> str:
     if one.kind != other.kind:
         return f"its task is {other.kind}, not {one.kind}"
     if one.fingerprint != other.fingerprint:
-        return "it is of other judgements (other data, limits or label rules)"
+        return "it is of other judgements (other data, subsample or label rules)"
     return "the same judgements were split otherwise (split: of the experiment)"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from beholder.evaluation.newcomers import measure_newcomers
 from beholder.evaluation.results import Curve, Results, evaluate
 from beholder.evaluation.run_results import RunResults
-from beholder.evaluation.scores_io import ScoresFile, newcomers_file, read_newcomers, read_scores
+from beholder.evaluation.scores_io import ScoresFile, read_newcomers, read_scores
 from beholder.util.errors import DataError, unknown
 from beholder.util.run_folder import RunFolder
 
@@ -94,7 +94,7 @@ def recompute(run_folder: Path, settings: EvaluationSettings | None = None) -> R
     )
     if not settings.newcomers:
         return found
-    scores = [read_newcomers(newcomers_file(run_folder, name)) for name in settings.newcomers]
+    scores = [read_newcomers(RunFolder(run_folder).newcomers(name)) for name in settings.newcomers]
     measured = measure_newcomers(scores, settings.reference, settings.texts, level=settings.level)
     return replace(found, newcomers=measured)
 

@@ -21,7 +21,6 @@ from beholder.evaluation.newcomers import NewcomerScores
 from beholder.evaluation.results import ArmScores, Judgements
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError, first_line
-from beholder.util.run_folder import RunFolder
 
 FORMAT = 3
 """Written where an arm was trained several times; with folds 2, else 1, both of which earlier versions read."""
@@ -79,11 +78,6 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
     for number, each in enumerate(arm.repeats, 2):
         columns[f"{AGAIN}{number}"] = _lists(np.concatenate([each.valid_scores, each.test_scores]))
     _write(file, described, columns)
-
-
-def newcomers_file(run_folder: Path, arm: str) -> Path:
-    """Where a run with a split by people keeps what an arm predicts of newcomers, at every k."""
-    return RunFolder(run_folder).newcomers(arm)
 
 
 def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, ...]) -> None:

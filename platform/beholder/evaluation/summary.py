@@ -14,14 +14,14 @@ from beholder.evaluation.verdict import Verdict
 from beholder.util.tables import RowTable
 
 
-def gain_rows(found: EvaluationResult) -> list[dict[str, str]]:
-    """A row for each method: macro-F1, the gain over the reference with both intervals, the part that is personal."""
+def gain_rows(found: EvaluationResult, kind: str = "arm") -> list[dict[str, str]]:
+    """A row for each arm, or model: macro-F1, gain over the reference with both intervals, the personal part."""
     rows = []
     for name, method in found.methods.items():
         gain, beyond, is_reference = method.gain, method.beyond_control, name == found.reference
         rows.append(
             {
-                "method": name,
+                kind: name,
                 "macro-F1": percent(method.macro_f1),
                 "gain": "ref." if is_reference else signed(gain.points),
                 "at large": "" if is_reference else in_words(gain.low, gain.high),
@@ -68,7 +68,7 @@ class Evaluation:
     def table(self) -> RowTable:
         """A row for each model, as it is shown."""
         found = self.results.summary()
-        return RowTable(gain_rows(found), heading(found), self.verdict.sentence)
+        return RowTable(gain_rows(found, "model"), heading(found), self.verdict.sentence)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: what `Results.to_json` has, and `verdict`."""

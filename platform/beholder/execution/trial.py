@@ -20,7 +20,7 @@ class TrialResult:
     """What a setting is worth, and what it costs.
 
     Attributes:
-        valid_macro_f1: as `evaluation.Results` reports it: with the thresholds that were fitted on the same rows.
+        valid_macro_f1: as `evaluation.results.Results` reports it: with thresholds fitted on the same rows.
         seconds: of fitting, as measured; without what is shared by all trials.
         parameters: numbers trained, of each user where each has their own; None where nothing is.
     """

@@ -105,7 +105,7 @@ class Experiment(Section):
             except MethodError as error:
                 raise ExperimentError(f"methods.{name}.controls: {error}") from error
             for control in controls:
-                if not hasattr(config, "shuffle_users"):
+                if "shuffle_users" not in type(config).model_fields:
                     raise ExperimentError(
                         f"methods.{name}.controls: {control} is for methods that learn of the user (-p, -e, -u), "
                         f"not for {settings['method']!r}. Remove it."

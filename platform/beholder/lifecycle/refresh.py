@@ -60,7 +60,7 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
     Args:
         model: a registered model that gives users adapters.
         file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label; of a multiclass task `label`,
-            the class. See `sources.table`. None: what users gave the served model (`feedback`).
+            the class. See `datasets.table`. None: what users gave the served model (`feedback`).
         reporter: receives progress.
 
     Returns:
@@ -189,7 +189,7 @@ def publish_candidate(
         champion: the version it comes from.
         was: the champion's manifest, as it was opened.
         becomes: the new one; `files` are taken from the folder.
-        folder: the bundle, see `stored.unfolded`, some files of it written again.
+        folder: the bundle, see `bundle_store.unfolded`, some files of it written again.
         measured: validation macro-F1 on the same rows, of the champion (`old`) and of the candidate (`new`).
         page: of the version.
 

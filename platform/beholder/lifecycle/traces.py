@@ -109,7 +109,7 @@ def _search_run(folder: Path, where: str, user: str, found: list[str], not_seen:
             with scratch() as own:
                 copy = own / "method"
                 shutil.copytree(method, copy, copy_function=_linked)
-                if erase_saved(copy, user):  # found by doing it: see `upkeep.traces`
+                if erase_saved(copy, user):  # found by doing it: see `maintenance.traces`
                     found.append(f"{where}: {method.relative_to(folder)}")
         except (BeholderError, OSError, ValueError, KeyError, pa.ArrowException, SafetensorError) as error:
             not_seen.append(f"{where}: {method.relative_to(folder)} cannot be read ({type(error).__name__})")

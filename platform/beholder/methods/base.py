@@ -117,28 +117,28 @@ class MethodConfig(Section):
 
     @property
     def start(self) -> str | None:
-        """The arm whose fitted method it starts from."""
-        return None
+        """The arm whose fitted method it starts from: the setting `init_from`, where a method has it."""
+        return self.__dict__.get("init_from")
 
     @property
     def only_tasks(self) -> tuple[str, ...] | None:
-        """Of a source with several tasks, those whose rows it learns from; None: all."""
-        return None
+        """Of a source with several tasks, those whose rows it learns from: the setting `tasks`; None: all."""
+        return self.__dict__.get("tasks")
 
     @property
     def control(self) -> Shuffled:
-        """How users are shuffled, where it is a control."""
-        return False
+        """How users are shuffled, where it is a control: the setting `shuffle_users`."""
+        return self.__dict__.get("shuffle_users", False)
 
     @property
     def prompting(self) -> PromptSettings | None:
-        """The settings of its prompts, where it prompts."""
-        return None
+        """The settings of its prompts, where it prompts: `prompt`."""
+        return self.__dict__.get("prompt")
 
     @property
     def adapters(self) -> BankSettings | None:
-        """The settings of users' adapters, where every user has their own."""
-        return None
+        """The settings of users' adapters, where every user has their own: `bank`."""
+        return self.__dict__.get("bank")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def trunk_of(
 
 
 class ClassifierBackbone:
-    """A fitted `cls` or `cls-p` under a bank. See `blocks.Backbone`."""
+    """A fitted `cls` or `cls-p` under a bank. See `block_training.Backbone`."""
 
     def __init__(
         self, shared: FittedClassifier, model: BankModel, train: Annotations, valid: Annotations | None = None

@@ -186,7 +186,7 @@ class Inputs:
 
 
 class FittedClassifier:
-    """A fine-tuned classifier. See `method.Fitted` for the attributes."""
+    """A fine-tuned classifier. See `methods.base.Fitted` for the attributes."""
 
     def __init__(
         self,
@@ -330,7 +330,7 @@ class FittedClassifier:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `method.erase_saved`. The user's slot stays empty, so that others keep their numbers and vectors."""
+        """See `methods.base.erase_saved`. The user's slot stays empty: others keep their numbers and vectors."""
         from safetensors.torch import load_file, save_file
 
         file, weights = folder / "classifier.json", folder / "head.safetensors"

@@ -190,7 +190,7 @@ class EmbeddingConfig(NetworkConfig):
 
 
 class FittedNetwork:
-    """A classifier's features and a network on them. See `method.Fitted` for the attributes.
+    """A classifier's features and a network on them. See `methods.base.Fitted` for the attributes.
 
     Attributes:
         shared: the fitted `cls`.
@@ -273,7 +273,7 @@ class FittedNetwork:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `method.erase_saved`. The user's slot stays, as zeros; everybody else's numbers keep their bytes."""
+        """See `methods.base.erase_saved`. The user's slot stays, as zeros; all other numbers keep their bytes."""
         from safetensors.torch import load_file, save_file
 
         below = erase_saved(folder / "from", user)

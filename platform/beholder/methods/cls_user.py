@@ -139,7 +139,7 @@ class PersonalConfig(MethodConfig):
 
 
 class FittedPersonal(FittedBank):
-    """A classifier and a bank on top of it. See `method.Fitted` for the attributes."""
+    """A classifier and a bank on top of it. See `methods.base.Fitted` for the attributes."""
 
     stands_on = (FittedClassifier, "cls or cls-p")
     backbone = ClassifierBackbone
@@ -237,7 +237,7 @@ class FittedPersonal(FittedBank):
         return scores
 
     def export(self, folder: Path, user: str) -> None:
-        """Write one user's model as an ordinary PEFT adapter into an existing folder. See `bank.peft_format`.
+        """Write one user's model as an ordinary PEFT adapter into an existing folder. See `adapters.peft_export`.
 
         Raises:
             BankError: the user has nothing of their own, or an adapter cannot express the model.

@@ -44,8 +44,8 @@ class LanguageConfig(MethodConfig):
     """One global model that learns to write the labels given, alphabetically, and its end token.
 
     The loss is that of the answer's tokens alone, summed over an answer and averaged over judgements; of a judgement
-    with labels that were not asked, that of what was asked (`decisions`). `batch_size` counts distinct texts, each with
-    all its judgements. `lora: null` trains every weight.
+    with labels that were not asked, that of what was asked (`chain_loss`). `batch_size` counts distinct texts, each
+    with all its judgements. `lora: null` trains every weight.
     `tasks`: see `ClassifyConfig`.
     """
 
@@ -128,7 +128,7 @@ class PersonalisedLanguageConfig(LanguageConfig):
 
 
 class FittedLanguage:
-    """A language model fine-tuned to answer. See `method.Fitted` for the attributes."""
+    """A language model fine-tuned to answer. See `methods.base.Fitted` for the attributes."""
 
     def __init__(self, method: str, prompted: Prompted) -> None:
         self.method, self.prompted = method, prompted
@@ -154,7 +154,7 @@ class FittedLanguage:
         return hashlib.sha256(f"{trained} {self.prompted.prompter.wording.digest}".encode()).hexdigest()
 
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
-        """float32 [rows, labels]: the probability of naming each label when its turn comes (`answers.walk`)."""
+        """float32 [rows, labels]: the probability of each label at its turn (`constrained_decoding.walk`)."""
         prompts, index = self.prompted.distinct(texts, users)
         return self.prompted.walk(prompts, in_order=True).scores[index]
 
@@ -184,7 +184,7 @@ class FittedLanguage:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `prompted.erase_prompter`."""
+        """See `prompted_model.erase_prompter`."""
         return erase_prompter(folder, user)
 
     @classmethod
@@ -209,7 +209,7 @@ class FittedLanguage:
 class _TrainingRows:
     """Distinct (prompt, target) pairs of training, each with the number of judgements that say it.
 
-    A target is an answer, or what is decided of one (`decisions.target`). Judgements without anything asked are left
+    A target is an answer, or what is decided of one (`chain_loss.target`). Judgements without anything asked are left
     out, and do not count.
 
     Attributes:
@@ -238,7 +238,7 @@ class _TrainingRows:
         self.lengths = sizes[[prompt for prompt, _ in self._pairs]]
 
     def losses(self, batch: NDArray[np.int64], mine: NDArray[np.int64]) -> Iterator[tuple[Tensor, int]]:
-        """See `training.Losses`: -log p of each judgement's target, averaged over the batch's judgements."""
+        """See `training.loop.Losses`: -log p of each judgement's target, averaged over the batch's judgements."""
         prompted, share = self._prompted, self._counts[mine] / self._counts[batch].sum()
         requests: list[tuple[int, Tokens]] = []
         whole: list[bool] = []  # of each request: whether it is a target itself

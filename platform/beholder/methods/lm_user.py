@@ -36,7 +36,7 @@ class PersonalLanguageConfig(PersonalConfig):
     """An adapter per user, trained to write that user's answers. `init_from` names an `lm` or `lm-p`.
 
     Only answer tokens can be written, by users as by the global model; `bank.head` changes their rows of the output
-    projection. Of a judgement with labels that were not asked, only what was asked is learned (`decisions`).
+    projection. Of a judgement with labels that were not asked, only what was asked is learned (`chain_loss`).
     """
 
     method: Literal["lm-u"] = "lm-u"  # type: ignore[assignment]
@@ -51,7 +51,7 @@ class PersonalLanguageConfig(PersonalConfig):
 
 
 class LanguageBackbone:
-    """A fitted `lm` or `lm-p` under a bank. See `blocks.Backbone`.
+    """A fitted `lm` or `lm-p` under a bank. See `block_training.Backbone`.
 
     An input is a distinct prompt with every answer that anybody gives to it, and, of judgements with labels that were
     not asked, the beginnings of answers that decide what was asked.
@@ -157,7 +157,7 @@ class LanguageBackbone:
 
 
 class FittedPersonalLanguage(FittedBank):
-    """A language model and a bank on top of it. See `method.Fitted` for the attributes."""
+    """A language model and a bank on top of it. See `methods.base.Fitted` for the attributes."""
 
     stands_on = (FittedLanguage, "lm or lm-p")
     backbone = LanguageBackbone
@@ -199,7 +199,7 @@ class FittedPersonalLanguage(FittedBank):
         users: list[str],
         requests: Sequence[tuple[int, Tokens]],
     ) -> NDArray[np.float64]:
-        """How likely each row's user is to write each answer: float64 [requests]. See `answers.LogLikelihoods`."""
+        """Of each answer, by each row's user: float64 [requests]. See `constrained_decoding.LogLikelihoods`."""
         model: Any = self.model
         answers: dict[int, dict[Tokens, int]] = {}  # prompt -> answers to score
         asked: dict[int, list[tuple[int, int]]] = {}  # row -> (request, answer of its prompt)

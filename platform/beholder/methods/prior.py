@@ -89,7 +89,7 @@ class FittedPrior:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `method.erase_saved`."""
+        """See `methods.base.erase_saved`."""
         file = folder / "frequencies.json"
         written = json.loads(file.read_text())
         if written["by_user"].pop(user, None) is None:

@@ -95,7 +95,7 @@ class PersonalisedQueryConfig(QueryConfig):
 
 
 class FittedQuery:
-    """A pretrained model and its prompts. See `method.Fitted` for the attributes."""
+    """A pretrained model and its prompts. See `methods.base.Fitted` for the attributes."""
 
     def __init__(self, method: str, prompted: Prompted, decode: Decode, calibration: Calibration | None = None) -> None:
         self.method, self.prompted, self.decode, self.calibration = method, prompted, decode, calibration
@@ -161,7 +161,7 @@ class FittedQuery:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `prompted.erase_prompter`."""
+        """See `prompted_model.erase_prompter`."""
         return erase_prompter(folder, user)
 
     @classmethod

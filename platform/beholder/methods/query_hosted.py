@@ -41,13 +41,13 @@ def require_room(endpoint: Endpoint, prompter: Prompter, max_tokens: int) -> Non
 
 
 class FittedHosted:
-    """A hosted model and the prompts of an arm; nothing is learned. See `method.Fitted` for the attributes.
+    """A hosted model and the prompts of an arm; nothing is learned. See `methods.base.Fitted` for the attributes.
 
     A label's score is 1 where the answer names it, else 0; the threshold is 0.5. `multiclass`: the label that is named
     first. An answer that names no label counts as none; a `multiclass` row without any is decided as all equal scores
     are, for the first label of the task (`metrics.decide`).
 
-    How the server counts tokens is not known here: they are estimated, see `endpoint.estimate`.
+    How the server counts tokens is not known here: they are estimated, see `hosted.estimate`.
 
     Args:
         method: its name in `METHODS`.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class FittedBank:
-    """A global model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `method.Fitted`.
+    """A global model, a prior and a bank: what `cls-u` and `lm-u` have in common. See `methods.base.Fitted`.
 
     Attributes:
         prior: of users in general.
@@ -40,7 +40,7 @@ class FittedBank:
     stands_on: ClassVar[tuple[type, str]]
     """What the global model has to be, and which methods give it."""
     backbone: ClassVar[type]
-    """What makes rows of annotations into those of a bank; see `blocks.Backbone`."""
+    """What makes rows of annotations into those of a bank; see `block_training.Backbone`."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class FittedBank:
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """Traits that shift where somebody starts; see `bank.traits`."""
+        """Traits that shift where somebody starts; see `adapters.traits`."""
         return tuple(self.prior.traits)
 
     def adapt(self, rows: Annotations, seed: int = 42, traits: Mapping[str, Traits] | None = None) -> Self:
@@ -151,7 +151,7 @@ class FittedBank:
 
     @staticmethod
     def erase(folder: Path, user: str) -> bool:
-        """See `method.erase_saved` and `shards.erase`."""
+        """See `methods.base.erase_saved` and `shards.erase`."""
         here, below = erase(folder / "bank", user), erase_saved(folder / "from", user)
         return here or below
 

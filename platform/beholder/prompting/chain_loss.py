@@ -2,8 +2,8 @@
 
 An answer is a chain of yes and no over the labels in alphabetical order, and a label's score is the probability of
 naming it when its turn comes: with q the likelihoods of what may be written next, `q[label] / (q[label] + q of what
-comes after it)` (`answers.walk`). The loss of a judgement is therefore a sum over labels, -log of the score of each
-label given and -log(1 - score) of each label passed over, and a label that was not asked has no term in it.
+comes after it)` (`constrained_decoding.walk`). The loss of a judgement is therefore a sum over labels, -log of the
+score of each label given and -log(1 - score) of each label passed over, and a label that was not asked has no term in it.
 
 Which tokens decide a label depends on the step. Before the next label is named, every later label and the end compete,
 and they may share tokens (a separator, the beginning of a name). So at every step with something asked, all options are
@@ -142,7 +142,7 @@ def _decisions(space: AnswerSpace, asked: tuple[bool, ...], given: tuple[bool, .
 
 
 def _whole(pieces: tuple[Tokens, ...], found: Tensor) -> Tensor:
-    """See `answers.whole`: the same with gradients, [rows, options] -> [rows, options]."""
+    """See `constrained_decoding.whole`: the same with gradients, [rows, options] -> [rows, options]."""
     columns = list(found.unbind(dim=-1))
     for option, others in longer(pieces):
         share = (found[:, others] - found[:, [option]]).exp().sum(dim=-1)

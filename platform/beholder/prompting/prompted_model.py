@@ -113,7 +113,7 @@ class Prompted:
     def loglikelihoods(
         self, prompts: Sequence[Segments], head: nn.Linear, tell: Callable[[int], None] | None = None
     ) -> Callable[[Sequence[tuple[int, Tokens]]], NDArray[np.float64]]:
-        """How likely answers are where only answer tokens can be written. See `answers.LogLikelihoods`."""
+        """How likely answers are where only answer tokens can be written. See `constrained_decoding.LogLikelihoods`."""
 
         @torch.inference_mode()
         def found(requests: Sequence[tuple[int, Tokens]]) -> NDArray[np.float64]:
@@ -130,12 +130,12 @@ class Prompted:
         return found
 
     def walk(self, prompts: Sequence[Segments], in_order: bool, tell: Callable[[int], None] | None = None) -> Walk:
-        """Answers to distinct prompts, with the model as it is. See `answers.walk`."""
+        """Answers to distinct prompts, with the model as it is. See `constrained_decoding.walk`."""
         self.language.model.eval()
         return walk(len(prompts), self.space, self.loglikelihoods(prompts, self.answer_head, tell), in_order)
 
     def first_step(self, prompts: Sequence[Segments], tell: Callable[[int], None] | None = None) -> NDArray[np.float64]:
-        """float64 [prompts, labels + 1]. See `answers.first_step`."""
+        """float64 [prompts, labels + 1]. See `constrained_decoding.first_step`."""
         self.language.model.eval()
         return first_step(len(prompts), self.space, self.loglikelihoods(prompts, self.answer_head, tell))
 
@@ -195,7 +195,7 @@ def write_prompter(folder: Path, prompter: Prompter, base: str, checksum: str, m
 
 
 def erase_prompter(folder: Path, user: str) -> bool:
-    """See `method.erase_saved`. The user's number stays vacant, so that others keep theirs.
+    """See `methods.base.erase_saved`. The user's number stays vacant, so that others keep theirs.
 
     Where prompts show other people's examples, or rates that everybody's judgements are part of, those of the user are
     not among them any more: such prompts change.

@@ -276,6 +276,6 @@ class Store(Objects):
                 self.place.drop_half_written(OBJECTS)
 
     def delete_manifest(self, bundle: str) -> None:
-        """Remove a bundle; its files stay until they are collected (`upkeep.gc`)."""
+        """Remove a bundle; its files stay until they are collected (`maintenance.gc`)."""
         with told(self.uri):
             self.place.delete(manifest_name(bundle))

@@ -4,7 +4,7 @@
 beholder.json   format, task, base and its checksums, routes, split hash, evaluation, code version, files' checksums
 global/         the global method: settings (JSON), adapter (PEFT), head (safetensors)
 personal/       the method for users it is better for, where there is one; of users' adapters: bank/ and from/ in it
-users.parquet   who gets which, and why (see `routes.USERS`), where there is a personal method
+users.parquet   who gets which, and why (see `routing.USERS`), where there is a personal method
 *.parquet       what it remembers for the next refresh, see `memory`
 ```
 """
@@ -114,7 +114,7 @@ class Bundle:
         return self.manifest.backbone_digest
 
     def user_row(self, user: str) -> dict[str, Any]:
-        """How it serves a user: `routes.USERS` without the id; the global route for somebody it does not know."""
+        """How it serves a user: `routing.USERS` without the id; the global route for somebody it does not know."""
         place = self._places.get(user)
         if place is None:
             return {"known": False, "route": "global"}
@@ -188,7 +188,7 @@ def write_bundle(
         fitted_folders: arm -> folder written by `methods.save_fitted`.
         base: the base's name, or the endpoint: then neither weights nor a key are needed to write it.
         facts: further entries of the manifest (routes, split hash, evaluation, ...).
-        users: see `routes.USERS`; wanted where `choice` has a personal arm.
+        users: see `routing.USERS`; wanted where `choice` has a personal arm.
         tables: further tables by file name, see `memory`.
     """
     temporary = beside(folder)

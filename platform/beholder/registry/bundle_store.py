@@ -44,7 +44,7 @@ def keep(folder: Path, store: Store, people: Collection[str] = (), tracking: str
         folder: of the bundle.
         store: where it goes.
         people: whose judgements it was made from, besides those in its table of users.
-        tracking: identity of the tracking server whose versions name the bundle (`tracking.identity`).
+        tracking: identity of the tracking server whose versions name the bundle (`tracking.client.identity`).
 
     Raises:
         RegistryError: one of the people was erased; a file was altered since it was written; or the store cannot be
@@ -175,7 +175,7 @@ def files_of(folder: Path, manifest: Manifest, store: Store) -> dict[str, FileEn
 
 
 def users_of(bundle: str, store: Store) -> pa.Table:
-    """Who gets which method, and why: see `routes.USERS`. Empty where a bundle has no personal method.
+    """Who gets which method, and why: see `routing.USERS`. Empty where a bundle has no personal method.
 
     Raises:
         RegistryError: see `open_stored`.

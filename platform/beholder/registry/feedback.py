@@ -87,7 +87,7 @@ class Enrolment:
 
     Attributes:
         tensors: of one user, as safetensors; empty where the global model serves them.
-        facts: `routes.USERS` without the id.
+        facts: `routing.USERS` without the id.
     """
 
     tensors: bytes

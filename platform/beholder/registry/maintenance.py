@@ -117,9 +117,9 @@ class Erased:
 def erase(user: str, store: Store) -> Erased:
     """Take a person out of every bundle of a store, and read everything back to see that they are gone.
 
-    A tombstone comes first: from then on nothing of theirs is published (`stored.keep`). Bundles keep their ids, and
-    everybody else's bytes. Each is replaced as a whole, and the bytes it had are deleted when no bundle names them; an
-    erasure that died half-way is finished by doing it again. What is damaged keeps nobody from being erased from the
+    A tombstone comes first: from then on nothing of theirs is published (`bundle_store.keep`). Bundles keep their ids,
+    and everybody else's bytes. Each is replaced as a whole, and its former bytes are deleted when no bundle names
+    them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody from being erased from the
     rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's prior was learned from stays
     in it: how much that is of erased people is counted in its manifest (`remainder`).
 

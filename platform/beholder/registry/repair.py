@@ -74,11 +74,11 @@ def delete_unnamed(store: Store, named: Collection[str], tracking: str, older_th
     Args:
         store: where.
         named: bundles that versions name.
-        tracking: see `stored.keep`.
+        tracking: see `bundle_store.keep`.
         older_than: seconds; younger ones stay, as they may be about to become versions.
 
     Returns:
-        How many; their files go when they are collected (`upkeep.gc`).
+        How many; their files go when they are collected (`maintenance.gc`).
     """
     with store.writing("collecting"):
         before, count = time.time() - older_than, 0

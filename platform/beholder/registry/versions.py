@@ -111,7 +111,7 @@ def publish(
 ) -> Version:
     """Store a bundle, make it a new version of `model` and point `candidate` at it.
 
-    A publishing that dies leaves no version, and at most files that `upkeep.gc` collects.
+    A publishing that dies leaves no version, and at most files that `maintenance.gc` collects.
 
     Args:
         model: name in MLflow; made where it is not there.
@@ -120,7 +120,7 @@ def publish(
         tags: facts to search and compare by; `split_hash` and `valid_macro_f1` decide promotion.
         description: Markdown for the version's page.
         proof: what has to hold of the model as MLflow loads it.
-        people: see `stored.keep`.
+        people: see `bundle_store.keep`.
 
     Raises:
         RegistryError: store or MLflow refused, somebody was erased meanwhile, or MLflow's way to the model predicts
@@ -333,7 +333,7 @@ def bundle_of(version: Version) -> str:
 
 
 def user_row(version: Version, user: str) -> dict[str, Any]:
-    """How a version serves a user: `routes.USERS` without the id; the global route for somebody it does not know."""
+    """How a version serves a user: `routing.USERS` without the id; the global route for somebody it does not know."""
     table = users_of(bundle_of(version), store_of(version))
     (row, *_) = [*table.filter(pc.field("user_id") == user).to_pylist(), {"user_id": user, "route": "global"}]
     del row["user_id"]
@@ -374,7 +374,7 @@ def difference(one: Version, other: Version) -> dict[str, Any]:
 
 
 def open_version(version: Version, device: str = "cpu") -> Bundle:
-    """Load what a version serves. See `stored.open_stored` for the errors."""
+    """Load what a version serves. See `bundle_store.open_stored` for the errors."""
     return open_stored(bundle_of(version), store_of(version), device)
 
 

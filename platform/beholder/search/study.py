@@ -38,7 +38,7 @@ class Trial:
         state: `finished`; `stopped` early, because others were better after as many epochs; `failed`.
         settings: dotted, those that matter.
         valid_macro_f1: of a stopped trial, the best until then; None of one that failed.
-        seconds, parameters: see `methods.trial.Measured`; of finished trials.
+        seconds, parameters: see `execution.trial.TrialResult`; of finished trials.
         error: why it failed.
     """
 

@@ -37,7 +37,7 @@ class Context:
     """What a method needs besides data: never Ray, never MLflow.
 
     Attributes:
-        base: name of the base model, see `bases.resolve`; or an endpoint.
+        base: name of the base model, see `models.catalog.resolve`; or an endpoint.
         seed: every random draw comes from it.
         device: `cpu`, `cuda` or `cuda:N`.
         progress: called after each step.

@@ -125,8 +125,3 @@ class RunFolder:
     def done(self, arm: str) -> Path:
         """What an arm's fitting cost, and the key of its inputs: written last."""
         return self.method(arm) / "done.json"
-
-
-def runs_of(kind: str = "runs") -> list[RunFolder]:
-    """All folders with rows: of runs, or of `searches`."""
-    return [RunFolder(file.parent) for file in sorted((home() / kind).glob(f"*/{ANNOTATIONS}"))]

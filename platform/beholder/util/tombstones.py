@@ -2,8 +2,8 @@
 
 A tombstone is a keyed hash of an id (HMAC-SHA-256, RFC 2104; pseudonymisation with a secret: ENISA 2019, 5.2): it can
 be compared with an id, and does not identify anyone. Every place that holds people has its own tombstones, and its own
-key apart from them: each store (`registry.store`), and the database of users' judgements (`feedback`). They
-stay until the person is admitted again (`erasure.admit_again`).
+key apart from them: each store (`registry.blob_store`), and the database of users' judgements (`registry.feedback`).
+They stay until the person is admitted again (`lifecycle.erase.admit_again`).
 """
 
 from __future__ import annotations

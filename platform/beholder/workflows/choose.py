@@ -27,7 +27,7 @@ class Routing:
 
     Attributes:
         choice: the arms.
-        users: see `routes.USERS`; None without a personal arm.
+        users: see `routing.USERS`; None without a personal arm.
         population: what users' gains were shrunk toward; None without a personal arm.
         routed: the pair's scores of the rows, as if it were an arm; None without a personal arm.
     """

@@ -86,7 +86,7 @@ def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
     """Look at a table and draft an experiment.
 
     Args:
-        file: see `reading.read_table`.
+        file: see `datasets.io.read_table`.
         asked: what is known of its columns; the rest is guessed.
 
     Raises:

@@ -20,7 +20,7 @@ def dry_run(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     Nothing is sent, trained or written. `answer_tokens`: at most.
 
     Raises:
-        BeholderError: see `pipeline.prepare`.
+        BeholderError: see `workflows.prepare`.
     """
     prepared = prepare(experiment, on_bad_rows)
     context = Context(experiment.base, experiment.seed)

@@ -83,7 +83,10 @@ def _with_reference(models: dict[str, Any]) -> tuple[dict[str, Any], str]:
     name, first = next(iter(models.items()))
     start = first.start if isinstance(first, MethodModel) else None
     if start is None:
-        return models, name
+        raise DataError(
+            f"every model here depends on the user: none is the reference by default. Add one that does not, or "
+            f'pass reference="{name}".'
+        )
     return {start.name: start, **models}, start.name
 
 

@@ -123,6 +123,8 @@ def _config(method: str, on: MethodModel | None, settings: Mapping[str, Any]) ->
     kind = config_class(method)
     for old, new in RENAMED.items():
         for given in {old, f"{old}_"} & set(settings):
+            if new in settings:
+                raise MethodError(f"fit: {given} is the old name of {new}. Keep only {new}.")
             warnings.warn(f"fit: {given} is now {new}. The old name works in this release only.", stacklevel=3)
             settings = {new if name == given else name: value for name, value in settings.items()}
     if on is not None:
@@ -130,6 +132,8 @@ def _config(method: str, on: MethodModel | None, settings: Mapping[str, Any]) ->
             raise MethodError(f"on: expected a model that fit returned, got {type(on).__name__}.")
         if "init_from" not in kind.model_fields:
             raise MethodError(f"{method} starts from no other method. Leave out on.")
+        if "init_from" in settings:
+            raise MethodError("init_from: on is what the method starts from. Leave out init_from.")
         settings = {**settings, "init_from": on.name}
     return build(kind, {"method": method, **settings}, f'fit("{method}")')
 

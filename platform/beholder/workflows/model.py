@@ -109,7 +109,7 @@ class Model(abc.ABC):
 
     def __repr__(self) -> str:
         facts = "; ".join(f"{key} {value}" for key, value in self._facts().items())
-        return f"{type(self).__name__}({self.name}: {facts})"
+        return f"{type(self).__name__}({': '.join(filter(None, (self.name, facts)))})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: no text, and of users only how many there are."""
@@ -122,7 +122,7 @@ class MethodModel(Model):
     Attributes:
         fitted: the method itself.
         base: the base it stands on.
-        config: its settings, where it was fitted here and not loaded.
+        config: its settings; None where they are not known.
         seed: of the fit.
         start: the model it started from.
         valid: the validation rows it chose its thresholds on, where it was fitted here.
@@ -181,7 +181,8 @@ class MethodModel(Model):
             made = Path(temporary) / "model"
             made.mkdir()
             save_fitted(self.fitted, made)
-            described = {"format": 1, "base": self.base.to_json(), "seed": self.seed}
+            config = self.config.model_dump(mode="json") if self.config else None
+            described = {"format": 1, "base": self.base.to_json(), "seed": self.seed, "config": config}
             (made / SAVED).write_text(json.dumps(described) + "\n")
             os.replace(made, folder)
         return folder
@@ -197,13 +198,15 @@ class MethodModel(Model):
         try:
             described = json.loads((folder / SAVED).read_text())
             base, seed, newer = ModelRef.of(described["base"]), int(described["seed"]), described["format"] > 1
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            config = described["config"]
+            config = config_class(config["method"]).model_validate(config) if config and not newer else None
+        except (OSError, ValueError, KeyError, TypeError, MethodError) as error:
             raise MethodError(
                 f"{folder / SAVED}: no readable model ({type(error).__name__}). Save it again."
             ) from error
         if newer:
             raise MethodError(f"{folder / SAVED}: format {described['format']} is newer than this version reads (1).")
-        return cls(load_fitted(folder, base, device), base, seed=seed)
+        return cls(load_fitted(folder, base, device), base, config, seed)
 
     def _predict(self, texts: list[str], users: list[str]) -> tuple[Scores, NDArray[np.bool_], list[str]]:
         scores = self.fitted.score(texts, users)

@@ -50,7 +50,7 @@ def search(
         arm: whose settings; may be left out where there is only one to search.
         reporter: receives progress.
         trials: how many in all, instead of the file's number.
-        on_bad_rows: see `pipeline.run`.
+        on_bad_rows: see `workflows.run.run`.
 
     Raises:
         BeholderError: nothing to search, or a step failed; finished trials are kept.

@@ -18,13 +18,14 @@ from beholder.evaluation.intervals import clustered_mean
 from beholder.evaluation.metrics import log_losses
 from beholder.evaluation.newcomers import NewcomerScores, measure_newcomers
 from beholder.evaluation.saved_run import recompute
-from beholder.evaluation.scores_io import newcomers_file, read_newcomers, without_user, write_newcomers
+from beholder.evaluation.scores_io import read_newcomers, without_user, write_newcomers
 from beholder.execution.adaptation import Adaptable, score_newcomers
 from beholder.execution.arm import ArmJob, as_seen, is_done, run_arm
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.report.figures import adaptation_curve
 from beholder.training.context import Context
 from beholder.util.errors import DataError, MethodError
+from beholder.util.run_folder import RunFolder
 
 STEPS = (0, 1, 5, 20)
 
@@ -170,7 +171,7 @@ def test_a_method_that_learns_of_nobody_is_scored_once(world):
 
 def test_scores_come_back_and_damage_and_erasure_are_noticed(world, tmp_path):
     scores, labels = measured_arm("user-prior", world), world[0]["test"].task.labels
-    file = newcomers_file(tmp_path, "user-prior")
+    file = RunFolder(tmp_path).newcomers("user-prior")
     write_newcomers(file, scores, labels)
     again = read_newcomers(file)
     for name in ("part", "k", "given", "text_ids", "user_ids", "labels", "scores", "thresholds"):
@@ -196,7 +197,7 @@ def test_an_arm_under_a_split_by_people_leaves_its_scores_at_every_k(world, tmp_
     written = {"reference": "prior", "draws": 50, "seed": 0, "arms": names}
     (tmp_path / "evaluation.json").write_text(json.dumps({**written, "newcomers": {"arms": names, "texts": "unseen"}}))
     found = recompute(tmp_path)
-    last = read_newcomers(newcomers_file(tmp_path, "user-prior")).at("test", STEPS[-1])
+    last = read_newcomers(RunFolder(tmp_path).newcomers("user-prior")).at("test", STEPS[-1])
     np.testing.assert_array_equal(found.arm("user-prior").test_scores, last.scores)
     said = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [point["k"] for point in said["newcomers"]["user-prior"]] == list(STEPS)
