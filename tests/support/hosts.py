@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pytest
-
 
 class Host:
     """A chat server. `misbehave` may answer a request instead; what it returns True for is left at that."""
@@ -80,10 +78,3 @@ def completion(text, reason="stop"):
 
 def reply_to(messages):
     return "".join(message["content"] for message in messages)[::-1]
-
-
-@pytest.fixture
-def host():
-    origin = Host()
-    yield origin
-    origin.close()

@@ -156,6 +156,7 @@ def test_how_texts_were_told_apart_before_is_recorded_and_can_be_asked_for():
 
 def test_a_refresh_of_a_bundle_of_before_leaves_its_test_texts_alone(tmp_path, monkeypatch):
     from beholder.lifecycle.refresh import with_earlier
+    from beholder.registry.manifest import Manifest
     from beholder.workflows.run import Silent
 
     monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path))
@@ -163,7 +164,7 @@ def test_a_refresh_of_a_bundle_of_before_leaves_its_test_texts_alone(tmp_path, m
     rows = annotations([f"{text}." for text in rows.texts], list(rows.user_ids))
     said = {"by": "text", "fractions": [0.8, 0.1, 0.1], "seed": 42}
     for split_, config in ((said, ByText(key=1)), (said | {"key": 2, "near_copies": None}, ByText())):
-        parts, left = with_earlier(rows, {"run": "gone", "split": split_}, Silent())
+        parts, left = with_earlier(rows, Manifest({"run": "gone", "split": split_}), Silent())
         made = split(rows, config)
         assert {name: set(part.texts) for name, part in parts.items()} == {
             name: set(rows.texts[made[name]]) for name in ("train", "valid")

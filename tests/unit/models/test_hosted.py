@@ -18,6 +18,13 @@ from beholder.util.strict_model import build
 SECRET = "hv-not-to-be-seen-0123456789"
 
 
+@pytest.fixture
+def host():
+    origin = Host()
+    yield origin
+    origin.close()
+
+
 def prompts_for(*texts):
     return [[{"role": "system", "content": "Say."}, {"role": "user", "content": text}] for text in texts]
 
