@@ -3,7 +3,8 @@
 An answer is a chain of yes and no over the labels in alphabetical order, and a label's score is the probability of
 naming it when its turn comes: with q the likelihoods of what may be written next, `q[label] / (q[label] + q of what
 comes after it)` (`constrained_decoding.walk`). The loss of a judgement is therefore a sum over labels, -log of the
-score of each label given and -log(1 - score) of each label passed over, and a label that was not asked has no term in it.
+score of each label given and -log(1 - score) of each label passed over, and a label that was not asked has no term in
+it.
 
 Which tokens decide a label depends on the step. Before the next label is named, every later label and the end compete,
 and they may share tokens (a separator, the beginning of a name). So at every step with something asked, all options are

@@ -119,9 +119,9 @@ def erase(user: str, store: Store) -> Erased:
 
     A tombstone comes first: from then on nothing of theirs is published (`bundle_store.keep`). Bundles keep their ids,
     and everybody else's bytes. Each is replaced as a whole, and its former bytes are deleted when no bundle names
-    them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody from being erased from the
-    rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's prior was learned from stays
-    in it: how much that is of erased people is counted in its manifest (`remainder`).
+    them; an erasure that died half-way is finished by doing it again. What is damaged keeps nobody from being erased
+    from the rest; but while nobody knows what a bundle names, no bytes are deleted. What a bundle's prior was learned
+    from stays in it: how much that is of erased people is counted in its manifest (`remainder`).
 
     Raises:
         RegistryError: the store cannot be reached, or is written by another process for too long.
