@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from beholder.data.annotations import Annotations, Task
+from beholder.data.controls import Shuffled
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.training.context import Context, Training
+from beholder.util.atomic import atomic_write
 
 
 class UserRateConfig(MethodConfig):
@@ -23,12 +25,19 @@ class UserRateConfig(MethodConfig):
 
     Args:
         pseudo_rows: rows at the overall frequency that are added to each user's own.
+        shuffle_users: set for a control, whose rows already come with users permuted.
     """
 
     method: Literal["user-rate"] = "user-rate"
     pseudo_rows: float = Field(default=10.0, gt=0)
+    shuffle_users: Shuffled = False
     personal: ClassVar[bool] = True  # its scores depend on the user
     bases: ClassVar[tuple[BaseKind, ...]] = ()  # it needs no base
+
+    @property
+    def control(self) -> Shuffled:
+        """See `shuffle_users`."""
+        return self.shuffle_users
 
     def fit(self, train: Annotations, valid: Annotations, context: Context) -> FittedUserRate:
         """Count on `train`, choose thresholds on `valid`."""
@@ -65,6 +74,11 @@ class FittedUserRate:
         """float32 [texts, users, labels]."""
         return score_every_pair(self, texts, users)
 
+    @property
+    def known(self) -> list[str]:
+        """Users whose own judgements were learned from, sorted."""
+        return sorted(self.rates)
+
     def knows(self, user: str) -> bool:
         """Whether the score of this user is learned from their own judgements."""
         return user in self.rates
@@ -79,7 +93,8 @@ class FittedUserRate:
         """Remove a user from saved files; whether anything of theirs was stored."""
         written = json.loads((folder / "rates.json").read_text())
         found = written["rates"].pop(user, None) is not None
-        (folder / "rates.json").write_text(json.dumps(written))
+        with atomic_write(folder / "rates.json") as temporary:  # a crash leaves the old file or the new one
+            temporary.write_text(json.dumps(written))
         return found
 
     @classmethod

@@ -62,10 +62,11 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """The check, then the erasure."""
-    from beholder.registry import versions as registry
-    from beholder_serve.deployment import serving
     from registry import new_run
     from serving import free_port
+
+    from beholder.registry import versions as registry
+    from beholder_serve.deployment import serving
 
     for number in VERSIONS:
         bundle, _ = bundle_of(arguments.users, home / "made", arguments.top_layers, seed=number)

@@ -64,8 +64,9 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, Any]:
     """Ours, then the peers."""
-    from beholder.registry import versions as registry
     from registry import new_run
+
+    from beholder.registry import versions as registry
 
     bundle, rows = bundle_of(arguments.users, home / "made", arguments.top_layers)
     registry.publish(MODEL, bundle, new_run(), {"split_hash": "none", "valid_macro_f1": "0.5"}, "")

@@ -240,7 +240,7 @@ class BankFitting:
             progress=lambda done, total: self.context.progress(done, total, "prior", "steps"),
         )
         seconds = time.perf_counter() - started
-        self.context.say(f"prior: {in_words(prior)} ({seconds:.0f} s)")
+        self.context.say(f"prior of the users' adapters: {in_words(prior)} ({seconds:.0f} s)")
         return replace(prior, facts={**prior.facts, "seconds": round(seconds, 2)})
 
     def _traits_of(self, users: Sequence[str]) -> list[Traits]:

@@ -46,7 +46,7 @@ def compare_command(
     else:
         folders, others = runs_split_alike()
         if others and not (as_json or as_csv):
-            errors.print(f"{others} other run{'s' * (others > 1)} left out: split otherwise", markup=False)
+            errors.print(f"{others} other run{'s' * (others > 1)} left out: another split", markup=False)
     found = compare(folders, reference, is_personal)
     if html is not None:
         from beholder.report.comparison import write_comparison

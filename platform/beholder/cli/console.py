@@ -105,6 +105,17 @@ class RunReporter:
             errors.print(f"{arm}: {', '.join(words)}", markup=False)
 
 
+def facts_in_words(value: Any) -> str:
+    """A fact for people: three digits of a share, `name value` of several."""
+    if isinstance(value, dict):
+        inner = {name: facts_in_words(each) for name, each in value.items()}
+        nested = {name for name, each in value.items() if isinstance(each, dict | list)}
+        return ", ".join(f"{name} ({words})" if name in nested else f"{name} {words}" for name, words in inner.items())
+    if isinstance(value, list):
+        return ", ".join(map(facts_in_words, value))
+    return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+
+
 def gain_table(results: RunResults) -> Table:
     """Arms x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
     from beholder.evaluation.intervals import in_words, percent, signed
@@ -113,7 +124,7 @@ def gain_table(results: RunResults) -> Table:
     title = (
         f"{results.experiment}: {results.rows:,} test judgements by {results.users:,} people of "
         f"{results.texts:,} texts: macro-F1;\ngain in points over {results.reference}, 95 % intervals; personal: "
-        f"the part of it over users permuted{over_trainings(results.trainings)}"
+        f"gain over the same with users permuted{over_trainings(results.trainings)}"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("arm", overflow="fold")  # it gives way in a narrow window, and no number does

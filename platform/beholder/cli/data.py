@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.console import AsJson, console, errors, print_json, print_rows
+from beholder.cli.console import AsJson, console, errors, facts_in_words, print_json, print_rows
 
 app = typer.Typer(help="Data sets: list them, describe one, fetch one.", no_args_is_help=True)
 
@@ -57,7 +57,7 @@ def describe(
         print_json(facts)
         return
     for key, value in facts.items():
-        console.print(f"{key}: {value}", markup=False)
+        console.print(f"{key}: {facts_in_words(value)}", markup=False)
 
 
 @app.command("prepare")

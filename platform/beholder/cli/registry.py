@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from beholder.cli import erasure
-from beholder.cli.console import AsJson, console, print_json
+from beholder.cli.console import AsJson, console, facts_in_words, print_json
 from beholder.util.errors import FeedbackError, counted
 
 app = typer.Typer(
@@ -86,7 +86,7 @@ def show(
     console.print(f"{found.model} v{found.number} ({', '.join(found.aliases) or 'no alias'})", markup=False)
     console.print(f"bundle: {bundle} in {store.uri}", markup=False)
     for key in ("task", "base", "methods", "routes", "split_hash", "evaluation", "code_version"):
-        console.print(f"{key}: {manifest[key]}", markup=False)
+        console.print(f"{key}: {facts_in_words(manifest[key])}", markup=False)
 
 
 @app.command("history")

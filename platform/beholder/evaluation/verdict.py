@@ -154,7 +154,7 @@ def _ends(interval: Interval, texts: bool = False) -> str:
 
 def _against_controls(beyond: Interval | None) -> str:
     if beyond is None:
-        return "; it has no control to be held against (controls: [shuffled-users])"
+        return "; it has no control to compare it with"
     return f"; over the same with users permuted it gains {beyond.points:+.1f} ({_ends(beyond)})"
 
 

@@ -36,6 +36,10 @@ from beholder.util.strict_model import Section, build
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,80}$")]
 
 
+OF_ARMS = ("controls", "curve", "extends")
+"""Keys of every arm, whatever its method."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """One method with its settings under a name of its own; a control points at the arm it is the control of.
@@ -107,8 +111,8 @@ class Experiment(Section):
             for control in controls:
                 if "shuffle_users" not in type(config).model_fields:
                     raise ExperimentError(
-                        f"methods.{name}.controls: {control} is for methods that learn of the user (-p, -e, -u), "
-                        f"not for {settings['method']!r}. Remove it."
+                        f"methods.{name}.controls: {control} is for methods with a setting shuffle_users (-p, -e, -u), "
+                        f"and {settings['method']!r} has none. Remove it."
                     )
                 shuffled = config.model_copy(update={"shuffle_users": control == ACROSS or control})
                 arms.append(Arm(f"{name}~{control}", shuffled, control_of=name))
@@ -222,7 +226,10 @@ def load_experiment(file: str | Path, overrides: Sequence[str] | Mapping[str, An
         place = f", line {mark.line + 1}" if mark else ""
         raise ExperimentError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(written, dict):
-        raise ExperimentError(f"{file}: expected keys and values at the top, got {type(written).__name__}.")
+        raise ExperimentError(
+            f"{file}: expected keys and values at the top, got {type(written).__name__}. "
+            "From a table, make an experiment file with: beholder init TABLE"
+        )
     return make_experiment(written, str(file), overrides)
 
 
@@ -284,8 +291,12 @@ def _with_overrides(
         settings = [(key, value, key) for key, value in overrides.items()]
     else:
         settings = [_parsed(override) for override in overrides]
+    known = {field.alias or key for key, field in Experiment.model_fields.items()}
     for key, value, place in settings:
         name, notices = with_new_name(key)
+        if name.partition(".")[0] not in known:
+            hint = "" if "." in name else f" A setting of an arm is methods.ARM.{name}."
+            raise ExperimentError(f"{place}: {unknown('key', name.partition('.')[0], known)}{hint}")
         _put(changed, name, value, place)
         changed, more = with_new_keys(changed, place)
         renamed += notices + more
@@ -328,7 +339,7 @@ def _forgetting(written: Any, where: str) -> Forgetting:
 
 
 def _extended(name: str, methods: dict[str, dict[str, Any]], seen: tuple[str, ...]) -> dict[str, Any]:
-    written = {key: value for key, value in methods[name].items() if key not in ("controls", "curve")}
+    written = {key: value for key, value in methods[name].items() if key not in OF_ARMS or key == "extends"}
     parent = written.pop("extends", None)
     inherited: dict[str, Any] = {}
     if parent is not None:
@@ -373,4 +384,4 @@ def _method_config(name: str, settings: dict[str, Any]) -> MethodConfig:
         )
     if method not in METHODS:
         raise ExperimentError(f"methods.{name}.method: {unknown('method', str(method), METHODS)}")
-    return build(config_class(method), settings, f"methods.{name}")
+    return build(config_class(method), settings, f"methods.{name}", also=OF_ARMS)

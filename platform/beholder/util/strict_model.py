@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,13 +19,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def build(kind: type[Config], written: Any, where: str) -> Config:
+def build(kind: type[Config], written: Any, where: str, also: Sequence[str] = ()) -> Config:
     """Validate `written` as `kind`.
 
     Args:
         kind: a pydantic model.
         written: the file's contents, plain dicts and lists.
         where: the dotted place in the file, for messages; may end in the file's name.
+        also: keys that are accepted at this place beside those of `kind`, and were read before; for messages.
 
     Raises:
         ExperimentError: an unknown key (with the nearest known one), a wrong value, or a missing key.
@@ -38,7 +40,7 @@ def build(kind: type[Config], written: Any, where: str) -> Config:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            known = _fields_at(kind, path[:-1])
+            known = [*_fields_at(kind, path[:-1]), *(() if path[:-1] else also)]
             raise ExperimentError(f"{'.'.join([where, *path[:-1]])}: {unknown('key', path[-1], known)}") from error
         place = ".".join([where, *path])
         if first["type"] == "missing":

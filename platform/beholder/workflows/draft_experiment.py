@@ -234,8 +234,8 @@ def _words(facts: dict[str, Any], annotations: Annotations) -> list[str]:
     elif offsets:
         most = f" (up to {100 * max(offsets):.0f} %)" if len(offsets) > 1 else ""
         words.append(
-            f"Of what they differ in, {100 * np.median(offsets):.0f} %{most} is how "
-            "readily each person gives a label: that much a number for each user would explain."
+            f"{100 * np.median(offsets):.0f} %{most} of the differences are how readily each person gives a label: "
+            "that much one number per user would explain; the rest is taste or chance."
         )
     if rows["median"] < 10:
         words.append(

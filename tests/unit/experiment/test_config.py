@@ -161,6 +161,10 @@ def test_overrides_reach_any_depth_and_are_checked(tmp_path):
         load_experiment(file, ["base=minilm-l6", "base.model=m"])
     with pytest.raises(ExperimentError, match=r"--set nonsense: expected dotted.key=value"):
         load_experiment(file, ["nonsense"])
+    with pytest.raises(ExperimentError, match=r"--set epochs=2: unknown key 'epochs'.* methods\.ARM\.epochs"):
+        load_experiment(file, ["epochs=2"])
+    with pytest.raises(ExperimentError, match=r"unknown key 'contols'. Did you mean 'controls'"):
+        load_experiment(file, ["methods.cls-p.contols=[]"])
     with pytest.raises(ExperimentError, match="'name' holds a value"):
         load_experiment(file, ["name.x=1"])
     with pytest.raises(ExperimentError, match="Did you mean 'rank'"):

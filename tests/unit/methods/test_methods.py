@@ -12,7 +12,7 @@ from crowd import TEXTS, crowd
 from beholder.data.annotations import Annotations, Task
 from beholder.data.controls import shuffle_users
 from beholder.evaluation.metrics import decide, macro_f1
-from beholder.methods import config_class, load_fitted, save_fitted
+from beholder.methods import config_class, erase_saved, load_fitted, save_fitted
 from beholder.models import load_base
 from beholder.models.classifier import Classifier
 from beholder.models.info import facts_of
@@ -80,12 +80,15 @@ def test_every_method_fits_scores_saves_and_loads(method, base, more, kind, tmp_
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert fitted.knows("u1") == config.personal
     assert not fitted.knows("nobody")
+    assert fitted.known == (sorted(rows.users) if config.personal else [])
     save_fitted(fitted, tmp_path)
     again = load_fitted(tmp_path, base)
     # what query calibrates on is as near to nothing as random models know
     np.testing.assert_allclose(again.score(texts, users), scores, atol=1e-4 if prompted else 1e-6)
     np.testing.assert_allclose(again.thresholds, fitted.thresholds)
     assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.pkl"))
+    assert erase_saved(tmp_path, "u1") or not config.personal
+    assert not erase_saved(tmp_path, "u1") and not load_fitted(tmp_path, base).knows("u1")
 
 
 @pytest.mark.parametrize("method", ["query", "query-p", "lm", "lm-p"])

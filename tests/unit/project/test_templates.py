@@ -30,13 +30,20 @@ def user_rate(monkeypatch):
 
 
 def test_the_method_is_fitted_from_an_experiment_saved_loaded_and_erased(user_rate, tmp_path):
-    written = {"name": "mine", "source": {"name": "simulated"}, "methods": {"user-rate": {"pseudo_rows": 5}}}
-    config = make_experiment({**written, "evaluate": {"reference": "user-rate"}}).arms[0].config
+    written = {
+        "name": "mine",
+        "source": {"name": "simulated"},
+        "methods": {"user-rate": {"pseudo_rows": 5, "controls": ["shuffled-users"]}},
+    }
+    arms = make_experiment({**written, "evaluate": {"reference": "user-rate"}}).arms
+    assert arms[1].control_of == "user-rate" and arms[1].config.control
+    config = arms[0].config
     rows = crowd()
     fitted = config.fit(rows, rows, Context(base="tiny-bert"))
     scores = fitted.score(["a", "a"], ["u0", "never seen"])
     assert scores.shape == (2, 3) and scores.dtype == np.float32 and 0 <= scores.min() <= scores.max() <= 1
     assert (scores[0] != scores[1]).any() and fitted.knows("u0") and not fitted.knows("never seen")
+    assert fitted.known == sorted(rows.users)
     assert fitted.score_all(["a", "b"], ["u0", "u1", "u2"]).shape == (2, 3, 3)
     save_fitted(fitted, tmp_path)
     np.testing.assert_array_equal(load_fitted(tmp_path, "tiny-bert").score(["a"], ["u0"]), scores[:1])
