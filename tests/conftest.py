@@ -23,6 +23,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter):
     """What tests were skipped for want of, in one line."""
     skipped = [each.longrepr for each in terminalreporter.stats.get("skipped", [])]
