@@ -233,10 +233,10 @@ def _reference(runs: dict[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     import pandas as pd
     import pyarrow.parquet as pq
     from beholder.feedback import Feedback
+    from beholder_serve.core import Core, Followed
 
     from beholder.methods import load_fitted
     from beholder.registry import registry
-    from beholder_serve.core import Core, Followed
 
     arrays: dict[str, Any] = {}
     about: dict[str, Any] = {"machine": machine(), "runs": {}, "versions": {}, "served": {}}
