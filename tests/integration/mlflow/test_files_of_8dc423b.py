@@ -19,13 +19,14 @@ import pytest
 import torch
 from house import said
 from inside import server
+from project import ROOT
 
 from beholder.experiment.config import load_experiment
 from beholder.methods import load_fitted
 from beholder.registry import versions as registry
 from beholder.tracking.client import client
 
-FOLDER = Path(__file__).parents[1] / "data" / "8dc423b"
+FOLDER = ROOT / "tests" / "data" / "8dc423b"
 RUNS = ("classifiers", "full", "writers", "prompts", "tasks", "classes")
 VERSIONS = ("classifiers/1", "classifiers/2", "full/1", "writers/1")
 SAME = ("method", "control_of", "macro_f1", "valid_macro_f1", "per_label", "subset_accuracy", "ece", "seconds")
