@@ -299,7 +299,7 @@ def test_no_row_of_a_text_that_was_tested_is_learned_from(judged, by):
     new = Annotations.from_columns(
         task, text=[f"Text {each}!" for each in range(10)], user_id=["new"] * 10, labels=np.ones((10, 1), np.float32)
     )
-    found, left = with_earlier(new, {"run": "not here", "split": {"by": by}}, Silent(), (), texts)
+    found, left = with_earlier(new, Manifest({"run": "not here", "split": {"by": by}}), Silent(), (), texts)
     tested = {each for each, where in zip(text, part, strict=True) if where == "test"}
     learned = {text for name in ("train", "valid") for text in found[name].texts}
     assert not {f"Text {each}!" for each in tested} & learned
