@@ -243,7 +243,7 @@ def test_a_refresh_takes_in_what_users_told_and_takes_their_place(model_server, 
         (f"{text} indeed", {label: bool(given) for label, given in zip(labels, row, strict=True)})
         for text, row in zip(rows.texts, rows.labels, strict=True)
     ]
-    with pytest.raises(DataError, match="nobody has told"):
+    with pytest.raises(DataError, match="has received no judgements"):
         refresh(MODEL, None)
     feedback.put(MODEL, "a newcomer", told)
     kept = feedback.annotations(MODEL, outcome.test.task, "a newcomer")

@@ -30,6 +30,7 @@ from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 from beholder.registry.bundle_store import keep, open_stored
 from beholder.registry.feedback import Feedback
+from beholder.registry.manifest import Manifest
 from beholder.tracking.client import client
 from beholder.util.atomic import scratch
 from beholder.util.errors import RegistryError
@@ -186,7 +187,7 @@ def test_a_run_that_only_the_storage_has_is_read_and_erased_without_leaving_a_co
     rows.with_column("part", ["train", "train"]).write_parquet(storage / "annotations.parquet")
     monkeypatch.setenv("BEHOLDER_STORAGE", (tmp_path / "storage").as_uri())
     before = {file for file in home.rglob("*") if file.is_file()}
-    found = earlier({"run": "two-5678"}, judged(ADA).select([]))
+    found = earlier(Manifest({"run": "two-5678"}), judged(ADA).select([]))
     assert found is not None
     assert {file for file in home.rglob("*") if file.is_file()} == before
     assert erase_everywhere(ADA)["runs"] == 2
