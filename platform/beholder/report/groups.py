@@ -110,8 +110,8 @@ def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dic
 
 
 def _gap(groups: list[dict[str, Any]], key: str) -> float:
-    scores = [group[key] for group in groups]
-    return 100 * (max(scores) - min(scores))
+    scores = [group[key] for group in groups if group[key] == group[key]]  # a group without a positive has none
+    return 100 * (max(scores) - min(scores)) if scores else float("nan")
 
 
 def _written(value: Any) -> str:

@@ -75,6 +75,7 @@ def _environment() -> Environment:
     made.filters |= {"nats": _nats, "signed_nats": _signed_nats}
     made.filters |= {
         "points": _points,
+        "gap": lambda value: "–" if value is None else f"{value:.1f}",
         "percent": _percent,
         "count": lambda value: f"{value:,}",
         "size": _size,

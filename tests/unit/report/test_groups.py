@@ -69,3 +69,16 @@ def test_a_users_bias_is_how_far_scores_are_above_what_they_give():
     users = np.asarray(["a", "a", "b"], dtype=object)
     np.testing.assert_allclose(user_bias(scores, labels, users), [(-0.1 + 0.5 + 0.7) / 3, -0.8])
     assert np.isnan(user_bias(scores[:1], np.full((1, 2), np.nan), users[:1])[0])
+
+
+def test_a_group_without_a_positive_has_no_part_in_the_gap():
+    some = population(4, users=60)
+    labels = some.labels.copy()
+    labels[[int(text.split()[-1]) < 15 for text in some.texts]] = 0  # all agree, and on "no" alone
+    rows = Annotations.from_columns(Task(LABELS), text=list(some.texts), user_id=list(some.user_ids), labels=labels)
+    results = results_of([scored("cls", rows, 0.2, 1), scored("cls-u", rows, 0.7, 2)], rows)
+    found = by_group(results, results.arm("cls-u"), rows)
+    scores = [group["score"] for group in found[0]["groups"]]
+    known = [score for score in scores if score == score]
+    assert len(known) < len(scores)
+    assert found[0]["gap"] == pytest.approx(100 * (max(known) - min(known)))
