@@ -73,6 +73,8 @@ def _source(name_or_path: str | Path, settings: dict[str, Any]) -> Any:
     """The settings of a known data set, or of a table."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name not in SOURCES and (path.suffix.lower() in TABLES or path.exists()):
+        if "path" in settings:
+            raise DataError(f'load_dataset("{name}"): the path is given already. Leave out path=.')
         name, settings = "table", {**settings, "path": path}
     elif name not in SOURCES:
         raise DataError(f"{unknown('data set', name, SOURCES)} Or give the path of a table ({', '.join(TABLES)}).")

@@ -137,6 +137,7 @@ def test_an_own_table_is_loaded_by_its_path(tmp_path):
         ("simulated", {"user": 3}, ExperimentError, "Did you mean 'users'"),
         ("simulated", {"users": 1}, ExperimentError, "users"),
         ("unhealthy", {"path": "nowhere"}, DataError, "no such file"),
+        ("nowhere.csv", {"path": "other.csv"}, DataError, "Leave out path="),
     ],
 )
 def test_a_data_set_that_cannot_be_loaded_is_refused(name, settings, kind, complaint):
