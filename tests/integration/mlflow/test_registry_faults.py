@@ -142,7 +142,7 @@ def test_killed_while_collecting(here):
         "    file.parent.mkdir(exist_ok=True)\n"
         "    file.write_bytes(b'left')\n"
     )
-    for _ in killed_at(forks, "from beholder.registry import upkeep, store\nupkeep.gc(store.Store())", first=litter):
+    for _ in killed_at(forks, "from beholder.registry import maintenance, blob_store\nmaintenance.gc(blob_store.Store())", first=litter):
         np.testing.assert_array_equal(scores(outcome)[1], expected[1])
     sound()
 

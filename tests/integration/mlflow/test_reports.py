@@ -54,7 +54,7 @@ def said(*arguments):
     return done.stdout
 
 
-def cells_of(page: str, head: str, by: str = "method") -> dict[str, dict[str, str]]:
+def cells_of(page: str, head: str, by: str = "arm") -> dict[str, dict[str, str]]:
     """Rows of the first table of a page that has a column `head`, by the column `by`: column -> what is shown."""
     for table in re.findall(r"<table>.*?</table>", page, re.S):
         heads, *rows = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in table.split("<tr")[1:])
