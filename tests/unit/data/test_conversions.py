@@ -87,7 +87,7 @@ GOOD = {"text": ["a secret", "b secret", "c secret"], "user_id": ["ann", "bob", 
     ("change", "how", "complaint"),
     [
         ({"rude": [0, 1, 3]}, {}, 'DataFrame, row 3, column "rude": 3 is not a label'),
-        ({"rude": [0, 1, None]}, {}, "allow_missing: true if the label was not asked."),
+        ({"rude": [0, 1, None]}, {}, "allow_missing=True if the label was not asked."),
         ({"rude": [0, "maybe", 1]}, {}, "Make them all text, or all numbers"),
         ({"rude": ["0", "maybe", "1"]}, {}, '"maybe" is not a label'),
         ({"text": ["a secret", "A secret", ""]}, {}, 'row 3, column "text": empty'),
