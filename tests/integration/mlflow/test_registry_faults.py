@@ -142,7 +142,8 @@ def test_killed_while_collecting(here):
         "    file.parent.mkdir(exist_ok=True)\n"
         "    file.write_bytes(b'left')\n"
     )
-    for _ in killed_at(forks, "from beholder.registry import maintenance, blob_store\nmaintenance.gc(blob_store.Store())", first=litter):
+    collect = "from beholder.registry import maintenance, blob_store\nmaintenance.gc(blob_store.Store())"
+    for _ in killed_at(forks, collect, first=litter):
         np.testing.assert_array_equal(scores(outcome)[1], expected[1])
     sound()
 
