@@ -16,7 +16,7 @@ from beholder.cluster.runtime import on_ray
 from beholder.experiment.config import load_experiment
 from beholder.workflows import run as pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 EXPERIMENT = ROOT / "experiments" / "simulated.yaml"
 BANK = "{init_from: cls, bank: {block_users: 2, top_layers: 1, epochs: 8, prior: {rank: 0, steps: 2, strength: 0.25}}}"
 SETS = (

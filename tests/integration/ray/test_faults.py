@@ -16,7 +16,7 @@ from beholder.util.errors import ClusterError, ServeError
 from beholder_serve.api import ApiSettings
 from beholder_serve.deployment import application
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from beholder.cluster.runtime import on_ray
 from beholder.experiment.config import load_experiment
 from beholder.workflows import run as pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 FOLDER = ROOT / "experiments" / "paper"
 TINY = {"mistral-7b": "mistral", "flan-t5-xl": "t5", "phi-2": "phi", "stablelm-3b": "gpt-neox"}
 CONTROLS = {f"{name}~shuffled-users" for name in ("query-p", "cls-p", "lm-p")}

@@ -30,12 +30,13 @@ from beholder.workflows import run as pipeline
 
 FOUND = locate("convabuse")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.cluster,
     pytest.mark.skipif(FOUND is None, reason=reason("data", "convabuse")),
 ]
 DATA = FOUND.resolve().parent if FOUND else ""
 RUN_ELSEWHERE = {
-    "demo": ("tests/integration/ray/test_whole_way.py", '"demo"'),
+    "demo": ("tests/integration/ray/test_command_line.py", '"demo"'),
     "serve": ("tests/integration/serve/test_serve.py", '"serve"'),
     "submit": ("tests/integration/ray/test_jobs.py", '"submit"'),
     "jobs": ("tests/integration/ray/test_jobs.py", '"jobs"'),

@@ -22,7 +22,7 @@ from beholder.lifecycle.erase import erase_everywhere
 from beholder.util.errors import ClusterError, TrackingError
 from beholder.workflows import run as pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,7 +20,7 @@ from beholder.experiment.config import make_experiment
 from beholder.registry.bundle import open_bundle
 from beholder.workflows import run as pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SEED, SEEDS = 42, 2
 
 
