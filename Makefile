@@ -36,7 +36,7 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 	@$(BIN)/beholder registry show convabuse-minilm >/dev/null 2>&1 || $(BIN)/beholder demo
 	@$(BIN)/beholder serve
 
-test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray Serve: a quarter of an hour on 2 cores
+test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray Serve
 	$(TOGETHER) -m "not slow" tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 
@@ -44,7 +44,7 @@ test-all: $(READY) ## all tests; the wheel is installed into an empty environmen
 	$(TOGETHER) tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest $(ALONE) tests/integration/wheel
 
-unit: $(READY) ## the tests that need neither Ray nor MLflow, in about a minute on 2 cores
+unit: $(READY) ## the tests that need neither Ray nor MLflow: some minutes on 2 cores
 	$(TOGETHER) tests/unit
 
 check: $(READY) ## lint, format, types, import layers

@@ -12,7 +12,7 @@ BANK = {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 10}}
 
 
 def start_from(folder, rows, base="tiny-bert", method="cls", **more):
-    """Fit a shared method into a run folder; returns it and the context of who goes on from there."""
+    """Fit a global method into a run folder; returns it, and the context for methods that start from it."""
     context = Context(base=base, seed=1, run_folder=folder)
     fitted = config_class(method)(**{**SMALL, **more}).fit(rows, rows, context)
     written = folder / "methods" / method

@@ -1,4 +1,4 @@
-"""Dealing out arms and blocks: what is handed out when, and what is told of it."""
+"""The work queue: which arms and blocks it hands out when, and the progress it reports."""
 
 from __future__ import annotations
 
