@@ -117,18 +117,26 @@ def facts_in_words(value: Any) -> str:
 
 
 def gain_table(results: RunResults) -> Table:
-    """Arms x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
+    """Arms x (headline, gain with both intervals, the part of it that is personal, whether it wins)."""
+    from beholder.evaluation.headline import MACRO_F1
     from beholder.evaluation.intervals import in_words, percent, signed
     from beholder.evaluation.results import ROUTED
 
     title = (
         f"{results.experiment}: {results.rows:,} test judgements by {results.users:,} people of "
-        f"{results.texts:,} texts: macro-F1;\ngain in points over {results.reference}, 95 % intervals; personal: "
-        f"gain over the same with users permuted{over_trainings(results.trainings)}"
+        f"{results.texts:,} texts: {results.metric};\ngain in points over {results.reference}, 95 % intervals; "
+        f"personal: gain over the same with users permuted{over_trainings(results.trainings)}"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("arm", overflow="fold")  # it gives way in a narrow window, and no number does
-    for name in ("F1", "gain", "at large", "these people", "personal", "wins"):
+    for name in (
+        "F1" if results.metric == MACRO_F1 else "score",
+        "gain",
+        "at large",
+        "these people",
+        "personal",
+        "wins",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for name, method in results.methods.items():
         gain, is_reference = method.gain, name == results.reference
@@ -136,7 +144,7 @@ def gain_table(results: RunResults) -> Table:
         verdict = "" if no_contest else "yes" if method.wins else "no"
         table.add_row(
             name,
-            percent(method.macro_f1),
+            percent(method.headline),
             "ref." if is_reference else signed(gain.points),
             "" if is_reference else in_words(gain.low, gain.high),
             "" if is_reference else in_words(gain.texts_low, gain.texts_high),
@@ -160,10 +168,10 @@ def personal_part(method: MethodResult) -> str:
 
 
 def task_table(results: RunResults, tasks: Iterable[str]) -> Table:
-    """Arms x tasks: macro-F1 over the labels of each task, and the gain with interval."""
+    """Arms x tasks: headline over the labels of each task, and the gain with interval."""
     from beholder.evaluation.intervals import in_words
 
-    title = f"per task: macro-F1, and gain in points over {results.reference}"
+    title = f"per task: {results.metric}, and gain in points over {results.reference}"
     table = Table("arm", *tasks, title=title, title_justify="left")
     for name, method in results.methods.items():
         cells: list[str] = []

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from beholder.data.annotations import Annotations, Task
+    from beholder.data.annotations import Annotations
+    from beholder.data.task import Task
 
 CLASS = "label"
 """The column of `to_arrow` that holds the class of a multiclass row."""
