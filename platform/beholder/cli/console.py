@@ -154,6 +154,30 @@ def gain_table(results: RunResults) -> Table:
     return table
 
 
+def scale_table(results: RunResults, scale: str) -> Table:
+    """Arms x (mean absolute error of a scale, how much less than the reference's, and what else it is judged by)."""
+    from beholder.evaluation.intervals import percent
+
+    table = Table(title=f"{scale}: errors in its unit, less than {results.reference}'s", title_justify="left")
+    table.add_column("arm", overflow="fold")
+    for name in ("MAE", "less", "at large", "these people", "kappa", "Spearman", "in 90 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, method in results.methods.items():
+        of = (method.scales or {})[scale]
+        ends = ((of.mae.low, of.mae.high), (of.mae.texts_low, of.mae.texts_high))
+        gain = ["ref.", "", ""]
+        if name != results.reference:
+            gain = [in_unit(of.mae.gain), *(f"{in_unit(low)} to {in_unit(high)}" for low, high in ends)]
+        rest = (in_unit(of.quadratic_kappa.value), in_unit(of.spearman.value), percent(of.interval.coverage))
+        table.add_row(name, in_unit(of.mae.value), *gain, *rest)
+    return table
+
+
+def in_unit(value: float | None) -> str:
+    """To two digits behind the point, or three where that is little; nothing where it is not known."""
+    return "-" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
 def over_trainings(trainings: int | None) -> str:
     """How often methods were trained, for the title of a table; nothing where once."""
     return f"; means over {trainings} trainings" if trainings else ""
@@ -256,6 +280,8 @@ def seen_table(reference: str, cells: Sequence[CellResult], methods: Iterable[st
 def print_gains(results: RunResults) -> None:
     """The table of gains and the verdict; newcomers; where there are several tasks a table of each; forgetting."""
     console.print(gain_table(results))
+    for scale in results.methods[results.reference].scales or {}:
+        console.print(scale_table(results, scale))
     console.print(results.verdict.sentence, markup=False)
     if results.newcomers:
         most = max(point.k or 0 for curve in results.newcomers.values() for point in curve)

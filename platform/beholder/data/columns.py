@@ -6,8 +6,8 @@ other refuses, in the same words.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from string import Formatter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,172 +15,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from beholder.data.label_rules import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
-from beholder.data.scales import STEPS, Question, Scale
+from beholder.data.annotations import GROUP
+from beholder.data.label_rules import SKIP, LabelRule, RefusedValueError, ShareRule, parse_column, present, written
+from beholder.data.scales import Scale
 from beholder.data.task import Task
 from beholder.data.validation import Raw, UncheckedRows
 from beholder.util.errors import DataError, unknown
 from beholder.util.strict_model import Section
-
-SKIP = "or pass --on-bad-rows skip."
-MOST_POINTS = 50
-"""An ordinal scale has no more steps than this."""
-
-
-class LabelRule(Section):
-    """How one label, or the answers on one scale, are read from the table.
-
-    `column`: by default the label's own name. Without more, the column holds 0 and 1. `at_least` cuts a scale: 1 from
-    that value up; `range` refuses values outside the scale. `values` maps what is written to a value, or null (not
-    asked); of a label that is given or not to 1 or 0, and what it does not name is refused.
-
-    `kind: ordinal`: answers are the whole numbers of `range`, or `steps`: names from lowest to highest, or numbers.
-    `kind: continuous`: answers are anywhere in `range`, which predictions cut into `cuts` steps. `kind: soft`: the
-    probability, between the ends of `range` (0 and 1), that the label applies: a person's confidence.
-    """
-
-    added: ClassVar[tuple[str, ...]] = ("kind", "steps", "cuts")
-
-    kind: Literal["binary", "ordinal", "continuous", "soft"] = "binary"
-    column: str | None = None
-    at_least: float | None = None
-    range: tuple[float, float] | None = None
-    steps: tuple[str | float, ...] | None = Field(default=None, min_length=2)
-    cuts: int = Field(default=STEPS, ge=2, le=100)
-    values: dict[str, float | None] | None = None
-
-    @field_validator("values", mode="before")
-    @classmethod
-    def _values_are_text(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if any(isinstance(key, bool) for key in values):
-            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put the value in quotes")
-        return {_written(key): label for key, label in values.items()}
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LabelRule:
-        if self.kind == "binary":
-            if self.at_least is not None and self.values is not None:
-                raise ValueError("at_least cuts a scale and values maps words; give one of them")
-            if self.range is not None and self.at_least is None:
-                raise ValueError(
-                    "range is the scale, lowest value first, that at_least cuts; give both, or kind: ordinal or "
-                    "continuous for a scale that is not cut"
-                )
-            if any(label not in (0, 1, None) for label in (self.values or {}).values()):
-                raise ValueError("values maps to 1, 0 or null; for the numbers of a scale give kind: ordinal")
-        elif self.at_least is not None:
-            raise ValueError(f"at_least cuts a scale into a label, and kind: {self.kind} keeps it; give one of them")
-        if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError("range has the lowest value first, and two that differ")
-        if self.steps is not None and self.kind != "ordinal":
-            raise ValueError("steps are the points of kind: ordinal")
-        if self.kind == "ordinal" and (self.range is None) == (self.steps is None):
-            raise ValueError("kind: ordinal needs range, as in [1, 5], or steps, lowest first; one of the two")
-        if self.kind == "ordinal" and self.range and any(end != int(end) for end in self.range):
-            raise ValueError("range of kind: ordinal has whole numbers; name other points under steps")
-        if self.kind == "ordinal" and self.range and self.range[1] - self.range[0] > MOST_POINTS:
-            raise ValueError(f"range has more than {MOST_POINTS} points; give kind: continuous")
-        if self.kind == "continuous" and self.range is None:
-            raise ValueError("kind: continuous needs range, the slider's ends, as in [0, 100]")
-        return self
-
-    def scale(self, name: str) -> Scale | None:
-        """The scale it reads; None of a label."""
-        if self.kind == "continuous":
-            low, high = self.range or (0, 1)
-            return Scale.continuous(name, low, high, self.cuts)
-        if self.kind != "ordinal":
-            return None
-        if self.range is not None:
-            return Scale(name, tuple(float(point) for point in range(int(self.range[0]), int(self.range[1]) + 1)))
-        steps = self.steps or ()
-        if all(isinstance(step, float | int) for step in steps):
-            return Scale(name, tuple(float(step) for step in steps))
-        return Scale(
-            name, tuple(float(place) for place in range(len(steps))), words=tuple(_written(step) for step in steps)
-        )
-
-    @classmethod
-    def of(cls, question: Question) -> LabelRule:
-        """The rule that reads a question of a task, from the column of its name."""
-        scale = question.scale
-        if scale is None:
-            return cls()
-        if scale.kind == "continuous":
-            return cls(kind="continuous", range=(scale.points[0], scale.points[-1]), cuts=len(scale.points) - 1)
-        return cls(kind="ordinal", steps=scale.words or scale.points)
-
-    def read(self, value: Any, missing: bool) -> float:
-        """The value of an answer: 0, 1, a probability, a point of the scale, or NaN (not asked).
-
-        Raises:
-            RefusedValueError: it stands for none; with `missing`, an empty value is "not asked".
-        """
-        if self.values is not None:
-            key = _written(value)
-            if key in self.values:
-                label = self.values[key]
-                return NOT_ASKED if label is None else float(label)
-            if value is not None and self.kind == "binary":
-                raise RefusedValueError(
-                    f'"{key}" is not a label. Expected {", ".join(self.values)}; add it under values, {SKIP}'
-                )
-        if value is None:
-            if missing:
-                return NOT_ASKED
-            raise RefusedValueError(
-                f"missing value. Fill it in, set source.allow_missing: true if the label was not asked, {SKIP}"
-            )
-        if self.kind != "binary":
-            return self._point(value)
-        if self.at_least is None:
-            return one_of(range(2), f"map other values under source.labels, {SKIP}")(value)
-        parsed = number(
-            value, f"Expected a number to cut at {self.at_least:g}; map words with source.labels.*.values, {SKIP}"
-        )
-        self._within(parsed)
-        return float(parsed >= self.at_least)
-
-    def _point(self, value: Any) -> float:
-        """A number of the scale; of a probability its place between the ends."""
-        words = [_written(step) for step in self.steps or ()]
-        if _written(value) in words and not all(isinstance(step, float | int) for step in self.steps or ()):
-            return float(words.index(_written(value)))
-        expected = f"Expected {', '.join(words)}" if words else f"Expected a number from {self._ends}"
-        parsed = number(value, f"{expected}; map other values with source.labels.*.values, {SKIP}")
-        if self.kind == "soft":
-            low, high = self.range or (0.0, 1.0)
-            self._within(parsed)
-            return (parsed - low) / (high - low)
-        points = [step for step in self.steps or () if isinstance(step, float | int)]
-        if self.steps is not None and parsed not in points:
-            raise RefusedValueError(f"{parsed:g} is no point of the scale. {expected}; fix it, {SKIP}")
-        if self.range is not None:
-            self._within(parsed)
-            if self.kind == "ordinal" and parsed != int(parsed):
-                raise RefusedValueError(f"{parsed:g} lies between two points. Fix it, give kind: continuous, {SKIP}")
-        return parsed
-
-    @property
-    def _ends(self) -> str:
-        low, high = self.range or (0.0, 1.0)
-        return f"{low:g} to {high:g}"
-
-    def _within(self, parsed: float) -> None:
-        low, high = self.range or ((0.0, 1.0) if self.kind == "soft" else (-math.inf, math.inf))
-        if not low <= parsed <= high:
-            raise RefusedValueError(
-                f"{parsed:g} is outside the scale {low:g} to {high:g}. Fix it or source.labels.*.range, {SKIP}"
-            )
 
 
 class Columns(Section):
     """Which columns hold what.
 
     Args:
-        text, user: the columns of the text and of who judged it. Ids are taken exactly as written.
+        text, user: the columns of the text and of who judged it. Ids are taken exactly as written. `text` may be a
+            template over columns, as in "{post} [SEP] {reply}": what stands after the last [SEP] is judged, and what
+            stands before is its context, which the base reads as a segment of its own.
+        unit: the column by which texts are split, and intervals drawn, in place of the text: a conversation, a post.
         text_id: the column of the text's id; made from the normalised text where None.
         labels: for `multilabel`: column names (0/1), or label -> `LabelRule`. For `soft`: class -> the column of its
             probability; those of a row add up to one.
@@ -190,8 +41,11 @@ class Columns(Section):
         context: further columns to keep, as text.
     """
 
+    added: ClassVar[tuple[str, ...]] = ("unit",)
+
     text: str = "text"
     user: str = "user_id"
+    unit: str | None = None
     text_id: str | None = None
     kind: Literal["multilabel", "multiclass", "soft"] = "multilabel"
     labels: dict[str, LabelRule] = Field(default_factory=dict)
@@ -246,24 +100,11 @@ class Columns(Section):
     @property
     def named(self) -> list[tuple[str, str]]:
         """(key, column) for every column these settings name."""
-        wanted = [("text", self.text), ("user", self.user), ("text_id", self.text_id)]
+        wanted: list[tuple[str, str | None]] = [("text", column) for column in text_columns(self.text)]
+        wanted += [("user", self.user), ("text_id", self.text_id), ("unit", self.unit)]
         wanted += [(f"labels.{name}", rule.column or name) for name, rule in self.labels.items()]
         wanted += [("label_column", self.label_column), *(("context", column) for column in self.context)]
         return [(key, column) for key, column in wanted if column is not None]
-
-
-class ShareRule(LabelRule):
-    """The same for a table in memory, where a label may also be a share: how many of somebody's judgements gave it."""
-
-    def read(self, value: Any, missing: bool) -> float:
-        """See `LabelRule.read`; a number between 0 and 1 is taken as it is."""
-        if value is None or self.values is not None or self.at_least is not None or self.kind != "binary":
-            return super().read(value, missing)
-        remedy = f"Expected 0 or 1, or a share between them; map other values under source.labels, {SKIP}"
-        parsed = number(value, remedy)
-        if not 0 <= parsed <= 1:
-            raise RefusedValueError(f"{parsed:g} is not a label. {remedy}")
-        return parsed
 
 
 class ColumnsInMemory(Columns):
@@ -279,6 +120,7 @@ def drafted(config: Columns, raw: Raw) -> UncheckedRows:
         DataError: a column is of a type that cannot hold what it should.
     """
     task, labels = _READ[config.kind](config, raw)
+    texts = _texts(raw, config.text)
     rows = np.flatnonzero(raw.sound)
     column_of = {name: rule.column or name for name, rule in config.labels.items()}
     column_of |= {"text": config.text, "user_id": config.user, "text_id": config.text_id or config.text}
@@ -286,13 +128,53 @@ def drafted(config: Columns, raw: Raw) -> UncheckedRows:
         raw,
         task,
         rows,
-        text=as_text(raw, config.text)[rows],
+        text=texts[rows],
         user_id=_ids(raw, config.user, "user")[rows],
         labels=labels[rows].astype(np.float32),
         text_id=_ids(raw, config.text_id, "text_id")[rows] if config.text_id is not None else None,
-        context={column: as_text(raw, column)[rows] for column in config.context},
+        context={column: as_text(raw, column)[rows] for column in config.context} | _units(config, raw, rows),
         column_of=column_of,
     )
+
+
+def text_columns(template: str) -> list[str]:
+    """The columns that a template names, or the column that it is.
+
+    Raises:
+        DataError: the template is not well formed.
+    """
+    if "{" not in template:
+        return [template]
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise DataError(f"source.text: {error}. Write it as in {{post}} [SEP] {{reply}}.") from None
+    names = [name for _, name, _, _ in parts if name is not None]
+    if not all(names):
+        raise DataError("source.text: {} names no column. Write it as in {post} [SEP] {reply}.")
+    return list(dict.fromkeys(names))
+
+
+def _texts(raw: Raw, template: str) -> NDArray[np.object_]:
+    """The texts of a column, or of a template over several; None where a column of it is empty. str [rows]"""
+    if "{" not in template:
+        return as_text(raw, template)
+    columns = {name: as_text(raw, name) for name in text_columns(template)}
+    pieces = [(text, name) for text, name, _, _ in Formatter().parse(template)]
+    found = np.full(raw.table.num_rows, None, dtype=object)
+    for row in range(len(found)):
+        values = {name: column[row] for name, column in columns.items()}
+        missing = [name for name, value in values.items() if not (value or "").strip()]
+        if missing:
+            raw.problems.setdefault(row, (missing[0], f"empty, and source.text needs it. Fill it in, {SKIP}"))
+        else:
+            found[row] = "".join(text + (values[name] if name else "") for text, name in pieces)
+    return found
+
+
+def _units(config: Columns, raw: Raw, rows: NDArray[np.integer]) -> dict[str, NDArray[np.object_]]:
+    """The column by which texts count as one, where another than the text is named."""
+    return {} if config.unit is None else {GROUP: as_text(raw, config.unit)[rows]}
 
 
 def _labels(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
@@ -319,7 +201,7 @@ def _shares(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
 def _classes(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
     """Classes, of which each row has one: float64 [rows, classes]."""
     column = config.label_column or ""
-    written = [_written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
+    written = [written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
     names = config.classes or tuple(sorted({name for name in written if name is not None}))
     if len(names) < 2:
         raise DataError(
@@ -330,9 +212,9 @@ def _classes(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
     def rule(value: Any) -> float:
         if value is None:
             raise RefusedValueError(f"missing value. Fill in the class, {SKIP}")
-        if _written(value) not in position:
-            raise RefusedValueError(f"{unknown('class', _written(value), names)} Fix it or source.classes, {SKIP}")
-        return position[_written(value)]
+        if written(value) not in position:
+            raise RefusedValueError(f"{unknown('class', written(value), names)} Fix it or source.classes, {SKIP}")
+        return position[written(value)]
 
     place, refused = parse_column(raw.table[column], rule)
     for row, message in refused.items():
@@ -362,14 +244,3 @@ def as_text(raw: Raw, column: str) -> NDArray[np.object_]:
         raise DataError(
             f'{raw.files[0][0]}, column "{column}": holds {kind}, not text. Name another column.'
         ) from error
-
-
-def _written(value: Any) -> str:
-    """A value as one would write it: truth values in lower case, whole numbers without a point, nothing as nothing."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beholder.adapters.shards import update
 from beholder.data.annotations import Annotations
-from beholder.data.columns import LabelRule
+from beholder.data.label_rules import LabelRule
 from beholder.data.task import Task
 from beholder.datasets import load
 from beholder.datasets.table import Table

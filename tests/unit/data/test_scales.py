@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.data.annotations import Annotations
-from beholder.data.columns import LabelRule
+from beholder.data.label_rules import LabelRule
 from beholder.data.scales import Scale
 from beholder.data.task import Task, tasks_of
 from beholder.util.errors import DataError

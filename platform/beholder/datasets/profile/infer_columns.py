@@ -274,7 +274,7 @@ def _labels(candidates: list[Column], asked: GivenColumns, left_out: dict[str, s
 
 
 def _rule(column: Column) -> dict[str, Any]:
-    """How a label is read; see `columns.LabelRule`."""
+    """How a label is read; see `label_rules.LabelRule`."""
     if column.binary:
         return {}
     if column.worded:
