@@ -24,6 +24,8 @@ from beholder.training.context import Context
 from beholder.util.errors import BankError, ExperimentError, MethodError
 from beholder.util.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
 @pytest.mark.parametrize(

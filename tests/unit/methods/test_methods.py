@@ -24,6 +24,8 @@ from beholder.training.context import Context
 from beholder.training.losses import group, judgements, loss
 from beholder.util.errors import BaseModelError, BeholderError, MethodError
 
+pytestmark = pytest.mark.long
+
 
 def settings(method: str, **more) -> dict:
     small = {"epochs": 1, "batch_size": 16, "lora": {"rank": 2, "targets": "all-linear"}}
