@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from crowd import TEXTS, crowd
+from crowd import KINDS, TEXTS, crowd
 from fits import personal, start_from
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from beholder.util.run_folder import RunFolder
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("base", "init_from", "more", "bank"),
     [
