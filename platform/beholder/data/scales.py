@@ -80,6 +80,11 @@ class Scale:
         """float64 [labels]: from each point to the next."""
         return np.diff(np.asarray(self.points, dtype=np.float64))
 
+    @property
+    def range(self) -> str:
+        """Its ends, or its points where they have names, for people."""
+        return ", ".join(self.words) if self.words else f"{self.points[0]:g} to {self.points[-1]:g}"
+
     def shown(self, place: int) -> str:
         """A point as people read it."""
         return self.words[place] if self.words else f"{self.points[place]:g}"

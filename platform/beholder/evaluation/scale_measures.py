@@ -40,7 +40,7 @@ def scale_measures(
         `mae` and `rmse` in the unit of the scale, `quadratic_kappa`, `spearman` (mean over people of each one's rank
         correlation); and `coverage` (share of answers within the 90 % interval) and `width` (its mean length).
     """
-    asked = ~np.isnan(labels).any(axis=1)
+    asked = np.asarray(~np.isnan(labels).any(axis=1), dtype=bool)
     truth = scale.decode(np.nan_to_num(labels))
     median, mean = scale.median(scores), scale.mean(scores)
     low, high = scale.interval(scores)
