@@ -215,7 +215,7 @@ def gains(
 
 
 def plain_task(labels: int) -> Task:
-    """A task of so many labels, where their names do not matter."""
+    """A task with that number of labels, where their names do not matter."""
     return Task(tuple(map(str, range(labels))))
 
 

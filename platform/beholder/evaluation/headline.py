@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.task import Task
-from beholder.evaluation.metrics import Floats, decide, f1_with_influence, macro
+from beholder.evaluation.metrics import Floats, decide, f1_with_influence, fit_thresholds, macro
 
 Predicted = NDArray[Any]
 """Predictions of rows: [rows, labels], as `answers` makes them."""
@@ -55,6 +55,11 @@ def answers(scores: Floats, thresholds: Floats, task: Task) -> Predicted:
             columns = list(question.columns)
             found[:, columns] = question.scale.encode(question.scale.median(scores[:, columns]))
     return found
+
+
+def choose_thresholds(scores: Floats, labels: Floats, task: Task) -> NDArray[np.float32]:
+    """`metrics.fit_thresholds` for the labels of a task; those of scales are not decided one by one and have 0.5."""
+    return fit_thresholds(scores, labels, task.kind, task.scaled)
 
 
 def parts(predicted: Predicted, labels: Floats, task: Task) -> tuple[Floats, Floats]:

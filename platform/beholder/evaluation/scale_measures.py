@@ -99,7 +99,7 @@ def _root(squares: Measured) -> Measured:
 def _kappa(truth: Floats, said: Floats, asked: NDArray[np.bool_]) -> Measured:
     """Quadratically weighted kappa (Cohen 1968, Psychological Bulletin 70(4)).
 
-    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(said) + (difference
+    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(predicted) + (difference
     of means)^2. Its derivative is -D' / M + M' D / M^2.
     """
     y, p = truth[asked], said[asked]
@@ -117,7 +117,7 @@ def _kappa(truth: Floats, said: Floats, asked: NDArray[np.bool_]) -> Measured:
 
 
 def _spearman(truth: Floats, said: Floats, asked: NDArray[np.bool_], users: NDArray[np.object_]) -> Measured:
-    """The mean over people of the rank correlation of what they said with what was predicted of them.
+    """The mean over people of the rank correlation of their answers with the predicted ones.
 
     The influence of a row on a person's correlation r of standardised ranks a and b is (a b - r (a^2 + b^2) / 2) / rows
     with ranks held, and each person's r has its share of the mean. People with fewer than `LEAST_ROWS` answers, or
