@@ -1,4 +1,4 @@
-"""The questions that users answer about a text: labels that are given or not, one of several classes, answers on scales."""
+"""The questions users answer about a text: labels that are given or not, one of several classes, answers on scales."""
 
 from __future__ import annotations
 

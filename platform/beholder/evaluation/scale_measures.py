@@ -99,8 +99,8 @@ def _root(squares: Measured) -> Measured:
 def _kappa(truth: Floats, said: Floats, asked: NDArray[np.bool_]) -> Measured:
     """Quadratically weighted kappa (Cohen 1968, Psychological Bulletin 70(4)).
 
-    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(predicted) + (difference
-    of means)^2. Its derivative is -D' / M + M' D / M^2.
+    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(predicted) +
+    (difference of means)^2. Its derivative is -D' / M + M' D / M^2.
     """
     y, p = truth[asked], said[asked]
     if not len(y):
