@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from beholder.util.errors import ExperimentError, unknown
 
@@ -17,6 +17,17 @@ class Section(BaseModel):
     """A section of an experiment file: unknown keys are refused, and it is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    added: ClassVar[tuple[str, ...]] = ()
+    """Fields that earlier versions did not have: not written where they have their default, so that digests stay."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = write(self)
+        for name in self.added:
+            if getattr(self, name) == type(self).model_fields[name].get_default():
+                written.pop(name, None)
+        return written
 
 
 def build(kind: type[Config], written: Any, where: str, also: Sequence[str] = ()) -> Config:
