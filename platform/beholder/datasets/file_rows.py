@@ -23,37 +23,45 @@ class FileRows:
     Attributes:
         written: the rows: a table, or the objects of JSON files.
         files: each file and its number of rows, in order.
-        numbers: int64 [rows], the number of each row in its file, from 1.
         problems: row (from 0) -> column and what is wrong there, for rows that no table can hold as they are.
-        notes: what was left out, a line each.
+        stands: int64 [rows], the row of the files together (from 0) that each row comes from, where they were turned;
+            None where they are the rows of the files.
     """
 
-    written: pa.Table | Sequence[Record]
+    written: pa.Table | list[Record]
     files: tuple[tuple[Path, int], ...]
-    numbers: NDArray[np.int64]
     problems: Mapping[int, tuple[str, str]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    stands: NDArray[np.int64] | None = None
 
     @cached_property
     def table(self) -> pa.Table:
         """The rows as a table: nested values of JSON that differ in kind stand in it as JSON."""
-        return self.written if isinstance(self.written, pa.Table) else table_of(self.written)
+        return table_of(self.written) if isinstance(self.written, list) else self.written
 
     @cached_property
-    def records(self) -> Sequence[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """The rows as dictionaries, nested values of JSON as they are."""
-        return self.written.to_pylist() if isinstance(self.written, pa.Table) else self.written
+        return self.written if isinstance(self.written, list) else self.written.to_pylist()
 
     @cached_property
     def names(self) -> list[str]:
         """The names of the columns, of JSON in the order in which they occur."""
-        if isinstance(self.written, pa.Table):
-            return self.written.column_names
-        return list(dict.fromkeys(name for row in self.written for name in row))
+        if isinstance(self.written, list):
+            return list(dict.fromkeys(name for row in self.written for name in row))
+        return self.written.column_names
 
     def __len__(self) -> int:
         """How many rows there are."""
-        return len(self.numbers)
+        return len(self.written) if isinstance(self.written, list) else self.written.num_rows
+
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file a row stands in, and its number there, from 1."""
+        row = row if self.stands is None else int(self.stands[row])
+        for file, rows in self.files:
+            if row < rows:
+                return file, row + 1
+            row -= rows
+        raise IndexError(row)
 
 
 def joined(parts: Sequence[FileRows]) -> FileRows:
@@ -73,18 +81,12 @@ def joined(parts: Sequence[FileRows]) -> FileRows:
         written: Any = _concatenated(parts)
     else:
         written = [record for part in parts for record in part.records]
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-    return FileRows(
-        written,
-        tuple(file for part in parts for file in part.files),
-        np.concatenate([part.numbers for part in parts]),
-        {
-            int(start) + row: what
-            for start, part in zip(starts, parts, strict=False)
-            for row, what in part.problems.items()
-        },
-        tuple(note for part in parts for note in part.notes),
-    )
+    problems: dict[int, tuple[str, str]] = {}
+    start = 0
+    for part in parts:
+        problems |= {start + row: what for row, what in part.problems.items()}
+        start += len(part)
+    return FileRows(written, tuple(file for part in parts for file in part.files), problems)
 
 
 def _check_alike(first: FileRows, other: FileRows) -> None:
@@ -92,8 +94,11 @@ def _check_alike(first: FileRows, other: FileRows) -> None:
     keys_may_lack = not isinstance(first.written, pa.Table) and not isinstance(other.written, pa.Table)
     if here == there or (keys_may_lack and (here <= there or there <= here)):
         return
-    only = [f"{part.files[0][0]} has {', '.join(sorted(names))}" for part, names in
-            ((first, here - there), (other, there - here)) if names]  # fmt: skip
+    only = [
+        f"{part.files[0][0]} has {', '.join(sorted(names))}"
+        for part, names in ((first, here - there), (other, there - here))
+        if names
+    ]
     raise DataError(
         f"{first.files[0][0]} and {other.files[0][0]} have different columns ({'; '.join(only)}). "
         "Give tables of the same columns, or one of them alone."

@@ -7,15 +7,14 @@ states where the file is damaged and how to fix it, without quoting its contents
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beholder.data.conversions import arrow_of
+from beholder.data.label_rules import present
 from beholder.datasets.compressed import ARCHIVES, unpacked
 from beholder.datasets.delimited import check_file, read_csv
 from beholder.datasets.file_rows import FileRows, joined
@@ -23,7 +22,7 @@ from beholder.datasets.hub import is_hub_name, read_hub
 from beholder.datasets.json_rows import JsonRows, read_json, read_lines
 from beholder.datasets.places import expanded
 from beholder.datasets.workbooks import read_workbook
-from beholder.util.errors import DataError, counted, first_line, unknown
+from beholder.util.errors import DataError, first_line, unknown
 
 __all__ = ["FORMATS", "FileRows", "read_csv", "read_parquet", "read_rows", "read_table", "require_columns"]
 
@@ -47,7 +46,7 @@ def read_table(where: Path | str | Sequence[Path | str], header: bool = True) ->
 
 
 def read_rows(where: Path | str | Sequence[Path | str], header: bool = True) -> FileRows:
-    """Read a table of any known format, by its extension. Rows with nothing in them are left out.
+    """Read a table of any known format, by its extension.
 
     The fields of a .csv may stand between commas, semicolons (a spreadsheet where the comma is for decimals) or tabs.
     Any format may be compressed with gzip (`.csv.gz`), or stand alone in a zip archive.
@@ -124,10 +123,10 @@ def require_columns(table: pa.Table, columns: Iterable[str], where: Path, remedy
 def _read_place(place: Path | str, header: bool) -> list[FileRows]:
     """The tables at one place: several only where a zip archive holds several."""
     if is_hub_name(place):
-        return [_without_blanks(Path(place), read_hub(str(place)))]
+        return [_named(Path(place), read_hub(str(place)))]
     file = Path(place)
     if file.is_dir():
-        return [_without_blanks(file, read_saved_dataset(file))]
+        return [_named(file, read_saved_dataset(file))]
     if file.suffix.lower() not in ARCHIVES:
         return [_read_file(file, file, header)]
     if file.suffix.lower() == ".gz":
@@ -143,9 +142,8 @@ def _read_place(place: Path | str, header: bool) -> list[FileRows]:
 def _read_file(file: Path, shown: Path, header: bool) -> FileRows:
     rows = _reader(file, shown)(file, header)
     if isinstance(rows, JsonRows):
-        numbers = np.arange(1, len(rows.records) + 1, dtype=np.int64)
-        return FileRows(rows.records, ((shown, len(numbers)),), numbers, rows.problems)
-    return _without_blanks(shown, rows)
+        return FileRows(rows.records, ((shown, len(rows.records)),), rows.problems)
+    return _named(shown, rows)
 
 
 def _reader(file: Path, shown: Path) -> Callable[[Path, bool | None], pa.Table | JsonRows]:
@@ -159,7 +157,7 @@ def _reader(file: Path, shown: Path) -> Callable[[Path, bool | None], pa.Table |
 
 
 @contextlib.contextmanager
-def _under_its_name(file: Path, shown: Path):  # noqa: ANN202 - a context manager
+def _under_its_name(file: Path, shown: Path) -> Iterator[None]:
     """Name the compressed file in errors, not the copy that was unpacked from it."""
     try:
         yield
@@ -167,24 +165,8 @@ def _under_its_name(file: Path, shown: Path):  # noqa: ANN202 - a context manage
         raise DataError(str(error).replace(str(file), str(shown))) from error
 
 
-def _without_blanks(file: Path, table: pa.Table) -> FileRows:
-    """Leave out rows with nothing in them, and columns with neither name nor values, as spreadsheets leave them."""
+def _named(file: Path, table: pa.Table) -> FileRows:
+    """A table without its columns that have neither a name nor a value, as spreadsheets leave them at the right."""
     unnamed = [name for name in table.column_names if not name.strip()]
-    table = table.drop_columns([name for name in unnamed if not pc.any(_filled(table[name])).as_py()])
-    filled = np.zeros(table.num_rows, dtype=bool)
-    for column in table.columns:
-        filled |= _filled(column).to_numpy(zero_copy_only=False)
-        if filled.all():
-            break
-    kept = np.flatnonzero(filled)
-    blank = table.num_rows - len(kept)
-    notes = (f"{file}: {counted(blank, 'row')} with nothing in {'it' if blank == 1 else 'them'} left out",)
-    table = table.take(kept) if blank else table
-    return FileRows(table, ((file, table.num_rows),), kept + 1, {}, notes if blank else ())
-
-
-def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether each cell holds something else than white space."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False)
-    return pc.is_valid(column)
+    empty = [name for name in unnamed if all(present(value) is None for value in table[name].to_pylist())]
+    return FileRows(table.drop_columns(empty) if empty else table, ((file, table.num_rows),))
