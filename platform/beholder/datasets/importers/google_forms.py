@@ -18,7 +18,7 @@ from beholder.datasets.io import FileRows
 NAME = "Google Forms"
 TIMESTAMP = "Timestamp"
 ADDRESS = ("Email Address", "Email address", "Username")
-ID = re.compile(r"(prolific|participant|worker|annotator|respondent|your)\b.*\b(id|code|pid|name)\b.*", re.I)
+ID = re.compile(r"\b(prolific|participant|worker|annotator|respondent|your)\b.*\b(id|code|pid|name)\b", re.I)
 
 
 def recognise(export: FileRows) -> float:
@@ -41,7 +41,7 @@ def read(export: FileRows) -> Imported:
         DataError: no questions hold texts.
     """
     rows = [row for row, record in enumerate(export.records) if any(words(value) for value in record.values())]
-    person = next((name for name in (*ADDRESS, *filter(ID.fullmatch, export.names)) if name in export.names), None)
+    person = next((name for name in (*ADDRESS, *filter(ID.search, export.names)) if name in export.names), None)
     notes = []
     if person is None:
         users = [f"response {row + 1}" for row in rows]

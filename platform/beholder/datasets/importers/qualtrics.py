@@ -21,7 +21,8 @@ from beholder.datasets.io import FileRows
 from beholder.util.errors import DataError
 
 NAME = "Qualtrics"
-PEOPLE = ("PROLIFIC_PID", "Prolific_PID", "prolific_pid", "prolific_id", "workerId", "WorkerId", "participantId", "pid")
+PERSON = re.compile(r"prolific[_ ]?p?id|(worker|participant|annotator|respondent|rater|user)[_ ]?id|p?pid", re.I)
+"""Names of embedded data, or of questions, that hold an id of participants."""
 BOOKKEEPING = {
     "StartDate", "EndDate", "Status", "IPAddress", "Progress", "Duration (in seconds)", "Finished", "RecordedDate",
     "ResponseId", "RecipientLastName", "RecipientFirstName", "RecipientEmail", "ExternalReference", "LocationLatitude",
@@ -61,7 +62,8 @@ def read(export: FileRows) -> Imported:
     wording = {name: words(value) or name for name, value in export.records[0].items()}
     headers = {row + step for row, each in enumerate(export.records) for step in (0, -1) if _has_ids(each)}
     kept, notes = kept_rows(export, CHECKS, headers)
-    person = next((name for name in PEOPLE if any(words(export.records[row].get(name)) for row in kept)), "ResponseId")
+    ids = [name for name in export.names if PERSON.fullmatch(name)]
+    person = next((name for name in ids if any(words(export.records[row].get(name)) for row in kept)), "ResponseId")
     users = [words(export.records[row].get(person)) for row in kept]
     if person == "ResponseId":
         notes.append("each response counts as a person (ResponseId): there is no id of participants in the survey")

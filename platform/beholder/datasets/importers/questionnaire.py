@@ -20,12 +20,14 @@ from beholder.datasets.importers.imported import Imported
 from beholder.util.errors import DataError, counted
 
 FEWEST_ITEMS = 2
+MOST_GROUPS = 12
+"""Groups of people that are compared."""
 GRID = re.compile(r"(?P<question>.*?)\s*\[(?P<item>.+)\]\s*", re.S)
 """How a grid names its rows in a header."""
-OPENING = re.compile(r""".*[:"“'\n]\s*|.*\s""", re.S)
-"""The common beginning of questions up to the text: to its last colon or quotation mark, else to its last space."""
-CLOSING = re.compile(r"""["”'\n].*|\s.*""", re.S)
-"""Their common end, from a quotation mark or a space."""
+MARKS = ":\"“”'\n"
+"""What separates a question from the text it is about."""
+FEWEST_WORDS = 2
+"""Words that questions have to have in common, where nothing separates them from the text."""
 AROUND = " \n\t:\"“”'"
 
 
@@ -82,11 +84,12 @@ def turned(
     for each in questions:
         if each.column in used:
             continue
-        if is_free_text(each.given) or not each.given:
-            left_out[each.column] = "free text" if each.given else "never answered"
-        else:
+        groups = len(set(each.given))
+        if 2 <= groups <= MOST_GROUPS and groups <= 0.7 * len(each.given):
             context[_context_name(each)] = each.answers
             left_out[each.column] = "describes the person; kept, to compare groups in the report"
+        else:
+            left_out[each.column] = "free text, or another answer of each person" if groups > 1 else "the same for all"
     names = list(dict.fromkeys(item.question for item in items))
     by_text: dict[str, dict[str, QuestionColumn]] = defaultdict(dict)
     for item in items:
@@ -161,17 +164,23 @@ def _by_wording(group: Sequence[QuestionColumn]) -> list[_Item]:
     wordings = [each.wording for each in group]
     if len(set(wordings)) < len(wordings):
         return []
-    before = OPENING.match(_common(wordings))
-    start = before.end() if before else 0
+    start = _cut(_common(wordings))
     rests = [wording[start:] for wording in wordings]
-    after = CLOSING.search(_common([rest[::-1] for rest in rests])[::-1])
-    end = len(after[0]) if after else 0
+    end = _cut(_common([rest[::-1] for rest in rests]), quoted=True)
     texts = [rest[: len(rest) - end].strip(AROUND) for rest in rests]
     if not all(texts) or len(set(texts)) < len(texts):
         return []
-    parts = (wordings[0][:start].strip(AROUND), after[0].strip(AROUND) if after else "")
+    parts = (wordings[0][:start].strip(AROUND), wordings[0][len(wordings[0]) - end :].strip(AROUND))
     name = " ".join(part for part in parts if part) or "judgement"
     return [_Item(name, text, each) for text, each in zip(texts, group, strict=True)]
+
+
+def _cut(common: str, quoted: bool = False) -> int:
+    """How much of what questions begin with is no part of the text; with `quoted`, a colon separates nothing."""
+    marks = MARKS.replace(":", "") if quoted else MARKS
+    marked = max(common.rfind(mark) for mark in marks) + 1
+    spaced = common.rfind(" ") + 1
+    return marked or (spaced if len(common[:spaced].split()) >= FEWEST_WORDS else 0)
 
 
 def _common(wordings: Sequence[str]) -> str:
