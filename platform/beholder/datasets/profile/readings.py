@@ -230,6 +230,8 @@ def _gap(number: int, others: list[int], gap: int) -> float:
 
 
 def _words_in_order(column: Column, counts: dict[str, int]) -> Reading | None:
+    if len(counts) > 2 * MOST_CLASSES:
+        return None
     steps = in_order(list(counts))
     left = list(counts)
     bad: list[str] = []
@@ -313,6 +315,8 @@ def _of_cells(cells: dict[str, list[str] | None], counts: dict[str, int], separa
     for value, cell in cells.items():
         for entry in cell or ():
             used[entry] = used.get(entry, 0) + counts[value]
+    if len(used) > 2 * MOST_CLASSES:
+        return None
     several = [cell for cell in cells.values() if cell and len(cell) > 1]
     none = tuple(entry for entry in used if plain(entry) in NO_LABEL and all(entry not in cell for cell in several))
     labels = sorted(entry for entry in used if entry not in none)
