@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from beholder.data.annotations import Annotations, Task
+    from beholder.data.annotations import Annotations
+    from beholder.data.task import Task
 
 CLASS = "label"
 """The column of `to_arrow` that holds the class of a multiclass row."""
 Labels = str | Sequence[str] | Mapping[str, Any]
-"""One column of class names; or columns of 0 and 1; or label -> `columns.LabelRule`."""
+"""One column of class names; or columns of 0 and 1; or label -> `label_rules.LabelRule`."""
 
 
 class Convertible:
@@ -138,8 +139,8 @@ class Convertible:
     def to_arrow(self) -> pa.Table:
         """Plain columns: `text_id`, `text`, `user_id`, the labels, then context columns.
 
-        A multilabel task has a float32 column for each label, null where it was not asked; a multiclass task one column
-        `label`, which holds the class's name.
+        A multilabel task has a float32 column for each label and scale, null where it was not asked; a multiclass task
+        one column `label`, which holds the class's name.
 
         Raises:
             DataError: a label is called like another column, or a multiclass row has no single class.
@@ -151,16 +152,23 @@ class Convertible:
             names = np.asarray(self.task.labels, dtype=object)
             labels = {CLASS: pa.array(names[self.labels.argmax(axis=1)].tolist(), pa.string())}
         else:
-            values = np.array(self.labels)
-            labels = {
-                label: pa.array(values[:, place], from_pandas=True) for place, label in enumerate(self.task.labels)
-            }
+            labels = {name: pa.array(values, from_pandas=True) for name, values in self._answers().items()}
         for name in (*labels, *self.context_columns):
             if name in columns or (name in labels and name in self.context_columns):
                 raise DataError(f"two columns would be called {name!r}. Rename the label or the context column.")
         columns |= labels
         columns |= {name: self._table[name].cast(self.type_of(name)) for name in self.context_columns}
         return pa.table(columns)
+
+    def _answers(self) -> dict[str, NDArray[np.float32]]:
+        """Label or scale -> what was answered, in the unit of the scale: float32 [rows], NaN = not asked."""
+        found = {}
+        for question in self.task.questions:
+            values = np.array(self.labels[:, list(question.columns)])
+            found[question.name] = (question.scale.decode(values) if question.scale else values[:, 0]).astype(
+                np.float32
+            )
+        return found
 
     def to_pandas(self) -> pd.DataFrame:
         """The columns of `to_arrow` as a pandas DataFrame.
@@ -185,17 +193,26 @@ class Convertible:
         return made
 
     def __repr__(self) -> str:
-        labels = ", ".join(self.task.labels[:6]) + (", ..." if len(self.task.labels) > 6 else "")
+        names = [question.name for question in self.task.questions] if self.task.scales else self.task.labels
+        labels = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         return f"Annotations({self._counts()}; {self.task.kind}: {labels})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: how many there are, and how often each label is given. No text and no id."""
-        asked = (~np.isnan(self.labels)).sum(axis=0)
-        given = np.nansum(self.labels, axis=0) / np.maximum(asked, 1)
-        rows = [
-            {"label": label, "asked": int(asked[place]), "given": f"{100 * given[place]:.1f} %"}
-            for place, label in enumerate(self.task.labels)
-        ]
+        rows: list[dict[str, Any]] = []
+        for question in self.task.questions if self.task.scales else ():
+            values = self._answers()[question.name]
+            answered = values[~np.isnan(values)]
+            mean = float(answered.mean()) if len(answered) else float("nan")
+            said = f"mean {mean:.2f}" if question.scale else f"{100 * mean:.1f} %"
+            rows.append({"label": question.name, "asked": len(answered), "given": said})
+        if not self.task.scales:
+            asked = (~np.isnan(self.labels)).sum(axis=0)
+            given = np.nansum(self.labels, axis=0) / np.maximum(asked, 1)
+            rows = [
+                {"label": label, "asked": int(asked[place]), "given": f"{100 * given[place]:.1f} %"}
+                for place, label in enumerate(self.task.labels)
+            ]
         return RowTable(rows, f"{self._counts()} ({self.task.kind})")._repr_html_()
 
     def _counts(self) -> str:

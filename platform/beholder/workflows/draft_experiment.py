@@ -14,7 +14,6 @@ import pyarrow as pa
 import yaml
 
 from beholder.data.annotations import Annotations
-from beholder.data.columns import LabelRule
 from beholder.datasets.duplicates import surplus
 from beholder.datasets.io import read_table
 from beholder.datasets.profile.agreement import agreement, offset_share
@@ -115,7 +114,7 @@ def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
     table = read_table(file)
     found = _inferred(table, asked or GivenColumns(), file)
     settings = {"name": "table", "path": str(file.absolute()), **found.settings}
-    loaded = of_table(build(Table, _loadable(settings), "source"), table, file, "skip", keep_refused=False)
+    loaded = of_table(build(Table, settings, "source"), table, file, "skip", keep_refused=False)
     annotations = loaded.annotations
     if len(annotations.users) < 2:
         raise DataError(
@@ -202,24 +201,6 @@ def _curve(facts: dict[str, Any]) -> str:
     """The line of the learning curve, see `CURVE`; none where people gave too few judgements for one."""
     some = [rows for rows in CURVE if rows <= 0.8 * facts["rows_per_user"]["median"]]
     return f"    curve: {some} # the gain from this many judgements of each user\n" if some else ""
-
-
-def _loadable(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as this version's rules of labels read them: without kinds, scales are cut at their middle."""
-    if "kind" in LabelRule.model_fields or "labels" not in settings:
-        return settings
-    rules: dict[str, Any] = {}
-    for name, rule in settings["labels"].items():
-        rules[name] = dict(rule)
-        if "steps" in rule:
-            steps = rules[name].pop("steps")
-            places = {step: int(place >= len(steps) / 2) for place, step in enumerate(steps)}
-            same = {value: int(place >= len(steps) / 2) for value, place in rule.get("values", {}).items()}
-            rules[name]["values"] = {**places, **same}
-        elif "kind" in rule:
-            rules[name]["at_least"] = sum(rule["range"]) / 2
-        rules[name].pop("kind", None)
-    return {**settings, "labels": rules}
 
 
 def _indented(settings: dict[str, Any]) -> str:

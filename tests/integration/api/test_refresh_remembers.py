@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from worlds import home_with_a_run
 
 from beholder.cli.main import app
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.splits import ByText
+from beholder.data.task import Task
 from beholder.lifecycle.earlier import with_earlier
 from beholder.lifecycle.enroll import train_user
 from beholder.lifecycle.erase import erase_everywhere

@@ -14,7 +14,8 @@ from experiments import written
 from fits import embedded, start_from
 from safetensors.torch import load_file
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob, is_done, run_arm

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from beholder.adapters.block_training import blocks
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.shards import Bank, read_shard, shard_file, shards_of
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.experiment.config import make_experiment
 from beholder.methods import config_class, load_fitted, save_fitted

@@ -9,8 +9,9 @@ import pytest
 import torch
 from crowd import TEXTS, crowd
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import shuffle_users
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import config_class, erase_saved, load_fitted, save_fitted
 from beholder.models import load_base
