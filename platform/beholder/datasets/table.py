@@ -38,7 +38,7 @@ class Table(Columns):
         user_ids: `exact`, or `fold`: ids that differ only in case or white space at the ends are one person.
     """
 
-    added: ClassVar[tuple[str, ...]] = ("reshape", "not_asked", "user_ids")
+    added: ClassVar[tuple[str, ...]] = (*Columns.added, "reshape", "not_asked", "user_ids")
 
     name: Literal["table"] = "table"
     path: Path

@@ -158,7 +158,7 @@ def _require_short_names(loaded: Loaded) -> None:
     if long is not None:
         raise DataError(
             f'{loaded.origin}: the label "{long[:40]}..." has a name of {len(long)} letters, and stores take '
-            f"{LONGEST_NAME}. Rename it under source.labels, as in {{short: {{column: the long name}}}}; rename classes in "
+            f"{LONGEST_NAME}. Rename it under source.labels, as in {{short: {{column: long name}}}}; rename classes in "
             "the table."
         )
 
