@@ -33,8 +33,9 @@ class Table(Columns):
         reshape: how the table becomes one with a judgement in each row, where it is not; see `Reshape`.
         split_column: a column saying each row's part, kept as the context column `split`.
         repeats: what a second judgement of a text by the same user is: refused, or kept as a judgement of its own.
-        not_asked: what is written in a label's column where the label was not asked or not answered, as in `[N/A, -1]`;
-            whatever its case. Rows in which no label was answered are left out and counted.
+        not_asked: what is written in a label's column where the label was not asked or not answered, as in `[N/A, -1]`,
+            in upper or lower case; `""` for an empty cell. Rows in which no label was answered are left out and
+            counted.
         user_ids: `exact`, or `fold`: ids that differ only in case or white space at the ends are one person.
     """
 
@@ -149,7 +150,7 @@ def _without_unasked(config: Table, raw: Raw) -> tuple[Raw, Table, dict[str, int
         {place_of[row]: problem for row, problem in problems.items()},
         numbers[kept],
     )
-    return left_out, config, {f"no answer ({', '.join(config.not_asked)})": int(gone.sum())}
+    return left_out, config, {f"no answer ({', '.join(word or 'empty' for word in config.not_asked)})": int(gone.sum())}
 
 
 def _written(value: Any) -> str:

@@ -177,7 +177,8 @@ def _settled(
     if again:
         settings["repeats"] = "keep"
         notes.append(
-            f"{counted(again, 'judgement')} of a text by a person who judged it before: each counts (repeats: keep)"
+            f"{counted(again, 'judgement')} of a text by a person who judged it before, and otherwise: each counts "
+            "(repeats: keep). Equal ones count once, unless a further column, as a time, tells them apart"
         )
     if given.join_ids:
         settings["user_ids"] = "fold"

@@ -146,13 +146,15 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     if words & AUTHOR and user_rank(column.name) < 0.6:
         return AUTHORS
     if follows(column, user) and not ticked:
-        return "follows from the user"
+        return "another id of the user" if follows(user, column) else "follows from the user"
     if follows(column, text) and not ticked:
         if user_rank(column.name) >= 0.6:
             return AUTHORS
         return "follows from the text: the same for everybody who judged it"
     if is_prose(column.distinct) and reading_of(column) is None:
         return "free text: reasons or remarks" if words & REASON else "another text"
+    if is_prose(column.distinct) and text_rank(column.name) >= 0.2:
+        return "another text"
     if user_rank(column.name) >= 0.6 and (not column.numeric or reading_of(column) is None):
         return AUTHORS
     if is_bookkeeping(column.name):
@@ -259,7 +261,7 @@ def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: G
         made.multiselect |= {"none": list(first.none)} if first.none else {}
         made.multiselect |= {"not_asked": list(first.not_asked)} if first.not_asked else {}
         made.settings = {"labels": {label: {} for label in first.labels}}
-        blank = columns[name].missing or first.not_asked
+        blank = (columns[name].missing and not first.blank_is_no) or first.not_asked
         made.settings |= {"allow_missing": True} if blank else {}
         why = f"lists of {len(first.labels)} labels in a cell"
         made.guesses |= {label: Guess(name, first.sureness, why) for label in first.labels}
@@ -281,17 +283,25 @@ def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: G
 
 
 def _tell_unasked(columns: Columns, chosen: dict[str, Reading], made: Labels) -> None:
+    """Settings of what is no answer: words for that, and empty cells."""
     unasked: dict[str, int] = {}
     for name, reading in chosen.items():
         if reading.blank_is_no:
-            made.notes.append(f'"{name}": only ticked boxes are written, so an empty cell is read as no')
+            made.notes.append(f'"{name}": only what was ticked is written, so an empty cell is read as no')
         for value in reading.not_asked:
-            unasked[value] = unasked.get(value, 0) + len(columns[name].rows_of({value}))
+            unasked[f'"{value}"'] = unasked.get(f'"{value}"', 0) + len(columns[name].rows_of({value}))
+        if columns[name].missing and not reading.blank_is_no:
+            unasked["empty"] = unasked.get("empty", 0) + columns[name].missing
+    words = {value for reading in chosen.values() for value in reading.not_asked if made.multiselect is None}
+    if (made.multiselect is not None and unasked) or (
+        "empty" in unasked and not any(each.blank_is_no for each in chosen.values())
+    ):
+        words.add("")
+    if words:
+        made.settings["not_asked"] = sorted(words)
     if unasked:
-        if made.multiselect is None:
-            made.settings["not_asked"] = sorted(unasked)
-        counted = ", ".join(f'{count:,} x "{value}"' for value, count in unasked.items())
-        made.notes.append(f"no answer, so not asked: {counted}")
+        counted = ", ".join(f"{count:,} {value}" for value, count in unasked.items())
+        made.notes.append(f"no answer, so the label counts as not asked there: {counted}")
 
 
 def _shared_ranges(chosen: dict[str, Reading]) -> dict[str, list[int]]:

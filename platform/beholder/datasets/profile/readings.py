@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +93,8 @@ def reading_of(column: Column, not_asked: Sequence[str] = ()) -> Reading | None:
         return None
     several = _multiselect(column, rest)
     if several is not None:
+        if column.missing and not several.none and column.nested is None:  # the only way to tick none
+            several = replace(several, none=("",), blank_is_no=True)
         return _with(several, unasked)
     if column.nested:
         return None
@@ -107,7 +109,7 @@ def reading_of(column: Column, not_asked: Sequence[str] = ()) -> Reading | None:
 def _with(found: Reading | None, unasked: tuple[str, ...]) -> Reading | None:
     if found is None or not unasked:
         return found
-    return Reading(**{**found.__dict__, "not_asked": unasked})
+    return replace(found, not_asked=unasked)
 
 
 def _few(bad: int, good: int) -> bool:
