@@ -201,8 +201,8 @@ def _shares(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
 def _classes(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
     """Classes, of which each row has one: float64 [rows, classes]."""
     column = config.label_column or ""
-    written = [written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
-    names = config.classes or tuple(sorted({name for name in written if name is not None}))
+    given = [written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
+    names = config.classes or tuple(sorted({name for name in given if name is not None}))
     if len(names) < 2:
         raise DataError(
             f'{raw.files[0][0]}, column "{column}": only one class ({", ".join(names)}). Two or more are needed.'

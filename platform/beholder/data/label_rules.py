@@ -159,7 +159,7 @@ class LabelRule(Section):
                     "continuous for a scale that is not cut"
                 )
             if any(label not in (0, 1, None) for label in (self.values or {}).values()):
-                raise ValueError("values maps to 1, 0 or null; for the numbers of a scale give kind: ordinal")
+                raise ValueError("values maps to 0 or 1, or null; for the numbers of a scale give kind: ordinal")
         elif self.at_least is not None:
             raise ValueError(f"at_least cuts a scale into a label, and kind: {self.kind} keeps it; give one of them")
         if self.range is not None and self.range[0] >= self.range[1]:

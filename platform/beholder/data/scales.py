@@ -134,8 +134,19 @@ class Scale:
         return found.reshape(shape)
 
     def interval(self, scores: Floats, level: float = LEVEL) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Ends of an interval with at least that probability, equal tails: two float64 [...]."""
-        return self.quantile(scores, (1 - level) / 2), self.quantile(scores, (1 + level) / 2)
+        """Ends of an interval with at least that probability, equal tails: two float64 [...].
+
+        Of a continuous scale an end in its first or last half step is that of the scale, as scores do not tell where
+        within a step answers are, and people heap them at the ends. All that is left out is then on the other side.
+        """
+        low, high = self.quantile(scores, (1 - level) / 2), self.quantile(scores, (1 + level) / 2)
+        if self.kind == "ordinal":
+            return low, high
+        first, last = self.points[0] + self.widths[0] / 2, self.points[-1] - self.widths[-1] / 2
+        at_low, at_high = low < first, high > last
+        low = np.where(at_high & ~at_low, self.quantile(scores, 1 - level), low)
+        high = np.where(at_low & ~at_high, self.quantile(scores, level), high)
+        return np.where(low < first, self.points[0], low), np.where(high > last, self.points[-1], high)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

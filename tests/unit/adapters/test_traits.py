@@ -34,6 +34,8 @@ from beholder.training.context import Context
 from beholder.training.losses import row_losses
 from beholder.util.errors import BankError
 
+pytestmark = pytest.mark.long
+
 LABELS = 3
 TEXTS = [f"{word} {number}" for word in ("you fool", "well done", "go away", "thank you") for number in range(10)]
 EFFECT = np.asarray([1.0, 0.0, -0.5])

@@ -68,7 +68,10 @@ def test_intervals_of_a_slider_hold_what_they_claim_where_scores_are_the_truth(s
     scale = Scale.continuous("q", 0, 100)
     low, high = scale.interval(scale.encode(answers).mean(axis=0))
     within = ((answers >= low) & (answers <= high)).mean()
-    assert 0.87 <= within <= 0.97 and np.isclose(scale.mean(scale.encode(answers).mean(axis=0)), answers.mean())
+    heaped = low == 0 and high == 100  # at both ends, more than the tails hold
+    assert (0.88 <= within <= 0.93 or heaped) and np.isclose(
+        scale.mean(scale.encode(answers).mean(axis=0)), answers.mean()
+    )
 
 
 def test_a_task_of_labels_and_scales_knows_its_questions_and_comes_back():

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from crowd import TEXTS, crowd
+from crowd import KINDS, TEXTS, crowd
 from fits import personal, start_from
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,8 +24,10 @@ from beholder.training.context import Context
 from beholder.util.errors import BankError, ExperimentError, MethodError
 from beholder.util.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("base", "init_from", "more", "bank"),
     [

@@ -29,6 +29,8 @@ from beholder.training.context import Context
 from beholder.util.errors import BankError, MethodError
 from beholder.util.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 CASES = [
     ("llama", {"head": "full"}),
     ("llama", {"top_layers": 1, "head": "gate"}),

@@ -26,6 +26,8 @@ from beholder.prompting.constrained_decoding import AnswerSpace, walk
 from beholder.prompting.prompted_model import Prompted, answer_space
 from beholder.training.context import Context
 
+pytestmark = pytest.mark.long
+
 LABELS = ("anger", "hate", "hate speech", "joy", "nonexistent")
 UNASKED = np.nan
 
