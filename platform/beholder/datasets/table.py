@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from beholder.data.columns import Columns, as_text, drafted
+from beholder.data.columns import Columns, as_text, drafted, text_columns
 from beholder.data.label_rules import present
 from beholder.data.reshape import Reshape, reshaped
 from beholder.data.texts import text_key
@@ -102,14 +102,14 @@ def of_table(
 
 def _one_judgement_a_row(config: Table, table: pa.Table, path: Path) -> tuple[Raw, dict[str, int]]:
     """The rows of the file that are judgements, and what was left out."""
-    found = surplus(table, config.text)
+    found = surplus(table, text_columns(config.text)[-1])
     kept = found.kept
     if len(kept) < table.num_rows:
         table = table.take(pa.array(kept))
     problems: Mapping[int, tuple[str, str]] = {}
     if config.reshape is not None:
-        by = [each for each in (config.text_id or config.text, config.user) if each is not None]
-        made = reshaped(table, config.reshape, path, by)
+        of_text = [config.text_id] if config.text_id is not None else text_columns(config.text)
+        made = reshaped(table, config.reshape, path, [*of_text, config.user])
         table, kept, problems = made.table, kept[made.rows], made.problems
     return Raw(table, ((path, table.num_rows),), dict(problems), kept), found.left_out
 

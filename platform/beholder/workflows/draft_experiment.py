@@ -14,6 +14,7 @@ import pyarrow as pa
 import yaml
 
 from beholder.data.annotations import Annotations
+from beholder.data.columns import text_columns
 from beholder.datasets.duplicates import surplus
 from beholder.datasets.io import read_table
 from beholder.datasets.profile.agreement import agreement, offset_share
@@ -147,7 +148,7 @@ def _inferred(table: pa.Table, asked: GivenColumns, file: Path) -> InferredColum
     if not len(kept):
         raise DataError(f"{file}: no row has anything in it. Give at least one judgement.")
     found = infer(table.take(pa.array(kept)), asked, file, kept.tolist())
-    judged = surplus(table, found.settings["text"]).kept
+    judged = surplus(table, text_columns(found.settings["text"])[-1]).kept
     if len(judged) == len(kept):
         return found
     return infer(table.take(pa.array(judged)), asked, file, judged.tolist())

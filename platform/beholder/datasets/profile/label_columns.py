@@ -146,7 +146,8 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     if words & AUTHOR and user_rank(column.name) < 0.6:
         return AUTHORS
     if follows(column, user) and not ticked:
-        return "another id of the user" if follows(user, column) else "follows from the user"
+        same = follows(user, column) and user_rank(column.name) > 0
+        return "another id of the user" if same else "follows from the user"
     if follows(column, text) and not ticked:
         if user_rank(column.name) >= 0.6:
             return AUTHORS
