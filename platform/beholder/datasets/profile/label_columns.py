@@ -115,7 +115,11 @@ def _named(columns: Columns, given: GivenColumns, where: Path) -> dict[str, Read
     for name in given.labels or ():
         if name not in columns:
             raise DataError(f"{where}: no column {name!r} for --labels. It has: {', '.join(columns)}.")
-        reading = reading_of(columns[name], given.not_asked)
+        column = columns[name]
+        reading = reading_of(column, given.not_asked)
+        if reading is None and column.numeric and len(column.values) > 2:
+            ends = [float(column.as_numbers.min()), float(column.as_numbers.max())]
+            reading = Reading("continuous", {"kind": "continuous", "range": ends})
         if reading is None:
             nested = columns[name].nested
             what = f"{nested}s" if nested else form_of(columns[name].distinct) or "free text"
@@ -137,12 +141,12 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     form = form_of(column.distinct)
     if form in ("dates or times", "addresses of the web", "e-mail addresses", "addresses of computers"):
         return form
-    ticked = len(column.values) == 1 and column.missing and reading_of(column) is not None
-    if len(column.values) == 1 and not ticked:
-        return "the same in every row"
     words = set(core(column.name))
     if derived and is_derived(column.name):
         return "computed of the judgements of several people"
+    ticked = len(column.values) == 1 and column.missing and reading_of(column) is not None
+    if len(column.values) == 1 and not ticked:
+        return "the same in every row"
     if words & AUTHOR and user_rank(column.name) < 0.6:
         return AUTHORS
     if follows(column, user) and not ticked:
@@ -217,7 +221,7 @@ def _on_scale(column: Column, reading: Reading, given: GivenColumns, where: Path
     """A reading with the scale that the caller named."""
     if given.scale is None or reading.kind not in ("ordinal", "continuous", "binary") or "steps" in reading.rule:
         return reading
-    low, high = given.scale
+    low, high = map(float, given.scale)
     outside = [
         value
         for value, number in zip(column.distinct, column.as_numbers, strict=True)
@@ -228,7 +232,7 @@ def _on_scale(column: Column, reading: Reading, given: GivenColumns, where: Path
             f'{where}: no value of column "{column.name}" lies on the scale {low:g} to {high:g} of --scale.'
         )
     whole = low.is_integer() and high.is_integer() and high - low <= 50 and reading.kind != "continuous"
-    ends = [int(each) if float(each).is_integer() else each for each in (low, high)]
+    ends = [int(each) if each.is_integer() else each for each in (low, high)]
     rule = {"kind": "ordinal" if whole else "continuous", "range": ends}
     return replace(reading, kind=rule["kind"], rule=rule, bad=tuple(outside), apart=())
 

@@ -209,7 +209,7 @@ def _fraction(value: str) -> bool:
 def _apart(share: dict[int, float]) -> tuple[list[int] | None, set[int]]:
     """The numbers that make up a scale, in order, and those that stand apart from them."""
     steps, apart = sorted(share), set[int]()
-    if steps[0] == -steps[-1] and (len(steps) > 3 or share[steps[0]] >= 0.1):  # from -2 to 2
+    if steps[0] == -steps[-1] and (len(steps) > 3 or share[steps[0]] >= 0.2):  # from -2 to 2
         return steps, apart
     while len(steps) > 2 and steps[-1] - steps[-2] > _gap(steps[-1], steps[:-1], steps[-1] - steps[-2]):
         apart.add(steps.pop())
