@@ -40,8 +40,16 @@ def people_of(text: str, count: int = 3) -> list[str]:
     return [PEOPLE[(start + place) % len(PEOPLE)] for place in range(count)]
 
 
-@pytest.mark.parametrize("names", [("rater1", "rater2", "rater3"), ("coder_a", "coder_b"), ("Annotator 1", "Annotator 2"),
-                                   ("judge-1", "judge-2", "judge-3", "judge-4"), ("user1", "user2")])  # fmt: skip
+NAMES = [
+    ("rater1", "rater2", "rater3"),
+    ("coder_a", "coder_b"),
+    ("Annotator 1", "Annotator 2"),
+    ("judge-1", "judge-2", "judge-3", "judge-4"),
+    ("user1", "user2"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("text", ["text", "statement", "Kommentar"])
 def test_columns_called_after_people_are_people(names, text, tmp_path):
     table = {text: TEXTS, **{name: [judgement(each, name) for each in TEXTS] for name in names}}
