@@ -44,8 +44,8 @@ test-all: $(READY) ## all tests; the wheel is installed into an empty environmen
 	$(TOGETHER) tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest $(ALONE) tests/integration/wheel
 
-unit: $(READY) ## the tests that need neither Ray nor MLflow: some minutes on 2 cores
-	$(TOGETHER) tests/unit
+unit: $(READY) ## tests that need neither Ray nor MLflow, but for those that fit models: a minute on 2 cores
+	$(TOGETHER) -m "not long" tests/unit
 
 check: $(READY) ## lint, format, types, import layers
 	$(BIN)/ruff check .

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
+from beholder.data.task import Task
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.training.context import Context, Training

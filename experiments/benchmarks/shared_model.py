@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from beholder.data.annotations import Annotations, Task
+    from beholder.data.annotations import Annotations
+    from beholder.data.task import Task
     from beholder.methods.cls import FittedClassifier
 
 RANK = 4

@@ -140,7 +140,7 @@ def oracle_f1(config, train: Annotations, valid: Annotations, test: Annotations)
     }
 
     def reached(said: dict[str, np.ndarray]) -> float:
-        thresholds = fit_thresholds(said["valid"], valid.labels, valid.task.kind)
+        thresholds = fit_thresholds(said["valid"], valid.labels, valid.task.kind, valid.task.scaled)
         return 100 * macro_f1(decide(said["test"], thresholds, test.task.kind), test.labels)
 
     return reached(scores), reached(crowd)

@@ -20,8 +20,10 @@ from intervals import DIFFICULTY, RATES, SKILL, likely, mean_right
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.intervals import degrees
-from beholder.evaluation.results import ArmScores, Judgements, Results, evaluate
+from beholder.evaluation.results import Results, evaluate
 from beholder.evaluation.verdict import verdict
 
 SPREAD = 0.3
@@ -83,7 +85,7 @@ def drawn(rng: np.random.Generator, users: int, rows: int, help_: float, of_cont
     ]
     judged = Judgements(gold.astype(np.float32), names[1], names[0], names[1])
     arms = [arm("cls", 0.0), arm("cls-u", help_), arm("cls-u~shuffled-users", of_control, "cls-u")]
-    return evaluate(arms, judged, judged, LABELS, "multilabel", "cls")
+    return evaluate(arms, judged, judged, Task(tuple(LABELS)), "cls")
 
 
 def measured(kind: str, users: int, rows: int, help_: float, of_control: float, times: int, seed: int) -> dict:

@@ -20,8 +20,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beholder.data.annotations import Annotations, Task
+    from beholder.data.annotations import Annotations
     from beholder.data.split_annotations import split
+    from beholder.data.task import Task
     from beholder.experiment.config import load_experiment
     from beholder.methods.listing import methods
     from beholder.workflows.evaluate import evaluate

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.data.scales import Scale
+
 Floats = NDArray[np.float64]
 
 
@@ -64,3 +66,21 @@ def spread(labels: Sequence[str], scores: NDArray[np.float32], decisions: NDArra
         }
         for each in order
     ]
+
+
+def scale_spread(scale: Scale, values: NDArray[np.float64]) -> dict[str, object]:
+    """Disagreement of users on a scale, as `schemas.ScaleSpread`.
+
+    Args:
+        scale: whose answers these are.
+        values: float64 [users], expected answers.
+    """
+    return {
+        "name": scale.name,
+        "points": list(scale.points),
+        "words": list(scale.words),
+        "mean": float(values.mean()),
+        "deviation": float(values.std()),
+        "deciles": np.quantile(values, np.linspace(0, 1, 11)).tolist(),
+        "histogram": np.histogram(values, bins=20, range=(scale.points[0], scale.points[-1]))[0].tolist(),
+    }

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.data.texts import text_key
 from beholder.lifecycle.enroll import tensors_of
 from beholder.registry import bundle_store as stored
@@ -24,7 +26,7 @@ from beholder.registry.feedback import Feedback, when
 from beholder.training.user_adam import Tensors
 from beholder.util.errors import BeholderError, ServeError
 from beholder.util.run_folder import RunFolder
-from beholder_serve.active_learning import most_informative, spread
+from beholder_serve.active_learning import most_informative, scale_spread, spread
 from beholder_serve.scoring import Scorer, ServedPredictions
 
 Item = tuple[str, Sequence[str]]
@@ -138,7 +140,7 @@ class ModelServer:
         predictions = scorer.predict(
             [text for _, texts in items for text in texts], [user for user, texts in items for _ in texts]
         )
-        rows = _as_json(scorer.bundle.task.labels, predictions)
+        rows = _as_json(scorer.bundle.task, predictions)
         ends = np.cumsum([len(texts) for _, texts in items])
         return [
             {"version": scorer.version, "predictions": rows[end - len(texts) : end]}
@@ -149,11 +151,14 @@ class ModelServer:
         """Predictions of a text for some users, or all (None): the content of `schemas.PerspectivesResponse`."""
         scorer = self._scorer
         names = list(dict.fromkeys(users if users is not None else [*scorer.bundle.users, *self._enrolled]))
-        labels = list(scorer.bundle.task.labels)
+        task = scorer.bundle.task
+        labels = list(task.labels)
         shared = scorer.predict([text], [""])
         predictions = scorer.predict_users(text, names) if names else shared
         distance = np.sqrt(((predictions.scores - predictions.scores.mean(axis=0)) ** 2).mean(axis=1))  # [users]
         order = np.argsort(-distance, kind="stable")[: min(at_most, len(names))]
+        asked = [(each.scale, list(each.columns)) for each in task.questions if each.scale]
+        values = [scale.mean(predictions.scores[:, columns]) for scale, columns in asked]  # of each scale [users]
         return {
             "version": scorer.version,
             "labels": labels,
@@ -164,12 +169,14 @@ class ModelServer:
                     "route": predictions.routes[each],
                     "scores": predictions.scores[each].tolist(),
                     "decisions": predictions.decisions[each].tolist(),
+                    "values": [float(some[each]) for some in values],
                     "distance": float(distance[each]),
                 }
                 for each in order
             ],
             "spread": spread(labels, predictions.scores, predictions.decisions) if names else [],
-            "everybody": _as_json(tuple(labels), shared)[0],
+            "scales": [scale_spread(scale, each) for (scale, _), each in zip(asked, values, strict=True) if names],
+            "everybody": _as_json(task, shared)[0],
         }
 
     def user(self, user: str) -> dict[str, Any]:
@@ -192,6 +199,7 @@ class ModelServer:
             "version": scorer.version,
             "labels": list(scorer.bundle.task.labels),
             "kind": scorer.bundle.task.kind,
+            "scales": [scale.to_json() for scale in scorer.bundle.task.scales],
             "base": manifest["base"]["name"],
             "users": len(scorer.bundle.users),
             "personal_method": scorer.arms.get("personal"),
@@ -310,22 +318,47 @@ def _one_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _as_json(labels: Sequence[str], predictions: ServedPredictions) -> list[dict[str, Any]]:
+def _as_json(task: Task, predictions: ServedPredictions) -> list[dict[str, Any]]:
     """The content of `schemas.Prediction` of each row."""
+    scales = _scales_as_json(task, predictions.scores)
     return [
         {
-            "scores": dict(zip(labels, scores, strict=True)),
-            "decisions": dict(zip(labels, decisions, strict=True)),
+            "scores": dict(zip(task.labels, scores, strict=True)),
+            "decisions": dict(zip(task.labels, decisions, strict=True)),
+            "scales": answers,
             "route": route,
             "fallback": fallback,
             "adapter": adapter or None,
         }
-        for scores, decisions, route, fallback, adapter in zip(
+        for scores, decisions, answers, route, fallback, adapter in zip(
             predictions.scores.tolist(),
             predictions.decisions.tolist(),
+            scales,
             predictions.routes,
             predictions.fallback.tolist(),
             predictions.adapters,
             strict=True,
         )
     ]
+
+
+def _scales_as_json(task: Task, scores: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Scale -> the content of `schemas.ScaleAnswer`, of each row."""
+    found: list[dict[str, Any]] = [{} for _ in scores]
+    for question in task.questions:
+        scale, mine = question.scale, scores[:, list(question.columns)]
+        if scale is None:
+            continue
+        low, high = scale.interval(mine)
+        columns = (scale.mean(mine), scale.median(mine), low, high, scale.probabilities(mine))
+        for row, (value, median, lowest, highest, shares) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        ):
+            found[row][scale.name] = {
+                "value": value,
+                "median": median,
+                "low": lowest,
+                "high": highest,
+                "probabilities": shares,
+            }
+    return found

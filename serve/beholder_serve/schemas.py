@@ -46,11 +46,24 @@ class PredictRequest(RequestModel):
         return [self.text] if self.text is not None else list(self.texts or [])
 
 
+class ScaleAnswer(BaseModel):
+    """The predicted answer on a scale."""
+
+    value: float = Field(description="expected answer, in the unit of the scale")
+    median: float
+    low: float = Field(description="lower end of the 90 % interval of answers")
+    high: float = Field(description="upper end of the 90 % interval of answers")
+    probabilities: list[float] = Field(
+        description="of every point of an ordinal scale; of every step between two points of a continuous one"
+    )
+
+
 class Prediction(BaseModel):
     """Predicted labels of one text for one user."""
 
     scores: dict[str, float] = Field(description="label -> probability, 0..1")
     decisions: dict[str, bool] = Field(description="label -> whether the score reaches the label's threshold")
+    scales: dict[str, ScaleAnswer] = Field(default_factory=dict, description="scale -> answer, if the task has scales")
     route: str = Field(description="the method that predicted: the user's own, or the global one")
     fallback: bool = Field(
         default=False,
@@ -95,6 +108,7 @@ class Reader(BaseModel):
     route: str
     scores: list[float] = Field(description="per label, in the order of `labels`")
     decisions: list[bool]
+    values: list[float] = Field(default_factory=list, description="expected answer per scale, in the order of `scales`")
     distance: float = Field(description="from the mean of all users: root mean square over labels")
 
 
@@ -110,6 +124,18 @@ class LabelSpread(BaseModel):
     histogram: list[int] = Field(description="number of users with a score in each twentieth of 0..1")
 
 
+class ScaleSpread(BaseModel):
+    """Disagreement of users on one scale; all in its unit."""
+
+    name: str
+    points: list[float]
+    words: list[str]
+    mean: float
+    deviation: float = Field(description="standard deviation of users' expected answers")
+    deciles: list[float] = Field(description="quantiles of users' expected answers at 0, 10, ... 100 %")
+    histogram: list[int] = Field(description="number of users in each twentieth of the scale")
+
+
 class PerspectivesResponse(BaseModel):
     """Predictions of a text for many users, and their disagreement."""
 
@@ -118,14 +144,22 @@ class PerspectivesResponse(BaseModel):
     readers_total: int = Field(description="number of users; `readers` lists at most `at_most` of them")
     readers: list[Reader] = Field(description="predictions of users, the farthest from the mean first")
     spread: list[LabelSpread] = Field(description="one per label, the largest disagreement first")
+    scales: list[ScaleSpread] = Field(default_factory=list, description="one per scale, in the order of the task")
     everybody: Prediction = Field(description="prediction of the global model")
 
 
 class Judgement(RequestModel):
-    """A user's judgement of a text: label -> whether they give it. Omit labels without a judgement."""
+    """A user's judgement of a text: label -> whether they give it, scale -> their answer. Omit what was not judged."""
 
     text: Text
-    labels: Annotated[dict[str, bool], Field(min_length=1, max_length=1_000)]
+    labels: Annotated[dict[str, bool], Field(max_length=1_000)] = Field(default_factory=dict)
+    scales: Annotated[dict[str, float], Field(max_length=1_000)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _something_judged(self) -> Judgement:
+        if not self.labels and not self.scales:
+            raise ValueError("give at least one label or scale")
+        return self
 
 
 class AnnotationsRequest(RequestModel):
@@ -207,6 +241,9 @@ class ModelResponse(BaseModel):
     version: str
     labels: list[str]
     kind: str
+    scales: list[dict[str, Any]] = Field(
+        default_factory=list, description="name, points, kind and words of each scale; its labels are in `labels`, too"
+    )
     base: str
     users: int
     personal_method: str | None

@@ -10,7 +10,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from beholder.data.annotations import Annotations, Task
+import numpy as np
+
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.lifecycle.erase import erase_everywhere
 from beholder.registry.feedback import Enrolment, Feedback
 from beholder.util.errors import MethodError, ServeError, unknown
@@ -22,6 +25,8 @@ REOPEN_S = 5.0
 """A replica that has detected an erasure reopens the bundle within this time."""
 _bundle_lock = threading.Lock()
 """One bundle is open for enrolments, and one user at a time is trained on it."""
+Judged = tuple[str, Mapping[str, bool], Mapping[str, float]]
+"""A text, label -> whether it is given, scale -> the answer."""
 RunInBackground = Callable[..., Awaitable[Any]]
 """Calls a function with arguments in the background, and returns its result."""
 
@@ -58,21 +63,21 @@ class UserService:
         """Number of a user's stored judgements."""
         return await asyncio.to_thread(self.feedback.count, self.model, user)
 
-    async def put(self, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
+    async def put(self, user: str, judgements: Sequence[Judged]) -> int:
         """Store judgements durably. Returns how many the user has.
 
         Raises:
-            ServeError: a label is unknown, or a judgement of a multiclass task does not have exactly one label.
+            ServeError: a label or scale is unknown, an answer is not on its scale, or a judgement of a multiclass task
+                does not have exactly one label.
         """
-        described = await self._engine.describe()
-        known = set(described["labels"])
-        for number, (_, labels) in enumerate(judgements):
-            for label in labels:
-                if label not in known:
-                    raise ServeError(f"judgements[{number}]: {unknown('label', label, known)}")
-            if described["kind"] == "multiclass" and sum(labels.values()) != 1:
-                raise ServeError(f"judgements[{number}]: exactly one label must be true.")
-        return await asyncio.to_thread(self.feedback.put, self.model, user, judgements)
+        task = Task.from_json(await self._engine.describe())
+        stored = []
+        for number, (text, labels, answers) in enumerate(judgements):
+            try:
+                stored.append((text, labels_of(task, labels, answers)))
+            except ServeError as error:
+                raise ServeError(f"judgements[{number}]: {error}") from None
+        return await asyncio.to_thread(self.feedback.put, self.model, user, stored)
 
     async def enrol(self, user: str) -> dict[str, Any]:
         """Train a user's model on their judgements and serve it: the content of `schemas.EnrolResponse`.
@@ -91,7 +96,7 @@ class UserService:
     async def _train_and_store(self, user: str) -> dict[str, Any]:
         started = time.perf_counter()
         described = await self._engine.describe()
-        task = Task(tuple(described["labels"]), described["kind"])
+        task = Task.from_json(described)
         rows = await asyncio.to_thread(self.feedback.annotations, self.model, task, user)
         if rows is None:
             raise MethodError("this user has no judgements. Submit some first: PUT /v1/users/{id}/annotations")
@@ -145,6 +150,39 @@ class UserService:
         ]
         within = described["looks_every_s"] + REOPEN_S
         return {"erased": True, **{key: record[key] for key in keys}, "priors": priors, "within_s": within}
+
+
+def labels_of(task: Task, labels: Mapping[str, bool], answers: Mapping[str, float]) -> dict[str, float]:
+    """A judgement as values of the task's labels: label -> 0..1.
+
+    Args:
+        task: of the served model.
+        labels: label -> whether it is given.
+        answers: scale -> the answer.
+
+    Raises:
+        ServeError: see `UserService.put`.
+    """
+    scales = {scale.name: scale for scale in task.scales}
+    known = {question.name for question in task.questions} if task.kind == "multilabel" else set(task.labels)
+    found: dict[str, float] = {}
+    for label, given in labels.items():
+        if label in scales:
+            raise ServeError(f"{label!r} is a scale; put the answer under scales.")
+        if label not in known:
+            raise ServeError(unknown("label", label, known))
+        found[label] = given
+    for name, answer in answers.items():
+        if name not in scales:
+            raise ServeError(unknown("scale", name, scales))
+        scale = scales[name]
+        low, high = scale.points[0], scale.points[-1]
+        if not low <= answer <= high or (scale.kind == "ordinal" and answer not in scale.points):
+            raise ServeError(f"{answer:g} is not on the scale {name!r}, {low:g} to {high:g}.")
+        found |= dict(zip(scale.labels, scale.encode(np.asarray([answer]))[0].tolist(), strict=True))
+    if task.kind == "multiclass" and sum(found.values()) != 1:
+        raise ServeError("exactly one label must be true.")
+    return found
 
 
 def erase(user: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 
 LABELS = ("anger", "joy", "very_sad")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from beholder.data.annotations import Annotations, Task
-from beholder.evaluation.results import ArmScores, Judgements, evaluate
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores, Judgements
+from beholder.evaluation.results import evaluate
 from beholder.evaluation.scores_io import write_scores
 
 LABELS = ("rude", "funny")
@@ -37,7 +39,7 @@ def scored(name: str, rows: Annotations, right: float, seed: int, **more) -> Arm
 
 
 def results_of(arms, rows, reference="cls", **more):
-    return evaluate(arms, Judgements.of(rows), Judgements.of(rows), LABELS, "multilabel", reference, **more)
+    return evaluate(arms, Judgements.of(rows), Judgements.of(rows), Task(tuple(LABELS)), reference, **more)
 
 
 def run_folder(folder: Path, name: str, rows: Annotations, arms, **facts) -> Path:

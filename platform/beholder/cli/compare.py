@@ -67,7 +67,7 @@ def compare_command(
 
 
 def comparison_table(found: Any) -> Table:
-    """Methods of all runs x (macro-F1, gain with intervals, the personal part of it, p-value, users better and worse).
+    """Methods of all runs x (headline, gain with intervals, the personal part of it, p-value, users better and worse).
 
     `found` is a `Comparison`.
     """
@@ -76,13 +76,20 @@ def comparison_table(found: Any) -> Table:
     said = found.to_json()
     table = Table(
         title=f"{said['test_rows']:,} test judgements by {said['users']:,} people of {said['texts']:,} texts (split "
-        f"{found.split[:8]}): macro-F1;\ngain in points over {said['reference']}, {100 * said['level']:g} % intervals"
-        f"{over_trainings(said.get('trainings'))}",
+        f"{found.split[:8]}): {found.results.metric};\ngain in points over {said['reference']}, "
+        f"{100 * said['level']:g} % intervals{over_trainings(said.get('trainings'))}",
         title_justify="left",
     )
     several = len({row.run for row in found.rows}) > 1
     table.add_column("run:arm" if several else "arm", overflow="fold")
-    for name in ("F1", "gain", "at large,\nthese people", "personal", "p (Holm)", "users +/-"):
+    for name in (
+        "F1" if "metric" not in said else "score",
+        "gain",
+        "at large,\nthese people",
+        "personal",
+        "p (Holm)",
+        "users +/-",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for row in said["methods"]:
         gain = ["ref.", *[""] * 4]
@@ -95,5 +102,5 @@ def comparison_table(found: Any) -> Table:
                 f"{row['better']:,}/{row['worse']:,}",
             ]
         name = f"{row['run']}:{row['arm']}" if several else row["arm"]
-        table.add_row(name, percent(row["macro_f1"]), *gain)
+        table.add_row(name, percent(row.get("macro_f1", row.get("score"))), *gain)
     return table

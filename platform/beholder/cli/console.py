@@ -117,18 +117,26 @@ def facts_in_words(value: Any) -> str:
 
 
 def gain_table(results: RunResults) -> Table:
-    """Arms x (macro-F1, gain with both intervals, the part of it that is personal, whether it wins)."""
+    """Arms x (headline, gain with both intervals, the part of it that is personal, whether it wins)."""
+    from beholder.evaluation.headline import MACRO_F1
     from beholder.evaluation.intervals import in_words, percent, signed
     from beholder.evaluation.results import ROUTED
 
     title = (
         f"{results.experiment}: {results.rows:,} test judgements by {results.users:,} people of "
-        f"{results.texts:,} texts: macro-F1;\ngain in points over {results.reference}, 95 % intervals; personal: "
-        f"gain over the same with users permuted{over_trainings(results.trainings)}"
+        f"{results.texts:,} texts: {results.metric};\ngain in points over {results.reference}, 95 % intervals; "
+        f"personal: gain over the same with users permuted{over_trainings(results.trainings)}"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("arm", overflow="fold")  # it gives way in a narrow window, and no number does
-    for name in ("F1", "gain", "at large", "these people", "personal", "wins"):
+    for name in (
+        "F1" if results.metric == MACRO_F1 else "score",
+        "gain",
+        "at large",
+        "these people",
+        "personal",
+        "wins",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for name, method in results.methods.items():
         gain, is_reference = method.gain, name == results.reference
@@ -136,7 +144,7 @@ def gain_table(results: RunResults) -> Table:
         verdict = "" if no_contest else "yes" if method.wins else "no"
         table.add_row(
             name,
-            percent(method.macro_f1),
+            percent(method.headline),
             "ref." if is_reference else signed(gain.points),
             "" if is_reference else in_words(gain.low, gain.high),
             "" if is_reference else in_words(gain.texts_low, gain.texts_high),
@@ -144,6 +152,30 @@ def gain_table(results: RunResults) -> Table:
             verdict,
         )
     return table
+
+
+def scale_table(results: RunResults, scale: str) -> Table:
+    """Arms x (mean absolute error of a scale, how much less than the reference's, and what else it is judged by)."""
+    from beholder.evaluation.intervals import percent
+
+    table = Table(title=f"{scale}: errors in its unit, less than {results.reference}'s", title_justify="left")
+    table.add_column("arm", overflow="fold")
+    for name in ("MAE", "less", "at large", "these people", "kappa", "Spearman", "in 90 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, method in results.methods.items():
+        of = (method.scales or {})[scale]
+        ends = ((of.mae.low, of.mae.high), (of.mae.texts_low, of.mae.texts_high))
+        gain = ["ref.", "", ""]
+        if name != results.reference:
+            gain = [in_unit(of.mae.gain), *(f"{in_unit(low)} to {in_unit(high)}" for low, high in ends)]
+        rest = (in_unit(of.quadratic_kappa.value), in_unit(of.spearman.value), percent(of.interval.coverage))
+        table.add_row(name, in_unit(of.mae.value), *gain, *rest)
+    return table
+
+
+def in_unit(value: float | None) -> str:
+    """To two digits behind the point, or three where that is little; nothing where it is not known."""
+    return "-" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def over_trainings(trainings: int | None) -> str:
@@ -160,10 +192,10 @@ def personal_part(method: MethodResult) -> str:
 
 
 def task_table(results: RunResults, tasks: Iterable[str]) -> Table:
-    """Arms x tasks: macro-F1 over the labels of each task, and the gain with interval."""
+    """Arms x tasks: headline over the labels of each task, and the gain with interval."""
     from beholder.evaluation.intervals import in_words
 
-    title = f"per task: macro-F1, and gain in points over {results.reference}"
+    title = f"per task: {results.metric}, and gain in points over {results.reference}"
     table = Table("arm", *tasks, title=title, title_justify="left")
     for name, method in results.methods.items():
         cells: list[str] = []
@@ -248,6 +280,8 @@ def seen_table(reference: str, cells: Sequence[CellResult], methods: Iterable[st
 def print_gains(results: RunResults) -> None:
     """The table of gains and the verdict; newcomers; where there are several tasks a table of each; forgetting."""
     console.print(gain_table(results))
+    for scale in results.methods[results.reference].scales or {}:
+        console.print(scale_table(results, scale))
     console.print(results.verdict.sentence, markup=False)
     if results.newcomers:
         most = max(point.k or 0 for curve in results.newcomers.values() for point in curve)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder.data.conversions import Convertible
+from beholder.data.task import Task, tasks_of
 from beholder.data.texts import near_copies, text_key, unit_key
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
@@ -29,39 +30,6 @@ COLUMNS = ("text_id", "text", "user_id", "labels")
 RECURRING = ("text_id", "text", "user_id")
 WRITTEN_ROWS = 250_000
 """Rows that are written to a file at once."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The labels of a text.
-
-    `multilabel`: each label is present (1) or not (0), independently. `multiclass`: exactly one label is present.
-    """
-
-    labels: tuple[str, ...]
-    kind: Literal["multilabel", "multiclass"] = "multilabel"
-
-    def __post_init__(self) -> None:
-        if not self.labels:
-            raise DataError("a task needs at least one label; name them under source.labels.")
-        if len(set(self.labels)) != len(self.labels):
-            raise DataError(f"label names must differ, but got {', '.join(self.labels)}.")
-        if self.kind == "multiclass" and len(self.labels) < 2:
-            raise DataError("a multiclass task needs at least two labels; for one label use kind: multilabel.")
-
-
-def tasks_of(labels: Sequence[str]) -> dict[str, list[int]]:
-    """The columns of each task, where there are several tasks and every label is called `TASK.label`.
-
-    Empty where they are not: then all labels are one task's, which has no name.
-    """
-    columns: dict[str, list[int]] = {}
-    for column, label in enumerate(labels):
-        task, dot, _ = label.partition(".")
-        if not dot:
-            return {}
-        columns.setdefault(task, []).append(column)
-    return columns if len(columns) > 1 else {}
 
 
 @dataclass(frozen=True)
@@ -225,7 +193,7 @@ class Annotations(Convertible):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the task and all rows in order: equal fingerprints mean equal data."""
-        digest = hashlib.sha256(repr((self.task.labels, self.task.kind)).encode())
+        digest = hashlib.sha256(repr((self.task.labels, self.task.kind, *self.task.scales)).encode())
         for column in (self.text_ids, self.texts, self.user_ids):
             for value in column:
                 digest.update(value.encode())
@@ -259,10 +227,9 @@ class Annotations(Convertible):
 
     def write_parquet(self, file: Path) -> None:
         """Write table and task, strings as strings; the file appears whole or not at all."""
-        task = {"labels": list(self.task.labels), "kind": self.task.kind}
         schema = pa.schema(
             [pa.field(name, self.type_of(name)) for name in self._table.column_names],
-            metadata={b"beholder_task": json.dumps(task).encode()},
+            metadata={b"beholder_task": json.dumps(self.task.to_json()).encode()},
         )
         with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for start in range(0, max(1, len(self)), WRITTEN_ROWS):
@@ -282,7 +249,7 @@ class Annotations(Convertible):
             raise DataError(
                 f"{file}: damaged, or not written by beholder ({error}). Remove it and run again."
             ) from error
-        return cls(table.replace_schema_metadata(None), Task(tuple(task["labels"]), task["kind"]))
+        return cls(table.replace_schema_metadata(None), Task.from_json(task))
 
     def _strings(self, column: str) -> NDArray[np.object_]:
         """Rows that say the same share one string: millions of rows cost a pointer each."""
@@ -346,14 +313,19 @@ def find_problems(
         refuse(
             int(row),
             task.labels[column],
-            f"{values[row, column]:g} is not a label. Expected 0 or 1; cut a scale with source.labels.*.at_least, "
-            "or pass --on-bad-rows skip.",
+            f"{values[row, column]:g} is not a label. Expected 0 or 1; a scale has source.labels.*.kind: ordinal or "
+            "continuous; or pass --on-bad-rows skip.",
         )
     for row in np.flatnonzero(np.isnan(values).all(axis=1)):
         refuse(int(row), task.labels[0], "no label at all was given. Remove the row, or pass --on-bad-rows skip.")
     if task.kind == "multiclass":
         for row in np.flatnonzero(np.abs(np.nansum(values, axis=1) - 1) > 1e-4):
-            refuse(int(row), task.labels[0], "not exactly one class. Fix it, or pass --on-bad-rows skip.")
+            total = np.nansum(values[row])
+            refuse(
+                int(row),
+                task.labels[0],
+                f"its classes add up to {total:g}, not to one. Fix it, or pass --on-bad-rows skip.",
+            )
     good = np.asarray([row for row in range(rows) if row not in found], dtype=np.int64)
     for row, first in _repeats(text if text_id is None else text_id, text_id is None, user_id, good):
         refuse(

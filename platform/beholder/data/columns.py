@@ -7,103 +7,47 @@ other refuses, in the same words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from string import Formatter
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from beholder.data.annotations import Task
-from beholder.data.label_rules import NOT_ASKED, RefusedValueError, number, one_of, parse_column, present
+from beholder.data.annotations import GROUP
+from beholder.data.label_rules import SKIP, LabelRule, RefusedValueError, ShareRule, parse_column, present, written
+from beholder.data.scales import Scale
+from beholder.data.task import Task
 from beholder.data.validation import Raw, UncheckedRows
 from beholder.util.errors import DataError, unknown
 from beholder.util.strict_model import Section
-
-SKIP = "or pass --on-bad-rows skip."
-
-
-class LabelRule(Section):
-    """How one label is read from the table.
-
-    `column`: by default the label's own name. Without more, the column holds 0 and 1. `at_least` cuts a scale: 1 from
-    that value up; `range` refuses values outside the scale. `values` maps what is written to 1, 0, or null (not asked);
-    what it does not name is refused.
-    """
-
-    column: str | None = None
-    at_least: float | None = None
-    range: tuple[float, float] | None = None
-    values: dict[str, Literal[0, 1] | None] | None = None
-
-    @field_validator("values", mode="before")
-    @classmethod
-    def _values_are_text(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        if any(isinstance(key, bool) for key in values):
-            raise ValueError("YAML reads yes, no, on, off, true and false as truth values; put the value in quotes")
-        return {_written(key): label for key, label in values.items()}
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LabelRule:
-        if self.at_least is not None and self.values is not None:
-            raise ValueError("at_least cuts a scale and values maps words; give one of them")
-        if self.range is not None and (self.at_least is None or self.range[0] > self.range[1]):
-            raise ValueError("range is the scale, lowest value first, that at_least cuts; give both")
-        return self
-
-    def read(self, value: Any, missing: bool) -> float:
-        """The label a value stands for: 0, 1 or NaN (not asked).
-
-        Raises:
-            RefusedValueError: it stands for none; with `missing`, an empty value is "not asked".
-        """
-        if self.values is not None:
-            key = _written(value)
-            if key in self.values:
-                label = self.values[key]
-                return NOT_ASKED if label is None else float(label)
-            if value is not None:
-                raise RefusedValueError(
-                    f'"{key}" is not a label. Expected {", ".join(self.values)}; add it under values, {SKIP}'
-                )
-        if value is None:
-            if missing:
-                return NOT_ASKED
-            raise RefusedValueError(
-                f"missing value. Fill it in, set source.allow_missing: true if the label was not asked, {SKIP}"
-            )
-        if self.at_least is None:
-            return one_of(range(2), f"map other values under source.labels, {SKIP}")(value)
-        parsed = number(
-            value, f"Expected a number to cut at {self.at_least:g}; map words with source.labels.*.values, {SKIP}"
-        )
-        if self.range is not None and not self.range[0] <= parsed <= self.range[1]:
-            low, high = self.range
-            raise RefusedValueError(
-                f"{parsed:g} is outside the scale {low:g} to {high:g}. Fix it or source.labels.*.range, {SKIP}"
-            )
-        return float(parsed >= self.at_least)
 
 
 class Columns(Section):
     """Which columns hold what.
 
     Args:
-        text, user: the columns of the text and of who judged it. Ids are taken exactly as written.
+        text, user: the columns of the text and of who judged it. Ids are taken exactly as written. `text` may be a
+            template over columns, as in "{post} [SEP] {reply}": what stands after the last [SEP] is judged, and what
+            stands before is its context, which the base reads as a segment of its own.
+        unit: the column by which texts are split, and intervals drawn, in place of the text: a conversation, a post.
         text_id: the column of the text's id; made from the normalised text where None.
-        labels: for `multilabel`: column names (0/1), or label -> `LabelRule`.
+        labels: for `multilabel`: column names (0/1), or label -> `LabelRule`. For `soft`: class -> the column of its
+            probability; those of a row add up to one.
         label_column: for `multiclass`: the one column that holds the class's name.
         classes: for `multiclass`: the class names, in order; by default all that occur, sorted.
         allow_missing: read an empty label as "not asked" instead of refusing the row (multilabel only).
         context: further columns to keep, as text.
     """
 
+    added: ClassVar[tuple[str, ...]] = ("unit",)
+
     text: str = "text"
     user: str = "user_id"
+    unit: str | None = None
     text_id: str | None = None
-    kind: Literal["multilabel", "multiclass"] = "multilabel"
+    kind: Literal["multilabel", "multiclass", "soft"] = "multilabel"
     labels: dict[str, LabelRule] = Field(default_factory=dict)
     label_column: str | None = None
     classes: tuple[str, ...] | None = Field(default=None, min_length=2)
@@ -132,9 +76,18 @@ class Columns(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Columns:
-        if self.kind == "multilabel":
+        if self.kind != "multiclass":
             if not self.labels:
                 raise ValueError("labels: name at least one label column")
+            if self.kind == "soft":
+                if len(self.labels) < 2:
+                    raise ValueError(
+                        "kind: soft needs the columns of two or more classes; of one label, give it kind: soft"
+                    )
+                if self.allow_missing or any(rule.kind not in ("binary", "soft") for rule in self.labels.values()):
+                    raise ValueError("kind: soft has the probability of a class in each column, and none is missing")
+                for name, rule in self.labels.items():
+                    self.labels[name] = rule.model_copy(update={"kind": "soft"})
             if self.label_column is not None or self.classes is not None:
                 raise ValueError("label_column and classes are for kind: multiclass")
         else:
@@ -147,24 +100,11 @@ class Columns(Section):
     @property
     def named(self) -> list[tuple[str, str]]:
         """(key, column) for every column these settings name."""
-        wanted = [("text", self.text), ("user", self.user), ("text_id", self.text_id)]
+        wanted: list[tuple[str, str | None]] = [("text", column) for column in text_columns(self.text)]
+        wanted += [("user", self.user), ("text_id", self.text_id), ("unit", self.unit)]
         wanted += [(f"labels.{name}", rule.column or name) for name, rule in self.labels.items()]
         wanted += [("label_column", self.label_column), *(("context", column) for column in self.context)]
         return [(key, column) for key, column in wanted if column is not None]
-
-
-class ShareRule(LabelRule):
-    """The same for a table in memory, where a label may also be a share: how many of somebody's judgements gave it."""
-
-    def read(self, value: Any, missing: bool) -> float:
-        """See `LabelRule.read`; a number between 0 and 1 is taken as it is."""
-        if value is None or self.values is not None or self.at_least is not None:
-            return super().read(value, missing)
-        remedy = f"Expected 0 or 1, or a share between them; map other values under source.labels, {SKIP}"
-        parsed = number(value, remedy)
-        if not 0 <= parsed <= 1:
-            raise RefusedValueError(f"{parsed:g} is not a label. {remedy}")
-        return parsed
 
 
 class ColumnsInMemory(Columns):
@@ -179,36 +119,90 @@ def drafted(config: Columns, raw: Raw) -> UncheckedRows:
     Raises:
         DataError: a column is of a type that cannot hold what it should.
     """
-    names, labels = _classes(config, raw) if config.kind == "multiclass" else _labels(config, raw)
+    task, labels = _READ[config.kind](config, raw)
+    texts = _texts(raw, config.text)
     rows = np.flatnonzero(raw.sound)
     column_of = {name: rule.column or name for name, rule in config.labels.items()}
     column_of |= {"text": config.text, "user_id": config.user, "text_id": config.text_id or config.text}
     return UncheckedRows(
         raw,
-        Task(names, config.kind),
+        task,
         rows,
-        text=as_text(raw, config.text)[rows],
+        text=texts[rows],
         user_id=_ids(raw, config.user, "user")[rows],
         labels=labels[rows].astype(np.float32),
         text_id=_ids(raw, config.text_id, "text_id")[rows] if config.text_id is not None else None,
-        context={column: as_text(raw, column)[rows] for column in config.context},
+        context={column: as_text(raw, column)[rows] for column in config.context} | _units(config, raw, rows),
         column_of=column_of,
     )
 
 
-def _labels(config: Columns, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def text_columns(template: str) -> list[str]:
+    """The columns that a template names, or the column that it is.
+
+    Raises:
+        DataError: the template is not well formed.
+    """
+    if "{" not in template:
+        return [template]
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise DataError(f"source.text: {error}. Write it as in {{post}} [SEP] {{reply}}.") from None
+    names = [name for _, name, _, _ in parts if name is not None]
+    if not all(names):
+        raise DataError("source.text: {} names no column. Write it as in {post} [SEP] {reply}.")
+    return list(dict.fromkeys(names))
+
+
+def _texts(raw: Raw, template: str) -> NDArray[np.object_]:
+    """The texts of a column, or of a template over several; None where a column of it is empty. str [rows]"""
+    if "{" not in template:
+        return as_text(raw, template)
+    columns = {name: as_text(raw, name) for name in text_columns(template)}
+    pieces = [(text, name) for text, name, _, _ in Formatter().parse(template)]
+    found = np.full(raw.table.num_rows, None, dtype=object)
+    for row in range(len(found)):
+        values = {name: column[row] for name, column in columns.items()}
+        missing = [name for name, value in values.items() if not (value or "").strip()]
+        if missing:
+            raw.problems.setdefault(row, (missing[0], f"empty, and source.text needs it. Fill it in, {SKIP}"))
+        else:
+            found[row] = "".join(text + (values[name] if name else "") for text, name in pieces)
+    return found
+
+
+def _units(config: Columns, raw: Raw, rows: NDArray[np.integer]) -> dict[str, NDArray[np.object_]]:
+    """The column by which texts count as one, where another than the text is named."""
+    return {} if config.unit is None else {GROUP: as_text(raw, config.unit)[rows]}
+
+
+def _labels(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
+    """Labels that are given or not, and scales: float64 [rows, labels]."""
+    questions: list[str | Scale] = []
+    pieces: list[NDArray[np.float64]] = []
+    for name, rule in config.labels.items():
+        answers = raw.numbers(rule.column or name, lambda value, rule=rule: rule.read(value, config.allow_missing))
+        scale = rule.scale(name)
+        questions.append(scale or name)
+        pieces.append(scale.encode(answers) if scale else answers[:, None])
+    return Task.of(questions), np.concatenate(pieces, axis=1)
+
+
+def _shares(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
+    """Probabilities of classes, which add up to one: float64 [rows, classes]."""
     columns = [
-        raw.numbers(rule.column or name, lambda value, rule=rule: rule.read(value, config.allow_missing))
+        raw.numbers(rule.column or name, lambda value, rule=rule: rule.read(value, False))
         for name, rule in config.labels.items()
     ]
-    return tuple(config.labels), np.column_stack(columns)
+    return Task(tuple(config.labels), "multiclass"), np.column_stack(columns)
 
 
-def _classes(config: Columns, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Class names and one-hot labels: float64 [rows, classes]."""
+def _classes(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:
+    """Classes, of which each row has one: float64 [rows, classes]."""
     column = config.label_column or ""
-    written = [_written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
-    names = config.classes or tuple(sorted({name for name in written if name is not None}))
+    given = [written(value) if present(value) is not None else None for value in raw.table[column].to_pylist()]
+    names = config.classes or tuple(sorted({name for name in given if name is not None}))
     if len(names) < 2:
         raise DataError(
             f'{raw.files[0][0]}, column "{column}": only one class ({", ".join(names)}). Two or more are needed.'
@@ -218,15 +212,18 @@ def _classes(config: Columns, raw: Raw) -> tuple[tuple[str, ...], NDArray[np.flo
     def rule(value: Any) -> float:
         if value is None:
             raise RefusedValueError(f"missing value. Fill in the class, {SKIP}")
-        if _written(value) not in position:
-            raise RefusedValueError(f"{unknown('class', _written(value), names)} Fix it or source.classes, {SKIP}")
-        return position[_written(value)]
+        if written(value) not in position:
+            raise RefusedValueError(f"{unknown('class', written(value), names)} Fix it or source.classes, {SKIP}")
+        return position[written(value)]
 
     place, refused = parse_column(raw.table[column], rule)
     for row, message in refused.items():
         raw.problems.setdefault(row, (column, message))
     one_hot = (place[:, None] == np.arange(len(names))).astype(np.float64)
-    return names, one_hot
+    return Task(tuple(names), "multiclass"), one_hot
+
+
+_READ = {"multilabel": _labels, "multiclass": _classes, "soft": _shares}
 
 
 def _ids(raw: Raw, column: str, key: str) -> NDArray[np.object_]:
@@ -247,14 +244,3 @@ def as_text(raw: Raw, column: str) -> NDArray[np.object_]:
         raise DataError(
             f'{raw.files[0][0]}, column "{column}": holds {kind}, not text. Name another column.'
         ) from error
-
-
-def _written(value: Any) -> str:
-    """A value as one would write it: truth values in lower case, whole numbers without a point, nothing as nothing."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from beholder.data.annotations import Annotations, Task
+    from beholder.data.annotations import Annotations
+    from beholder.data.task import Task
 
 CLASS = "label"
 """The column of `to_arrow` that holds the class of a multiclass row."""
 Labels = str | Sequence[str] | Mapping[str, Any]
-"""One column of class names; or columns of 0 and 1; or label -> `columns.LabelRule`."""
+"""One column of class names; or columns of 0 and 1; or label -> `label_rules.LabelRule`."""
 
 
 class Convertible:
@@ -62,6 +63,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """Check every row of an Arrow table and build annotations.
 
@@ -74,13 +76,15 @@ class Convertible:
             classes: the class names, in order; by default all that occur, sorted.
             allow_missing: read an empty label as "not asked" instead of refusing the row.
             context: further columns to keep, as text.
+            reshape: how the table becomes one with a judgement in each row, where it is not, as in
+                `{"users": ["rater1", "rater2"]}`; see `reshape.Reshape`.
 
         Raises:
             DataError: a column is missing, or a row is refused; names the row, column and value, and what to do.
             ExperimentError: the arguments do not fit together.
         """
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of(table.column_names, table.column, "table", columns)
+        return _annotations_of(table.column_names, table.column, "table", columns, reshape)
 
     @classmethod
     def from_pandas(
@@ -94,6 +98,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """The same from a pandas DataFrame, whose index is not read. See `from_arrow`."""
         if not hasattr(frame, "columns"):
@@ -108,7 +113,7 @@ class Convertible:
                 ) from None
 
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of([str(name) for name in frame.columns], column, "DataFrame", columns)
+        return _annotations_of([str(name) for name in frame.columns], column, "DataFrame", columns, reshape)
 
     @classmethod
     def from_datasets(
@@ -122,6 +127,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """The same from a `datasets.Dataset`; a `ClassLabel` column holds class names. See `from_arrow`.
 
@@ -133,13 +139,13 @@ class Convertible:
         classes = classes or getattr(feature, "names", None)
         table = arrow_of(rows)
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of(table.column_names, table.column, "Dataset", columns)
+        return _annotations_of(table.column_names, table.column, "Dataset", columns, reshape)
 
     def to_arrow(self) -> pa.Table:
         """Plain columns: `text_id`, `text`, `user_id`, the labels, then context columns.
 
-        A multilabel task has a float32 column for each label, null where it was not asked; a multiclass task one column
-        `label`, which holds the class's name.
+        A multilabel task has a float32 column for each label and scale, null where it was not asked; a multiclass task
+        one column `label`, which holds the class's name.
 
         Raises:
             DataError: a label is called like another column, or a multiclass row has no single class.
@@ -151,16 +157,23 @@ class Convertible:
             names = np.asarray(self.task.labels, dtype=object)
             labels = {CLASS: pa.array(names[self.labels.argmax(axis=1)].tolist(), pa.string())}
         else:
-            values = np.array(self.labels)
-            labels = {
-                label: pa.array(values[:, place], from_pandas=True) for place, label in enumerate(self.task.labels)
-            }
+            labels = {name: pa.array(values, from_pandas=True) for name, values in self._answers().items()}
         for name in (*labels, *self.context_columns):
             if name in columns or (name in labels and name in self.context_columns):
                 raise DataError(f"two columns would be called {name!r}. Rename the label or the context column.")
         columns |= labels
         columns |= {name: self._table[name].cast(self.type_of(name)) for name in self.context_columns}
         return pa.table(columns)
+
+    def _answers(self) -> dict[str, NDArray[np.float32]]:
+        """Label or scale -> what was answered, in the unit of the scale: float32 [rows], NaN = not asked."""
+        found = {}
+        for question in self.task.questions:
+            values = np.array(self.labels[:, list(question.columns)])
+            found[question.name] = (question.scale.decode(values) if question.scale else values[:, 0]).astype(
+                np.float32
+            )
+        return found
 
     def to_pandas(self) -> pd.DataFrame:
         """The columns of `to_arrow` as a pandas DataFrame.
@@ -185,17 +198,26 @@ class Convertible:
         return made
 
     def __repr__(self) -> str:
-        labels = ", ".join(self.task.labels[:6]) + (", ..." if len(self.task.labels) > 6 else "")
+        names = [question.name for question in self.task.questions] if self.task.scales else self.task.labels
+        labels = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         return f"Annotations({self._counts()}; {self.task.kind}: {labels})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: how many there are, and how often each label is given. No text and no id."""
-        asked = (~np.isnan(self.labels)).sum(axis=0)
-        given = np.nansum(self.labels, axis=0) / np.maximum(asked, 1)
-        rows = [
-            {"label": label, "asked": int(asked[place]), "given": f"{100 * given[place]:.1f} %"}
-            for place, label in enumerate(self.task.labels)
-        ]
+        rows: list[dict[str, Any]] = []
+        for question in self.task.questions if self.task.scales else ():
+            values = self._answers()[question.name]
+            answered = values[~np.isnan(values)]
+            mean = float(answered.mean()) if len(answered) else float("nan")
+            said = f"mean {mean:.2f}" if question.scale else f"{100 * mean:.1f} %"
+            rows.append({"label": question.name, "asked": len(answered), "given": said})
+        if not self.task.scales:
+            asked = (~np.isnan(self.labels)).sum(axis=0)
+            given = np.nansum(self.labels, axis=0) / np.maximum(asked, 1)
+            rows = [
+                {"label": label, "asked": int(asked[place]), "given": f"{100 * given[place]:.1f} %"}
+                for place, label in enumerate(self.task.labels)
+            ]
         return RowTable(rows, f"{self._counts()} ({self.task.kind})")._repr_html_()
 
     def _counts(self) -> str:
@@ -280,13 +302,26 @@ def _columns(
 
 
 def _annotations_of(
-    names: Sequence[str], column: Callable[[str], pa.ChunkedArray], where: str, written: Mapping[str, Any]
+    names: Sequence[str],
+    column: Callable[[str], pa.ChunkedArray],
+    where: str,
+    written: Mapping[str, Any],
+    reshape: Mapping[str, Any] | None,
 ) -> Annotations:
     """Annotations of the columns of a table in memory, of which only those that are named are looked at."""
-    from beholder.data.columns import ColumnsInMemory, drafted
+    from beholder.data.columns import ColumnsInMemory, drafted, text_columns
+    from beholder.data.reshape import Reshape, reshaped
     from beholder.data.validation import Raw, admit
 
     config = build(ColumnsInMemory, dict(written), where)
+    turned = None
+    if reshape is not None:
+        form = build(Reshape, dict(reshape), f"{where}: reshape")
+        of_form = [*form.named, *([form.multiselect.column] if form.multiselect else [])]
+        wanted = dict.fromkeys([*of_form, *(name for _, name in config.named)])
+        columns = {name: column(name) for name in wanted if name in names}
+        turned = reshaped(pa.table(columns), form, Path(where), [*text_columns(config.text), config.user])
+        names, column = turned.table.column_names, turned.table.column
     for key, name in config.named:
         if name not in names:
             argument = "labels" if key == "label_column" else key.partition(".")[0]
@@ -294,8 +329,11 @@ def _annotations_of(
         if names.count(name) > 1:
             raise DataError(f'{where}, column "{name}": there are two of that name. Rename one.')
     table = pa.table({name: column(name) for name in dict.fromkeys(name for _, name in config.named)})
+    raw = Raw.of(table, Path(where))
+    if turned is not None:
+        raw = Raw(table, raw.files, dict(turned.problems), turned.rows)
     try:
-        made = admit(drafted(config, Raw.of(table, Path(where))), where, "refuse").annotations
+        made = admit(drafted(config, raw), where, "refuse").annotations
     except DataError as error:  # there is nothing to skip rows into: who has the table can leave them out
         plain = re.sub(r",? or pass --on-bad-rows skip( to keep the first)?\.", ".", str(error))
         raise DataError(in_python(plain)) from None

@@ -33,7 +33,8 @@ class Multiselect(Section):
         column: its name.
         labels: the labels there are, each a column of 0 and 1 afterwards. Any other entry is refused.
         separator: between the labels of a cell; None where cells are lists.
-        none: entries that stand for no label at all. An empty list is that, too; an empty cell was not answered.
+        none: entries that stand for no label at all. An empty list is that, too; an empty cell was not answered, unless
+            `""` is named.
         not_asked: cells that were not answered either, as in `[N/A]`.
     """
 
@@ -272,6 +273,8 @@ def _with_labels(made: Reshaped, config: Multiselect, where: Path) -> Reshaped:
     problems = dict(made.problems)
     for row, cell in enumerate(table[config.column].to_pylist()):
         found = None if _as_text(cell) in config.not_asked else entries(cell, config.separator)
+        if present(cell) is None and "" in config.none:
+            found = []
         if found is None:  # not answered, or no list
             given[row] = None
             if present(cell) is not None and _as_text(cell) not in config.not_asked:

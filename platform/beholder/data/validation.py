@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Annotations, RowError, Task, find_problems
+from beholder.data.annotations import Annotations, RowError, find_problems
 from beholder.data.label_rules import Rule, parse_column
+from beholder.data.task import Task
 from beholder.data.texts import text_key
 from beholder.util.atomic import beside
 from beholder.util.errors import DataError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from beholder.data.annotations import Task
 from beholder.data.label_rules import one_of
+from beholder.data.scales import Scale
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns
@@ -16,6 +17,7 @@ from beholder.datasets.locate import find
 from beholder.util.errors import DataError, unknown
 
 EMOTIONS = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
+INTENSITIES = (0.0, 1.0, 2.0, 3.0)
 # How far an id is one person, by language: the file's `id_status`.
 EXPLICIT, LIKELY, UNVERIFIED, SLOT = "explicit", "likely_persistent", "unverified", "slot_not_person"
 LANGUAGES = {
@@ -34,7 +36,8 @@ LANGUAGES = {
 class Brighter(SourceSettings):
     """Settings of `brighter`.
 
-    An emotion is present where its intensity (0 to 3) is above 0; null = not asked. Rows in which every emotion is null
+    An emotion is present where its intensity (0 to 3) is above 0; with `intensities`, each emotion is an ordinal scale.
+    Null = not asked. Rows in which every emotion is null
     are no judgements and are left out. `min_rows`: users with fewer judgements are left out. The default languages are
     those whose ids are explicitly persons; a language whose ids are slots is refused, because there is nobody to
     personalise for.
@@ -43,6 +46,9 @@ class Brighter(SourceSettings):
     name: Literal["brighter"] = "brighter"
     languages: tuple[str, ...] = Field(default=("deu", "ptbr"), min_length=1)
     min_rows: int = Field(default=0, ge=0)
+    intensities: bool = False
+
+    added: ClassVar[tuple[str, ...]] = ("intensities",)
 
     @field_validator("languages")
     @classmethod
@@ -87,13 +93,18 @@ def load(config: Brighter, on_bad_rows: BadRows = "refuse") -> Loaded:
             f"{f' (the busiest has {count.max()})' if len(names) else ''}. Lower source.min_rows, or add languages."
         )
     values = intensity[rows]
+    labels, task = np.where(np.isnan(values), np.nan, values > 0), Task(EMOTIONS)
+    if config.intensities:
+        scales = [Scale(emotion, INTENSITIES) for emotion in EMOTIONS]
+        labels = np.concatenate([scale.encode(of) for scale, of in zip(scales, values.T, strict=True)], axis=1)
+        task = Task.of(scales)
     draft = UncheckedRows(
         raw,
-        Task(EMOTIONS),
+        task,
         rows,
         text=raw.strings("text")[rows],
         user_id=users[rows],
-        labels=np.where(np.isnan(values), np.nan, values > 0).astype(np.float32),
+        labels=labels.astype(np.float32),
         text_id=raw.strings("text_id")[rows],
         context={"lang": languages[rows]},
         column_of={"user_id": "annotator_id"},

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from beholder.data.annotations import Task
 from beholder.data.label_rules import one_of
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.duplicates import repeat_numbers, with_repeat_number

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from beholder.data.annotations import Task
 from beholder.data.label_rules import class_of
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.io import read_parquet, require_columns

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded
 from beholder.datasets.single import SINGLE, SingleConfig
 from beholder.util.errors import DataError

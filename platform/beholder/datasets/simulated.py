@@ -20,7 +20,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded
 from beholder.datasets import templates
 from beholder.datasets.config import SourceSettings

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import StringConstraints, field_validator, model_validator
 
-from beholder.data.columns import Columns, as_text, drafted
+from beholder.data.columns import Columns, as_text, drafted, text_columns
 from beholder.data.label_rules import present
 from beholder.data.reshape import Reshape, reshaped
 from beholder.data.texts import text_key
@@ -46,12 +46,13 @@ class Table(Columns):
         reshape: how the table becomes one with a judgement in each row, where it is not; see `Reshape`.
         split_column: a column saying each row's part, kept as the context column `split`.
         repeats: what a second judgement of a text by the same user is: refused, or kept as a judgement of its own.
-        not_asked: what is written in a label's column where the label was not asked or not answered, as in `[N/A, -1]`;
-            whatever its case. Rows in which no label was answered are left out and counted.
+        not_asked: what is written in a label's column where the label was not asked or not answered, as in `[N/A, -1]`,
+            in upper or lower case; `""` for an empty cell. Rows in which no label was answered are left out and
+            counted.
         user_ids: `exact`, or `fold`: ids that differ only in case or white space at the ends are one person.
     """
 
-    added: ClassVar[tuple[str, ...]] = ("format", "header", "reshape", "not_asked", "user_ids")
+    added: ClassVar[tuple[str, ...]] = (*Columns.added, "format", "header", "reshape", "not_asked", "user_ids")
 
     name: Literal["table"] = "table"
     path: HubName | Path | tuple[HubName | Path, ...]
@@ -156,14 +157,14 @@ def _columns_given(config: Table) -> GivenColumns:
 def _one_judgement_a_row(config: Table, rows: FileRows) -> tuple[Raw, dict[str, int]]:
     """The rows of the files that are judgements, and what was left out."""
     table = rows.table
-    found = surplus(table, config.text)
+    found = surplus(table, text_columns(config.text)[-1])
     kept = found.kept
     if len(kept) < table.num_rows:
         table = table.take(pa.array(kept))
     problems: dict[int, tuple[str, str]] = {}
     if config.reshape is not None:
-        by = [each for each in (config.text_id or config.text, config.user) if each is not None]
-        made = reshaped(table, config.reshape, rows.files[0][0], by)
+        of_text = [config.text_id] if config.text_id is not None else text_columns(config.text)
+        made = reshaped(table, config.reshape, rows.files[0][0], [*of_text, config.user])
         table, kept, problems = made.table, kept[made.rows], dict(made.problems)
     problems |= {place: rows.problems[int(row)] for place, row in enumerate(kept) if int(row) in rows.problems}
     return Raw(table, rows.files, problems, kept if rows.stands is None else rows.stands[kept]), found.left_out
@@ -205,7 +206,7 @@ def _without_unasked(config: Table, raw: Raw) -> tuple[Raw, Table, dict[str, int
         {place_of[row]: problem for row, problem in problems.items()},
         numbers[kept],
     )
-    return left_out, config, {f"no answer ({', '.join(config.not_asked)})": int(gone.sum())}
+    return left_out, config, {f"no answer ({', '.join(word or 'empty' for word in config.not_asked)})": int(gone.sum())}
 
 
 def _written(value: Any) -> str:

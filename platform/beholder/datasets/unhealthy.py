@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from beholder.data.annotations import Task
 from beholder.data.label_rules import one_of
+from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded, Raw, UncheckedRows, admit
 from beholder.datasets.config import SourceSettings
 from beholder.datasets.duplicates import without_repeats

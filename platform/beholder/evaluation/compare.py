@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.gains import Gain, gains, holm
 from beholder.evaluation.intervals import p_in_words
-from beholder.evaluation.results import ArmScores, Results, evaluate
+from beholder.evaluation.results import Results, evaluate
 from beholder.evaluation.run_results import DataResult
 from beholder.evaluation.saved_run import read_results, same_rows, settings_of
 from beholder.evaluation.scores_io import ScoresFile, read_scores
@@ -59,7 +60,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain values; gains of a method beside its name, as `points`, `low`, `high` and so on."""
         whole = self.results.to_json()
-        kept = ("reference", "users", "texts", "commonest_text", "level", "worthwhile", "trainings")
+        kept = ("reference", "users", "texts", "commonest_text", "level", "worthwhile", "metric", "trainings")
         shared = {key: whole[key] for key in kept if key in whole}
         return {
             **shared,
@@ -136,14 +137,13 @@ def compare(
         list(arms.values()),
         first.valid,
         first.test,
-        first.label_names,
-        first.kind,
+        first.task,
         ":".join(chosen),
         level=settings.level,
         worthwhile=settings.worthwhile,
     )
-    decided = results.decisions(results.reference_arm)
-    twins = {place for place, arm in arms.items() if np.array_equal(results.decisions(arm), decided)}
+    predicted = results.answers(results.reference_arm)
+    twins = {place for place, arm in arms.items() if np.array_equal(results.answers(arm), predicted)}
     p_values = {
         place: p
         for place, arm in arms.items()
@@ -166,9 +166,9 @@ def surely_worse(one: Path, other: Path, level: float = 0.95) -> Gain | None:
     mine, theirs = read_scores(one), read_scores(other)
     if not same_rows(mine, theirs):
         return None
-    decisions = {"mine": mine.arm.test_decisions(mine.kind), "theirs": theirs.arm.test_decisions(mine.kind)}
+    predicted = {"mine": mine.arm.test_answers(mine.task), "theirs": theirs.arm.test_answers(mine.task)}
     test = mine.test
-    gain = gains(decisions, "theirs", test.labels, test.texts, test.user_ids, level=level)["mine"]
+    gain = gains(predicted, "theirs", test.labels, test.texts, test.user_ids, level=level, task=mine.task)["mine"]
     return gain if gain.high < 0 else None
 
 
@@ -180,7 +180,7 @@ def _named(arm: ArmScores, run: str) -> ArmScores:
 
 def _flat(row: ComparedArm, method: dict[str, Any]) -> dict[str, Any]:
     """A method's results with its gain beside its name, and called as in its run."""
-    left_out = ("gain", "users", "per_label", "per_label_gain", "per_task", "per_task_gain")
+    left_out = ("gain", "users", "per_label", "per_label_gain", "scales", "per_task", "per_task_gain")
     kept = {key: value for key, value in method.items() if key not in left_out}
     return asdict(row) | kept | method["gain"] | method["users"] | asdict(row)
 

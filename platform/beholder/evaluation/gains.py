@@ -15,17 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.data.task import Kind, Task
+from beholder.evaluation.headline import of_users, parts
 from beholder.evaluation.intervals import UNKNOWN, Clusters, Spread, training_error
-from beholder.evaluation.metrics import (
-    Decisions,
-    Floats,
-    Kind,
-    f1_per_label,
-    f1_with_influence,
-    log_losses,
-    macro,
-    per_user,
-)
+from beholder.evaluation.metrics import Decisions, Floats, log_losses, macro
 from beholder.util.errors import DataError, unknown
 
 
@@ -118,47 +111,49 @@ class Compared:
         texts: NDArray[np.object_],
         user_ids: NDArray[np.object_],
         level: float = 0.95,
+        task: Task | None = None,
     ) -> None:
-        """Take decisions.
+        """Take predictions.
 
         Args:
-            decisions: bool [rows, labels] of each method, or [trainings, rows, labels].
+            decisions: [rows, labels] of each method, or [trainings, rows, labels]; bool, or of `headline.answers`.
             labels: float [rows, labels], NaN = not asked.
             texts, user_ids: str [rows].
             level: see the attributes.
+            task: whose labels these are; None: labels that are given or not, or classes.
         """
         self._decisions = {name: decided.reshape(-1, *labels.shape) for name, decided in decisions.items()}
-        self._labels = labels
+        self._labels, self._task = labels, task or plain_task(labels.shape[1])
         self.clusters, self.level = Clusters(user_ids, texts), level
-        self._f1 = {  # [trainings, labels]
-            name: np.stack([f1_per_label(each, labels) for each in trainings])
+        self._parts = {  # [trainings, parts]
+            name: np.stack([parts(each, labels, self._task)[0] for each in trainings])
             for name, trainings in self._decisions.items()
         }
 
-    def macro_f1(self, name: str) -> float:
-        """Of a method."""
-        return float(np.mean([macro(each) for each in self._f1[name]]))
+    def headline(self, name: str) -> float:
+        """Of a method: macro-F1, unless there are scales; see `headline.headline`."""
+        return float(np.mean([macro(each) for each in self._parts[name]]))
 
     def influence(self, name: str) -> Floats:
-        """Of each row on a method's F1 of each label: see `metrics.f1_with_influence`."""
-        return np.mean([f1_with_influence(each, self._labels)[1] for each in self._decisions[name]], axis=0)
+        """Of each row on every part of a method's headline: see `headline.parts`."""
+        return np.mean([parts(each, self._labels, self._task)[1] for each in self._decisions[name]], axis=0)
 
     def gain(self, name: str, over: str, tasks: Mapping[str, Sequence[int]] | None = None) -> Gain:
         """What a method wins over another one.
 
         Args:
             name, over: the two.
-            tasks: the label columns of each task, where there are several.
+            tasks: the parts of each task, where there are several.
 
         Raises:
             DataError: `over` is none of the methods.
         """
         if over not in self._decisions:
             raise DataError(f"evaluate.reference: {unknown('arm', over, self._decisions)}")
-        f1s = self._f1[name] - self._f1[over]
+        f1s = self._parts[name] - self._parts[over]
         influence = self.influence(name) - self.influence(over)
         found, at_large = self._difference(f1s, influence)
-        base, difference = self.macro_f1(over), found.points / 100
+        base, difference = self.headline(over), found.points / 100
         known = not np.isnan(difference)
         some = {task: list(columns) for task, columns in (tasks or {}).items()}
         return Gain(
@@ -178,15 +173,14 @@ class Compared:
 
     def beyond(self, name: str, controls: Sequence[str]) -> Interval:
         """What a method wins over the mean of its controls: the part of its gain that is about who reads."""
-        f1s = self._f1[name] - np.mean([self._f1[each] for each in controls], axis=0)
+        f1s = self._parts[name] - np.mean([self._parts[each] for each in controls], axis=0)
         influence = self.influence(name) - np.mean([self.influence(each) for each in controls], axis=0)
         return self._difference(f1s, influence)[0]
 
     def _difference(self, f1s: Floats, influence: Floats) -> tuple[Interval, Spread]:
-        """A difference in macro-F1 over some labels, and how sure it is of people at large.
+        """A difference in the mean of some parts, and how sure it is of people at large.
 
-        f1s: [trainings, labels], its parts; NaN = without a positive. influence: [rows, labels], of each row on their
-        mean over trainings.
+        f1s: [trainings, parts]; NaN = unknown. influence: [rows, parts], of each row on their mean over trainings.
         """
         known = ~np.isnan(f1s).any(axis=0)
         if not known.any():
@@ -209,23 +203,36 @@ def gains(
     *,
     tasks: Mapping[str, Sequence[int]] | None = None,
     level: float = 0.95,
+    task: Task | None = None,
 ) -> dict[str, Gain]:
     """The gain of every method over `reference`; see `Compared`.
 
     Raises:
         DataError: no method is called `reference`.
     """
-    compared = Compared(decisions, labels, texts, user_ids, level)
+    compared = Compared(decisions, labels, texts, user_ids, level, task)
     return {name: compared.gain(name, reference, tasks) for name in decisions}
 
 
-def user_gains(decisions: Decisions, reference: Decisions, labels: Floats, user_ids: NDArray[np.object_]) -> Floats:
-    """Each user's difference in macro-F1, in points, users sorted: float64 [users], NaN without any positive.
+def plain_task(labels: int) -> Task:
+    """A task of so many labels, where their names do not matter."""
+    return Task(tuple(map(str, range(labels))))
+
+
+def user_gains(
+    decisions: Decisions,
+    reference: Decisions,
+    labels: Floats,
+    user_ids: NDArray[np.object_],
+    task: Task | None = None,
+) -> Floats:
+    """Each user's difference in the headline, in points, users sorted: float64 [users], NaN where unknown.
 
     Rounded to a billionth of a point: the same F1, summed over labels in another order, is no difference.
     """
-    mine, other = per_user(decisions, labels, user_ids), per_user(reference, labels, user_ids)
-    return np.round(100 * (mine.macro_f1 - other.macro_f1), 9)
+    task = task or plain_task(labels.shape[1])
+    mine, other = (of_users(each, labels, task, user_ids) for each in (decisions, reference))
+    return np.round(100 * (mine - other), 9)
 
 
 def user_log_loss_gains(

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.data.task import Kind
 from beholder.evaluation.intervals import Clusters
-from beholder.evaluation.metrics import Decisions, Floats, Kind, f1_with_influence, log_losses
+from beholder.evaluation.metrics import Decisions, Floats, f1_with_influence, log_losses
 
 
 @dataclass(frozen=True)

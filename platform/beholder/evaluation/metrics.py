@@ -7,12 +7,12 @@ label.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["multilabel", "multiclass"]
+from beholder.data.task import Kind
+
 Floats = NDArray[np.floating]
 Decisions = NDArray[np.bool_]
 
@@ -27,7 +27,9 @@ def decide(scores: Floats, thresholds: Floats, kind: Kind) -> Decisions:
     return scores >= thresholds
 
 
-def fit_thresholds(scores: Floats, labels: Floats, kind: Kind) -> NDArray[np.float32]:
+def fit_thresholds(
+    scores: Floats, labels: Floats, kind: Kind, scaled: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """The threshold of each label that maximises its F1 on these (validation) rows: float32 [labels].
 
     All cuts are tried at once: with rows sorted by falling score, predicting the first n positive gives
@@ -39,11 +41,12 @@ def fit_thresholds(scores: Floats, labels: Floats, kind: Kind) -> NDArray[np.flo
         scores: float32 [rows, labels] in 0..1.
         labels: float [rows, labels], NaN = not asked.
         kind: the task's.
+        scaled: bool [labels], those of scales, whose answers are not decided label by label: 0.5.
     """
     thresholds = np.full(scores.shape[1], 0.5, dtype=np.float32)
     if kind == "multiclass":
         return thresholds
-    for label in range(scores.shape[1]):
+    for label in np.flatnonzero(~scaled) if scaled is not None else range(scores.shape[1]):
         asked = ~np.isnan(labels[:, label])
         score = scores[asked, label].astype(np.float32)
         order = np.argsort(-score, kind="stable")
@@ -106,15 +109,6 @@ def macro_f1(decisions: Decisions, labels: Floats) -> float:
     Labels without a positive are left out rather than counted as 0 or 1, for every method alike.
     """
     return float(macro(f1_per_label(decisions, labels)))
-
-
-def decided_macro_f1(scores: Floats, thresholds: Floats, labels: Floats, kind: Kind) -> float | None:
-    """Macro-F1 of the decisions by some thresholds; None where no label has a positive.
-
-    scores: [rows, labels] in 0..1; thresholds: as `decide` takes them; labels: [rows, labels], NaN = not asked.
-    """
-    value = macro_f1(decide(scores, thresholds, kind), labels)
-    return value if np.isfinite(value) else None
 
 
 def log_losses(scores: Floats, labels: Floats, kind: Kind) -> tuple[Floats, Floats]:

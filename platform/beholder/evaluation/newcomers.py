@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.data.task import Task
 from beholder.evaluation.gains import gains
+from beholder.evaluation.headline import answers, headline
 from beholder.evaluation.intervals import Mean, clustered_mean
-from beholder.evaluation.metrics import Floats, Kind, decide, log_losses, macro_f1
+from beholder.evaluation.metrics import Floats, log_losses
 from beholder.util.errors import DataError, unknown
 
 CELL_OF = {
@@ -36,7 +38,7 @@ class NewcomerScores:
 
     Attributes:
         arm, method, control_of, thresholds: see `results.ArmScores`.
-        kind: the task's.
+        task: whose labels these are.
         part: str [rows].
         k: int64 [rows], how many judgements of each new person the arm was adapted on; 0 for people seen in training,
             and for all rows of an arm that cannot be adapted.
@@ -49,7 +51,7 @@ class NewcomerScores:
     method: str
     control_of: str | None
     thresholds: NDArray[np.float32]
-    kind: Kind
+    task: Task
     part: NDArray[np.object_]
     k: NDArray[np.int64]
     given: NDArray[np.int64]
@@ -208,9 +210,10 @@ def _part(
         )
         if not same or not np.array_equal(each.labels, first.labels, equal_nan=True):
             raise DataError(f"{name} was scored on other {part} rows than {reference}. Run the experiment again.")
-    decisions = {f"{name}@{k}": decide(each.scores, each.thresholds, each.kind) for (name, k), each in scored.items()}
-    over = gains(decisions, f"{reference}@0", first.labels, first.text_ids, first.user_ids, level=level)
-    losses = {key: log_losses(each.scores, each.labels, each.kind) for key, each in scored.items()}
+    task = first.task
+    predicted = {f"{name}@{k}": answers(each.scores, each.thresholds, task) for (name, k), each in scored.items()}
+    over = gains(predicted, f"{reference}@0", first.labels, first.text_ids, first.user_ids, level=level, task=task)
+    losses = {key: log_losses(each.scores, each.labels, task.kind) for key, each in scored.items()}
 
     def mean(sums: Floats, counts: Floats) -> Mean:
         return clustered_mean(sums, counts, first.user_ids, first.text_ids, level)
@@ -229,7 +232,7 @@ def _part(
                 log_loss=mean(sums, counts),
                 over_global=None if (name, k) == (reference, 0) else mean(losses[reference, 0][0] - sums, counts),
                 over_zero=None if k == 0 else mean(losses[name, 0][0] - sums, counts),
-                macro_f1=macro_f1(decisions[f"{name}@{k}"], each.labels),
+                macro_f1=headline(predicted[f"{name}@{k}"], each.labels, task),
                 macro_f1_gain=Mean(gain.points, gain.low, gain.high),
             )
         )

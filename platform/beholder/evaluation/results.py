@@ -4,76 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Annotations, tasks_of
+from beholder.data.task import Kind, Task, tasks_of
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.gains import Compared, Gain, Interval, UserCounts, user_gains, user_log_loss_gains
+from beholder.evaluation.headline import headline, metric_of, of_users, part_names, parts
+from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.measures import Difference, MethodScores, differences, over_trainings
 from beholder.evaluation.metrics import (
     Decisions,
     Floats,
-    Kind,
-    decide,
     expected_calibration_error,
-    f1_per_label,
-    macro_f1,
-    per_user,
+    macro,
     subset_accuracy,
     user_bias,
 )
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.run_results import EvaluationResult
+from beholder.evaluation.scale_measures import scale_differences, scale_measures
 
 ROUTED = "routed"
 """The name of the pair of arms that is served, where it is scored as if it were an arm."""
-
-
-@dataclass(frozen=True)
-class ArmScores:
-    """One arm's scores of the validation and test rows: all that evaluation ever sees of a model.
-
-    Attributes:
-        name, method: the arm's and its method's.
-        thresholds: float32 [labels], fitted on validation; [folds, labels] where each fold has a model of its own.
-        valid_scores, test_scores: float32 [rows, labels] in 0..1.
-        seconds: to fit and score.
-        control_of: the arm this one is the control of.
-        valid_fold, test_fold: int64 [rows], the fold of each row, from 0; None where there are none.
-        repeats: the same arm, trained again under other seeds, and its scores of the same rows.
-    """
-
-    name: str
-    method: str
-    thresholds: NDArray[np.float32]
-    valid_scores: NDArray[np.float32]
-    test_scores: NDArray[np.float32]
-    seconds: float
-    control_of: str | None = None
-    valid_fold: NDArray[np.int64] | None = None
-    test_fold: NDArray[np.int64] | None = None
-    repeats: tuple[ArmScores, ...] = ()
-
-    @property
-    def trainings(self) -> tuple[ArmScores, ...]:
-        """This one and its repeats."""
-        return (self, *self.repeats)
-
-    def first(self, trainings: int) -> ArmScores:
-        """The same with that many trainings only."""
-        return replace(self, repeats=self.repeats[: trainings - 1])
-
-    def valid_decisions(self, kind: Kind) -> Decisions:
-        """What it decides on the validation rows: bool [rows, labels]. This and the next are without the repeats."""
-        return decide(self.valid_scores, _of_rows(self.thresholds, self.valid_fold), kind)
-
-    def test_decisions(self, kind: Kind) -> Decisions:
-        """What it decides on the test rows: bool [rows, labels]."""
-        return decide(self.test_scores, _of_rows(self.thresholds, self.test_fold), kind)
 
 
 @dataclass(frozen=True)
@@ -105,32 +62,6 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Judgements:
-    """The judgements scores are held against.
-
-    Attributes:
-        labels: float32 [rows, labels], NaN = not asked.
-        text_ids, user_ids: str [rows].
-        texts: str [rows], equal for equal texts whatever their ids: what intervals and splits take as one text.
-    """
-
-    labels: NDArray[np.float32]
-    text_ids: NDArray[np.object_]
-    user_ids: NDArray[np.object_]
-    texts: NDArray[np.object_]
-
-    @classmethod
-    def of(cls, annotations: Annotations) -> Judgements:
-        """Those of annotations."""
-        return cls(annotations.labels, annotations.text_ids, annotations.user_ids, annotations.text_keys)
-
-    @property
-    def commonest(self) -> float:
-        """The share of the rows that the commonest text has: 0..1."""
-        return float(np.unique(self.texts.astype(str), return_counts=True)[1].max() / len(self.texts))
-
-
-@dataclass(frozen=True)
 class Results:
     """The arms compared. Scores and gains of an arm that was trained several times are means over its trainings.
 
@@ -142,8 +73,7 @@ class Results:
     """
 
     arms: tuple[ArmScores, ...]
-    label_names: tuple[str, ...]
-    kind: Kind
+    task: Task
     reference: str
     valid: Judgements
     test: Judgements
@@ -155,6 +85,23 @@ class Results:
     curves: dict[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
     newcomers: Newcomers | None = None
     """Of a split by people. The test scores are then those after the most judgements of each person."""
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each arm, what `scale_measures` finds of every scale, against the reference."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of the task."""
+        return self.task.labels
+
+    @property
+    def kind(self) -> Kind:
+        """Of the task."""
+        return self.task.kind
+
+    @property
+    def metric(self) -> str:
+        """What gains are in points of."""
+        return metric_of(self.task)
 
     @property
     def people(self) -> int:
@@ -184,14 +131,18 @@ class Results:
         """What an arm decides on the test rows: bool [trainings, rows, labels]."""
         return np.stack([each.test_decisions(self.kind) for each in arm.trainings])
 
-    def macro_f1(self, arm: ArmScores) -> float:
-        """Of an arm on the test rows."""
-        return float(np.mean(self._macro_f1s(arm)))
+    def answers(self, arm: ArmScores) -> Floats:
+        """What an arm predicts on the test rows: [trainings, rows, labels] of `headline.answers`."""
+        return np.stack([each.test_answers(self.task) for each in arm.trainings])
 
-    def valid_macro_f1(self, arm: ArmScores) -> float:
+    def headline(self, arm: ArmScores) -> float:
+        """Of an arm on the test rows: macro-F1, unless there are scales."""
+        return float(np.mean(self._headlines(arm)))
+
+    def valid_headline(self, arm: ArmScores) -> float:
         """Of an arm on the validation rows."""
-        decided = (each.valid_decisions(self.kind) for each in arm.trainings)
-        return float(np.mean([macro_f1(each, self.valid.labels) for each in decided]))
+        predicted = (each.valid_answers(self.task) for each in arm.trainings)
+        return float(np.mean([headline(each, self.valid.labels, self.task) for each in predicted]))
 
     def calibration_error(self, arm: ArmScores) -> float:
         """How far its scores are off on the test rows, all trainings together; see `expected_calibration_error`."""
@@ -204,8 +155,9 @@ class Results:
 
     def user_gains(self, arm: ArmScores) -> Floats:
         """Points of each user of the test rows, sorted by name: see `gains.user_gains`."""
-        pairs = zip(self.decisions(arm), self.decisions(self.reference_arm), strict=True)
-        return _mean(user_gains(mine, other, self.test.labels, self.test.user_ids) for mine, other in pairs)
+        pairs = zip(self.answers(arm), self.answers(self.reference_arm), strict=True)
+        labels, users = self.test.labels, self.test.user_ids
+        return _mean(user_gains(mine, other, labels, users, self.task) for mine, other in pairs)
 
     def user_log_loss_gains(self, arm: ArmScores) -> Floats:
         """Nats below the reference of each user of the test rows, sorted by name: see `gains.user_log_loss_gains`."""
@@ -243,6 +195,7 @@ class Results:
                 "commonest_text": self.test.commonest,
                 "level": self.level,
                 "worthwhile": self.worthwhile,
+                **({"metric": self.metric} if self.task.scales else {}),
                 **({"trainings": self.trainings} if self.trainings > 1 else {}),
                 "methods": {arm.name: self._arm(arm) for arm in self.arms},
                 "curves": {arm: [point.to_json() for point in points] for arm, points in self.curves.items()},
@@ -256,55 +209,58 @@ class Results:
 
     def _arm(self, arm: ArmScores) -> dict[str, Any]:
         decisions, labels, gain = self.decisions(arm), self.test.labels, self.gains[arm.name]
-        per_label = _mean(f1_per_label(each, labels) for each in decisions)
+        name = "score" if self.task.scales else "macro_f1"
+        names = part_names(self.task)
+        per_part = _mean(parts(each, labels, self.task)[0] for each in self.answers(arm))
         return {
             "method": arm.method,
             "control_of": arm.control_of,
-            "macro_f1": self.macro_f1(arm),
-            **({"macro_f1_of_trainings": self._macro_f1s(arm)} if self.trainings > 1 else {}),
-            "valid_macro_f1": self.valid_macro_f1(arm),
-            "per_label": dict(zip(self.label_names, per_label.tolist(), strict=True)),
+            name: self.headline(arm),
+            **({f"{name}_of_trainings": self._headlines(arm)} if self.trainings > 1 else {}),
+            f"valid_{name}": self.valid_headline(arm),
+            "per_label": dict(zip(names, per_part.tolist(), strict=True)),
+            **({"scales": self.scales[arm.name]} if self.task.scales else {}),
             "subset_accuracy": float(np.mean([subset_accuracy(each, labels) for each in decisions])),
             "ece": self.calibration_error(arm),
             "gain": gain.to_json(),
             "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
             "measures": {name: asdict(each) for name, each in self.measures[arm.name].items()},
-            "per_label_gain": {self.label_names[each.label]: Interval.to_json(each) for each in gain.per_label},
+            "per_label_gain": {names[each.label]: Interval.to_json(each) for each in gain.per_label},
             "users": asdict(self.users(arm)),
-            **self._per_task(decisions, gain),
+            **self._per_task(self.answers(arm), gain),
             "wins": self.wins(arm),
             "seconds": sum(each.seconds for each in arm.trainings),
         }
 
-    def _macro_f1s(self, arm: ArmScores) -> list[float]:
-        return [macro_f1(each, self.test.labels) for each in self.decisions(arm)]
+    def _headlines(self, arm: ArmScores) -> list[float]:
+        return [headline(each, self.test.labels, self.task) for each in self.answers(arm)]
 
-    def _per_task(self, decisions: Decisions, gain: Gain) -> dict[str, Any]:
-        """Macro-F1 and gain over the labels of each task; nothing where there is one task only."""
-        tasks = tasks_of(self.label_names)
+    def _per_task(self, predicted: Floats, gain: Gain) -> dict[str, Any]:
+        """Headline and gain over the parts of each task; nothing where there is one task only."""
+        tasks = tasks_of(part_names(self.task))
         if not tasks:
             return {}
+        found = np.stack([parts(each, self.test.labels, self.task)[0] for each in predicted])  # [trainings, parts]
         return {
-            "per_task": {
-                task: float(np.mean([macro_f1(each[:, columns], self.test.labels[:, columns]) for each in decisions]))
-                for task, columns in tasks.items()
-            },
+            "per_task": {task: float(np.mean(macro(found[:, some]))) for task, some in tasks.items()},
             "per_task_gain": {each.task: Interval.to_json(each) for each in gain.per_task},
         }
 
     def user_table(self) -> pa.Table:
         """One row per user of the test rows: `user_id`, `rows`, and for each arm what it does for them.
 
-        `macro_f1.ARM` and `gain_points.ARM` are by macro-F1, `log_loss_gain.ARM` by log-loss, in nats. `bias.ARM` is
-        calibration in the large: by how much its mean score is above the share of labels the user gives (Van Calster et
-        al. 2019, BMC Medicine 17:230); a curve needs more judgements than most users have.
+        `macro_f1.ARM` (with scales `score.ARM`) and `gain_points.ARM` are by the headline, `log_loss_gain.ARM` by
+        log-loss, in nats. `bias.ARM` is calibration in the large: by how much its mean score is above the share of
+        labels the user gives (Van Calster et al. 2019, BMC Medicine 17:230); a curve needs more judgements than most
+        users have.
         """
         columns: dict[str, Any] = {}
         for arm in self.arms:
             labels, ids = self.test.labels, self.test.user_ids
-            each = [per_user(decided, labels, ids) for decided in self.decisions(arm)]
-            columns |= {"user_id": each[0].users, "rows": each[0].rows}
-            columns[f"macro_f1.{arm.name}"] = _mean(users.macro_f1 for users in each)
+            names, rows = np.unique(ids.astype(str), return_counts=True)
+            columns |= {"user_id": names, "rows": rows}
+            own = _mean(of_users(each, labels, self.task, ids) for each in self.answers(arm))
+            columns[f"{'score' if self.task.scales else 'macro_f1'}.{arm.name}"] = own
             columns[f"gain_points.{arm.name}"] = self.user_gains(arm)
             columns[f"log_loss_gain.{arm.name}"] = self.user_log_loss_gains(arm)
             columns[f"bias.{arm.name}"] = _mean(user_bias(one.test_scores, labels, ids) for one in arm.trainings)
@@ -315,8 +271,7 @@ def evaluate(
     arms: Sequence[ArmScores],
     valid: Judgements,
     test: Judgements,
-    label_names: Sequence[str],
-    kind: Kind,
+    task: Task,
     reference: str,
     *,
     level: float = 0.95,
@@ -328,21 +283,21 @@ def evaluate(
     Args:
         arms: all of them, those of learning curves among them, each trained as often.
         valid, test: the rows they were scored on.
-        label_names, kind: the task's.
+        task: whose labels these are.
         reference: the arm that gains are over.
         level: of the intervals.
-        worthwhile: points of macro-F1 below which a gain is not worth having.
+        worthwhile: points below which a gain is not worth having.
         curves: arm -> its learning curve. Arms of a curve are reported as such, and not as methods of their own.
 
     Raises:
         DataError: no arm is called `reference`.
     """
-    decisions = {arm.name: np.stack([each.test_decisions(kind) for each in arm.trainings]) for arm in arms}
-    compared = Compared(decisions, test.labels, test.texts, test.user_ids, level)
-    found = {name: compared.gain(name, reference, tasks_of(label_names)) for name in decisions}
+    predicted = {arm.name: np.stack([each.test_answers(task) for each in arm.trainings]) for arm in arms}
+    compared = Compared(predicted, test.labels, test.texts, test.user_ids, level, task)
+    found = {name: compared.gain(name, reference, tasks_of(part_names(task))) for name in predicted}
     controls: dict[str, list[str]] = {}
     for arm in arms:
-        if arm.control_of in decisions:
+        if arm.control_of in predicted:
             controls.setdefault(arm.control_of, []).append(arm.name)
     beyond = {name: compared.beyond(name, some) for name, some in controls.items()}
     curves = curves or {}
@@ -356,23 +311,46 @@ def evaluate(
     }
     on_curves = {name for curve in curves.values() for name in curve.arms.values()}
     methods = tuple(arm for arm in arms if arm.name not in on_curves)
-    names = tuple(label_names)
-    answers = {
+    measured = {
         arm.name: over_trainings(
             [
-                MethodScores(each.test_scores, decided, test.labels, test.user_ids, kind)
-                for each, decided in zip(arm.trainings, decisions[arm.name], strict=True)
+                MethodScores(each.test_scores, each.test_decisions(task.kind), test.labels, test.user_ids, task.kind)
+                for each in arm.trainings
             ]
         )
         for arm in methods
     }
-    measures = {name: differences(each, answers[reference], compared.clusters, level) for name, each in answers.items()}
-    return Results(methods, names, kind, reference, valid, test, found, beyond, measures, level, worthwhile, points)
+    measures = {
+        name: differences(each, measured[reference], compared.clusters, level) for name, each in measured.items()
+    }
+    scales = _scales(methods, test, task, reference, compared.clusters, level) if task.scales else {}
+    return Results(
+        methods, task, reference, valid, test, found, beyond, measures, level, worthwhile, points, scales=scales
+    )
 
 
-def _of_rows(thresholds: NDArray[np.float32], fold: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    """The thresholds each row is decided by: [labels] for all, or [rows, labels]."""
-    return thresholds if fold is None else thresholds[fold]
+def _scales(
+    arms: Sequence[ArmScores], test: Judgements, task: Task, reference: str, clusters: Clusters, level: float
+) -> dict[str, dict[str, Any]]:
+    """Arm -> scale -> measures with intervals, and facts of the predictions' intervals."""
+    found: dict[str, dict[str, Any]] = {arm.name: {} for arm in arms}
+    for question in task.questions:
+        scale, columns = question.scale, list(question.columns)
+        if scale is None:
+            continue
+        each = {
+            arm.name: [
+                scale_measures(scale, one.test_scores[:, columns], test.labels[:, columns], test.user_ids)
+                for one in arm.trainings
+            ]
+            for arm in arms
+        }
+        others = [measures for measures, _ in each[reference]]
+        for name, trainings in each.items():
+            measures = scale_differences([one for one, _ in trainings], others, clusters, level)
+            facts = {key: float(np.mean([one[key] for _, one in trainings])) for key in trainings[0][1]}
+            found[name][scale.name] = {"points": list(scale.points), **measures, "interval": facts}
+    return found
 
 
 def _mean(each: Iterable[Floats]) -> Floats:

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from beholder.evaluation.headline import MACRO_F1
+
 Number = float | None
 """None: the value cannot be computed (NaN), for example without a positive row."""
 
@@ -59,6 +61,25 @@ class MeasureResult(Record):
     texts_high: Number = None
 
 
+class ScaleInterval(Record):
+    """How often answers lie within the predicted interval, and how long it is, in the unit of the scale."""
+
+    level: Number = None
+    coverage: Number = None
+    width: Number = None
+
+
+class ScaleResult(Record):
+    """Predictions of one scale; see `scale_measures.scale_measures`."""
+
+    points: list[float] = []
+    mae: MeasureResult = MeasureResult()
+    rmse: MeasureResult = MeasureResult()
+    quadratic_kappa: MeasureResult = MeasureResult()
+    spearman: MeasureResult = MeasureResult()
+    interval: ScaleInterval = ScaleInterval()
+
+
 class UsersResult(Record):
     """Number of users for whom the log-loss is better or worse than the reference's, or the same."""
 
@@ -68,14 +89,18 @@ class UsersResult(Record):
 
 
 class MethodResult(Record):
-    """One arm on the test rows."""
+    """One arm on the test rows. `score` and `scales`: of a task with scales, in place of macro-F1."""
 
     method: str = ""
     control_of: str | None = None
     macro_f1: Number = None
     macro_f1_of_trainings: list[Number] | None = None
     valid_macro_f1: Number = None
+    score: Number = None
+    score_of_trainings: list[Number] | None = None
+    valid_score: Number = None
     per_label: dict[str, Number] = {}
+    scales: dict[str, ScaleResult] | None = None
     subset_accuracy: Number = None
     ece: Number = None
     gain: GainResult = GainResult()
@@ -87,6 +112,16 @@ class MethodResult(Record):
     per_task_gain: dict[str, IntervalResult] | None = None
     wins: bool = False
     seconds: Number = None
+
+    @property
+    def headline(self) -> Number:
+        """What arms are compared by: macro-F1, of a task with scales `score`."""
+        return self.macro_f1 if self.score is None else self.score
+
+    @property
+    def valid_headline(self) -> Number:
+        """The same of the validation rows."""
+        return self.valid_macro_f1 if self.valid_score is None else self.valid_score
 
     @property
     def win_rate(self) -> float:
@@ -275,6 +310,7 @@ class EvaluationResult(Record):
     commonest_text: Number = None
     level: float = 0.95
     worthwhile: float = 1.0
+    metric: str = MACRO_F1
     trainings: int | None = None
     methods: dict[str, MethodResult] = {}
     curves: dict[str, list[CurvePointResult]] = {}

@@ -85,8 +85,7 @@ def recompute(run_folder: Path, settings: EvaluationSettings | None = None) -> R
         [each.arm for each in files],
         first.valid,
         first.test,
-        first.label_names,
-        first.kind,
+        first.task,
         settings.reference,
         level=settings.level,
         worthwhile=settings.worthwhile,
@@ -129,7 +128,7 @@ def settings_of(run_folder: Path) -> EvaluationSettings:
 
 def same_rows(one: ScoresFile, other: ScoresFile) -> bool:
     """Whether two arms scored the same labels of the same judgements."""
-    return (one.label_names, one.kind) == (other.label_names, other.kind) and all(
+    return one.task == other.task and all(
         np.array_equal(mine.text_ids, theirs.text_ids)
         and np.array_equal(mine.user_ids, theirs.user_ids)
         and np.array_equal(mine.labels, theirs.labels, equal_nan=True)

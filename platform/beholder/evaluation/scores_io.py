@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import Kind
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.newcomers import NewcomerScores
-from beholder.evaluation.results import ArmScores, Judgements
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError, first_line
 
@@ -43,8 +43,7 @@ class ScoresFile:
     """What a file holds: an arm's scores, and the rows they are held against."""
 
     arm: ArmScores
-    label_names: tuple[str, ...]
-    kind: Kind
+    task: Task
     valid: Judgements
     test: Judgements
 
@@ -58,8 +57,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
         "control_of": arm.control_of,
         "seconds": arm.seconds,
         "thresholds": arm.thresholds.astype(float).tolist(),
-        "labels": list(valid.task.labels),
-        "kind": valid.task.kind,
+        **valid.task.to_json(),
     }
     columns = {
         "part": ["valid"] * len(valid) + ["test"] * len(test),
@@ -80,7 +78,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
     _write(file, described, columns)
 
 
-def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, ...]) -> None:
+def write_newcomers(file: Path, scores: NewcomerScores) -> None:
     """Write scores at every k; the file appears whole or not at all."""
     described: dict[str, Any] = {
         "format": 1,
@@ -89,8 +87,7 @@ def write_newcomers(file: Path, scores: NewcomerScores, label_names: tuple[str, 
         "control_of": scores.control_of,
         "seconds": 0.0,
         "thresholds": [float(value) for value in scores.thresholds],
-        "labels": list(label_names),
-        "kind": scores.kind,
+        **scores.task.to_json(),
     }
     columns = {
         "part": scores.part.tolist(),
@@ -188,7 +185,6 @@ def _seal(settings: bytes, table: pa.Table) -> bytes:
 
 
 def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
-    names = tuple(described["labels"])
     part, labels, scores = _strings(table, "part"), _matrix(table, "labels"), _matrix(table, "scores")
     keys = KEYS if KEYS in table.column_names else "text_id"
     ids = [_strings(table, column) for column in ("text_id", "user_id", keys)]
@@ -218,7 +214,7 @@ def _scores_file(table: pa.Table, described: dict[str, Any]) -> ScoresFile:
             )
         )
     arm = replace(arm, repeats=tuple(again))
-    return ScoresFile(arm, names, described["kind"], rows["valid"], rows["test"])
+    return ScoresFile(arm, Task.from_json(described), rows["valid"], rows["test"])
 
 
 def _newcomer_scores(table: pa.Table, described: dict[str, Any]) -> NewcomerScores:
@@ -227,7 +223,7 @@ def _newcomer_scores(table: pa.Table, described: dict[str, Any]) -> NewcomerScor
         method=described["method"],
         control_of=described["control_of"],
         thresholds=np.asarray(described["thresholds"], dtype=np.float32),
-        kind=described["kind"],
+        task=Task.from_json(described),
         part=_strings(table, "part"),
         k=table["k"].to_numpy().astype(np.int64),
         given=table["given"].to_numpy().astype(np.int64),

@@ -15,14 +15,14 @@ from beholder.util.tables import RowTable
 
 
 def gain_rows(found: EvaluationResult, kind: str = "arm") -> list[dict[str, str]]:
-    """A row for each arm, or model: macro-F1, gain over the reference with both intervals, the personal part."""
+    """A row for each arm, or model: the headline, gain over the reference with both intervals, the personal part."""
     rows = []
     for name, method in found.methods.items():
         gain, beyond, is_reference = method.gain, method.beyond_control, name == found.reference
         rows.append(
             {
                 kind: name,
-                "macro-F1": percent(method.macro_f1),
+                found.metric: percent(method.headline),
                 "gain": "ref." if is_reference else signed(gain.points),
                 "at large": "" if is_reference else in_words(gain.low, gain.high),
                 "these people": "" if is_reference else in_words(gain.texts_low, gain.texts_high),
@@ -36,7 +36,7 @@ def heading(found: EvaluationResult) -> str:
     """The line above such a table."""
     return (
         f"{found.rows:,} test judgements by {found.users:,} people of {found.texts:,} texts; gain in points of "
-        f"macro-F1 over {found.reference}, {100 * found.level:g} % intervals"
+        f"{found.metric} over {found.reference}, {100 * found.level:g} % intervals"
     )
 
 
@@ -58,11 +58,11 @@ class Evaluation:
         return [arm.name for arm in self.results.arms]
 
     def macro_f1(self, name: str) -> float:
-        """Of a model, a fraction."""
-        return self.results.macro_f1(self.results.arm(name))
+        """Of a model, a fraction; where there are scales, `Results.metric`."""
+        return self.results.headline(self.results.arm(name))
 
     def gain(self, name: str) -> Gain:
-        """Of a model over the reference, in points of macro-F1, with both intervals."""
+        """Of a model over the reference, in points of `Results.metric`, with both intervals."""
         return self.results.gains[name]
 
     def table(self) -> RowTable:

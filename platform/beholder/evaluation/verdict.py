@@ -6,9 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.gains import Interval
+from beholder.evaluation.headline import part_names
 from beholder.evaluation.intervals import Spread, degrees, in_words
-from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.results import Results
 
 VerdictAnswer = Literal["pays", "no gain worth having", "cannot tell yet", "nothing personal"]
 POWER = 0.8
@@ -60,11 +62,11 @@ def verdict(results: Results, personal: Collection[str]) -> Verdict:
     arm = max(candidates, key=lambda each: _valid(results, each))
     gain, beyond = results.gains[arm.name], results.beyond.get(arm.name)
     if gain.points != gain.points:
-        none = "macro-F1 is not known, as no test row has a label of " + ", ".join(results.label_names)
+        none = f"{results.metric} is not known, as no test row has a label of " + ", ".join(part_names(results.task))
         return Verdict(arm.name, "cannot tell yet", f"It is not known yet whether personalisation pays: {none}.")
     often = f" (mean of {results.trainings} trainings)" if results.trainings > 1 else ""
     said = (
-        f"{arm.name} is {abs(gain.points):.1f} points of macro-F1 {'above' if gain.points >= 0 else 'below'} "
+        f"{arm.name} is {abs(gain.points):.1f} points of {results.metric} {'above' if gain.points >= 0 else 'below'} "
         f"{results.reference}{often}, {_ends(gain)} among people at large, {_ends(gain, texts=True)} for these people"
     )
     if results.wins(arm):
@@ -168,5 +170,5 @@ def _for_whom(results: Results, arm: ArmScores) -> str:
 
 
 def _valid(results: Results, arm: ArmScores) -> float:
-    score = results.valid_macro_f1(arm)
+    score = results.valid_headline(arm)
     return score if score == score else 0.0

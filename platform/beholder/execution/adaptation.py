@@ -86,7 +86,7 @@ def score_newcomers(
         method=fitted.method,
         control_of=control_of,
         thresholds=np.asarray(fitted.thresholds, dtype=np.float32),
-        kind=fitted.task.kind,
+        task=fitted.task,
         part=np.asarray(found["part"], dtype=object),
         k=np.asarray(found["k"], dtype=np.int64),
         given=np.asarray(found["given"], dtype=np.int64),

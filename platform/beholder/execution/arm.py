@@ -15,7 +15,7 @@ import numpy as np
 from beholder.data.annotations import Annotations
 from beholder.data.controls import shuffle_users
 from beholder.data.splits import ByPeople
-from beholder.evaluation.results import ArmScores
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.scores_io import write_newcomers, write_scores
 from beholder.execution.adaptation import score_newcomers
 from beholder.methods.base import MethodConfig, before_refit, config_class, save_fitted
@@ -140,7 +140,7 @@ def run_arm(job: ArmJob, parts: dict[str, Annotations], run_folder: Path, contex
     )
     write_scores(RunFolder(run_folder).scores(job.scores), arm, parts["valid"], parts["test"])
     if newcomers and job.curve_of is None:
-        write_newcomers(RunFolder(run_folder).newcomers(job.name), newcomers, fitted.task.labels)
+        write_newcomers(RunFolder(run_folder).newcomers(job.name), newcomers)
     done = {
         "key": job.key,
         "seconds": seconds,

@@ -23,7 +23,7 @@ from beholder import __version__
 from beholder.data.annotations import Annotations
 from beholder.data.texts import text_key
 from beholder.datasets import SourceConfig, load
-from beholder.evaluation.metrics import decided_macro_f1
+from beholder.evaluation.headline import scored_headline
 from beholder.execution.arm import ArmJob
 from beholder.methods.base import Fitted, load_fitted
 from beholder.methods.lm import FittedLanguage
@@ -257,7 +257,7 @@ def _language_model(context: Context) -> LanguageModel:
 
 def _macro_f1(fitted: Fitted, test: Annotations) -> float | None:
     scores = fitted.score(list(test.texts), list(test.user_ids))
-    return decided_macro_f1(scores, fitted.thresholds, test.labels, test.task.kind)
+    return scored_headline(scores, fitted.thresholds, test.labels, test.task)
 
 
 def _measures(found: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import decided_macro_f1
+from beholder.evaluation.headline import scored_headline
 from beholder.execution.arm import as_seen, to_learn
 from beholder.methods.base import MethodConfig, before_refit
 from beholder.methods.user_adapters import FittedBank
@@ -40,7 +40,7 @@ def measure(config: MethodConfig, parts: Mapping[str, Annotations], context: Con
     fitted = config.fit(train, valid, context)
     seconds = fitted.training.seconds or time.perf_counter() - started
     scores = before_refit(fitted).score(list(valid.texts), list(valid.user_ids))
-    value = decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind)
+    value = scored_headline(scores, fitted.thresholds, valid.labels, valid.task)
     if isinstance(fitted, FittedBank):
         shutil.rmtree(fitted.bank.folder, ignore_errors=True)
     return TrialResult(value or 0.0, seconds, fitted.training.parameters)

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beholder.adapters.shards import update
-from beholder.data.annotations import Annotations, Task
-from beholder.data.columns import LabelRule
+from beholder.data.annotations import Annotations
+from beholder.data.label_rules import LabelRule
+from beholder.data.task import Task
 from beholder.datasets import load
 from beholder.datasets.table import Table
-from beholder.evaluation.metrics import decided_macro_f1
+from beholder.evaluation.headline import scored_headline
 from beholder.lifecycle.earlier import merged, with_earlier
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.user_adapters import FittedBank
@@ -59,7 +60,8 @@ def refresh(model: str, file: Path | None, reporter: Reporter | None = None) -> 
 
     Args:
         model: a registered model that gives users adapters.
-        file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label; of a multiclass task `label`,
+        file: a table with columns `text`, `user_id`, and one of 0 and 1 for each label, or of
+            points for each scale; of a multiclass task `label`,
             the class. See `datasets.table`. None: what users gave the served model (`feedback`).
         reporter: receives progress.
 
@@ -222,7 +224,8 @@ def _table(file: Path, task: Task) -> Annotations:
     """New judgements of a table."""
     if task.kind == "multiclass":
         return load(Table(path=file, kind=task.kind, label_column="label", classes=task.labels)).annotations
-    return load(Table(path=file, labels={name: LabelRule() for name in task.labels}, allow_missing=True)).annotations
+    labels = {question.name: LabelRule.of(question) for question in task.questions}
+    return load(Table(path=file, labels=labels, allow_missing=True)).annotations
 
 
 def _version_page(model: str, old: int, users: int, rows: int, measured: dict[str, float | None]) -> str:
@@ -246,7 +249,7 @@ def scores_of(fitted: Fitted, rows: Annotations) -> NDArray[np.float32]:
 def _macro_f1(scores: NDArray[np.float32], fitted: Fitted, rows: Annotations) -> float | None:
     if not len(rows):
         return None
-    return decided_macro_f1(scores, fitted.thresholds, rows.labels, rows.task.kind)
+    return scored_headline(scores, fitted.thresholds, rows.labels, rows.task)
 
 
 def _write_routes(

@@ -25,7 +25,9 @@ from beholder.adapters.shards import Bank, record_prior_rows, update
 from beholder.cluster.run_storage import run_here
 from beholder.data.annotations import Annotations
 from beholder.data.folds import part_of_rows
-from beholder.evaluation.metrics import Decisions, decide, fit_thresholds, macro_f1
+from beholder.data.task import Task
+from beholder.evaluation.headline import headline, scored_headline
+from beholder.evaluation.metrics import fit_thresholds
 from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import to_learn
@@ -317,18 +319,18 @@ def _decisions(
         return thresholds, {"old": None, "new": None}
     own = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
     scores = np.where(np.asarray([user in own for user in valid.user_ids])[:, None], personal, shared)
-    chosen = fit_thresholds(scores, valid.labels, valid.task.kind)
-    measured = {"old": None, "new": _value(decide(scores, chosen, valid.task.kind), valid.labels)}
+    chosen = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+    measured = {"old": None, "new": scored_headline(scores, chosen, valid.labels, valid.task)}
     file = RunFolder(run).scores(ROUTED)
     if file.is_file():
         arm, rows = (found := read_scores(file)).arm, found.valid
         if rows.text_ids.tolist() == list(valid.text_ids) and rows.user_ids.tolist() == valid.user_ids.tolist():
-            measured["old"] = _value(arm.valid_decisions(found.kind), rows.labels)
+            measured["old"] = _value(arm.valid_answers(found.task), rows.labels, found.task)
     return [float(each) for each in chosen], measured
 
 
-def _value(decisions: Decisions, labels: NDArray[np.float32]) -> float | None:
-    value = float(macro_f1(decisions, labels))
+def _value(predicted: NDArray[Any], labels: NDArray[np.float32], task: Task) -> float | None:
+    value = headline(predicted, labels, task)
     return value if np.isfinite(value) else None
 
 

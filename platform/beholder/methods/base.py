@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
+from beholder.data.task import Task
 from beholder.models.hosted import Endpoint, Messages
 from beholder.models.info import BaseFacts
 from beholder.models.model_ref import AnyBase, ModelRef
@@ -108,6 +109,8 @@ class MethodConfig(Section):
     """Whether the score depends on the user."""
     trains: ClassVar[bool] = False
     """Whether a base model is trained: only then it can be the global model of a bundle."""
+    writes: ClassVar[bool] = False
+    """Whether it writes the names of labels, which the points of a scale do not have."""
     in_blocks: ClassVar[bool] = False
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
@@ -158,6 +161,11 @@ class MethodConfig(Section):
         if self.bases and kind not in self.bases:
             name = base.model if isinstance(base, Endpoint) else base.name
             raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
+        if self.writes and task.scales:
+            raise MethodError(
+                f"{self.__dict__['method']} writes labels and cannot write the points of a scale "
+                f"({task.scales[0].name}). Use cls and its relatives, or cut the scale with at_least."
+            )
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -297,8 +305,7 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     described = {
         "format": FORMAT,
         "method": fitted.method,
-        "labels": list(fitted.task.labels),
-        "kind": fitted.task.kind,
+        **fitted.task.to_json(),
         "thresholds": [float(value) for value in fitted.thresholds],
     }
     (folder / "method.json").write_text(json.dumps(described, indent=2) + "\n")
@@ -330,7 +337,7 @@ def load_fitted(folder: Path, base: AnyBase, device: str = "cpu") -> Fitted:
         MethodError: missing, or written by a newer version.
     """
     described = _described(folder)
-    task = Task(tuple(described["labels"]), described["kind"])
+    task = Task.from_json(described)
     thresholds = np.asarray(described["thresholds"], dtype=np.float32)
     model = ModelRef.of(base)
     if model.endpoint is None:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
-from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
+from beholder.data.task import Task
+from beholder.evaluation.headline import scored_headline
+from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, score_every_pair
 from beholder.models import Base, BaseFacts, load_base
 from beholder.models.classifier import Classifier
@@ -90,8 +92,8 @@ class ClassifyConfig(MethodConfig):
 
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
-            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
-            return decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind) or 0.0
+            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+            return scored_headline(scores, fitted.thresholds, valid.labels, valid.task) or 0.0
 
         targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
         effects = UserEffects(train, grouped.member, context.device) if self.user_effects else None

@@ -20,8 +20,9 @@ from pydantic import Field
 from torch import Tensor
 
 from beholder.adapters.bank import BankModel, BankShape
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
+from beholder.data.task import Task
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted, start_of
 from beholder.methods.classifier_backbone import ClassifierBackbone
@@ -132,14 +133,15 @@ class NetworkConfig(MethodConfig):
             network,
             to_learn,
             to_check,
-            train.task.kind,
+            train.task,
             replace(self._training(), known=context.epochs),
             seed=context.seed,
             progress=context.progress,
             after_epoch=context.after_epoch,
         )
         scores = probabilities(score_rows(network, features, to_check.text, to_check.slots), train.task.kind)
-        fitted.thresholds = fit_thresholds(scores.cpu().numpy(), to_check.labels.cpu().numpy(), train.task.kind)
+        labels, task = to_check.labels.cpu().numpy(), train.task
+        fitted.thresholds = fit_thresholds(scores.cpu().numpy(), labels, task.kind, task.scaled)
         return fitted
 
     def _shape(self, users: int) -> dict[str, int]:

@@ -84,7 +84,7 @@ class PersonalConfig(MethodConfig):
         fitted = self.fitted(self.method, shared, self.init_from, fitting.model, bank, fitting.prior, self.bank)
         fitted.before_refit = earlier = fitted.with_bank(before)
         scores = earlier.score(list(valid.texts), list(valid.user_ids))
-        fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
+        fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
         elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
         each = sum(math.prod(shape) for shape in fitting.model.shapes.values())
         fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere, parameters=each)

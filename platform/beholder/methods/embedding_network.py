@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
+from beholder.data.task import Kind, Task
+from beholder.evaluation.headline import scored_headline
+from beholder.evaluation.metrics import fit_thresholds
 from beholder.training.context import Progress, Training
 from beholder.training.losses import loss, probabilities
 from beholder.util.errors import MethodError
@@ -169,7 +170,7 @@ def train_jointly(
     network: EmbeddingNetwork,
     train: Judged,
     valid: Judged,
-    kind: Literal["multilabel", "multiclass"],
+    task: Task,
     settings: JointTraining,
     *,
     seed: int,
@@ -202,11 +203,11 @@ def train_jointly(
         total = torch.zeros((), dtype=torch.float64)
         for step, batch in enumerate(order.split(settings.batch_size)):
             logits, hidden = network.read(train.features[train.text[batch]])
-            slots, terms = train.slots[batch], _terms(weights[batch], kind)
-            value = loss(network.combine(logits, hidden, slots), targets[batch], weights[batch], kind) / terms
+            slots, terms = train.slots[batch], _terms(weights[batch], task.kind)
+            value = loss(network.combine(logits, hidden, slots), targets[batch], weights[batch], task.kind) / terms
             if settings.strangers:
                 said = network.combine(logits, hidden, torch.full_like(slots, NOBODY))
-                of_strangers = loss(said, targets[batch], weights[batch], kind) / terms
+                of_strangers = loss(said, targets[batch], weights[batch], task.kind) / terms
                 value = (1 - settings.strangers) * value + settings.strangers * of_strangers
             adam.zero_grad()
             value.backward()
@@ -215,7 +216,7 @@ def train_jointly(
             progress((epoch - 1) * steps + step + 1, settings.epochs * steps, f"epoch {epoch}/{settings.epochs}")
         if not math.isfinite(float(total)):
             raise MethodError(f"the loss became {float(total)} in epoch {epoch}. Lower learning_rate.")
-        valid_loss, score = validation(network, valid, kind)
+        valid_loss, score = validation(network, valid, task)
         history.append(
             {"epoch": epoch, "loss": float(total) / steps, "valid_loss": valid_loss, "valid_macro_f1": score}
         )
@@ -230,16 +231,15 @@ def train_jointly(
     return Training(time.perf_counter() - started, history=history, parameters=count, epochs=best_epoch)
 
 
-def validation(
-    network: EmbeddingNetwork, rows: Judged, kind: Literal["multilabel", "multiclass"]
-) -> tuple[float, float]:
-    """Mean log-loss of what was asked, and macro-F1 under the thresholds that fit these rows best."""
+def validation(network: EmbeddingNetwork, rows: Judged, task: Task) -> tuple[float, float]:
+    """Mean log-loss of what was asked, and the headline under the thresholds that fit these rows best."""
+    kind = task.kind
     logits = score_rows(network, rows.features, rows.text, rows.slots)
     asked = ~torch.isnan(rows.labels)
     weights = asked.float()
     value = float(loss(logits, torch.nan_to_num(rows.labels), weights, kind)) / _terms(weights, kind)
     scores, labels = probabilities(logits, kind).cpu().numpy(), rows.labels.cpu().numpy()
-    return value, decided_macro_f1(scores, fit_thresholds(scores, labels, kind), labels, kind) or 0.0
+    return value, scored_headline(scores, fit_thresholds(scores, labels, kind, task.scaled), labels, task) or 0.0
 
 
 def score_rows(network: EmbeddingNetwork, features: Tensor, text: Tensor, slots: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ def score_rows(network: EmbeddingNetwork, features: Tensor, text: Tensor, slots:
         return torch.cat([network.combine(logits[mine], hidden[mine], users) for mine, users in pieces])
 
 
-def _terms(weights: Tensor, kind: Literal["multilabel", "multiclass"]) -> float:
+def _terms(weights: Tensor, kind: Kind) -> float:
     """How many terms a summed loss has; 1 where nothing was asked."""
     return max(1.0, float(weights.amax(dim=1).sum() if kind == "multiclass" else weights.sum()))
 

@@ -14,9 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
-from beholder.evaluation.metrics import decided_macro_f1, fit_thresholds
+from beholder.data.task import Task
+from beholder.evaluation.headline import scored_headline
+from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import WRITERS, BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint
@@ -60,6 +62,7 @@ class LanguageConfig(MethodConfig):
     lora: LoraSettings | None = LoraSettings()
 
     trains: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
     bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
     @property
@@ -91,8 +94,8 @@ class LanguageConfig(MethodConfig):
 
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
-            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind)
-            return decided_macro_f1(scores, fitted.thresholds, valid.labels, valid.task.kind) or 0.0
+            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+            return scored_headline(scores, fitted.thresholds, valid.labels, valid.task) or 0.0
 
         fitted.training = fine_tune(
             language.model,

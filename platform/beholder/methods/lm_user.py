@@ -42,6 +42,7 @@ class PersonalLanguageConfig(PersonalConfig):
     method: Literal["lm-u"] = "lm-u"  # type: ignore[assignment]
     init_from: str = "lm"
 
+    writes: ClassVar[bool] = True
     bases: ClassVar[tuple[BaseKind, ...]] = WRITERS
 
     @property

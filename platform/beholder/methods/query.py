@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.splits import CELLS
+from beholder.data.task import Task
 from beholder.evaluation.metrics import fit_thresholds
 from beholder.methods.base import WRITERS, BaseKind, Fitted, MethodConfig, Scores, score_every_pair
 from beholder.methods.query_hosted import FittedHosted, require_room
@@ -42,6 +43,7 @@ class QueryConfig(MethodConfig):
     decode: Decode = "likelihood"
     max_tokens: int = Field(default=1_024, ge=16)
 
+    writes: ClassVar[bool] = True
     bases: ClassVar[tuple[BaseKind, ...]] = (*WRITERS, "endpoint")
 
     @property
@@ -119,7 +121,7 @@ class FittedQuery:
         if self.decode == "likelihood":
             self.calibration = fit_calibration(evidence[index], valid.labels, self.task.kind)
         scores = self._scores(evidence)[index]
-        self.thresholds = fit_thresholds(scores, valid.labels, self.task.kind)
+        self.thresholds = fit_thresholds(scores, valid.labels, self.task.kind, self.task.scaled)
         for line in self.prompted.notes():
             context.say(f"{self.method}: {line}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.methods.base import Scores, score_every_pair
 from beholder.models.hosted import Endpoint, Messages, ask, estimate
 from beholder.prompting.builder import Prompt, Prompter, say_cuts, shortened

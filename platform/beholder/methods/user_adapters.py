@@ -16,7 +16,8 @@ from beholder.adapters.block_training import BankSettings
 from beholder.adapters.prior import FILES, Prior, isotropic_as_before, load_prior, save_prior
 from beholder.adapters.shards import Bank, erase, shard_file, shards_of
 from beholder.adapters.traits import Traits
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.methods.base import Scores, config_class, erase_saved, load_fitted, save_fitted, score_every_pair
 from beholder.methods.newcomers import bank_of_newcomers
 from beholder.training.context import Training

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SEPARATOR = " [SEP] "
+"""Between a context and the text that is judged, as templates of `source.text` write it, whatever the base's is."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Tokenised inputs.
@@ -42,11 +46,38 @@ class Encoded:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Encoded:
-    """Tokenise, cutting texts longer than `max_tokens`."""
-    tokens = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
+    """Tokenise, cutting texts longer than `max_tokens`.
+
+    A text with context (`SEPARATOR` between the two) is read as a pair of segments, as the base was pretrained with.
+    Where it is too long its context is cut, from the start: what is judged, and what it directly answers, stay.
+    """
+    tokens = tokenizer(
+        [text.replace(SEPARATOR, " ") for text in texts],
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+    )["input_ids"]
+    for row, text in enumerate(texts):
+        if SEPARATOR in text:
+            tokens[row] = _pair(tokenizer, text, max_tokens)  # type: ignore[index]
     lists: list[list[int]] = [list(ids) or [int(tokenizer.pad_token_id)] for ids in tokens]  # type: ignore[arg-type, call-overload]
     lengths = np.asarray([len(ids) for ids in lists], dtype=np.int64)
     return Encoded(lists, lengths, int(tokenizer.pad_token_id))  # type: ignore[arg-type]
+
+
+def _pair(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> list[int]:
+    """Token ids of a context and of what is judged, the last segment, the base's separators around them."""
+    context, _, judged = text.rpartition(SEPARATOR)
+    context = context.replace(SEPARATOR, "\n")
+    whole: list[int] = list(tokenizer(context, judged, truncation=False, verbose=False)["input_ids"])  # type: ignore[arg-type]
+    over = len(whole) - most
+    if over <= 0:
+        return whole
+    kept: list[int] = list(tokenizer(context, add_special_tokens=False, verbose=False)["input_ids"])  # type: ignore[arg-type]
+    start = whole.index(kept[0]) if kept else 0
+    if over < len(kept):
+        return whole[:start] + whole[start + over :]
+    return list(tokenizer(judged, truncation=True, max_length=most)["input_ids"])  # type: ignore[arg-type]
 
 
 def tokens_at_once(device: str) -> int:

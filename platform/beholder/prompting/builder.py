@@ -11,8 +11,9 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.annotations import GROUP, Annotations, Task
+from beholder.data.annotations import GROUP, Annotations
 from beholder.data.folds import USES
+from beholder.data.task import Task
 from beholder.prompting.config import ORDER, PromptSettings
 from beholder.prompting.few_shot import FewShotExamples
 from beholder.prompting.label_text import LabelWords

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.prompting.label_text import SEPARATOR, LabelWords
 from beholder.prompting.tokenize import PromptTokens
 

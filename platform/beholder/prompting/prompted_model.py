@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.models.info import BaseFacts
 from beholder.models.language_model import LanguageModel, load_language_model
 from beholder.models.prefix_tree import PACK, TreeReader, packs

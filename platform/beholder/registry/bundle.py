@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from beholder import __version__
 from beholder.adapters.shards import Bank
 from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide
 from beholder.methods import Fitted, load_fitted
 from beholder.methods.user_adapters import FittedBank
@@ -202,7 +203,7 @@ def write_bundle(
             fitted_folders[arm], temporary / part, ignore=shutil.ignore_patterns("done.json"), copy_function=_copied
         )
         described = json.loads((temporary / part / "method.json").read_text())
-        task = {"labels": described["labels"], "kind": described["kind"]}
+        task = Task.from_json(described).to_json()
         methods[part] = {"arm": arm, "method": described["method"]}
     for name, table in {**({} if users is None else {USERS_FILE: users}), **(tables or {})}.items():
         pq.write_table(table, temporary / name, compression="zstd")

@@ -24,7 +24,8 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.data.texts import text_key
 from beholder.util.errors import ErasedError, FeedbackError, first_line
 from beholder.util.paths import home
@@ -126,7 +127,7 @@ class Feedback:
         """Let its connections go; used again, it opens others."""
         self._engine.dispose()
 
-    def put(self, model: str, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> int:
+    def put(self, model: str, user: str, judgements: Sequence[tuple[str, Mapping[str, float]]]) -> int:
         """Keep judgements; of a text judged before, the new labels. Returns how many the user has.
 
         Raises:

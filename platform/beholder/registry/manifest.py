@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.models.model_ref import ModelRef
 from beholder.registry.routing import Population
 from beholder.util.atomic import digest_of
@@ -39,8 +39,8 @@ class Manifest(dict[str, Any]):
 
     @property
     def task(self) -> Task:
-        """Labels and kind."""
-        return Task(tuple(self["task"]["labels"]), self["task"]["kind"])
+        """Labels, kind and scales."""
+        return Task.from_json(self["task"])
 
     @property
     def base(self) -> ModelRef:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.data.annotations import Annotations, tasks_of
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.data.annotations import Annotations
+from beholder.data.task import tasks_of
+from beholder.evaluation.headline import answers, headline
+from beholder.evaluation.metrics import fit_thresholds
 from beholder.evaluation.results import Results
 
 
@@ -27,20 +29,21 @@ class Ceiling:
 def best_achievable(results: Results, valid: Annotations, test: Annotations) -> Ceiling | None:
     """What the truth itself would reach on the test rows, its thresholds chosen on validation.
 
-    None where the truth is unknown, or is of several tasks, whose rows have that of their own labels only.
+    None where the truth is unknown, is of scales, or of several tasks, whose rows have that of their own labels only.
 
     Args:
         results: of the run.
         valid, test: its rows in the order of the scores, with the context columns `truth` and `truth_global`.
     """
-    if tasks_of(results.label_names) or not {"truth", "truth_global"} <= set(test.context_columns):
+    known = {"truth", "truth_global"} <= set(test.context_columns)
+    if results.task.scales or tasks_of(results.label_names) or not known:
         return None
 
     def reached(column: str) -> float:
         on_valid, on_test = (np.asarray(rows.column(column), dtype=np.float32) for rows in (valid, test))
         thresholds = fit_thresholds(on_valid, results.valid.labels, results.kind)
-        return macro_f1(decide(on_test, thresholds, results.kind), results.test.labels)
+        return headline(answers(on_test, thresholds, results.task), results.test.labels, results.task)
 
     readers, crowd = reached("truth"), reached("truth_global")
-    reference = results.macro_f1(results.reference_arm)
+    reference = results.headline(results.reference_arm)
     return Ceiling(readers, crowd, 100 * (readers - reference))

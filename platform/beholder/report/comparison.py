@@ -23,6 +23,7 @@ def write_comparison(file: Path, found: Comparison) -> Path:
             f"Gain over {said['reference']}",
             said["level"],
             grey=[row["control_of"] is not None for row in others],
+            unit=found.results.metric,
         )
     )
     return write_page(file, "comparison.html", found=said, chart=drawn)

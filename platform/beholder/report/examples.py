@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.arm_scores import ArmScores
+from beholder.evaluation.results import Results
 
 EACH = 5
 LONGEST = 240

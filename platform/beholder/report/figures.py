@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.gains import UserCounts
+from beholder.evaluation.headline import part_names
 from beholder.evaluation.metrics import Floats, reliability
 from beholder.evaluation.newcomers import Newcomers
-from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.results import Results
 from beholder.util.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def gain_per_method(results: Results) -> Figure:
         f"Gain over {results.reference}, all labels",
         results.level,
         grey=[arm.control_of is not None for arm in arms],
+        unit=results.metric,
     )
 
 
@@ -63,10 +66,11 @@ def gain_per_label(results: Results, arm: ArmScores) -> Figure:
     """Gain of one method on each label, with intervals."""
     gains = results.gains[arm.name].per_label
     return intervals(
-        list(results.label_names),
+        list(part_names(results.task)),
         np.asarray([[gain.points, gain.low, gain.high] for gain in gains]).reshape(-1, 3),
         f"{arm.name}: gain over {results.reference} per label",
         results.level,
+        unit="F1" if not results.task.scales else results.metric,
     )
 
 
@@ -142,7 +146,7 @@ def learning_curve(results: Results, arm: str, best: float | None = None) -> Fig
         axes.annotate("best achievable", (0, best), xytext=(0, 3), textcoords="offset points", fontsize=8, color=GREEN)
     axes.set_xticks(place, names)
     axes.set_xlabel("judgements of each user, at most (0: a newcomer)")
-    axes.set_ylabel(f"points of macro-F1 over {results.reference}")
+    axes.set_ylabel(f"points of {results.metric} over {results.reference}")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.grid(axis="x", visible=False)
     axes.set_title(f"{arm}: what more judgements of a user are worth", loc="left")
@@ -203,7 +207,9 @@ def cost(results: Results) -> Figure:
     return figure
 
 
-def intervals(names: list[str], points: Floats, title: str, level: float, grey: list[bool] | None = None) -> Figure:
+def intervals(
+    names: list[str], points: Floats, title: str, level: float, grey: list[bool] | None = None, unit: str = "macro-F1"
+) -> Figure:
     """Horizontal dots with intervals, the first name on top.
 
     Args:
@@ -212,6 +218,7 @@ def intervals(names: list[str], points: Floats, title: str, level: float, grey: 
         title: of the figure.
         level: of the intervals.
         grey: which are controls; None where the points are of labels.
+        unit: what they are points of.
     """
     figure, axes = canvas(height=1.6 + 0.36 * len(names))
     for place, (value, low, high) in enumerate(points):
@@ -235,7 +242,6 @@ def intervals(names: list[str], points: Floats, title: str, level: float, grey: 
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.7)
     axes.axvline(0, color="black", linewidth=1)
-    unit = "macro-F1" if grey is not None else "F1"
     key = "blue: better, orange: worse, green: not sure" + (", grey: control" if grey and any(grey) else "")
     axes.set_xlabel(f"points of {unit}, {100 * level:g} % interval\n{key}")
     axes.set_title(title, loc="left")

@@ -8,9 +8,10 @@ import numpy as np
 
 from beholder.data.annotations import GROUP, Annotations
 from beholder.data.folds import USES
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.gains import gains
-from beholder.evaluation.metrics import macro_f1
-from beholder.evaluation.results import ArmScores, Results
+from beholder.evaluation.headline import headline
+from beholder.evaluation.results import Results
 
 MOST = 12
 """A column with more values than this does not tell groups."""
@@ -83,19 +84,20 @@ def by_group(results: Results, arm: ArmScores, test: Annotations) -> list[dict[s
 
 def _group(results: Results, arm: ArmScores, name: str, rows: np.ndarray) -> dict[str, Any]:
     test = results.test
-    decisions = {each.name: results.decisions(each)[:, rows] for each in (results.reference_arm, arm)}
+    predicted = {each.name: results.answers(each)[:, rows] for each in (results.reference_arm, arm)}
     labels = test.labels[rows]
 
     def score(name: str) -> float:
-        return float(np.mean([macro_f1(each, labels) for each in decisions[name]]))
+        return float(np.mean([headline(each, labels, results.task) for each in predicted[name]]))
 
     gain = gains(
-        decisions,
+        predicted,
         results.reference,
         labels,
         test.texts[rows],
         test.user_ids[rows],
         level=results.level,
+        task=results.task,
     )[arm.name]
     return {
         "name": name,

@@ -9,7 +9,8 @@ import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
-from beholder.evaluation.results import ROUTED, ArmScores, Results
+from beholder.evaluation.arm_scores import ArmScores
+from beholder.evaluation.results import ROUTED, Results
 from beholder.evaluation.run_results import RunResults
 from beholder.execution.arm import done
 from beholder.report import figures, user_figures

@@ -75,6 +75,7 @@ def _environment() -> Environment:
     made.filters |= {"nats": _nats, "signed_nats": _signed_nats}
     made.filters |= {
         "points": _points,
+        "number": lambda value: "–" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}",
         "gap": lambda value: "–" if value is None else f"{value:.1f}",
         "percent": _percent,
         "count": lambda value: f"{value:,}",

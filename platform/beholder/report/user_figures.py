@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.metrics import Floats
-from beholder.evaluation.results import ArmScores, Judgements, Results
+from beholder.evaluation.results import Results
 from beholder.report.figures import BLUE, DOTS, GREY, NAMED_USERS, ORANGE, canvas
 
 if TYPE_CHECKING:

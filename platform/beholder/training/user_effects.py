@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.metrics import Kind
+from beholder.data.task import Kind
 from beholder.training.data_parallel import Team
 from beholder.training.losses import row_losses
 

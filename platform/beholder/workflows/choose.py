@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from beholder.evaluation.arm_scores import ArmScores
+from beholder.evaluation.headline import headline
 from beholder.evaluation.intervals import clustered_mean
-from beholder.evaluation.metrics import fit_thresholds, macro_f1
-from beholder.evaluation.results import ROUTED, ArmScores
+from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.experiment.config import Arm
 from beholder.registry.routing import RULE, Candidate, Choice, Population, choose, route, row_losses
@@ -124,11 +126,11 @@ def _open_to_newcomers(best: str, files: Mapping[str, ScoresFile], growing: Mapp
 
 def _losses(file: ScoresFile) -> NDArray[np.float64]:
     """Log-loss of each validation row."""
-    return row_losses(file.arm.valid_scores, file.valid.labels, file.kind)
+    return row_losses(file.arm.valid_scores, file.valid.labels, file.task.kind)
 
 
 def _valid(arm: ArmScores, file: ScoresFile) -> float:
-    value = macro_f1(arm.valid_decisions(file.kind), file.valid.labels)
+    value = headline(arm.valid_answers(file.task), file.valid.labels, file.task)
     return value if np.isfinite(value) else 0.0
 
 
@@ -144,7 +146,7 @@ def _routed(shared: ScoresFile, own: ScoresFile, users: pa.Table) -> ArmScores:
     return ArmScores(
         name=ROUTED,
         method=ROUTED,
-        thresholds=fit_thresholds(valid, shared.valid.labels, shared.kind),
+        thresholds=fit_thresholds(valid, shared.valid.labels, shared.task.kind, shared.task.scaled),
         valid_scores=valid,
         test_scores=pick(shared.test.user_ids, shared.arm.test_scores, own.arm.test_scores),
         seconds=0.0,

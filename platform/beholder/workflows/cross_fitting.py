@@ -17,7 +17,8 @@ import numpy as np
 
 from beholder.data.annotations import Annotations
 from beholder.data.folds import parts_of, scored
-from beholder.evaluation.results import ROUTED, ArmScores, Judgements
+from beholder.evaluation.arm_scores import ArmScores, Judgements
+from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import ScoresFile, read_scores, write_scores
 from beholder.execution.arm import ArmJob, done
 from beholder.experiment.config import Arm

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from beholder.data.annotations import Annotations
-from beholder.data.columns import LabelRule
+from beholder.data.columns import text_columns
 from beholder.datasets.duplicates import surplus
 from beholder.datasets.hub import is_hub_name
 from beholder.datasets.importers import inferred, open_export
@@ -128,7 +128,7 @@ def draft(
     settings |= {"format": opened.format} if opened.imported else {}
     settings |= {} if header else {"header": False}
     settings |= found.settings
-    loaded = of_rows(build(Table, _loadable(settings), "source"), opened.rows, "skip", keep_refused=False)
+    loaded = of_rows(build(Table, settings, "source"), opened.rows, "skip", keep_refused=False)
     annotations = loaded.annotations
     if len(annotations.users) < 2:
         raise DataError(
@@ -188,7 +188,7 @@ def _inferred(table: pa.Table, asked: GivenColumns, file: Path) -> InferredColum
     if not len(kept):
         raise DataError(f"{file}: no row has anything in it. Give at least one judgement.")
     found = infer(table.take(pa.array(kept)), asked, file, kept.tolist())
-    judged = surplus(table, found.settings["text"]).kept
+    judged = surplus(table, text_columns(found.settings["text"])[-1]).kept
     if len(judged) == len(kept):
         return found
     return infer(table.take(pa.array(judged)), asked, file, judged.tolist())
@@ -242,24 +242,6 @@ def _curve(facts: dict[str, Any]) -> str:
     """The line of the learning curve, see `CURVE`; none where people gave too few judgements for one."""
     some = [rows for rows in CURVE if rows <= 0.8 * facts["rows_per_user"]["median"]]
     return f"    curve: {some} # the gain from this many judgements of each user\n" if some else ""
-
-
-def _loadable(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as this version's rules of labels read them: without kinds, scales are cut at their middle."""
-    if "kind" in LabelRule.model_fields or "labels" not in settings:
-        return settings
-    rules: dict[str, Any] = {}
-    for name, rule in settings["labels"].items():
-        rules[name] = dict(rule)
-        if "steps" in rule:
-            steps = rules[name].pop("steps")
-            places = {step: int(place >= len(steps) / 2) for place, step in enumerate(steps)}
-            same = {value: int(place >= len(steps) / 2) for value, place in rule.get("values", {}).items()}
-            rules[name]["values"] = {**places, **same}
-        elif "kind" in rule:
-            rules[name]["at_least"] = sum(rule["range"]) / 2
-        rules[name].pop("kind", None)
-    return {**settings, "labels": rules}
 
 
 def _indented(settings: dict[str, Any]) -> str:

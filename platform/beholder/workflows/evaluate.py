@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from beholder.data.annotations import Annotations
-from beholder.evaluation.results import ArmScores, Judgements
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.results import evaluate as compare_arms
 from beholder.evaluation.summary import Evaluation
 from beholder.evaluation.verdict import verdict

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide
 from beholder.execution.arm import as_seen
 from beholder.methods import Fitted, MethodConfig, config_class, is_personal, load_fitted, save_fitted

@@ -64,6 +64,8 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
         raise DataError(in_python(str(error))) from None
     if isinstance(config, Table) and config.label_column and not config.classes:
         require_classes(loaded.annotations.task, config.label_column, str(config.path))
+    for line in loaded.lines:
+        warnings.warn(in_python(line), stacklevel=2)
     if loaded.refused:
         kept = ", ".join(map(str, loaded.refused_files))
         warnings.warn(f"{loaded.refused:,} bad rows left out, kept in {kept}", stacklevel=2)

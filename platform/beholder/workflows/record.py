@@ -42,6 +42,9 @@ from beholder.util.run_folder import RunFolder
 from beholder.workflows.cross_fitting import on_all
 from beholder.workflows.finished_run import FinishedRun
 
+EVALUATED = ("macro_f1", "valid_macro_f1", "score", "valid_score", "gain")
+"""What a bundle records of its best arm."""
+
 
 def make_bundle(run: FinishedRun) -> Bundle | None:
     """Write the bundle, load it as a server would, and hold its scores against those that were evaluated.
@@ -63,7 +66,7 @@ def make_bundle(run: FinishedRun) -> Bundle | None:
         **({"folds": experiment.evaluate.folds} if experiment.evaluate.folds > 1 else {}),
         "routes": routing.to_json(),
         "thresholds": routing.thresholds,
-        "evaluation": {key: best[key] for key in ("macro_f1", "valid_macro_f1", "gain")},
+        "evaluation": {key: best[key] for key in EVALUATED if key in best},
     }
     fitted = {arm.name: folder.method(arm.name) for arm in experiment.arms}
     tables = {}
@@ -116,7 +119,7 @@ def track(run: FinishedRun, say: Callable[[str], None]) -> str:
         of_arms[ROUTED] = (pair, {"method": ROUTED, "control_of": ""})
     prompts = _prompts(experiment.arms, say)
     forgotten = results.forgetting or ForgettingResult()
-    best = max(results.methods.values(), key=lambda method: method.valid_macro_f1 or 0.0)
+    best = max(results.methods.values(), key=lambda method: method.valid_headline or 0.0)
     run_id = log_run(
         experiment.name,
         run.name,
@@ -131,7 +134,7 @@ def track(run: FinishedRun, say: Callable[[str], None]) -> str:
             "split": experiment.split.by,
         },
         metrics={
-            "macro_f1": best.macro_f1,
+            **_headline(best),
             "gain_points": best.gain.points,
             "win_rate": best.win_rate,
             "test_judgements": results.rows,
@@ -191,8 +194,9 @@ def publish(run: FinishedRun, bundle: Bundle, run_id: str, say: Callable[[str], 
                 "base": experiment.base_model.name,
                 "users": str(results.data.users),
                 "split_hash": results.split.hash,
-                "macro_f1": f"{best.macro_f1:.4f}",
-                "valid_macro_f1": f"{best.valid_macro_f1:.6f}",
+                "macro_f1": f"{best.headline:.4f}",
+                "valid_macro_f1": f"{best.valid_headline:.6f}",
+                **({"metric": results.metric} if best.score is not None else {}),
                 "gain_points": f"{best.gain.points:.2f}",
                 "win_rate": f"{best.win_rate:.3f}",
             },
@@ -267,7 +271,7 @@ def version_page(run: FinishedRun) -> str:
     return (
         f"# {experiment.name} on {experiment.base_model.name}\n\n"
         f"Predicts how each reader would judge a text: {', '.join(results.data.labels)}.\n\n"
-        f"{serves}: {how}macro-F1 {percent(best.macro_f1)} on test{against}.\n\n"
+        f"{serves}: {how}{results.metric} {percent(best.headline)} on test{against}.\n\n"
         f"{results.verdict.sentence}\n\n{gain_table(results)}\n\n"
         f"Trained on judgements of {results.data.users:,} users. Figures and the experiment's settings are "
         f"artifacts of the run this version comes from (`{run.name}`); its methods, to compare side by side, are that "
@@ -276,9 +280,9 @@ def version_page(run: FinishedRun) -> str:
 
 
 def gain_table(found: EvaluationResult) -> str:
-    """Methods, macro-F1 and gains as a Markdown table."""
+    """Methods, headline and gains as a Markdown table."""
     lines = [
-        "| arm | macro-F1 | gain over "
+        f"| arm | {found.metric} | gain over "
         + found.reference
         + " (points) | people at large, 95 % | these people, 95 % | beyond control, at large |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -293,7 +297,7 @@ def gain_table(found: EvaluationResult) -> str:
                 *(in_words(*each) for each in ends),
                 f"{signed(beyond.points)} ({in_words(beyond.low, beyond.high)})" if beyond else "",
             ]
-        lines.append(f"| {name} | {percent(method.macro_f1)} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {percent(method.headline)} | {' | '.join(cells)} |")
     return "\n".join(lines) + f"\n\n{found.rows:,} test rows, {found.users:,} users, {found.texts:,} texts."
 
 
@@ -309,9 +313,9 @@ def _tolerance(experiment: Experiment) -> float:
 
 def _metrics(method: MethodResult) -> dict[str, Number]:
     """What MLflow compares of an arm."""
+    part = "f1" if method.score is None else "part"
     return {
-        "macro_f1": method.macro_f1,
-        "valid_macro_f1": method.valid_macro_f1,
+        **_headline(method),
         "gain_points": method.gain.points,
         **_ends("gain", method.gain),
         **_beyond(method.beyond_control),
@@ -320,9 +324,24 @@ def _metrics(method: MethodResult) -> dict[str, Number]:
         "subset_accuracy": method.subset_accuracy,
         "ece": method.ece,
         "seconds": method.seconds,
-        **{f"f1.{_metric_name(label)}": value for label, value in method.per_label.items()},
+        **{f"{part}.{_metric_name(label)}": value for label, value in method.per_label.items()},
         **{f"macro_f1.{task}": value for task, value in (method.per_task or {}).items()},
     }
+
+
+def _headline(method: MethodResult) -> dict[str, Number]:
+    """What arms are compared by, and with scales their own measures."""
+    if method.score is None:
+        return {"macro_f1": method.macro_f1, "valid_macro_f1": method.valid_macro_f1}
+    found = {"score": method.score, "valid_score": method.valid_score}
+    for name, scale in (method.scales or {}).items():
+        of = _metric_name(name)
+        for measure in ("mae", "rmse", "quadratic_kappa", "spearman"):
+            each: MeasureResult = getattr(scale, measure)
+            found |= {f"{measure}.{of}": each.value, f"{measure}_gain.{of}": each.gain}
+            found |= {f"{end}.{of}": value for end, value in _ends(f"{measure}_gain", each).items()}
+        found |= {f"coverage.{of}": scale.interval.coverage, f"interval_width.{of}": scale.interval.width}
+    return found
 
 
 def _ends(name: str, interval: IntervalResult | MeasureResult) -> dict[str, Number]:

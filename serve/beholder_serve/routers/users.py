@@ -17,7 +17,7 @@ def users_router(engine: Engine, users: UserService) -> APIRouter:
     async def annotate(user_id: UserIdPath, request: AnnotationsRequest, caller: Authenticated) -> AnnotationsResponse:
         """Store judgements of a user. They are on disk when this responds; nothing is trained yet."""
         require(caller.may_annotate(user_id), "submit judgements of this user", "annotate:self")
-        judgements = [(each.text, each.labels) for each in request.judgements]
+        judgements = [(each.text, each.labels, each.scales) for each in request.judgements]
         return AnnotationsResponse(stored=len(judgements), total=await users.put(user_id, judgements))
 
     @router.post("/v1/users/{user_id:path}/enrol")

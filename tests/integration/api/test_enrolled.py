@@ -15,7 +15,8 @@ from worlds import home_with_a_run
 
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.shards import INDEX, Bank, write_index, write_shard
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide
 from beholder.lifecycle.enroll import tensors_of, train_user
 from beholder.methods import config_class, save_fitted

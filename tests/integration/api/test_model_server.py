@@ -11,7 +11,8 @@ import pytest
 from databases import database
 from house import MODEL, said, table_of
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.lifecycle.enroll import train_user
 from beholder.lifecycle.erase import admit_again, erase_everywhere
 from beholder.lifecycle.refresh import refresh

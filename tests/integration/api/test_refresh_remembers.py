@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from worlds import home_with_a_run
 
 from beholder.cli.main import app
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.splits import ByText
+from beholder.data.task import Task
 from beholder.lifecycle.earlier import with_earlier
 from beholder.lifecycle.enroll import train_user
 from beholder.lifecycle.erase import erase_everywhere
@@ -206,6 +207,7 @@ def test_a_table_of_somebody_who_told_the_served_model_something_too_is_learned_
     assert model_server.poll() and not model_server.user("nell")["enrolled"]
 
 
+@pytest.mark.slow
 def test_texts_that_another_split_keeps_for_testing_are_left_alone(tmp_path, monkeypatch):
     """As of new users: the run's texts are in the parts that the run had them in, wherever a hash would put them."""
     with home_with_a_run(tmp_path, settings(users=8, split={"by": "new-users", "new_users": 0.25})) as outcome:

@@ -20,7 +20,8 @@ from bundles import ADA, BOB, bundle_of, grep
 from typer.testing import CliRunner
 
 from beholder.cli.main import app
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.lifecycle import erase as erasure
 from beholder.lifecycle.earlier import earlier
 from beholder.lifecycle.erase import erase_everywhere

@@ -23,6 +23,8 @@ from beholder.registry.repair import delete_unnamed
 from beholder.tracking.client import identity
 from beholder.workflows import run as pipeline
 
+pytestmark = pytest.mark.slow
+
 KILLS = 10
 LOAD_S = float(os.environ.get("BEHOLDER_TEST_LOAD_S", "10"))
 """How long two promote while one reads."""

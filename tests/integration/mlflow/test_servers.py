@@ -22,6 +22,8 @@ from beholder.registry.blob_store import Store
 from beholder.util.errors import RegistryError
 from beholder.workflows import run as pipeline
 
+pytestmark = pytest.mark.slow
+
 BUCKET = "bundles"
 
 

@@ -170,6 +170,7 @@ def renamed(rows: Annotations, user: str, becomes: str) -> Annotations:
     return rows.replace_users([becomes if each == user else each for each in rows.user_ids])
 
 
+@pytest.mark.slow
 def test_somebody_erased_while_a_run_trains_is_in_nothing_it_leaves(tmp_path, monkeypatch):
     monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path))
     experiment = make_experiment(settings(users=5))

@@ -274,12 +274,12 @@ def test_a_failing_method_is_one_error_and_finished_ones_are_kept(home, ray_once
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("brighter", ["subsample.rows=1500", SHORT]),
-        ("rottger", ["subsample.rows=2000", SHORT]),
+        pytest.param("brighter", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
+        pytest.param("rottger", ["subsample.rows=2000", SHORT], marks=pytest.mark.slow),
         ("convabuse", ["subsample.rows=1500", SHORT]),
-        ("babe", ["subsample.rows=1500", SHORT]),
-        ("hatexplain", ["subsample.rows=1500", SHORT]),
-        ("multitask", ["subsample.rows=2500"]),
+        pytest.param("babe", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
+        pytest.param("hatexplain", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
+        pytest.param("multitask", ["subsample.rows=2500"], marks=pytest.mark.slow),
         ("simulated", ["source.users=8", "source.rows_per_user=60", SHORT]),
     ],
 )

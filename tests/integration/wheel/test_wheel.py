@@ -141,7 +141,7 @@ def test_a_run_is_reported_and_served(environment, tmp_path, home, monkeypatch):
     found = json.loads(called(command, "run", file, *settings, "--json", cwd=tmp_path))
     assert found["registered"]["model"] == "simulated-minilm" and 0 < found["methods"]["cls-u"]["macro_f1"] < 1
     (page,) = (home / "runs").glob("simulated-*/report.html")
-    assert "simulated: does it pay" in page.read_text(encoding="utf-8")
+    assert "simulated: does personalisation pay?" in page.read_text(encoding="utf-8")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     serve = [str(command), "serve", "--port", str(port)]

@@ -17,6 +17,8 @@ from beholder.models.tiny import ARCHITECTURES
 from beholder.training.user_adam import UserAdam
 from beholder.util.errors import BankError
 
+pytestmark = pytest.mark.long
+
 FEW = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 
 

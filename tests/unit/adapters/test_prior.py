@@ -20,6 +20,8 @@ from beholder.adapters.prior import isotropic, load_prior, save_prior
 from beholder.models.tiny import ARCHITECTURES
 from beholder.util.errors import BankError
 
+pytestmark = pytest.mark.long
+
 FEW = settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 
 

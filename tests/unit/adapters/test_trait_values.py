@@ -7,7 +7,8 @@ import pytest
 
 from beholder.adapters.trait_values import require_columns, traits_of
 from beholder.adapters.traits import trait_lines
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.experiment.config import make_experiment
 from beholder.methods import config_class
 from beholder.util.errors import MethodError

@@ -21,8 +21,9 @@ from beholder.adapters.prior import Prior, load_prior, save_prior
 from beholder.adapters.trait_values import traits_of
 from beholder.adapters.traits import Effects
 from beholder.adapters.trunk_cache import run_once
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.splits import ByPeople, split
+from beholder.data.task import Task
 from beholder.execution.adaptation import score_newcomers
 from beholder.execution.arm import as_seen
 from beholder.methods import config_class, load_fitted, save_fitted
@@ -32,6 +33,8 @@ from beholder.models.tokenization import encode
 from beholder.training.context import Context
 from beholder.training.losses import row_losses
 from beholder.util.errors import BankError
+
+pytestmark = pytest.mark.long
 
 LABELS = 3
 TEXTS = [f"{word} {number}" for word in ("you fool", "well done", "go away", "thank you") for number in range(10)]

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from beholder.cli.main import app
 from beholder.evaluation.gains import gains
 
+pytestmark = pytest.mark.long
+
 BINARY = ["--user", "who", "--text", "text", "--label", "angry", "--score", "p"]
 
 

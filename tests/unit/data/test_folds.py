@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.folds import deal, parts_of, scored, with_uses
 from beholder.data.splits import PARTS, SPLITS, ByText
-from beholder.evaluation.results import ArmScores
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.scores_io import read_scores, write_scores
 from beholder.experiment.config import make_experiment
 from beholder.util.errors import ExperimentError, SplitError

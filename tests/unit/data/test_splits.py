@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
 from beholder.data.splits import CELLS, PARTS, ByColumn, ByNewUsers, ByPaper, ByPeople, ByText, split
+from beholder.data.task import Task
 from beholder.data.texts import normalise, trimmed
 from beholder.util.errors import SplitError
 

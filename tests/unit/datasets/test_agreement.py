@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from needs import missing
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.datasets.profile.agreement import agreement, offset_share
 from beholder.training.memory import PeakMemory
 

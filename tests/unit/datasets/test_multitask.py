@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.adapters.overlay import Overlay
-from beholder.data.annotations import Annotations, Task, tasks_of
+from beholder.data.annotations import Annotations
 from beholder.data.controls import shuffle_users
 from beholder.data.splits import ByNewUsers, ByPeople, ByText, split
+from beholder.data.task import Task, tasks_of
 from beholder.data.texts import normalise
 from beholder.datasets import load, source_class
 from beholder.datasets.multitask import join
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.gains import gains
 from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
-from beholder.evaluation.results import ArmScores, Judgements, evaluate
+from beholder.evaluation.results import evaluate
 from beholder.execution.arm import to_learn
 from beholder.experiment.config import make_experiment
 from beholder.methods import config_class, save_fitted
@@ -189,7 +191,7 @@ def test_a_task_is_measured_as_if_it_were_alone():
         ArmScores(name, "cls", thresholds, scores, scores, 1.0) for name, scores in (("ref", other), ("mine", mine))
     ]
     rows = Judgements.of(joined)
-    found = evaluate(arms, rows, rows, joined.task.labels, "multilabel", "ref").to_json()["methods"]["mine"]
+    found = evaluate(arms, rows, rows, joined.task, "ref").to_json()["methods"]["mine"]
     for task, source in sources.items():
         here = np.ix_(joined.rows_of_tasks[task], columns[task])
         np.testing.assert_array_equal(
@@ -203,7 +205,7 @@ def test_a_task_is_measured_as_if_it_were_alone():
         assert found["per_task"][task] == pytest.approx(macro_f1(decided["mine"], source.labels))
         gain = found["per_task_gain"][task]
         assert gain["points"] == pytest.approx(alone.points) and gain["low"] < gain["points"] < gain["high"]
-    alone = evaluate(arms, rows, rows, ["a", "b", "c", "d", "e", "f"], "multilabel", "ref").to_json()
+    alone = evaluate(arms, rows, rows, Task(tuple("abcdef")), "ref").to_json()
     assert "per_task" not in alone["methods"]["mine"]
 
 

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scored import LABELS, population, results_of, run_folder, scored
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.compare import compare, surely_worse
 from beholder.evaluation.gains import holm
-from beholder.evaluation.results import ArmScores, Curve
+from beholder.evaluation.results import Curve
 from beholder.evaluation.run_results import RunResults
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import write_scores

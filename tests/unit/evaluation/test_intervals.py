@@ -12,6 +12,8 @@ from beholder.evaluation.intervals import Clusters, degrees
 from beholder.evaluation.metrics import f1_per_label, macro_f1
 from beholder.util.errors import DataError
 
+pytestmark = pytest.mark.long
+
 
 def over(decisions, reference, *rows, **settings):
     """The gain of one method, compared with the reference alone."""

@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
+from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.evaluation.results import ArmScores, Judgements, evaluate
+from beholder.evaluation.results import evaluate
 from beholder.evaluation.saved_run import recompute
 from beholder.evaluation.scores_io import read_scores, write_scores
 from beholder.report.figures import write_figures
@@ -49,7 +51,7 @@ def test_a_method_wins_only_if_its_control_does_not():
     of = Judgements.of(rows)
 
     def wins(arms):
-        found = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
+        found = evaluate(arms, of, of, rows.task, "cls")
         return found.to_json()["methods"]["cls-p"]["wins"]
 
     first, second, control = three_arms(rows)
@@ -66,7 +68,7 @@ def test_several_controls_are_held_against_as_their_mean():
 
     def beyond(*controls):
         arms = [first, second, *controls]
-        return evaluate(arms, of, of, rows.task.labels, "multilabel", "cls").beyond["cls-p"].points
+        return evaluate(arms, of, of, rows.task, "cls").beyond["cls-p"].points
 
     assert beyond(control, other) == pytest.approx((beyond(control) + beyond(other)) / 2)
 
@@ -74,7 +76,7 @@ def test_several_controls_are_held_against_as_their_mean():
 def test_everything_reported_is_computed_again_from_the_saved_scores(tmp_path):
     rows = annotations()
     arms, of = three_arms(rows), Judgements.of(annotations())
-    original = evaluate(arms, of, of, rows.task.labels, "multilabel", "cls")
+    original = evaluate(arms, of, of, rows.task, "cls")
     for each in arms:
         write_scores(tmp_path / "scores" / f"{each.name}.parquet", each, rows, rows)
     settings = {"reference": "cls", "arms": [each.name for each in arms]}
@@ -95,7 +97,7 @@ def test_a_scores_file_comes_back_as_it_was_and_a_damaged_one_is_named(tmp_path)
     file, written = tmp_path / "cls.parquet", three_arms(rows)[2]
     write_scores(file, written, rows, rows)
     found = read_scores(file)
-    assert (found.arm.name, found.arm.control_of, found.label_names) == (written.name, "cls-p", rows.task.labels)
+    assert (found.arm.name, found.arm.control_of, found.task.labels) == (written.name, "cls-p", rows.task.labels)
     np.testing.assert_array_equal(found.arm.test_scores, written.test_scores)
     np.testing.assert_array_equal(found.arm.thresholds, written.thresholds)
     np.testing.assert_array_equal(found.valid.labels, rows.labels)

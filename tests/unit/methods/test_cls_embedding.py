@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from crowd import TEXTS, crowd
+from crowd import KINDS, TEXTS, crowd
 from experiments import written
 from fits import embedded, start_from
 from safetensors.torch import load_file
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import ArmJob, is_done, run_arm
@@ -39,7 +40,7 @@ def f1(fitted, rows, users=None):
     return macro_f1(decide(scores, fitted.thresholds, rows.task.kind), rows.labels)
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["cls-e", "cls+"])
 def test_it_fits_scores_saves_and_loads(method, kind, tmp_path):
     rows = crowd(kind=kind)
@@ -50,7 +51,7 @@ def test_it_fits_scores_saves_and_loads(method, kind, tmp_path):
     assert scores.dtype == np.float32 and scores.shape == (21, 3)
     assert scores.min() >= 0 and scores.max() <= 1
     assert np.abs(scores - shared.score(texts, users)).max() > 1e-3
-    if kind == "multiclass":
+    if kind in ("multiclass", "shares"):
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
     assert fitted.knows("u1") == (method == "cls-e") and not fitted.knows("nobody")
     asked = ["u1", "nobody", "u0"]

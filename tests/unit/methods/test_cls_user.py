@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from crowd import TEXTS, crowd
+from crowd import KINDS, TEXTS, crowd
 from fits import personal, start_from
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from beholder.adapters.block_training import blocks
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.shards import Bank, read_shard, shard_file, shards_of
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.experiment.config import make_experiment
 from beholder.methods import config_class, load_fitted, save_fitted
@@ -23,8 +24,10 @@ from beholder.training.context import Context
 from beholder.util.errors import BankError, ExperimentError, MethodError
 from beholder.util.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
 
-@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("base", "init_from", "more", "bank"),
     [

@@ -20,13 +20,16 @@ from beholder.adapters.fit import BankTraining, fit_bank, held_out_batches, row_
 from beholder.adapters.layers import init_tensors
 from beholder.adapters.overlay import Overlay
 from beholder.adapters.prior import isotropic
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm_user import FittedPersonalLanguage, LanguageBackbone, one_pack
 from beholder.training.context import Context
 from beholder.util.errors import BankError, MethodError
 from beholder.util.run_folder import RunFolder
+
+pytestmark = pytest.mark.long
 
 CASES = [
     ("llama", {"head": "full"}),

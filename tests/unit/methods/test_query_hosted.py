@@ -12,7 +12,7 @@ from hosts import Host, completion, send
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.methods import METHODS, config_class, load_fitted, save_fitted
 from beholder.methods.query_hosted import answers_folder
 from beholder.models.hosted import Endpoint, estimate, plan

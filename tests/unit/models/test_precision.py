@@ -19,6 +19,8 @@ from beholder.models.precision import FORMS, split_form
 from beholder.training.context import Context
 from beholder.util.errors import BaseModelError, MethodError
 
+pytestmark = pytest.mark.long
+
 LORA = {"rank": 2, "targets": "all-linear"}
 TRAINED = {"epochs": 1, "batch_size": 16, "lora": LORA}
 BANK = {"epochs": 2, "batch_size": 4, "prior": {"rank": 2, "steps": 5}}

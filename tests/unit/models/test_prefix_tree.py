@@ -21,6 +21,8 @@ from beholder.prompting.config import PromptSettings
 from beholder.prompting.prompted_model import Prompted
 from beholder.util.errors import BaseModelError
 
+pytestmark = pytest.mark.long
+
 WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
 EVERYTHING = 1_000_000
 quick = settings(max_examples=12, deadline=None)

@@ -140,6 +140,7 @@ def test_the_citation_file_is_valid():
     assert "2402.09269" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path):
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]

@@ -12,6 +12,8 @@ from printed import ROOT
 
 import beholder
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):

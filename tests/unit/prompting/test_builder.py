@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prompt_rows import LABELS, rows_of
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.data.texts import normalise
 from beholder.methods import config_class
 from beholder.prompting.builder import Prompter

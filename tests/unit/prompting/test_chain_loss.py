@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from beholder.adapters.bank import BankShape
 from beholder.adapters.layers import init_tensors
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.methods import config_class, load_fitted, save_fitted
 from beholder.methods.lm import _TrainingRows
 from beholder.methods.lm_user import FittedPersonalLanguage, LanguageBackbone
@@ -24,6 +25,8 @@ from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace, walk
 from beholder.prompting.prompted_model import Prompted, answer_space
 from beholder.training.context import Context
+
+pytestmark = pytest.mark.long
 
 LABELS = ("anger", "hate", "hate speech", "joy", "nonexistent")
 UNASKED = np.nan

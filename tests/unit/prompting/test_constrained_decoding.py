@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.models.info import facts_of
 from beholder.models.language_model import load_language_model
 from beholder.prompting.builder import Prompter

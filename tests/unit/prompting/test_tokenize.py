@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prompt_rows import rows_of
 from transformers import PreTrainedTokenizerFast
 
-from beholder.data.annotations import Task
+from beholder.data.task import Task
 from beholder.methods import config_class
 from beholder.models.info import facts_of
 from beholder.prompting.builder import CUTS, Prompter, say_cuts

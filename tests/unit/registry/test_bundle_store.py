@@ -15,6 +15,8 @@ from beholder.registry.blob_store import Store
 from beholder.registry.bundle_store import check, keep, open_stored, users_of
 from beholder.util.errors import BankError, BeholderError, RegistryError
 
+pytestmark = pytest.mark.long
+
 fitted = bundles.fitted
 
 

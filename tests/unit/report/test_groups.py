@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scored import LABELS, population, results_of, scored
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.evaluation.metrics import macro_f1, user_bias
 from beholder.report.groups import AGREEMENT, agreement, by_group
 

@@ -18,6 +18,8 @@ from beholder.methods import config_class
 from beholder.training.context import Context
 from beholder.training.data_parallel import Team, everybody
 
+pytestmark = pytest.mark.long
+
 LORA = {"rank": 2, "targets": "all-linear", "dropout": 0.0}
 BRIEF = {"wording": "brief"}
 CASES = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 from crowd import crowd
 
-from beholder.data.annotations import Annotations, Task
+from beholder.data.annotations import Annotations
+from beholder.data.task import Task
 from beholder.methods import config_class
 from beholder.training.context import Context
 from beholder.training.data_parallel import ALONE

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from beholder.datasets import load, source_class
+from beholder.evaluation.arm_scores import ArmScores
 from beholder.evaluation.metrics import fit_thresholds
-from beholder.evaluation.results import ArmScores
 from beholder.evaluation.scores_io import write_scores
 from beholder.experiment.config import make_experiment
 from beholder.workflows.choose import find_routing, scores_of

@@ -24,6 +24,8 @@ from beholder.training.context import Context
 from beholder.util.errors import BeholderError, DataError, ExperimentError, MethodError, RegistryError, SplitError
 from beholder.util.run_folder import RunFolder
 
+pytestmark = pytest.mark.long
+
 SMALL = {"texts": "templates", "users": 6, "rows_per_user": 40, "distinct_texts": 60, "effect": 3.0}
 CLS = {"epochs": 2, "max_tokens": 48, "lora": {"rank": 2, "targets": "all-linear"}}
 BANK = {"bank": {"epochs": 3, "batch_size": 4, "prior": {"rank": 2, "steps": 5}}}

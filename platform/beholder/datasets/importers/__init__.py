@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from beholder.data.columns import text_columns
 from beholder.datasets.duplicates import surplus
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.io import FileRows, read_rows
@@ -160,7 +161,8 @@ def inferred(opened: OpenedTable, given: GivenColumns) -> InferredColumns:
             notes=(*made.notes, *found.notes),
         )
     for role in ("text", "user"):
-        if known.get(role) not in made.table.column_names:
+        named = text_columns(known[role]) if role == "text" and role in known else [known.get(role)]
+        if not set(named) <= set(made.table.column_names):
             raise DataError(
                 f"{where}: the export of {FORMATS[opened.format].tool} does not state which column holds the {role}. "
                 f"Name it: --{role} COLUMN (source.{role}). It has: {', '.join(made.table.column_names)}."

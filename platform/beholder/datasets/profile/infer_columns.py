@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from beholder.data.columns import text_columns
 from beholder.data.reshape import Reshape, reshaped
 from beholder.data.texts import text_key
 from beholder.datasets.profile.column import Column, look_at, pairs_recur
@@ -92,16 +93,29 @@ def infer(table: pa.Table, given: GivenColumns, where: Path, rows: Sequence[int]
     if shape is not None:
         turned = turned.by(shape, where)
         columns = look_at(turned.table)
+    if given.text is not None and "{" in given.text:
+        columns = _with_template(columns, given.text, where)
     text = text_of(columns, given.text or (shape.text if shape else None), where)
     user = user_of(columns, text.column, given.user or (shape.user if shape else None), where)
     if user is None:
         raise _nobody(columns, text.column, given, where)
-    if shape is None and (given.labels is None or not set(given.labels) <= set(columns)):
+    templated = text.column not in turned.table.column_names
+    if shape is None and not templated and (given.labels is None or not set(given.labels) <= set(columns)):
         shape = of_pairs(columns, text.column, user.column)
         if shape is not None:
             turned = turned.by(shape, where, (text.column, user.column))
             columns = look_at(turned.table)
     return _settled(columns, turned, text, user, given, where)
+
+
+def _with_template(columns: Columns, template: str, where: Path) -> dict[str, Column]:
+    """The columns with one made of those that a template of the text names, in their place."""
+    parts = [require(columns, name, "--text", where) for name in text_columns(template)]
+    cells = [
+        None if None in row else "\n".join(map(str, row)) for row in zip(*(each.cells for each in parts), strict=True)
+    ]
+    made = Column(template, np.asarray([*cells, None], dtype=object)[:-1])
+    return {template: made, **{name: column for name, column in columns.items() if column not in parts}}
 
 
 def _shape(columns: Columns, given: GivenColumns, where: Path) -> Shape | None:
@@ -177,7 +191,8 @@ def _settled(
     if again:
         settings["repeats"] = "keep"
         notes.append(
-            f"{counted(again, 'judgement')} of a text by a person who judged it before: each counts (repeats: keep)"
+            f"{counted(again, 'judgement')} of a text by a person who judged it before, and otherwise: each counts "
+            "(repeats: keep). Equal ones count once, unless a further column, as a time, tells them apart"
         )
     if given.join_ids:
         settings["user_ids"] = "fold"

@@ -115,7 +115,11 @@ def _named(columns: Columns, given: GivenColumns, where: Path) -> dict[str, Read
     for name in given.labels or ():
         if name not in columns:
             raise DataError(f"{where}: no column {name!r} for --labels. It has: {', '.join(columns)}.")
-        reading = reading_of(columns[name], given.not_asked)
+        column = columns[name]
+        reading = reading_of(column, given.not_asked)
+        if reading is None and column.numeric and len(column.values) > 2:
+            ends = [float(column.as_numbers.min()), float(column.as_numbers.max())]
+            reading = Reading("continuous", {"kind": "continuous", "range": ends})
         if reading is None:
             nested = columns[name].nested
             what = f"{nested}s" if nested else form_of(columns[name].distinct) or "free text"
@@ -137,22 +141,25 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     form = form_of(column.distinct)
     if form in ("dates or times", "addresses of the web", "e-mail addresses", "addresses of computers"):
         return form
-    ticked = len(column.values) == 1 and column.missing and reading_of(column) is not None
-    if len(column.values) == 1 and not ticked:
-        return "the same in every row"
     words = set(core(column.name))
     if derived and is_derived(column.name):
         return "computed of the judgements of several people"
+    ticked = len(column.values) == 1 and column.missing and reading_of(column) is not None
+    if len(column.values) == 1 and not ticked:
+        return "the same in every row"
     if words & AUTHOR and user_rank(column.name) < 0.6:
         return AUTHORS
     if follows(column, user) and not ticked:
-        return "follows from the user"
+        same = follows(user, column) and user_rank(column.name) > 0
+        return "another id of the user" if same else "follows from the user"
     if follows(column, text) and not ticked:
         if user_rank(column.name) >= 0.6:
             return AUTHORS
         return "follows from the text: the same for everybody who judged it"
     if is_prose(column.distinct) and reading_of(column) is None:
         return "free text: reasons or remarks" if words & REASON else "another text"
+    if is_prose(column.distinct) and text_rank(column.name) >= 0.2:
+        return "another text"
     if user_rank(column.name) >= 0.6 and (not column.numeric or reading_of(column) is None):
         return AUTHORS
     if is_bookkeeping(column.name):
@@ -214,7 +221,7 @@ def _on_scale(column: Column, reading: Reading, given: GivenColumns, where: Path
     """A reading with the scale that the caller named."""
     if given.scale is None or reading.kind not in ("ordinal", "continuous", "binary") or "steps" in reading.rule:
         return reading
-    low, high = given.scale
+    low, high = map(float, given.scale)
     outside = [
         value
         for value, number in zip(column.distinct, column.as_numbers, strict=True)
@@ -225,7 +232,7 @@ def _on_scale(column: Column, reading: Reading, given: GivenColumns, where: Path
             f'{where}: no value of column "{column.name}" lies on the scale {low:g} to {high:g} of --scale.'
         )
     whole = low.is_integer() and high.is_integer() and high - low <= 50 and reading.kind != "continuous"
-    ends = [int(each) if float(each).is_integer() else each for each in (low, high)]
+    ends = [int(each) if each.is_integer() else each for each in (low, high)]
     rule = {"kind": "ordinal" if whole else "continuous", "range": ends}
     return replace(reading, kind=rule["kind"], rule=rule, bad=tuple(outside), apart=())
 
@@ -259,7 +266,7 @@ def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: G
         made.multiselect |= {"none": list(first.none)} if first.none else {}
         made.multiselect |= {"not_asked": list(first.not_asked)} if first.not_asked else {}
         made.settings = {"labels": {label: {} for label in first.labels}}
-        blank = columns[name].missing or first.not_asked
+        blank = (columns[name].missing and not first.blank_is_no) or first.not_asked
         made.settings |= {"allow_missing": True} if blank else {}
         why = f"lists of {len(first.labels)} labels in a cell"
         made.guesses |= {label: Guess(name, first.sureness, why) for label in first.labels}
@@ -281,17 +288,25 @@ def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: G
 
 
 def _tell_unasked(columns: Columns, chosen: dict[str, Reading], made: Labels) -> None:
+    """Settings of what is no answer: words for that, and empty cells."""
     unasked: dict[str, int] = {}
     for name, reading in chosen.items():
         if reading.blank_is_no:
-            made.notes.append(f'"{name}": only ticked boxes are written, so an empty cell is read as no')
+            made.notes.append(f'"{name}": only what was ticked is written, so an empty cell is read as no')
         for value in reading.not_asked:
-            unasked[value] = unasked.get(value, 0) + len(columns[name].rows_of({value}))
+            unasked[f'"{value}"'] = unasked.get(f'"{value}"', 0) + len(columns[name].rows_of({value}))
+        if columns[name].missing and not reading.blank_is_no:
+            unasked["empty"] = unasked.get("empty", 0) + columns[name].missing
+    words = {value for reading in chosen.values() for value in reading.not_asked if made.multiselect is None}
+    if (made.multiselect is not None and unasked) or (
+        "empty" in unasked and not any(each.blank_is_no for each in chosen.values())
+    ):
+        words.add("")
+    if words:
+        made.settings["not_asked"] = sorted(words)
     if unasked:
-        if made.multiselect is None:
-            made.settings["not_asked"] = sorted(unasked)
-        counted = ", ".join(f'{count:,} x "{value}"' for value, count in unasked.items())
-        made.notes.append(f"no answer, so not asked: {counted}")
+        counted = ", ".join(f"{count:,} {value}" for value, count in unasked.items())
+        made.notes.append(f"no answer, so the label counts as not asked there: {counted}")
 
 
 def _shared_ranges(chosen: dict[str, Reading]) -> dict[str, list[int]]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+MOST = 25
+"""A scale of words has no more different steps than this, however they are written."""
 FIRST_NUMBER = re.compile(r"\s*[(\[]?([+-]?\d+)[)\]]?\s*(?:[-–—:.)=,]\s*|\s+|$)(.*)", re.S)
 LAST_NUMBER = re.compile(r"(.*\S)\s*[(\[]\s*([+-]?\d+)\s*[)\]]\s*", re.S)
 
@@ -71,7 +73,7 @@ def in_order(values: Sequence[str]) -> list[str] | None:
     comes first stands for it, see `same_step`.
     """
     distinct = {plain(value): value for value in reversed(values)}
-    if len(distinct) < 3:
+    if not 3 <= len(distinct) <= MOST:
         return None
     for rank in (_by_number, *(_of_ladder(rungs) for rungs in map(_rungs, LADDERS)), _by_opposites, _by_degree):
         ranks = {form: rank(form, tuple(distinct)) for form in distinct}

@@ -81,7 +81,7 @@ PAIRS = _words(
 )
 VALUE = _words("value values score rating answer judgement judgment given response vote choice annotation label_value")
 LABEL_NAME = _words("label labels question dimension attribute item category emotion variable aspect criterion metric")
-SPLIT = {"train", "training", "valid", "validation", "val", "dev", "development", "test", "eval"}
+SPLIT = {"train", "training", "valid", "validation", "val", "dev", "development", "test"}
 
 
 def words_of(name: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -93,6 +93,8 @@ def reading_of(column: Column, not_asked: Sequence[str] = ()) -> Reading | None:
         return None
     several = _multiselect(column, rest)
     if several is not None:
+        if column.missing and not several.none and column.nested is None:  # the only way to tick none
+            several = replace(several, none=("",), blank_is_no=True)
         return _with(several, unasked)
     if column.nested:
         return None
@@ -107,7 +109,7 @@ def reading_of(column: Column, not_asked: Sequence[str] = ()) -> Reading | None:
 def _with(found: Reading | None, unasked: tuple[str, ...]) -> Reading | None:
     if found is None or not unasked:
         return found
-    return Reading(**{**found.__dict__, "not_asked": unasked})
+    return replace(found, not_asked=unasked)
 
 
 def _few(bad: int, good: int) -> bool:
@@ -207,7 +209,7 @@ def _fraction(value: str) -> bool:
 def _apart(share: dict[int, float]) -> tuple[list[int] | None, set[int]]:
     """The numbers that make up a scale, in order, and those that stand apart from them."""
     steps, apart = sorted(share), set[int]()
-    if steps[0] == -steps[-1] and (len(steps) > 3 or share[steps[0]] >= 0.1):  # from -2 to 2
+    if steps[0] == -steps[-1] and (len(steps) > 3 or share[steps[0]] >= 0.2):  # from -2 to 2
         return steps, apart
     while len(steps) > 2 and steps[-1] - steps[-2] > _gap(steps[-1], steps[:-1], steps[-1] - steps[-2]):
         apart.add(steps.pop())
@@ -230,6 +232,8 @@ def _gap(number: int, others: list[int], gap: int) -> float:
 
 
 def _words_in_order(column: Column, counts: dict[str, int]) -> Reading | None:
+    if len(counts) > 2 * MOST_CLASSES:
+        return None
     steps = in_order(list(counts))
     left = list(counts)
     bad: list[str] = []
@@ -313,6 +317,8 @@ def _of_cells(cells: dict[str, list[str] | None], counts: dict[str, int], separa
     for value, cell in cells.items():
         for entry in cell or ():
             used[entry] = used.get(entry, 0) + counts[value]
+    if len(used) > 2 * MOST_CLASSES:
+        return None
     several = [cell for cell in cells.values() if cell and len(cell) > 1]
     none = tuple(entry for entry in used if plain(entry) in NO_LABEL and all(entry not in cell for cell in several))
     labels = sorted(entry for entry in used if entry not in none)

@@ -50,10 +50,10 @@ def form_of(values: Sequence[str]) -> str | None:
     if not looked_at:
         return None
     for what, holds in (
+        ("addresses of computers", lambda value: bool(IP.fullmatch(value))),
         ("dates or times", is_moment),
         ("addresses of the web", lambda value: bool(URL.fullmatch(value))),
         ("e-mail addresses", lambda value: bool(EMAIL.fullmatch(value))),
-        ("addresses of computers", lambda value: bool(IP.fullmatch(value))),
         ("numbers", lambda value: bool(NUMBER.fullmatch(value))),
         ("ids", lambda value: bool(HEXADECIMAL.fullmatch(value) or CODE.fullmatch(value))),
     ):
