@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beholder.cli.console import AsJson, console, print_json
 from beholder.util.errors import DataError
+
+if TYPE_CHECKING:
+    from beholder.datasets.profile.guesses import GivenColumns, UnsureError
+    from beholder.workflows.draft_experiment import DraftExperiment
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,56 +23,167 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init_command(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, JSON lines, or a saved `datasets` folder.")],
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            help="CSV, TSV, Parquet, JSON, .xlsx or .ods, also as .gz or .zip; a saved `datasets` folder; several "
+            "files of the same columns, or a pattern; hf://owner/name; - for standard input.",
+            metavar="TABLE...",
+        ),
+    ],
+    format: Annotated[
+        str, typer.Option("--format", help="The annotation tool whose export it is, as in prodigy; `table` for none.")
+    ] = "auto",
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first row is data; columns are called column1, column2, ...")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The experiment file to write; by default the table's name.")] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text.")] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user's id.")] = None,
     labels: Annotated[str | None, typer.Option(help="Columns with judgements, as in rude,funny.")] = None,
+    users: Annotated[
+        str | None, typer.Option(help="Columns that are one for each person, as in Anna,Ben,Cleo.")
+    ] = None,
+    not_asked: Annotated[
+        list[str] | None, typer.Option("--not-asked", help="A value that is no answer, as in --not-asked=-1.")
+    ] = None,
+    scale: Annotated[
+        str | None, typer.Option(help="Lowest and highest step of the labels' scale, as in --scale=0..4.")
+    ] = None,
+    at_least: Annotated[
+        float | None, typer.Option("--at-least", help="Cut every scale: a label is given from this value up.")
+    ] = None,
+    join_ids: Annotated[
+        bool, typer.Option("--join-ids", help="Ids that differ only in case or white space are one person.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the guesses without questions.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing experiment file.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Describe a table of judgements, and write an experiment file that runs on it.
 
+    What is not sure is a question in a terminal. With --yes, or without a terminal, it is refused, and the message
+    names the option that settles it.
+
     Example: beholder init ratings.csv
     """
-    from beholder.datasets.profile.infer_columns import GivenColumns
-    from beholder.workflows.draft_experiment import ROWS, draft, write
+    from beholder.datasets.profile.guesses import GivenColumns
+    from beholder.workflows.draft_experiment import write
 
-    asked = GivenColumns(text, user, tuple(each.strip() for each in labels.split(",")) if labels else None)
-    made = draft(table, asked)
+    named = GivenColumns(
+        text,
+        user,
+        _names("--labels", labels),
+        _names("--users", users),
+        tuple(not_asked or ()),
+        _ends(scale),
+        at_least,
+        join_ids,
+    )
+    asking = not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty()
+    where = _where(tables)
+    made = _drafted(where, named, asking, format, not no_header)
     file = out or Path(f"{made.name}.yaml")
     if file.exists() and not force:
         raise DataError(f"{file}: is there already. Pass --force to write over it, or --out FILE.")
-    if not as_json:
-        _say(made)
-    if not yes and not as_json and sys.stdin.isatty() and not typer.confirm(f"Write {file}?", default=True):
-        console.print("Nothing was written. Name columns with --text, --user, --labels.")
-        return
-    written = write(made, file)
+    if asking:
+        _describe(made)
+        if not typer.confirm(f"Write {file}?", default=True):
+            console.print("Nothing was written. Name columns with --text, --user, --labels, --users.")
+            return
+    written = write(made, file)  # before anything is printed to a reader that may stop reading
     if as_json:
-        print_json(
-            {
-                "file": str(file),
-                "written": [str(each) for each in written],
-                "source": made.source,
-                "left_out": made.left_out,
-                "bad_rows": made.bad_rows,
-                "words": list(made.words),
-                **made.facts,
-            }
-        )
+        print_json(_as_json(made, file, written))
         return
-    console.print(f"\nwritten: {', '.join(map(str, written))}   Next:", markup=False)
-    if made.facts["rows"] > ROWS:
-        console.print(
-            f"  (the first run uses {ROWS:,} judgements; take subsample out of the file for all)", markup=False
-        )
-    skip = " --on-bad-rows skip" if made.bad_rows else ""
-    console.print(f"  beholder run {file}{skip}", markup=False)
+    if not asking:
+        _describe(made)
+    _next(made, file, written)
 
 
-def _say(made: Any) -> None:
+def _names(option: str, written: str | None) -> tuple[str, ...] | None:
+    if written is None:
+        return None
+    names = [each.strip() for each in written.split(",") if each.strip()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        raise DataError(f"{option} {written}: {f'{twice!r} is named twice' if twice else 'name a column'}.")
+    return tuple(names)
+
+
+def _ends(written: str | None) -> tuple[float, float] | None:
+    if written is None:
+        return None
+    low, dots, high = written.partition("..")
+    try:
+        ends = (float(low), float(high))
+    except ValueError:
+        ends = (0.0, 0.0)
+    if not dots or ends[0] >= ends[1]:
+        raise DataError(f"--scale={written}: expected its lowest and highest step, as in --scale=0..4.")
+    return ends
+
+
+def _where(tables: list[str]) -> str | list[str]:
+    """The table, or several; what comes through standard input is kept in a file, which `run` reads again."""
+    if "-" not in tables:
+        return tables if len(tables) > 1 else tables[0]
+    if len(tables) > 1:
+        raise DataError("-: standard input is one table; give it alone.")
+    from beholder.datasets.spool import spooled
+
+    file = spooled(sys.stdin.buffer, Path())
+    console.print(f"standard input is kept in {file}, from which it is read", markup=False, highlight=False)
+    return str(file)
+
+
+def _drafted(where: str | list[str], named: GivenColumns, asking: bool, format: str, header: bool) -> DraftExperiment:
+    """The experiment; in a terminal after questions about what is not sure."""
+    from beholder.datasets.profile.guesses import UnsureError
+    from beholder.workflows.draft_experiment import draft
+
+    while True:
+        try:
+            return draft(where, named, format, header)
+        except UnsureError as unsure:
+            if not asking:
+                raise
+            named = _answered(named, unsure)
+
+
+def _answered(named: GivenColumns, unsure: UnsureError) -> GivenColumns:
+    """What was named, with the answer to a question."""
+    console.print(unsure.problem, markup=False)
+    if unsure.choices:
+        console.print(f"There are {', '.join(unsure.choices)}.", markup=False)
+    answer = typer.prompt(f"{unsure.option} (Ctrl-C to stop)", default=unsure.suggested or None)
+    several = _names(unsure.option, answer) or ()
+    settled: dict[str, Any] = {
+        "--text": {"text": answer},
+        "--user": {"user": answer},
+        "--labels": {"labels": several},
+        "--users": {"users": several},
+        "--not-asked": {"not_asked": (*named.not_asked, answer)},
+    }
+    return replace(named, **settled[unsure.option])
+
+
+def _as_json(made: DraftExperiment, file: Path, written: list[Path]) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "written": [str(each) for each in written],
+        "source": made.source,
+        "shape": made.shape,
+        "guesses": {role: asdict(guess) for role, guess in made.guesses.items()},
+        "left_out": made.left_out,
+        "dropped": [{"rows": count, "why": why} for why, count in made.dropped.items()],
+        "notes": list(made.notes),
+        "bad_rows": made.bad_rows,
+        "words": list(made.words),
+        **made.facts,
+    }
+
+
+def _describe(made: DraftExperiment) -> None:
     facts, source = made.facts, made.source
     rows = facts["rows_per_user"]
     console.print(
@@ -75,20 +191,24 @@ def _say(made: Any) -> None:
         f"{rows['min']:,} to {rows['max']:,} each (median {rows['median']:,.0f})",
         markup=False,
     )
-    if made.long is not None:
-        console.print("one row per text, a column for each annotator: turned to one row per judgement", markup=False)
-    for role, column in (("text", source["text"]), ("user", source["user"])):
-        console.print(f'  {role:<8} column "{column}"', markup=False)
+    if made.shape is not None:
+        console.print(f"{made.shape}: turned to one judgement a row whenever the file is read", markup=False)
+    for role, guess in made.guesses.items():
+        if role in ("text", "user", "split"):
+            sure = "" if guess.why == "named" else f" ({guess.why}; {100 * guess.sureness:.0f} % sure)"
+            console.print(f'  {role:<8} column "{guess.column}"{sure}', markup=False)
     for label, share in facts["labels"].items():
-        said = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never judged"]
-        alpha, offset = facts["agreement"][label], facts["user_offset"][label]
-        said += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
-        said += [f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else []
-        console.print(f'  label    "{label}"{_how(source, label)}: {", ".join(said)}', markup=False)
+        seen = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never judged"]
+        alpha, offset = facts["agreement"].get(label), facts["user_offset"].get(label)
+        seen += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
+        seen += [f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else []
+        console.print(f'  label    "{label}"{_how(source, label)}: {", ".join(seen)}', markup=False)
     for column, why in made.left_out.items():
         console.print(f'  not used "{column}": {why}', markup=False)
-    if source.get("repeats"):
-        console.print("  some people judged a text more than once; each judgement counts", markup=False)
+    for why, count in made.dropped.items():
+        console.print(f"  dropped  {count:,} {'row' if count == 1 else 'rows'}: {why}", markup=False)
+    for line in made.notes:
+        console.print(f"  note     {line}", markup=False)
     if made.bad_rows:
         console.print(
             f"  {made.bad_rows:,} rows cannot be used (nothing in them, or no label); a run puts them aside",
@@ -98,9 +218,25 @@ def _say(made: Any) -> None:
         console.print(sentence, markup=False)
 
 
+def _next(made: DraftExperiment, file: Path, written: list[Path]) -> None:
+    from beholder.workflows.draft_experiment import ROWS
+
+    console.print(f"\nwritten: {', '.join(map(str, written))}   Next:", markup=False)
+    if made.facts["rows"] > ROWS:
+        console.print(
+            f"  (the first run uses {ROWS:,} judgements; take subsample out of the file for all)", markup=False
+        )
+    console.print(f"  {made.command(file)}", markup=False)
+
+
 def _how(source: dict[str, Any], label: str) -> str:
     rule = source.get("labels", {}).get(label, {})
     if "at_least" in rule:
         low, high = rule["range"]
         return f" (from {rule['at_least']} up on the scale {low} to {high})"
+    if "steps" in rule:
+        return f" (a scale of {len(rule['steps'])} steps, {rule['steps'][0]} to {rule['steps'][-1]})"
+    if "range" in rule:
+        low, high = rule["range"]
+        return f" ({'a slider' if rule['kind'] == 'continuous' else 'a scale'}, {low} to {high})"
     return ""

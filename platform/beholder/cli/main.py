@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,7 @@ from beholder.cli import (
 )
 from beholder.cluster.runtime import apply_settings
 from beholder.util.errors import BeholderError
+from beholder.util.paths import home, unusable
 
 
 class OneLineErrors(TyperGroup):
@@ -42,6 +44,14 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except BeholderError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except BrokenPipeError:  # who reads stdout stopped reading, as `| head -1` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except OSError as error:
+            if not error.filename or not Path(os.fsdecode(error.filename)).absolute().is_relative_to(home()):
+                raise
+            print(f"error: {unusable(os.fsdecode(error.filename), error)}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print("interrupted: finished methods are kept; run the same command to resume.", file=sys.stderr)

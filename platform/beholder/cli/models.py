@@ -42,5 +42,7 @@ def pull(name: Annotated[str, typer.Argument(help="A hub id, owner/model.")]) ->
     """Fetch a base from the hub into its cache: the only command that contacts the hub."""
     os.environ["HF_HUB_OFFLINE"] = "0"
     from beholder.models import resolve
+    from beholder.util.paths import require_home
 
+    require_home()
     console.print(str(resolve(name, download=True)), markup=False)

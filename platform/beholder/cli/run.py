@@ -107,7 +107,12 @@ def _dry_run(settings: Any, on_bad_rows: str, as_json: bool) -> None:
     )
 
 
-def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def validate_command(
+    experiment: ExperimentFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    on_bad_rows: OnBadRows = "refuse",
+) -> None:
     """Check an experiment file and its data without running it.
 
     Example: beholder validate experiments/brighter.yaml
@@ -117,7 +122,7 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
     from beholder.workflows import run as pipeline
 
     settings = load_experiment(experiment, overrides or ())
-    prepared = pipeline.prepare(settings)
+    prepared = pipeline.prepare(settings, _bad_rows(on_bad_rows))
     people = held_out_people(prepared.annotations, prepared.split) if prepared.split.people else None
     facts = {
         "experiment": settings.name,
@@ -128,11 +133,19 @@ def validate_command(experiment: ExperimentFile, overrides: Overrides = None, as
         "split_hash": prepared.facts["hash"],
         **({"people": asdict(people)} if people else {}),
         "origin": prepared.loaded.origin,
+        "left_out": dict(prepared.loaded.left_out),
+        "bad_rows": prepared.loaded.refused,
+        "notes": list(prepared.loaded.notes),
     }
     if as_json:
         print_json(facts)
         return
     console.print(f"{experiment}: valid. {prepared.loaded.origin}", markup=False)
+    for line in prepared.loaded.lines:
+        console.print(line, markup=False)
+    if prepared.loaded.refused:
+        kept = ", ".join(map(str, prepared.loaded.refused_files))
+        console.print(f"{prepared.loaded.refused:,} bad rows left out, kept in {kept}", markup=False)
     console.print(f"{facts['users']:,} users; {prepared.line}; methods: {', '.join(facts['arms'])}", markup=False)
     if people:
         console.print(people.line(), markup=False)

@@ -100,11 +100,13 @@ def start_ray(workers: int = 1) -> bool:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**quiet, **({} if on_cluster() else here))
-    except (RuntimeError, OSError, TimeoutError, ConnectionError, ValueError) as error:
+    except Exception as error:  # where its processes are not up in time, Ray raises a bare Exception
+        why = first_line(error).rstrip(".")[:300]
         if on_cluster():
-            raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {first_line(error)}.") from error
+            raise ClusterError(f"the cluster at {os.environ[ADDRESS]} does not answer: {why}.") from error
         raise ClusterError(
-            f"Ray did not start: {first_line(error)}. `beholder doctor` shows memory and disk."
+            f"Ray did not start: {why}. On a busy machine run the command again; "
+            "`beholder doctor` shows memory and disk."
         ) from error
     # Ray handles SIGTERM by dumping its stack; an earlier handler is put in force again.
     if on_sigterm is not None and threading.current_thread() is threading.main_thread():

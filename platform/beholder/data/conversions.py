@@ -63,6 +63,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """Check every row of an Arrow table and build annotations.
 
@@ -75,13 +76,15 @@ class Convertible:
             classes: the class names, in order; by default all that occur, sorted.
             allow_missing: read an empty label as "not asked" instead of refusing the row.
             context: further columns to keep, as text.
+            reshape: how the table becomes one with a judgement in each row, where it is not, as in
+                `{"users": ["rater1", "rater2"]}`; see `reshape.Reshape`.
 
         Raises:
             DataError: a column is missing, or a row is refused; names the row, column and value, and what to do.
             ExperimentError: the arguments do not fit together.
         """
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of(table.column_names, table.column, "table", columns)
+        return _annotations_of(table.column_names, table.column, "table", columns, reshape)
 
     @classmethod
     def from_pandas(
@@ -95,6 +98,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """The same from a pandas DataFrame, whose index is not read. See `from_arrow`."""
         if not hasattr(frame, "columns"):
@@ -109,7 +113,7 @@ class Convertible:
                 ) from None
 
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of([str(name) for name in frame.columns], column, "DataFrame", columns)
+        return _annotations_of([str(name) for name in frame.columns], column, "DataFrame", columns, reshape)
 
     @classmethod
     def from_datasets(
@@ -123,6 +127,7 @@ class Convertible:
         classes: Sequence[str] | None = None,
         allow_missing: bool = False,
         context: Sequence[str] = (),
+        reshape: Mapping[str, Any] | None = None,
     ) -> Annotations:
         """The same from a `datasets.Dataset`; a `ClassLabel` column holds class names. See `from_arrow`.
 
@@ -134,7 +139,7 @@ class Convertible:
         classes = classes or getattr(feature, "names", None)
         table = arrow_of(rows)
         columns = _columns(labels, text, user, text_id, classes, allow_missing, context)
-        return _annotations_of(table.column_names, table.column, "Dataset", columns)
+        return _annotations_of(table.column_names, table.column, "Dataset", columns, reshape)
 
     def to_arrow(self) -> pa.Table:
         """Plain columns: `text_id`, `text`, `user_id`, the labels, then context columns.
@@ -297,13 +302,26 @@ def _columns(
 
 
 def _annotations_of(
-    names: Sequence[str], column: Callable[[str], pa.ChunkedArray], where: str, written: Mapping[str, Any]
+    names: Sequence[str],
+    column: Callable[[str], pa.ChunkedArray],
+    where: str,
+    written: Mapping[str, Any],
+    reshape: Mapping[str, Any] | None,
 ) -> Annotations:
     """Annotations of the columns of a table in memory, of which only those that are named are looked at."""
-    from beholder.data.columns import ColumnsInMemory, drafted
+    from beholder.data.columns import ColumnsInMemory, drafted, text_columns
+    from beholder.data.reshape import Reshape, reshaped
     from beholder.data.validation import Raw, admit
 
     config = build(ColumnsInMemory, dict(written), where)
+    turned = None
+    if reshape is not None:
+        form = build(Reshape, dict(reshape), f"{where}: reshape")
+        of_form = [*form.named, *([form.multiselect.column] if form.multiselect else [])]
+        wanted = dict.fromkeys([*of_form, *(name for _, name in config.named)])
+        columns = {name: column(name) for name in wanted if name in names}
+        turned = reshaped(pa.table(columns), form, Path(where), [*text_columns(config.text), config.user])
+        names, column = turned.table.column_names, turned.table.column
     for key, name in config.named:
         if name not in names:
             argument = "labels" if key == "label_column" else key.partition(".")[0]
@@ -311,8 +329,11 @@ def _annotations_of(
         if names.count(name) > 1:
             raise DataError(f'{where}, column "{name}": there are two of that name. Rename one.')
     table = pa.table({name: column(name) for name in dict.fromkeys(name for _, name in config.named)})
+    raw = Raw.of(table, Path(where))
+    if turned is not None:
+        raw = Raw(table, raw.files, dict(turned.problems), turned.rows)
     try:
-        made = admit(drafted(config, Raw.of(table, Path(where))), where, "refuse").annotations
+        made = admit(drafted(config, raw), where, "refuse").annotations
     except DataError as error:  # there is nothing to skip rows into: who has the table can leave them out
         plain = re.sub(r",? or pass --on-bad-rows skip( to keep the first)?\.", ".", str(error))
         raise DataError(in_python(plain)) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +68,31 @@ class ByText(CutByText):
 
 
 class ByColumn(Section):
-    """As in the table: a context column holds `train`, `valid` (or `val`, `dev`) and `test`."""
+    """As in the table: a context column holds `train`, `valid` (or `val`, `dev`) and `test`.
+
+    Args:
+        column: its name.
+        valid: the share of training texts that becomes validation, where the column marks no row for it. Drawn by a
+            hash of seed and text, so that equal texts stay together.
+        seed: of that draw.
+    """
+
+    added: ClassVar[tuple[str, ...]] = ("valid", "seed")
 
     by: Literal["column"]
     column: str = "split"
+    valid: float | None = Field(default=None, gt=0, lt=1)
+    seed: int = 42
 
     def assign(self, annotations: Annotations) -> NDArray[np.object_]:
         """The part of each row: str [rows]."""
-        return _parts_by_column(annotations, self.column)
+        parts = _parts_by_column(annotations, self.column)
+        if self.valid is None or (parts == "valid").any():
+            return parts
+        keys = annotations.text_keys
+        drawn = {key for key in set(keys[parts == "train"]) if uniform(self.seed, f"valid\0{key}") < self.valid}
+        parts[(parts == "train") & np.asarray([key in drawn for key in keys], dtype=bool)] = "valid"
+        return parts
 
 
 class ByPaper(Section):
@@ -271,9 +288,9 @@ def cut(annotations: Annotations, assigned: NDArray[np.object_], config: AnySpli
     for name in PARTS:
         if not len(parts[name]):
             sizes = ", ".join(f"{part} {len(rows)}" for part, rows in parts.items())
-            raise SplitError(
-                f"split by {config.by}: no rows are left for {name} ({sizes}). Give more rows, or change split."
-            )
+            cut_some = name == "valid" and isinstance(config, ByColumn) and config.valid is None
+            remedy = "Set split.valid, as in 0.1, to take some of training" if cut_some else "Give more rows"
+            raise SplitError(f"split by {config.by}: no rows are left for {name} ({sizes}). {remedy}, or change split.")
     people = config if isinstance(config, ByPeople) else None
     return Split(parts, split_digest(annotations, assigned), _leaked(annotations, parts), people)
 
@@ -343,7 +360,8 @@ def _parts_by_column(annotations: Annotations, column: str, others_dropped: bool
             if context
             else f"split.column: these annotations have no column {column!r}. Split by text instead."
         )
-    names = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "validation": "valid", "test": "test"}
+    names = {"train": "train", "training": "train", "test": "test"}
+    names |= dict.fromkeys(("valid", "val", "dev", "validation", "development"), "valid")
     values = annotations.column(column)
     parts = np.asarray([names.get(str(value).strip().casefold(), "") for value in values], dtype=object)
     if not others_dropped and (parts == "").any():

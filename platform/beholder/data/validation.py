@@ -29,13 +29,24 @@ class Loaded:
     """What a source gives.
 
     `origin`: one line for people: what data, where it was found, its licence. `refused`: rows skipped, all of which
-    stand in `refused_files` with the reason.
+    stand in `refused_files` with the reason. `left_out`: why rows that are no judgements were left out -> how
+    many. `notes`: what else a person should know, a line each.
     """
 
     annotations: Annotations
     origin: str
     refused: int = 0
     refused_files: tuple[Path, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was left out and what else a person should know, a line each."""
+        dropped = (
+            f"{count:,} {'row' if count == 1 else 'rows'} left out: {why}" for why, count in self.left_out.items()
+        )
+        return (*dropped, *self.notes)
 
 
 @dataclass(frozen=True)
@@ -44,9 +55,11 @@ class Raw:
 
     table: pa.Table
     files: tuple[tuple[Path, int], ...]
-    """Each file and its number of rows, in the order of `table`."""
+    """Each file and its number of rows, in the order of `table`, or of `numbers_in_file`."""
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Row of `table` (from 0) -> column, message. The first problem of a row counts."""
+    numbers_in_file: NDArray[np.int64] | None = None
+    """The row of the files together (from 0) that each row of `table` comes from, where rows were left out or turned."""
 
     @classmethod
     def of(cls, table: pa.Table, file: Path) -> Raw:
@@ -76,6 +89,7 @@ class Raw:
 
     def place(self, row: int) -> tuple[Path, int]:
         """The file a row stands in, and its number there, from 1."""
+        row = row if self.numbers_in_file is None else int(self.numbers_in_file[row])
         for file, rows in self.files:
             if row < rows:
                 return file, row + 1
@@ -99,7 +113,9 @@ class UncheckedRows:
     """The file's name for `text`, `user_id`, `text_id` and each label, for messages."""
 
 
-def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
+def admit(
+    draft: UncheckedRows, origin: str, on_bad_rows: BadRows, *, keep_refused: bool = True, remedy: str = ""
+) -> Loaded:
     """Check a draft and make Annotations of it.
 
     Args:
@@ -107,6 +123,8 @@ def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
         origin: for `Loaded`.
         on_bad_rows: `skip` writes the refused rows, with a column `reason`, to `<file>.refused.csv` beside the input
             (in `$BEHOLDER_HOME/refused` where that folder cannot be written) and continues without them.
+        keep_refused: whether `skip` writes that file.
+        remedy: what else can be done where a user judged a text twice, as in "keep both with source.repeats: keep".
 
     Raises:
         DataError: a row is refused and `on_bad_rows` is `refuse`, or no row is left.
@@ -121,7 +139,7 @@ def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
         labels=draft.labels,
         text_id=text_id.tolist(),
     )
-    bad.update(_placed(found, draft, text_id))
+    bad.update(_placed(found, draft, text_id, f"{remedy}, " if remedy else ""))
     if bad and on_bad_rows == "refuse":
         row = min(bad)
         file, number = draft.raw.place(row)
@@ -141,7 +159,8 @@ def admit(draft: UncheckedRows, origin: str, on_bad_rows: BadRows) -> Loaded:
         context={name: values[kept].tolist() for name, values in draft.context.items()},
         where=str(where),
     )
-    return Loaded(annotations, origin, len(bad), (_write_refused(draft.raw, bad),) if bad else ())
+    kept_in = (_write_refused(draft.raw, bad),) if bad and keep_refused else ()
+    return Loaded(annotations, origin, len(bad), kept_in)
 
 
 def _text_ids(texts: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -150,7 +169,7 @@ def _text_ids(texts: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _placed(
-    found: Sequence[RowError], draft: UncheckedRows, text_id: NDArray[np.object_]
+    found: Sequence[RowError], draft: UncheckedRows, text_id: NDArray[np.object_], remedy: str
 ) -> dict[int, tuple[str, str]]:
     """Problems under the file's own row numbers and column names."""
     refused = {problem.row - 1 for problem in found}
@@ -170,7 +189,7 @@ def _placed(
         placed[int(draft.rows[row])] = (
             draft.column_of.get(column, column),
             f'user "{draft.user_id[row]}" judged the same text already in row {number}{other}. Remove one, '
-            "or pass --on-bad-rows skip to keep the first.",
+            f"{remedy}or pass --on-bad-rows skip to keep the first.",
         )
     return placed
 

@@ -23,6 +23,7 @@ from beholder.evaluation.config import Evaluate
 from beholder.evaluation.results import ROUTED
 from beholder.execution.forgetting import Forgetting
 from beholder.experiment.renamed_keys import with_new_keys, with_new_name, with_old_keys
+from beholder.experiment.yaml_file import read_yaml
 from beholder.methods import METHODS, MethodConfig, config_class
 from beholder.models.hosted import Endpoint
 from beholder.models.model_ref import ModelRef
@@ -212,25 +213,11 @@ def load_experiment(file: str | Path, overrides: Sequence[str] | Mapping[str, An
             in `{"methods.cls.epochs": 2}`.
 
     Raises:
-        ExperimentError: missing, not YAML, or not an experiment; names the place and the nearest known key.
+        ExperimentError: missing, not YAML, a key is written twice, or not an experiment; names the place and the
+            nearest known key.
     """
     file = Path(file)
-    try:
-        written = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExperimentError(f"{file}: no such experiment file. Those that ship are under experiments/.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{file}: cannot be read as UTF-8 text ({type(error).__name__}).") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise ExperimentError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}.") from error
-    if not isinstance(written, dict):
-        raise ExperimentError(
-            f"{file}: expected keys and values at the top, got {type(written).__name__}. "
-            "From a table, make an experiment file with: beholder init TABLE"
-        )
-    return make_experiment(written, str(file), overrides)
+    return make_experiment(read_yaml(file), str(file), overrides)
 
 
 def make_experiment(

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from beholder.data.annotations import Annotations
-from beholder.datasets.io import read_table
+from beholder.data.columns import text_columns
+from beholder.datasets.duplicates import surplus
+from beholder.datasets.hub import is_hub_name
+from beholder.datasets.importers import inferred, open_export
+from beholder.datasets.io import FORMATS
 from beholder.datasets.profile.agreement import agreement, offset_share
 from beholder.datasets.profile.describe import describe
-from beholder.datasets.profile.infer_columns import Column, GivenColumns, guess, look_at, wide_columns
-from beholder.datasets.table import Table, load
-from beholder.util.atomic import atomic_write, scratch
+from beholder.datasets.profile.guesses import GivenColumns, Guess
+from beholder.datasets.profile.infer_columns import InferredColumns, Parts, infer
+from beholder.datasets.table import Table, of_rows
+from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
 from beholder.util.strict_model import build
 
 ROWS = 20_000
 """A first experiment uses no more judgements than this, so that it answers in about ten minutes on two cores."""
-JUDGEMENT = "judgement"
-"""What the label of a wide table is called: its columns are named after people."""
 BASE = "minilm-l6"
 EPOCHS = ((3_000, 8), (10_000, 5))
 """Epochs of the global model by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
 take more epochs to the same number of steps; training stops before, where validation no longer improves."""
+MANY = 6
+"""Columns that are left out for one reason are listed together from this number on."""
 CURVE = (5, 10, 20, 50, 100)
 """Judgements of each user at which a learning curve is measured: those below what half of the people gave for training.
 """
+SPLITS: dict[Parts | None, str] = {
+    None: "{by: text, fractions: [0.8, 0.1, 0.1], seed: 42} # equal texts stay together",
+    "train, valid, test": "{by: column}",
+    "train, test": "{by: column, valid: 0.1, seed: 42} # a tenth of the training texts becomes validation",
+}
 TEMPLATE = """\
 # {title}
 #
-#   beholder run {file}{skip}
+#   {command}
 name: {name}
 source:
 {source}
@@ -57,6 +69,9 @@ register: {{name: {name}}}
 """
 
 
+TablePath = Path | str | Sequence[Path | str]
+
+
 @dataclass(frozen=True)
 class DraftExperiment:
     """An experiment on somebody's table, not written yet.
@@ -64,101 +79,156 @@ class DraftExperiment:
     Attributes:
         name: of the experiment.
         source: settings of the source `table`.
-        by_column: whether a column of the table marks rows for training, validation and test.
+        parts: which parts a column of the table marks rows for; None where the split is by text.
+        guesses: role -> the column, how sure, and why.
         left_out: columns that are not used -> why.
+        dropped: why rows are not used -> how many.
+        notes: what else a person should know of the table, a line each.
+        shape: the form of a table that does not have one judgement a row, in words.
         facts: from `describe`, with `agreement` and `user_offset` of each label.
         words: what follows from that, a sentence each.
         bad_rows: rows that will be refused, or put aside with `--on-bad-rows skip`.
-        long: the table turned to one row per judgement, where it was one row per text.
     """
 
     name: str
     source: dict[str, Any]
-    by_column: bool
+    parts: Parts | None
+    guesses: dict[str, Guess]
     left_out: dict[str, str]
+    dropped: dict[str, int]
+    notes: tuple[str, ...]
+    shape: str | None
     facts: dict[str, Any]
     words: tuple[str, ...]
     bad_rows: int
-    long: pa.Table | None = None
+
+    def command(self, file: Path) -> str:
+        """How to run it."""
+        return f"beholder run {shlex.quote(str(file))}{' --on-bad-rows skip' if self.bad_rows else ''}"
 
 
-def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
-    """Look at a table and draft an experiment.
+def draft(
+    where: TablePath, asked: GivenColumns | None = None, format: str = "auto", header: bool = True
+) -> DraftExperiment:
+    """Look at a table, or at the export of an annotation tool, and draft an experiment.
 
     Args:
-        file: see `datasets.io.read_table`.
+        where, header: see `datasets.io.read_rows`.
         asked: what is known of its columns; the rest is guessed.
+        format: see `datasets.importers.open_export`.
 
     Raises:
         DataError: it cannot be read, or holds no text, no users or no judgements; names the remedy.
+        UnsureError: a guess is not sure enough to be used without being confirmed.
     """
-    if not file.exists():
-        raise DataError(f"{file}: no such file or folder.")
-    asked = asked or GivenColumns()
-    table, long = read_table(file), None
-    columns = look_at(table)
-    wide = [] if asked.user else wide_columns(columns)
-    if wide:
-        long = _long(table, wide, columns)
-        columns = look_at(long)
-        asked = GivenColumns(asked.text, "user", (JUDGEMENT,))
-    found = guess(columns, asked, file)
-    settings = {"name": "table", "path": str(file.absolute()), **found.settings}
-    annotations, bad = _load(settings, long)
+    opened = open_export(where, format, header)
+    file, asked = opened.rows.files[0][0], asked or GivenColumns()
+    found = inferred(opened, asked) if opened.imported else _inferred(opened.rows.table, asked, file)
+    settings: dict[str, Any] = {"name": "table", "path": _absolute(where)}
+    settings |= {"format": opened.format} if opened.imported else {}
+    settings |= {} if header else {"header": False}
+    settings |= found.settings
+    loaded = of_rows(build(Table, settings, "source"), opened.rows, "skip", keep_refused=False)
+    annotations = loaded.annotations
+    if len(annotations.users) < 2:
+        raise DataError(
+            f'{file}: "{found.settings["user"]}" names one person only. Personalisation compares people: give more.'
+        )
     facts = {
         **describe(annotations),
         "agreement": agreement(annotations),
         "user_offset": offset_share(annotations),
     }
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:60] or "table"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(where)).strip("-._")[:60] or "table"
     return DraftExperiment(
         name,
         settings,
-        found.split,
-        found.left_out,
+        found.parts,
+        found.guesses,
+        _by_reason(found.left_out),
+        dict(loaded.left_out),
+        (*loaded.notes, *found.notes),
+        found.shape,
         facts,
         tuple(_words(facts, annotations)),
-        bad,
-        long,
+        loaded.refused,
     )
 
 
+def _absolute(where: TablePath) -> str | list[str]:
+    """The path as a run finds it from any folder."""
+    if isinstance(where, str | Path):
+        return str(where) if is_hub_name(where) else str(Path(where).expanduser().absolute())
+    return [str(_absolute(each)) for each in where]
+
+
+def _stem(where: TablePath) -> str:
+    first = where if isinstance(where, str | Path) else where[0]
+    name = Path(first).name.partition(":")[0]
+    while Path(name).suffix.lower() in FORMATS:
+        name = Path(name).stem
+    return name
+
+
+def _by_reason(left_out: dict[str, str]) -> dict[str, str]:
+    """Columns that are left out, those of one reason together where there are many, as a platform's own."""
+    reasons: dict[str, list[str]] = {}
+    for column, why in left_out.items():
+        reasons.setdefault(why, []).append(column)
+    return {
+        column: why
+        for why, columns in reasons.items()
+        for column in (columns if len(columns) < MANY else [f"{', '.join(columns[:2])} and {len(columns) - 2} more"])
+    }
+
+
+def _inferred(table: pa.Table, asked: GivenColumns, file: Path) -> InferredColumns:
+    """What its columns hold, as the rows that add nothing are left out; those without a text stay, to be refused."""
+    kept = surplus(table).kept
+    if not len(kept):
+        raise DataError(f"{file}: no row has anything in it. Give at least one judgement.")
+    found = infer(table.take(pa.array(kept)), asked, file, kept.tolist())
+    judged = surplus(table, text_columns(found.settings["text"])[-1]).kept
+    if len(judged) == len(kept):
+        return found
+    return infer(table.take(pa.array(judged)), asked, file, judged.tolist())
+
+
 def write(made: DraftExperiment, file: Path) -> list[Path]:
-    """Write the experiment file, and the long table beside it where there is one; returns what was written."""
-    written = [file]
-    source = dict(made.source)
-    if made.long is not None:
-        target = file.with_name(f"{made.name}-long.parquet").absolute()
-        with atomic_write(target) as temporary:
-            pq.write_table(made.long, temporary, compression="zstd")
-        source["path"] = str(target)
-        written.append(target)
+    """Write the experiment file, and its folder where that is missing; returns what was written.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
     rows = made.facts["rows"]
     subsample = (
         f"subsample: {{rows: {ROWS}}} # of {rows:,}, for a first answer; take this line out for all\n"
         if rows > ROWS
         else ""
     )
-    split = (
-        "{by: column}"
-        if made.by_column
-        else "{by: text, fractions: [0.8, 0.1, 0.1], seed: 42} # equal texts stay together"
-    )
     text = TEMPLATE.format(
         title=f"{rows:,} judgements of {made.facts['texts']:,} texts by {made.facts['users']:,} people.",
-        file=file,
-        skip=" --on-bad-rows skip" if made.bad_rows else "",
-        name=made.name,
-        source=_indented(source),
-        split=split,
+        command=made.command(file),
+        name=_quoted(made.name),
+        source=_indented(made.source),
+        split=SPLITS[made.parts],
         subsample=subsample,
         base=BASE,
         cls=_cls(made.facts),
         curve=_curve(made.facts),
     )
-    with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return written
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({error.strerror}). Name another place with --out FILE.") from error
+    return [file]
+
+
+def _quoted(name: str) -> str:
+    """A name as YAML reads it back: one like a date, a number or a truth value in quotes."""
+    return name if yaml.safe_load(f"[{name}]") == [name] and not re.match(r"[\d.]", name) else json.dumps(name)
 
 
 def _cls(facts: dict[str, Any]) -> str:
@@ -172,42 +242,6 @@ def _curve(facts: dict[str, Any]) -> str:
     """The line of the learning curve, see `CURVE`; none where people gave too few judgements for one."""
     some = [rows for rows in CURVE if rows <= 0.8 * facts["rows_per_user"]["median"]]
     return f"    curve: {some} # the gain from this many judgements of each user\n" if some else ""
-
-
-def _load(settings: dict[str, Any], long: pa.Table | None) -> tuple[Annotations, int]:
-    """The rows as a run would see them, and how many it would refuse. The long form is read from a file, as then."""
-    with scratch() as folder:
-        if long is not None:
-            settings = {**settings, "path": str(folder / "long.parquet")}
-            pq.write_table(long, settings["path"])
-        else:  # refused rows are written beside the input only by a run
-            settings = {**settings, "path": _linked(Path(settings["path"]), folder)}
-        loaded = load(build(Table, settings, "source"), "skip")
-    return loaded.annotations, loaded.refused
-
-
-def _linked(file: Path, folder: Path) -> str:
-    link = folder / file.name
-    link.symlink_to(file, target_is_directory=file.is_dir())
-    return str(link)
-
-
-def _long(table: pa.Table, wide: list[str], columns: dict[str, Column]) -> pa.Table:
-    """One row for each cell of the columns that are one for each annotator, empty ones left out."""
-    kept = [name for name in columns if name not in wide]
-    pieces = []
-    for name in wide:
-        cells = (
-            table[name].cast(pa.string()) if not pa.types.is_boolean(table[name].type) else table[name].cast(pa.int8())
-        )
-        piece = (
-            table.select(kept)
-            .append_column("user", pa.array([name] * table.num_rows))
-            .append_column(JUDGEMENT, cells.cast(pa.string()))
-        )
-        given = np.asarray([bool(str(cell or "").strip()) for cell in piece[JUDGEMENT].to_pylist()])
-        pieces.append(piece.filter(pa.array(given)))
-    return pa.concat_tables(pieces)
 
 
 def _indented(settings: dict[str, Any]) -> str:

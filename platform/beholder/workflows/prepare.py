@@ -16,6 +16,7 @@ from beholder.data.splits import Split, held_out_people, split
 from beholder.data.subsample import subsample
 from beholder.data.text_splits import CutByText
 from beholder.datasets import Loaded, load
+from beholder.datasets.profile.value_forms import unlike_text
 from beholder.execution import forgetting
 from beholder.execution.arm import ArmJob
 from beholder.experiment.config import Arm, Experiment
@@ -30,6 +31,9 @@ from beholder.util.atomic import digest_of
 from beholder.util.errors import BeholderError, DataError
 from beholder.util.tombstones import erased_people
 from beholder.workflows.cross_fitting import of_fold, of_seed
+
+LONGEST_NAME = 200
+"""Letters of a label's name: MLflow's names of metrics, of which it is a part, have at most 250."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     arms = experiment.arms
     base, identity = _base(experiment.base_model)
     loaded = load(experiment.source, on_bad_rows)
+    _require_short_names(loaded)
     store = Store()
     here = without_erased(loaded.annotations, store)
     if not len(here):
@@ -135,8 +140,27 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     if gone:
         rows = len(loaded.annotations) - len(here)
         people.append(f"{erased_people(gone)}: their {rows:,} judgements are left out")
-    notes = (f"data: {loaded.origin}", *([slow] if slow else []), *people, *experiment.notes)
+    unlike = unlike_text(annotations.distinct_texts[0])
+    notes = (
+        f"data: {loaded.origin}",
+        *loaded.lines,
+        *([unlike] if unlike else []),
+        *([slow] if slow else []),
+        *people,
+        *experiment.notes,
+    )
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
+
+
+def _require_short_names(loaded: Loaded) -> None:
+    """Refuse labels whose names are too long for the stores of runs and models, before anything is fitted."""
+    long = next((label for label in loaded.annotations.task.labels if len(label) > LONGEST_NAME), None)
+    if long is not None:
+        raise DataError(
+            f'{loaded.origin}: the label "{long[:40]}..." has a name of {len(long)} letters, and stores take '
+            f"{LONGEST_NAME}. Rename it under source.labels, as in {{short: {{column: long name}}}}; rename classes in "
+            "the table."
+        )
 
 
 def _base(base: ModelRef) -> tuple[BaseFacts | Endpoint, str]:

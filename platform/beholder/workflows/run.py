@@ -33,7 +33,7 @@ from beholder.registry.bundle import Bundle
 from beholder.tracking.client import client, page_of, tracking_uri
 from beholder.util.atomic import write_json
 from beholder.util.errors import DataError, RegistryError
-from beholder.util.paths import home
+from beholder.util.paths import home, require_home
 from beholder.util.run_folder import FORGETTING, METHODS, SCORES, UNFINISHED, RunFolder
 from beholder.util.tables import RowTable
 from beholder.util.tombstones import erased_people
@@ -110,6 +110,7 @@ def run(
     """
     reporter = reporter or Silent()
     clock = _Clock()
+    require_home()
     require_shared(tracking_uri())
     if tracking_uri().startswith("http"):
         client()  # a missing server is to be noticed before hours of work, not after

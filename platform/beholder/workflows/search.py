@@ -30,7 +30,7 @@ from beholder.search.study import METRICS, Trial
 from beholder.tracking.client import ChildRun, log_run, tracking_uri
 from beholder.util.atomic import atomic_write, beside, digest_of, write_json
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
-from beholder.util.paths import home
+from beholder.util.paths import home, require_home
 from beholder.util.run_folder import RunFolder
 from beholder.workflows.run import Prepared, Reporter, Silent, fit_some, prepare
 
@@ -57,6 +57,7 @@ def search(
     """
     started = time.perf_counter()
     reporter = reporter or Silent()
+    require_home()
     arm = arm or only_arm(experiment)
     settings, space = experiment.searched(arm)
     cost = settings.objective[1:]

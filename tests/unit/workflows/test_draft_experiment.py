@@ -77,7 +77,7 @@ def words(folder: Path) -> tuple[Path, dict]:
 def scale(folder: Path) -> tuple[Path, dict]:
     rows = [(t, u, 1 + n // 20, 20 + int(u[1:]) % 3) for t, u, n in judgements()]
     file = written(folder / "scale.csv", ["sentence", "worker", "politeness", "age"], rows)
-    return file, {"labels": {"politeness": {"at_least": 4, "range": [1, 5]}}, "context": ["age"]}
+    return file, {"labels": {"politeness": {"kind": "ordinal", "range": [1, 5]}}, "context": ["age"]}
 
 
 def classes(folder: Path) -> tuple[Path, dict]:
@@ -141,6 +141,9 @@ def test_a_table_becomes_an_experiment_that_runs_as_it_is(shape, tmp_path):
     file, expected = shape(tmp_path)
     said = init(file)
     assert {key: said["source"][key] for key in expected} == expected
+    if shape is scale:
+        said = init(file, "--force", "--at-least", "4")
+        assert said["source"]["labels"] == {"politeness": {"at_least": 4, "range": [1, 5]}}
     experiment = load_experiment(Path(said["file"]))
     prepared = pipeline.prepare(experiment)
     assert experiment.subsample.rows or len(prepared.annotations) == said["rows"]

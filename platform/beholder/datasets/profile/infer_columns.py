@@ -2,309 +2,231 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from beholder.data.label_rules import present
-from beholder.util.errors import DataError
+from beholder.data.columns import text_columns
+from beholder.data.reshape import Reshape, reshaped
+from beholder.data.texts import text_key
+from beholder.datasets.profile.column import Column, look_at, pairs_recur
+from beholder.datasets.profile.guesses import GivenColumns, Guess, UnsureError
+from beholder.datasets.profile.label_columns import in_rows, labels_of
+from beholder.datasets.profile.names import SPLIT, is_derived
+from beholder.datasets.profile.roles import require, text_of, user_of
+from beholder.datasets.profile.shapes import (
+    Shape,
+    like_people,
+    of_lists,
+    of_pairs,
+    of_people,
+    of_slots,
+    people,
+    refuse_pairs,
+)
+from beholder.util.errors import DataError, counted
 
-TEXT = re.compile(
-    r"(^|[^a-z])(text|comment|sentence|tweet|post|body|content|utterance|message|review|document|title)s?($|[^a-z])",
-    re.I,
-)
-USER = re.compile(
-    r"annotator|rater|coder|judge\b|judge_|labell?er|worker|assessor|participant|respondent|subject|reader|reviewer"
-    r"|turker|user|person|who",
-    re.I,
-)
-CLASS = re.compile(r"label|class|emotion|sentiment|category|answer|stance|opinion", re.I)
-PARTS = {"train", "training", "valid", "validation", "val", "dev", "test"}
-NUMBERED = re.compile(r"^(.*?)[ _.\-]*(\d+|[A-Za-z])$")
-WORDS = {"yes": 1, "no": 0, "true": 1, "false": 0, "y": 1, "n": 0, "t": 1, "f": 0, "positive": 1, "negative": 0}
-MOST_CLASSES = 30
-MOST_GROUPS = 12
-MOST_STEPS = 11
-"""A scale has no more steps than this."""
-SAMPLE = 200_000
-"""Rows that are looked at to know what a column holds."""
+Columns = Mapping[str, Column]
+Parts = Literal["train, valid, test", "train, test"]
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column, as far as it was looked at. `cells`: its values as text, None where empty."""
+class InferredColumns:
+    """Which columns hold what, how sure that is, and what was left out.
 
-    name: str
-    cells: NDArray[np.object_]
-
-    @cached_property
-    def filled(self) -> NDArray[np.object_]:
-        """The cells that are not empty."""
-        return self.cells[[cell is not None for cell in self.cells]] if len(self.cells) else self.cells
-
-    @cached_property
-    def values(self) -> set[str]:
-        """Distinct values."""
-        return set(self.filled.tolist())
-
-    @property
-    def missing(self) -> bool:
-        """Whether a cell is empty."""
-        return len(self.filled) < len(self.cells)
-
-    @cached_property
-    def numbers(self) -> set[float] | None:
-        """Its values as numbers, if all of them are."""
-        try:
-            found = {float(value) for value in self.values}
-        except ValueError:
-            return None
-        return found if found and all(np.isfinite(list(found))) else None
-
-    @property
-    def length(self) -> float:
-        """Mean number of characters."""
-        return float(np.mean([len(value) for value in self.filled])) if len(self.filled) else 0.0
-
-    @property
-    def words(self) -> float:
-        """Mean number of words of its values."""
-        return float(np.mean([len(value.split()) for value in self.values])) if self.values else 0.0
-
-    @property
-    def binary(self) -> bool:
-        """Zeros and ones."""
-        return self.numbers is not None and self.numbers <= {0.0, 1.0}
-
-    @property
-    def worded(self) -> bool:
-        """Two words that mean yes and no."""
-        words = {value.strip().lower() for value in self.values}
-        return len(words) == 2 and {WORDS.get(word) for word in words} == {0, 1}
-
-    @property
-    def scale(self) -> tuple[int, int] | None:
-        """The lowest and highest step of a scale of whole numbers."""
-        steps = self.numbers
-        if steps is None or self.binary or not 3 <= len(steps) <= MOST_STEPS:
-            return None
-        if not all(step.is_integer() for step in steps):
-            return None
-        low, high = int(min(steps)), int(max(steps))
-        return (low, high) if high - low < MOST_STEPS else None
-
-    @property
-    def is_label(self) -> bool:
-        """Whether a judgement could be read from it."""
-        return self.binary or self.worded or self.scale is not None
-
-
-@dataclass(frozen=True)
-class Guess:
-    """Which columns hold what, as settings of the source `table`, and why some were left out."""
+    Attributes:
+        settings: of the source `table`, without its path.
+        guesses: role (`text`, `user`, `labels.NAME`, `split`, `shape`) -> the column, how sure, and why.
+        left_out: column -> why it is not used.
+        notes: what a person should know, a line each.
+        parts: which parts a column marks rows for; None where there is no such column.
+        shape: the form of a table that does not have one judgement a row, in words.
+    """
 
     settings: dict[str, Any]
-    split: bool
+    guesses: dict[str, Guess]
     left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    parts: Parts | None = None
+    shape: str | None = None
 
 
 @dataclass(frozen=True)
-class GivenColumns:
-    """Columns named by the caller; None where they are to be guessed."""
+class _Turned:
+    """A table with one judgement a row, where each row is in the file, and the form it had."""
 
-    text: str | None = None
-    user: str | None = None
-    labels: tuple[str, ...] | None = None
+    table: pa.Table
+    rows: Sequence[int]
+    shape: Shape | None = None
 
-
-def look_at(table: pa.Table) -> dict[str, Column]:
-    """The columns of a table, looked at on the first rows; those of other than plain values are passed over."""
-    found = {}
-    for name in table.column_names:
-        kind = table[name].type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-            continue
-        cells = [present(value) for value in table[name].slice(0, SAMPLE).to_pylist()]
-        found[name] = Column(name, np.asarray([None if cell is None else _text(cell) for cell in cells], dtype=object))
-    return found
+    def by(self, shape: Shape, where: Path, by: Sequence[str] = ()) -> _Turned:
+        made = reshaped(self.table, Reshape(**shape.reshape), where, by)
+        return _Turned(made.table, [self.rows[row] for row in made.rows], shape)
 
 
-def guess(columns: dict[str, Column], asked: GivenColumns, where: Path) -> Guess:
-    """Say which column is what.
+def infer(table: pa.Table, given: GivenColumns, where: Path, rows: Sequence[int] | None = None) -> InferredColumns:
+    """Find out which column is what.
 
     Args:
-        columns: of the table, with one row per judgement.
-        asked: what is known already.
+        table: as in the file, without empty rows and exact duplicates.
+        given: what is known already. Named columns are used or refused.
         where: the file, for messages.
+        rows: the row of the file (from 0) that each row of `table` is, where some were left out.
 
     Raises:
         DataError: no column can be the text, the user or a label; lists the columns and how to name one.
+        UnsureError: a guess is not sure enough.
     """
-    text = _named(columns, asked.text, "text", where) or _text_column(columns, where)
-    user = _named(columns, asked.user, "user", where) or _user_column(columns, text, where)
-    if len(user.values) < 2:
-        raise DataError(f'{where}: "{user.name}" names one person only. Personalisation compares people: give more.')
-    rest = [column for column in columns.values() if column.name not in (text.name, user.name)]
-    split = next(
-        (each for each in rest if {value.lower() for value in each.values} <= PARTS and _all_parts(each)), None
-    )
-    left_out: dict[str, str] = {}
-    context: list[str] = []
-    candidates: list[Column] = []
-    for column in rest:
-        if column is split:
-            continue
-        if asked.labels is not None and column.name in asked.labels:
-            candidates.append(column)
-        elif not column.values:
-            left_out[column.name] = "empty"
-        elif _told_by(column, user):
-            left_out[column.name] = "follows from the user"
-        elif _told_by(column, text):
-            left_out[column.name] = "follows from the text"
-        elif asked.labels is None:
-            candidates.append(column)
-    settings: dict[str, Any] = {"text": text.name, "user": user.name}
-    settings |= _labels(candidates, asked, left_out, where)
-    for name in left_out:
-        if 2 <= len(columns[name].values) <= MOST_GROUPS and name not in ("text_id", "labels", "user_id"):
-            context.append(name)
-            left_out[name] += "; kept, to compare groups in the report"
-    if context:
-        settings["context"] = context
-    if split is not None:
-        settings["split_column"] = split.name
-    pairs = set(zip(text.cells.tolist(), user.cells.tolist(), strict=True))
-    if len(pairs) < len(text.cells):
-        settings["repeats"] = "keep"
-    return Guess(settings, split is not None, left_out)
+    columns = look_at(table)
+    for option, names in (("--labels", given.labels), ("--users", given.users)):
+        if option == "--users":
+            for name in names or ():
+                require(columns, name, option, where)
+    if given.labels is None:
+        refuse_pairs(columns, where)
+    turned = _Turned(table, rows if rows is not None else range(table.num_rows))
+    shape = _shape(columns, given, where)
+    if shape is not None:
+        turned = turned.by(shape, where)
+        columns = look_at(turned.table)
+    if given.text is not None and "{" in given.text:
+        columns = _with_template(columns, given.text, where)
+    text = text_of(columns, given.text or (shape.text if shape else None), where)
+    user = user_of(columns, text.column, given.user or (shape.user if shape else None), where)
+    if user is None:
+        raise _nobody(columns, text.column, given, where)
+    templated = text.column not in turned.table.column_names
+    if shape is None and not templated and (given.labels is None or not set(given.labels) <= set(columns)):
+        shape = of_pairs(columns, text.column, user.column)
+        if shape is not None:
+            turned = turned.by(shape, where, (text.column, user.column))
+            columns = look_at(turned.table)
+    return _settled(columns, turned, text, user, given, where)
 
 
-def wide_columns(columns: dict[str, Column]) -> list[str]:
-    """Columns that are one for each annotator (`rater1`, `rater2`, ...), of a table with one row per text; or none."""
-    if any(USER.search(column.name) and _reused(column) and not column.is_label for column in columns.values()):
-        return []
-    families: dict[str, list[Column]] = {}
-    for column in columns.values():
-        match = NUMBERED.match(column.name)
-        if match and column.values and (column.is_label or len(column.values) <= MOST_CLASSES):
-            families.setdefault(match.group(1).lower(), []).append(column)
-    best = max(families.values(), key=len, default=[])
-    values = set().union(*(column.values for column in best)) if best else set()
-    alike = all(len(column.values) >= 0.5 * len(values) for column in best)
-    return [column.name for column in best] if len(best) >= 3 and len(values) <= MOST_CLASSES and alike else []
-
-
-def _named(columns: dict[str, Column], name: str | None, role: str, where: Path) -> Column | None:
-    if name is None:
-        return None
-    if name not in columns:
-        raise DataError(f"{where}: no column {name!r} for --{role}. It has: {', '.join(columns)}.")
-    return columns[name]
-
-
-def _text_column(columns: dict[str, Column], where: Path) -> Column:
-    usable = [each for each in columns.values() if each.numbers is None and each.length >= 4 and len(each.values) > 2]
-    if not usable:
-        raise DataError(f"{where}: no column looks like text. Name it: --text COLUMN. It has: {', '.join(columns)}.")
-
-    def like_text(column: Column) -> float:
-        """Many different values, rather long, of several words: ids have no spaces, contexts recur."""
-        words = np.mean([" " in value or not value.isascii() for value in list(column.values)[:1_000]])
-        named = 3 if TEXT.search(column.name) else 1
-        return named * len(column.values) * column.length**0.5 * (1 if words > 0.1 else 0.2)
-
-    return max(usable, key=like_text)
-
-
-def _user_column(columns: dict[str, Column], text: Column, where: Path) -> Column:
-    usable = [
-        each
-        for each in columns.values()
-        if each is not text and _reused(each) and each.words < 2.5 and not _told_by(each, text) and not each.binary
+def _with_template(columns: Columns, template: str, where: Path) -> dict[str, Column]:
+    """The columns with one made of those that a template of the text names, in their place."""
+    parts = [require(columns, name, "--text", where) for name in text_columns(template)]
+    cells = [
+        None if None in row else "\n".join(map(str, row)) for row in zip(*(each.cells for each in parts), strict=True)
     ]
-    named = [each for each in usable if USER.search(each.name)]
-    if named:
-        return max(named, key=lambda each: (len(USER.findall(each.name)), len(each.values)))
-    others = [each for each in usable if not each.is_label and not CLASS.search(each.name)]
-    ids = [each for each in others if re.search(r"id$|_id|^id", each.name, re.I)]
-    for found in (ids, others):
-        if len(found) == 1:
-            return found[0]
-    lonely = [each for each in columns.values() if USER.search(each.name) and len(each.values) == 1]
-    if lonely:
-        return lonely[0]  # refused where users are counted, with a better message
-    alone = [each for each in columns.values() if USER.search(each.name) and each is not text and not each.is_label]
-    if alone:
-        raise DataError(
-            f'{where}: "{alone[0].name}" names another person in almost every row. From one judgement nothing is to be '
-            "learned of anybody: give more of each, or name another column: --user COLUMN."
+    made = Column(template, np.asarray([*cells, None], dtype=object)[:-1])
+    return {template: made, **{name: column for name, column in columns.items() if column not in parts}}
+
+
+def _shape(columns: Columns, given: GivenColumns, where: Path) -> Shape | None:
+    """The form of a table that does not have one judgement a row, as far as its columns alone show."""
+    if given.users is not None:
+        label = given.labels[0] if given.labels is not None and len(given.labels) == 1 else ""
+        chosen = [columns[name] for name in given.users]
+        if len(chosen) < 2:
+            raise DataError(f"{where}: --users {given.users[0]}: name the columns of two people or more.")
+        if given.labels is not None and (not label or label in columns):
+            raise DataError(
+                f"{where}: --users names the columns with judgements. Leave out --labels, or name one label."
+            )
+        return people(chosen, columns, label, 1.0, "named")
+    for find in (of_lists, lambda all_: of_slots(all_, where), of_people):
+        shape = find(columns)
+        if shape is None:
+            continue
+        used = set(Reshape(**shape.reshape).named)
+        fits_user = given.user is None or given.user == shape.user or (shape.user is None and given.user not in used)
+        fits_text = given.text is None or given.text not in used or given.text == shape.text
+        if fits_user and fits_text and not used & set(given.labels or ()) - set(shape.labels or ()):
+            return shape
+    return None
+
+
+def _nobody(columns: Columns, text: str, given: GivenColumns, where: Path) -> DataError:
+    """What to do where no column names who judged."""
+    alike = [each for each in like_people(columns, given.not_asked) if each.name != text]
+    alike = [each for each in alike if not is_derived(each.name) and each.name not in (given.labels or ())]
+    names = ",".join(each.name for each in alike)
+    if len(alike) > 1:
+        problem = f"no column identifies the user, and {names.replace(',', ', ')} hold judgements of one kind."
+        return UnsureError(
+            where,
+            problem,
+            "--users",
+            names,
+            [],
+            f"If each of them is one person: --users {names}. If not, name who judged: --user COLUMN; "
+            f"it has: {', '.join(columns)}. Without people there is nothing to personalise.",
         )
-    raise DataError(
+    return DataError(
         f"{where}: no column identifies the user. Name it: --user COLUMN. It has: {', '.join(columns)}. "
         "Without one there is nothing to personalise."
     )
 
 
-def _labels(candidates: list[Column], asked: GivenColumns, left_out: dict[str, str], where: Path) -> dict[str, Any]:
-    """The labels among some columns, as settings."""
-    missing = [name for name in asked.labels or () if name not in {column.name for column in candidates}]
-    if missing:
-        raise DataError(f"{where}: no column {missing[0]!r} for --labels.")
-    labels = [column for column in candidates if column.is_label]
-    if labels:
-        left_out |= {column.name: "neither 0 and 1 nor a scale" for column in candidates if column not in labels}
-        settings: dict[str, Any] = {"labels": {column.name: _rule(column) for column in labels}}
-        return settings | ({"allow_missing": True} if any(column.missing for column in labels) else {})
-    classes = [column for column in candidates if 2 <= len(column.values) <= MOST_CLASSES and _reused(column)]
-    if not classes:
-        raise DataError(
-            f"{where}: no column holds judgements: 0 and 1, yes and no, steps of a scale, or at most {MOST_CLASSES} "
-            "classes, given otherwise by different people. Name them: --labels A,B."
+def _settled(
+    columns: Columns, turned: _Turned, text: Guess, user: Guess, given: GivenColumns, where: Path
+) -> InferredColumns:
+    """Labels, parts, repeats: the settings of a table whose text and user are known."""
+    shape = turned.shape
+    split, parts = _split(columns, text.column, user.column, given)
+    rest = {name: column for name, column in columns.items() if name != split}
+    derived = shape is not None and "label_column" not in shape.reshape
+    if shape is not None and shape.labels and (given.labels is None or given.users is not None):
+        given = replace(given, labels=shape.labels)
+    labels = labels_of(rest, text.column, user.column, given, where, turned.rows, derived)
+    settings: dict[str, Any] = {}
+    reshape = dict(shape.reshape) if shape is not None else {}
+    if labels.multiselect is not None:
+        reshape["multiselect"] = labels.multiselect
+    if reshape:
+        settings["reshape"] = reshape
+    settings |= {"text": text.column, "user": user.column, **labels.settings}
+    if labels.context:
+        settings["context"] = labels.context
+    if split is not None:
+        settings["split_column"] = split
+    notes = [*_without(columns, text, user, turned.rows), *labels.notes]
+    again = _judged_again(columns[text.column], columns[user.column])
+    if again:
+        settings["repeats"] = "keep"
+        notes.append(
+            f"{counted(again, 'judgement')} of a text by a person who judged it before, and otherwise: each counts "
+            "(repeats: keep). Equal ones count once, unless a further column, as a time, tells them apart"
         )
-    chosen = max(classes, key=lambda each: (bool(CLASS.search(each.name)), -len(each.values)))
-    left_out |= {column.name: "not the column of classes" for column in candidates if column is not chosen}
-    return {"kind": "multiclass", "label_column": chosen.name}
+    if given.join_ids:
+        settings["user_ids"] = "fold"
+    guesses = {"text": text, "user": user, **{f"labels.{name}": guess for name, guess in labels.guesses.items()}}
+    guesses |= {"split": Guess(split, 0.9, f"marks rows for {parts}")} if split else {}
+    guesses |= {"shape": shape.guess} if shape else {}
+    what = shape.what if shape else None
+    return InferredColumns(settings, guesses, labels.left_out, tuple(notes), parts, what)
 
 
-def _rule(column: Column) -> dict[str, Any]:
-    """How a label is read; see `label_rules.LabelRule`."""
-    if column.binary:
-        return {}
-    if column.worded:
-        return {"values": {value: WORDS[value.strip().lower()] for value in sorted(column.values)}}
-    low, high = column.scale or (0, 1)
-    return {"at_least": 1 if low == 0 else low + (high - low) // 2 + 1, "range": [low, high]}
+def _split(columns: Columns, text: str, user: str, given: GivenColumns) -> tuple[str | None, Parts | None]:
+    """The column that marks rows for training and test, and whether it marks some for validation."""
+    for name, column in columns.items():
+        parts = {value.strip().casefold() for value in column.values}
+        if name in (text, user, *(given.labels or ())) or column.nested or column.missing or not parts <= SPLIT:
+            continue
+        trains, tests = parts & {"train", "training"}, parts & {"test"}
+        if trains and tests:
+            return name, "train, valid, test" if parts - trains - tests else "train, test"
+    return None, None
 
 
-def _reused(column: Column) -> bool:
-    """Whether values come more than once."""
-    return 1 <= len(column.values) <= 0.7 * len(column.filled)
+def _without(columns: Columns, text: Guess, user: Guess, rows: Sequence[int]) -> list[str]:
+    """Rows that have no text or no user: they are refused."""
+    empty = {role: np.flatnonzero(columns[guess.column].codes < 0) for role, guess in (("text", text), ("user", user))}
+    return [
+        f"without a {role}: {in_rows(places, rows)}. Fill it in, or run with --on-bad-rows skip"
+        for role, places in empty.items()
+        if len(places)
+    ]
 
 
-def _told_by(column: Column, other: Column) -> bool:
-    """Whether one column follows from another whose values come again, as an age does from a person."""
-    pairs = {pair for pair in zip(other.cells.tolist(), column.cells.tolist(), strict=True) if None not in pair}
-    known = {value for value, _ in pairs}
-    return len(pairs) == len(known) and len(known) <= 0.7 * len(column.filled)
-
-
-def _all_parts(column: Column) -> bool:
-    words = {value.lower() for value in column.values}
-    return (
-        "test" in words and bool(words & {"train", "training"}) and bool(words & {"valid", "validation", "val", "dev"})
-    )
-
-
-def _text(cell: Any) -> str:
-    if isinstance(cell, bool):
-        return str(int(cell))
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
+def _judged_again(text: Column, user: Column) -> int:
+    """How many rows judge a text that the same person judged in an earlier one."""
+    keys = {value: text_key(value) for value in text.distinct}
+    same = Column(text.name, np.asarray([*(keys.get(cell) for cell in text.cells), None], dtype=object)[:-1])
+    return pairs_recur(same, user)
