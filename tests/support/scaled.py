@@ -1,4 +1,4 @@
-"""A real server whose model was asked for a scale with words, a slider and a label; and answers of very many readers."""
+"""A real server of a model with a scale in words, a slider and a label; and answers of very many readers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def judgements(file: Path, users: int = READERS, texts: int = 60, each: int = 40
                     "text": text[at],
                     "user": f"reader{user}",
                     "mood": MOOD[int(np.clip(np.rint(felt), 0, 3))],
-                    "warmth": round(float(np.clip(60 - 20 * felt, *WARMTH))),
+                    "warmth": round(float(np.clip(85 - 35 * felt, *WARMTH))),
                     "rude": int(felt > 1),
                 }
             )
@@ -101,7 +101,9 @@ def crowded(readers: int, shape: str = "even", at_most: int = 1_000) -> dict[str
     """
     task = Task.of(["rude", Scale("mood", (0.0, 1.0, 2.0, 3.0), words=MOOD), Scale.continuous("warmth", *WARMTH, 10)])
     random = np.random.default_rng(readers)
-    base = {"even": random.random(readers), "one": np.full(readers, 0.62), "narrow": random.beta(60, 90, readers)}[shape]
+    base = {"even": random.random(readers), "one": np.full(readers, 0.62), "narrow": random.beta(60, 90, readers)}[
+        shape
+    ]
     if shape == "one":
         base[: max(1, readers // 100)] = 0.1
     scores = np.column_stack(
