@@ -4,8 +4,11 @@ from beholder_serve.client import Client
 
 with Client("http://127.0.0.1:8000") as client:
 print(client.predict("Annotator5", "you are a stupid robot").predictions[0].scores)
-for label in client.perspectives("you are a stupid robot").spread:
+seen = client.perspectives("you are a stupid robot")
+for label in seen.spread:
 print(label.label, label.given)
+for scale in seen.scales:
+print(scale.name, scale.mean)
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ from beholder_serve.schemas import (
 )
 
 Response = TypeVar("Response", bound=BaseModel)
+Judged = tuple[str, Mapping[str, bool]] | tuple[str, Mapping[str, bool], Mapping[str, float]]
+"""A text, label -> whether it is given, and scale -> the answer, if the task has scales."""
 
 
 class RefusedError(BeholderError):
@@ -88,9 +93,11 @@ class Client:
             body["at_most"] = at_most
         return self._request(PerspectivesResponse, "POST", "/v1/perspectives", body)
 
-    def annotate(self, user: str, judgements: Sequence[tuple[str, Mapping[str, bool]]]) -> AnnotationsResponse:
-        """Store a user's judgements: (text, label -> given)."""
-        content = [{"text": text, "labels": dict(labels)} for text, labels in judgements]
+    def annotate(self, user: str, judgements: Sequence[Judged]) -> AnnotationsResponse:
+        """Store a user's judgements: (text, label -> given), or (text, label -> given, scale -> answer)."""
+        content = [
+            {"text": text, "labels": dict(labels), "scales": dict(*answers)} for text, labels, *answers in judgements
+        ]
         return self._request(AnnotationsResponse, "PUT", f"{_path(user)}/annotations", {"judgements": content})
 
     def enrol(self, user: str) -> EnrolResponse:

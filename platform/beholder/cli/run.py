@@ -248,6 +248,10 @@ def _say_disagreement(outcome: Any) -> None:
         console.print("\nNo two users disagree about a held-out text here.", markup=False)
         return
     first, second, label = found
+    asked = next(each for each in test.task.questions if label in each.columns)
+    if asked.scale:
+        _say_scale(test, predicted, asked, (first, second))
+        return
     console.print(f'\nA held-out text: "{test.texts[first]}"   Label: {test.task.labels[label]}', markup=False)
     for row in (first, second):
         said, says = (
@@ -256,6 +260,23 @@ def _say_disagreement(outcome: Any) -> None:
         console.print(
             f"  {test.user_ids[row]} answered {said:<4} {predicted.routes[row]} predicts {says:<4} "
             f"(score {predicted.scores[row, label]:.2f})",
+            markup=False,
+        )
+
+
+def _say_scale(test: Any, predicted: Any, asked: Any, rows: tuple[int, int]) -> None:
+    """What two users answered on a scale, and the predicted answers with their intervals."""
+    scale, columns = asked.scale, list(asked.columns)
+    console.print(
+        f'\nA held-out text: "{test.texts[rows[0]]}"   Scale: {scale.name}, {scale.shown(0)} to {scale.shown(-1)}',
+        markup=False,
+    )
+    for row in rows:
+        answer, value = (float(scale.decode(each[row, columns])) for each in (test.labels, predicted.scores))
+        low, high = (float(end) for end in scale.interval(predicted.scores[row, columns]))
+        console.print(
+            f"  {test.user_ids[row]} answered {answer:.4g}   {predicted.routes[row]} predicts {value:.2f} "
+            f"(90 % interval {low:.4g} to {high:.4g})",
             markup=False,
         )
 

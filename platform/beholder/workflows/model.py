@@ -72,7 +72,7 @@ class Model(abc.ABC):
             decisions = np.empty(scores.shape, dtype=bool)
         there = set(self.users)
         known = np.asarray([user in there for user in users], dtype=bool)
-        return UserPredictions(texts, users, self.task.labels, scores, decisions, routes, known)
+        return UserPredictions(texts, users, self.task, scores, decisions, routes, known)
 
     def score(self, texts: str | Sequence[str], users: str | Sequence[str]) -> Scores:
         """Probabilities: float32 [rows, labels] in 0..1. See `predict`."""
@@ -95,16 +95,16 @@ class Model(abc.ABC):
                 f"{self.name} learned from no single user. Name whose perspectives to predict: users=[...]."
             )
         if texts:
-            return Perspectives(texts, users, self.task.labels, *self._predict_all(texts, users))
+            return Perspectives(texts, users, self.task, *self._predict_all(texts, users))
         nothing = np.empty((0, len(users), len(self.task.labels)), dtype=np.float32)
-        return Perspectives([], users, self.task.labels, nothing, nothing.astype(bool))
+        return Perspectives([], users, self.task, nothing, nothing.astype(bool))
 
     @abc.abstractmethod
     def _facts(self) -> dict[str, str]:
         """What a person should know of it."""
 
     def _table(self) -> RowTable:
-        facts = {"labels": f"{', '.join(self.task.labels)} ({self.task.kind})", **self._facts()}
+        facts = {**_asked(self.task), **self._facts()}
         facts["users"] = counted(len(self.users), "user") if self.personal else "all alike"
         return RowTable(({"": key, " ": value} for key, value in facts.items()), self.name)
 
@@ -285,6 +285,14 @@ def open_folder(folder: Path, device: str = "cpu") -> Model:
 def _decided(scores: Scores, thresholds: NDArray[np.float32], task: Task) -> NDArray[np.bool_]:
     """bool [texts, users, labels]"""
     return decide(scores.reshape(-1, scores.shape[-1]), thresholds, task.kind).reshape(scores.shape)
+
+
+def _asked(task: Task) -> dict[str, str]:
+    """Labels and scales of a task, for people."""
+    plain = [label for label, scaled in zip(task.labels, task.scaled, strict=True) if not scaled]
+    ends = [f"{scale.name}, {scale.shown(0)} to {scale.shown(-1)} ({scale.kind})" for scale in task.scales]
+    labels = {"labels": f"{', '.join(plain)} ({task.kind})"} if plain else {}
+    return {**labels, **({"scales": "; ".join(ends)} if ends else {})}
 
 
 def _rows(texts: str | Sequence[str], users: str | Sequence[str]) -> tuple[list[str], list[str]]:

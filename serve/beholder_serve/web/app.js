@@ -3,9 +3,10 @@ import { request, keepToken } from "./api.js";
 import { compare } from "./compare.js";
 import { Judge } from "./judge.js";
 import { $, element, listed, number, readable } from "./page.js";
+import { ofScale, questionsOf, valueOn } from "./questions.js";
 import { swarm } from "./swarm.js";
 
-const SHOWN_LABELS = 6;
+const SHOWN = 6;
 let model = null, prediction = null, predictedText = "", me = "", chosen = [], lastWork = null;
 
 // The tooltip of a dot.
@@ -55,49 +56,83 @@ async function predict() {
 
 function show() {
   $("summary").textContent = summary();
-  const crowd = prediction.readers_total > 0;
+  const crowd = prediction.readers_total > 0, { scales, labels } = questionsOf(prediction);
   $("key").hidden = $("numbers").hidden = !crowd;
   $("key-me").hidden = !me;
+  $("key-scale").hidden = $("key-band").hidden = !scales.length;
+  for (const entry of document.querySelectorAll(".key-label")) entry.hidden = !labels.length;
   draw();
-  const rest = prediction.spread.length - SHOWN_LABELS;
-  $("more-labels").hidden = !(rest > 0);
-  $("more-title").textContent = `${rest} more label${rest === 1 ? "" : "s"}, on which readers agree more`;
   $("readers").replaceChildren(...prediction.readers.map((reader) => element("option", { value: reader.user_id })));
   table();
-  if (chosen.length === 2) guarded(() => compare(prediction, predictedText, ...chosen));
+  if (chosen.length === 2) guarded(compareChosen);
 }
 
+// Figures of scales, then of labels, the largest disagreement first; those that are folded are drawn when opened.
 function draw() {
   if (!prediction) return;
-  const width = Math.max(280, $("labels").clientWidth || $("answer").clientWidth);
-  const figures = prediction.spread.map((spread) =>
-    swarm(spread, prediction.labels.indexOf(spread.label), prediction, width, me, chosen, choose, tip));
-  $("labels").replaceChildren(...figures.slice(0, SHOWN_LABELS));
-  $("labels-more").replaceChildren(...figures.slice(SHOWN_LABELS));
+  const { scales, labels } = questionsOf(prediction), width = Math.max(280, $("labels").clientWidth || $("answer").clientWidth);
+  const shown = [...scales.slice(0, SHOWN), ...labels.slice(0, SHOWN)];
+  const rest = [...scales.slice(SHOWN), ...labels.slice(SHOWN)], open = $("more-labels").open;
+  const drawn = (question) => swarm(question, prediction, width, me, chosen, choose, tip);
+  $("labels").replaceChildren(...shown.map(drawn));
+  $("labels-more").replaceChildren(...(open ? rest.map(drawn) : []));
+  $("more-labels").hidden = !rest.length;
+  const what = rest.every((question) => question.given) ? `label${rest.length === 1 ? "" : "s"}, on which readers agree more` : "scales and labels";
+  $("more-title").textContent = `${rest.length} more ${what}`;
+  $("key-bars").hidden = !document.querySelector('#answer figure[data-bars="true"]');
+}
+
+async function compareChosen() {
+  const listed = prediction.readers.length;
+  await compare(prediction, predictedText, ...chosen);
+  if (prediction.readers.length > listed) draw();
 }
 
 function summary() {
-  const given = Object.entries(prediction.everybody.decisions).filter(([, yes]) => yes).map(([label]) => readable(label));
-  const shared = `The global model predicts ${given.length ? listed(given) : "no label"}.`;
-  if (!prediction.readers_total) return `${shared} No readers have models of their own.`;
-  const total = prediction.readers_total.toLocaleString("en");
-  const divided = prediction.spread.filter((spread) => spread.division > 0);
+  const { scales, labels } = questionsOf(prediction), total = prediction.readers_total.toLocaleString("en");
+  const global = globally();
+  if (!prediction.readers_total) return `${global} No readers have models of their own.`;
+  const part = (scale) => scale.deviation / (scale.points.at(-1) - scale.points[0]);
+  const onScales = [...scales].sort((one, other) => part(other) - part(one)).slice(0, 1).map((scale) => `${scale.sentence}.`).join("");
+  const most = labels[0];
+  if (!most) return onScales;
+  const divided = labels.filter((label) => label.division > 0);
+  const would = Math.round(most.share * prediction.readers_total);
+  let onLabels = `Readers disagree most on ${most.title}: ${would.toLocaleString("en")} of ${total} would give it.`;
   if (!divided.length) {
-    const agreed = prediction.spread.filter((spread) => spread.given === 1).map((spread) => readable(spread.label));
-    return `All ${total} readers are predicted to agree: ${agreed.length ? listed(agreed) : "no label"}. ${shared}`;
+    const agreed = labels.filter((label) => label.share === 1).map((label) => label.title);
+    onLabels = `All ${total} readers are predicted to agree: ${agreed.length ? listed(agreed) : "no label"}.`;
+  } else if (divided.length > 1) {
+    onLabels += ` They also disagree on ${listed(divided.slice(1, 4).map((label) => label.title))}.`;
   }
-  const most = divided[0], would = Math.round(most.given * prediction.readers_total);
-  const others = divided.slice(1, 4).map((spread) => readable(spread.label));
-  const also = others.length ? ` They also disagree on ${listed(others)}.` : "";
-  return `Readers disagree most on ${readable(most.label)}: ${would.toLocaleString("en")} of ${total} would give it.${also} ${shared}`;
+  return [onScales, onLabels, globalLabels()].filter(Boolean).join(" ");
 }
 
+// What the global model predicts: labels, and on scales only where no reader does.
+function globally() {
+  const scales = Object.entries(prediction.everybody.scales || {}).map(([name, answer]) => {
+    const scale = model.scales?.find((each) => each.name === name);
+    return `${readable(name)} ${scale ? valueOn(scale, answer.value) : number(answer.value)}`;
+  });
+  return [globalLabels(), scales.length ? `On scales it predicts ${listed(scales)}.` : ""].filter(Boolean).join(" ");
+}
+
+function globalLabels() {
+  const names = Object.keys(prediction.everybody.scales || {});
+  const plain = Object.entries(prediction.everybody.decisions).filter(([label]) => !ofScale(label, names));
+  const given = plain.filter(([, yes]) => yes).map(([label]) => readable(label));
+  return plain.length ? `The global model predicts ${given.length ? listed(given) : "no label"}.` : "";
+}
+
+// Labels in the order of the model, then scales.
 function table() {
+  const { scales, labels } = questionsOf(prediction);
+  const questions = [...labels.sort((one, other) => one.place - other.place), ...scales];
   const head = element("tr", {}, element("th", { scope: "col" }, "reader"),
-    ...prediction.labels.map((label) => element("th", { scope: "col" }, readable(label))));
+    ...questions.map((question) => element("th", { scope: "col" }, question.title)));
   const rows = prediction.readers.slice(0, 200).map((reader) =>
-    element("tr", {}, element("th", { scope: "row" }, reader.user_id),
-      ...reader.scores.map((score, at) => element("td", {}, `${number(score)}${reader.decisions[at] ? " yes" : ""}`))));
+    element("tr", {}, element("th", { scope: "row" }, reader.user_id), ...questions.map((question) =>
+      element("td", {}, `${question.shown(question.value(reader))}${question.given?.(reader) ? " yes" : ""}`))));
   $("table").replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
@@ -107,7 +142,7 @@ function choose(user) {
   const here = document.activeElement, label = here && here.getAttribute("aria-label");
   draw();
   if (label) document.querySelector(`.dot[aria-label="${CSS.escape(label)}"]`)?.focus({ preventScroll: true });
-  if (chosen.length === 2) guarded(() => compare(prediction, predictedText, ...chosen));
+  if (chosen.length === 2) guarded(compareChosen);
 }
 
 // Work that may fail: shows the error and offers to retry.
@@ -166,7 +201,7 @@ $("pair").addEventListener("submit", (event) => {
     if (!prediction) await predict();
     chosen = pair;
     draw();
-    await compare(prediction, predictedText, ...pair);
+    await compareChosen();
   });
 });
 $("token-form").addEventListener("submit", (event) => {
@@ -174,6 +209,7 @@ $("token-form").addEventListener("submit", (event) => {
   keepToken($("token-input").value.trim());
   retry();
 });
+$("more-labels").addEventListener("toggle", draw);
 new Judge(() => model, async (who) => {
   me = who;
   if (!who) chosen = [];

@@ -1,6 +1,7 @@
 // Becoming a reader: judge texts one by one, train a model, delete it.
 import { request, userPath } from "./api.js";
-import { $, element, readable } from "./page.js";
+import { Answers } from "./answers.js";
+import { $ } from "./page.js";
 
 const MIN_JUDGEMENTS = 5;
 
@@ -74,6 +75,7 @@ export class Judge {
       : done ? "" : "now, or after more judgements, which improve the model";
     $("progress").value = this.judged.size;
     $("progress-words").textContent = `${done ? "All texts shown" : `Text ${this.at + 1} of ${this.texts.length}`}, ${this.judged.size} judged`;
+    $("unanswered").textContent = "";
     $("judged").textContent = done ? "Thank you. There are no more texts." : this.texts[this.at];
     if (done) {
       $("train").focus();
@@ -84,31 +86,21 @@ export class Judge {
   }
 
   choices() {
-    const { labels, kind } = this.model();
-    const before = this.judged.get(this.texts[this.at]) || {};
-    const one = kind === "multiclass";
-    $("next").textContent = one ? "Next" : "None of these";
-    $("choices").replaceChildren(...labels.map((label, place) => {
-      const box = element("input", { type: one ? "radio" : "checkbox", name: "given", value: label });
-      box.checked = Boolean(before[label]);
-      box.required = one;
-      box.addEventListener("change", () => this.renameNext());
-      const key = place < 9 ? [element("kbd", { "aria-hidden": "true" }, String(place + 1))] : [];
-      return element("label", { class: "choice" }, box, readable(label), ...key);
-    }));
-    this.renameNext();
+    this.answers = new Answers(this.model(), () => this.renameNext());
+    this.answers.show(this.judged.get(this.texts[this.at]));
   }
 
   renameNext() {
-    const some = $("choices").querySelector("input:checked");
-    $("next").textContent = some || this.model().kind === "multiclass" ? "Next" : "None of these";
+    const { labels, scales } = this.answers.read(), asked = this.model();
+    const none = !asked.scales?.length && asked.kind !== "multiclass" && !Object.values(labels).some(Boolean);
+    $("next").textContent = none ? "None of these" : "Next";
+    if (Object.keys(scales).length) $("unanswered").textContent = "";
   }
 
   key(event) {
     if ($("given").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (/^[1-9]$/.test(event.key)) {
-      const box = $("choices").querySelectorAll("input")[Number(event.key) - 1];
-      if (box) box.click();
+    if (/^[0-9]$/.test(event.key)) {
+      this.answers.press(event.key);
     } else if (event.key === "Enter" && event.target.tagName !== "BUTTON") {
       event.preventDefault();
       $("judgement").requestSubmit($("next"));
@@ -116,11 +108,13 @@ export class Judge {
   }
 
   async next() {
-    const text = this.texts[this.at];
-    const labels = {};
-    for (const box of $("choices").querySelectorAll("input")) labels[box.value] = box.checked;
-    await request("PUT", `${userPath(this.me)}/annotations`, { judgements: [{ text, labels }] });
-    this.judged.set(text, labels);
+    const text = this.texts[this.at], given = this.answers.read();
+    if (!Object.keys(given.labels).length && !Object.keys(given.scales).length) {
+      $("unanswered").textContent = "Answer at least one scale, or skip this text.";
+      return;
+    }
+    await request("PUT", `${userPath(this.me)}/annotations`, { judgements: [{ text, ...given }] });
+    this.judged.set(text, given);
     this.go(this.at + 1);
   }
 
