@@ -28,6 +28,7 @@ SOURCES: dict[str, str] = {
     "hatexplain": "hateful, offensive or normal posts, 120 workers, English, MIT",
     "goemotions": "28 emotions in Reddit comments, 82 raters, English, CC BY 4.0",
     "unhealthy": "healthy or unhealthy comments and how, 588 workers, English, CC BY-NC-SA 4.0",
+    "lewidi": "the sets of Learning With Disagreements 2023 and 2025, with official parts and traits of annotators",
     "table": "your own CSV, TSV, Parquet, JSON lines or saved `datasets` folder",
     "simulated": "readers with known biases, over real texts or templates",
     "several": "several of these at once, as tasks of one model",

@@ -106,16 +106,21 @@ def differences(
         clusters: whose the rows are, and of what.
         level: of the intervals.
     """
-    found = {}
-    for name in mine.keys() & other.keys():
-        sign = 1 if MEASURES[name].better == "higher" else -1
-        gain = sign * (mine[name].value - other[name].value)
-        spreads = clusters.spreads(sign * (mine[name].influence - other[name].influence))
-        values = mine[name].each - other[name].each
-        at_large, these = (spread.with_training(values) for spread in spreads)
-        ends = (*at_large.interval(gain, level), *these.interval(gain, level))
-        found[name] = Difference(mine[name].value, other[name].value, gain, *ends)
+    found = {
+        name: paired(mine[name], other[name], MEASURES[name].better, clusters, level)
+        for name in mine.keys() & other.keys()
+    }
     return {name: found[name] for name in MEASURES if name in found}
+
+
+def paired(mine: Measured, other: Measured, better: Better, clusters: Clusters, level: float = 0.95) -> Difference:
+    """How much better one method is than another by one measure, on the same rows."""
+    sign = 1 if better == "higher" else -1
+    gain = sign * (mine.value - other.value)
+    spreads = clusters.spreads(sign * (mine.influence - other.influence))
+    at_large, these = (spread.with_training(mine.each - other.each) for spread in spreads)
+    ends = (*at_large.interval(gain, level), *these.interval(gain, level))
+    return Difference(mine.value, other.value, gain, *ends)
 
 
 def _macro_f1(answers: MethodScores) -> Measured:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from beholder.data.task import Kind, Task, tasks_of
 from beholder.evaluation.arm_scores import ArmScores, Judgements
+from beholder.evaluation.distribution_measures import arm_distributions
 from beholder.evaluation.gains import Compared, Gain, Interval, UserCounts, user_gains, user_log_loss_gains
 from beholder.evaluation.headline import Predicted, headline, metric_of, of_users, part_names, parts
 from beholder.evaluation.intervals import Clusters
@@ -87,6 +88,8 @@ class Results:
     """Of a split by people. The test scores are then those after the most judgements of each person."""
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each arm, what `scale_measures` finds of every scale, against the reference."""
+    distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each arm, what `distribution_measures` finds of texts with several readers, against the reference."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -225,6 +228,7 @@ class Results:
             "gain": gain.to_json(),
             "beyond_control": self.beyond[arm.name].to_json() if arm.name in self.beyond else None,
             "measures": {name: asdict(each) for name, each in self.measures[arm.name].items()},
+            **({"distributions": self.distributions[arm.name]} if self.distributions else {}),
             "per_label_gain": {names[each.label]: Interval.to_json(each) for each in gain.per_label},
             "users": asdict(self.users(arm)),
             **self._per_task(self.answers(arm), gain),
@@ -325,7 +329,19 @@ def evaluate(
     }
     scales = _scales(methods, test, task, reference, compared.clusters, level) if task.scales else {}
     return Results(
-        methods, task, reference, valid, test, found, beyond, measures, level, worthwhile, points, scales=scales
+        methods,
+        task,
+        reference,
+        valid,
+        test,
+        found,
+        beyond,
+        measures,
+        level,
+        worthwhile,
+        points,
+        scales=scales,
+        distributions=arm_distributions(methods, test, task, reference, compared.clusters, level),
     )
 
 

@@ -80,6 +80,27 @@ class ScaleResult(Record):
     interval: ScaleInterval = ScaleInterval()
 
 
+class ScaleDistributionResult(Record):
+    """Distances on one scale; see `distribution_measures.distribution_measures`."""
+
+    wasserstein: MeasureResult = MeasureResult()
+    absolute_distance: MeasureResult = MeasureResult()
+
+
+class DistributionsResult(Record):
+    """Predicted and given distributions of texts, and answers of each reader; see `distribution_measures`.
+
+    Measures of labels and classes are absent where a task has scales only, `scales` where it has none.
+    """
+
+    texts: int = 0
+    manhattan: MeasureResult | None = None
+    cross_entropy: MeasureResult | None = None
+    jensen_shannon: MeasureResult | None = None
+    error_rate: MeasureResult | None = None
+    scales: dict[str, ScaleDistributionResult] | None = None
+
+
 class UsersResult(Record):
     """Number of users for whom the log-loss is better or worse than the reference's, or the same."""
 
@@ -89,7 +110,10 @@ class UsersResult(Record):
 
 
 class MethodResult(Record):
-    """One arm on the test rows. `score` and `scales`: of a task with scales, in place of macro-F1."""
+    """One arm on the test rows. `score` and `scales`: of a task with scales, in place of macro-F1.
+
+    `distributions`: None where every text was judged by one reader.
+    """
 
     method: str = ""
     control_of: str | None = None
@@ -106,6 +130,7 @@ class MethodResult(Record):
     gain: GainResult = GainResult()
     beyond_control: IntervalResult | None = None
     measures: dict[str, MeasureResult] = {}
+    distributions: DistributionsResult | None = None
     per_label_gain: dict[str, IntervalResult] = {}
     users: UsersResult = UsersResult()
     per_task: dict[str, Number] | None = None

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from beholder.data.scales import LEVEL, Scale
 from beholder.evaluation.intervals import Clusters
-from beholder.evaluation.measures import Better, Difference, Measured
+from beholder.evaluation.measures import Better, Measured, paired
 from beholder.evaluation.metrics import Floats
 
 BETTER: dict[str, Better] = {"mae": "lower", "rmse": "lower", "quadratic_kappa": "higher", "spearman": "higher"}
@@ -72,13 +72,8 @@ def scale_differences(
     """
     found = {}
     for name, better in BETTER.items():
-        sign = 1 if better == "higher" else -1
         one, two = (Measured.mean([each[name] for each in some]) for some in (mine, other))
-        gain = sign * (one.value - two.value)
-        spreads = clusters.spreads(sign * (one.influence - two.influence))
-        at_large, these = (spread.with_training(one.each - two.each) for spread in spreads)
-        ends = (*at_large.interval(gain, level), *these.interval(gain, level))
-        found[name] = asdict(Difference(one.value, two.value, gain, *ends))
+        found[name] = asdict(paired(one, two, better, clusters, level))
     return found
 
 

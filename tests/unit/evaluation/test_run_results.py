@@ -7,7 +7,13 @@ import json
 import pytest
 from project import ROOT
 
-from beholder.evaluation.run_results import MethodResult, Provenance, RunResults
+from beholder.evaluation.run_results import (
+    DistributionsResult,
+    MethodResult,
+    Provenance,
+    RunResults,
+    ScaleDistributionResult,
+)
 from beholder.evaluation.saved_run import read_results
 from beholder.util.errors import DataError
 from beholder.util.run_folder import RunFolder
@@ -26,6 +32,11 @@ METHOD = {
     "gain": {**INTERVAL, "relative": 0.1, "headroom": None, "p": 0.04},
     "beyond_control": None,
     "measures": {"auroc": {"value": 0.5, "reference": 0.5, "gain": 0.0, "low": None, "high": None}},
+    "distributions": {
+        "texts": 3,
+        "manhattan": {"value": 0.5, "reference": 0.5, "gain": 0.0, "low": None, "high": None},
+        "scales": {"polite": {"wasserstein": {"value": 0.5}, "absolute_distance": {"value": None}}},
+    },
     "per_label_gain": {"rude": INTERVAL},
     "users": {"better": 2, "worse": 1, "same": 1},
     "per_task": {"a": 0.5},
@@ -88,7 +99,7 @@ def test_a_file_that_is_none_is_refused(text, tmp_path):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [RunResults, MethodResult])
+@pytest.mark.parametrize("kind", [RunResults, MethodResult, DistributionsResult, ScaleDistributionResult])
 def test_the_schema_is_documented(kind):
     section = FORMATS.read_text().partition("## `results.json`")[2].partition("\n## ")[0]
     missing = [key for key in kind.model_json_schema()["properties"] if f"`{key}`" not in section]
