@@ -45,7 +45,9 @@ class RowError:
 
 
 GROUP = "__text_group"
-"""A column: rows with the same value are of texts that count as one; see `Annotations.text_keys`."""
+"""A column: rows with the same value are near copies of one text; see `Annotations.with_near_copies`."""
+UNIT = "__unit"
+"""A column: rows with the same value stay together where rows are split and intervals drawn, whatever their texts."""
 
 
 class Annotations(Convertible):
@@ -175,7 +177,15 @@ class Annotations(Convertible):
 
     @cached_property
     def text_keys(self) -> NDArray[np.object_]:
-        """str [rows]: equal for texts that count as one where rows are split and intervals drawn, whatever their ids.
+        """str [rows]: equal for rows that count as one where rows are split and intervals drawn.
+
+        These are `same_texts`, or what the column `UNIT` holds.
+        """
+        return self.same_texts if UNIT not in self._table.column_names else self._strings(UNIT)
+
+    @cached_property
+    def same_texts(self) -> NDArray[np.object_]:
+        """str [rows]: equal for texts that count as one text, whatever their ids.
 
         See `texts.unit_key`; where near copies were looked for, a column of the table.
         """
@@ -220,6 +230,13 @@ class Annotations(Convertible):
             place = self._table.column_names.index(name)
             return Annotations(self._table.set_column(place, name, column), self.task)
         return Annotations(self._table.append_column(name, column), self.task)
+
+    def relabelled(self, task: Task, labels: NDArray[np.float32]) -> Annotations:
+        """The same rows as answers of another task, which are not checked again. labels: float32 [rows, labels]."""
+        flat = pa.array(np.ascontiguousarray(labels, dtype=np.float32).reshape(-1), type=pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, len(task.labels))
+        place = self._table.column_names.index("labels")
+        return Annotations(self._table.set_column(place, "labels", column), task)
 
     def replace_users(self, user_ids: Sequence[str]) -> Annotations:
         """The same judgements under other names: the `shuffled-users` control is made of this."""

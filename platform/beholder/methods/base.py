@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
+from beholder.data.written_points import written_scale
 from beholder.models.hosted import Endpoint, Messages
 from beholder.models.info import BaseFacts
 from beholder.models.model_ref import AnyBase, ModelRef
@@ -33,7 +34,8 @@ from beholder.util.strict_model import Section
 if TYPE_CHECKING:
     from beholder.adapters.block_training import BankSettings
 
-FORMAT = 1
+FORMAT = 2
+"""Written where a task has scales; else 1, which earlier versions read."""
 Scores = NDArray[np.float32]
 BaseKind = Literal["encoder", "decoder", "encoder-decoder", "endpoint"]
 READERS: tuple[BaseKind, ...] = ("encoder", "decoder", "encoder-decoder")
@@ -110,7 +112,7 @@ class MethodConfig(Section):
     trains: ClassVar[bool] = False
     """Whether a base model is trained: only then it can be the global model of a bundle."""
     writes: ClassVar[bool] = False
-    """Whether it writes the names of labels, which the points of a scale do not have."""
+    """Whether it writes answers: names of labels, or the points of one ordinal scale."""
     in_blocks: ClassVar[bool] = False
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
@@ -161,10 +163,10 @@ class MethodConfig(Section):
         if self.bases and kind not in self.bases:
             name = base.model if isinstance(base, Endpoint) else base.name
             raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
-        if self.writes and task.scales:
+        if self.writes and task.scales and written_scale(task) is None:
             raise MethodError(
-                f"{self.__dict__['method']} writes labels and cannot write the points of a scale "
-                f"({task.scales[0].name}). Use cls and its relatives, or cut the scale with at_least."
+                f"{self.__dict__['method']} writes labels, or the points of one ordinal scale, and not "
+                f"{task.described[1]} such as {task.scales[0].name}. Use cls and its relatives, or cut with at_least."
             )
 
     @property
@@ -303,7 +305,7 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     """Write a fitted method into an existing folder, with `method.json`, from which `load_fitted` knows what it is."""
     fitted.save(folder)
     described = {
-        "format": FORMAT,
+        "format": FORMAT if fitted.task.scales else 1,
         "method": fitted.method,
         **fitted.task.to_json(),
         "thresholds": [float(value) for value in fitted.thresholds],

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
@@ -105,14 +106,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for fold in folds.splits if folds else (parts,):
-        rows = fold["train"]
-        for label, positives in zip(train.task.labels, np.nansum(annotations.labels[rows], axis=0), strict=True):
-            if positives == 0:
-                where = " of a fold" if folds else ""
-                raise DataError(
-                    f'{loaded.origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
-                    "Leave it out under source, or use more rows."
-                )
+        _require_answers(annotations, fold["train"], loaded.origin, " of a fold" if folds else "")
     for arm in arms:
         try:
             arm.config.check(base, train.task)
@@ -161,6 +155,27 @@ def _require_short_names(loaded: Loaded) -> None:
             f"{LONGEST_NAME}. Rename it under source.labels, as in {{short: {{column: long name}}}}; rename classes in "
             "the table."
         )
+
+
+def _require_answers(annotations: Annotations, rows: NDArray[np.int64], origin: str, where: str) -> None:
+    """Refuse training rows that have no positive of a label, or one and the same answer on a scale."""
+    labels = annotations.labels[rows]
+    for question in annotations.task.questions:
+        answers = labels[:, list(question.columns)]
+        if question.scale is not None:
+            if not (np.nanmax(answers, axis=0, initial=-1) > np.nanmin(answers, axis=0, initial=2)).any():
+                raise DataError(
+                    f'{origin}: on the scale "{question.name}" the {len(rows)} training rows{where} have one answer. '
+                    "Leave it out under source, or use more rows."
+                )
+            continue
+        for place, positives in zip(question.columns, np.nansum(answers, axis=0), strict=True):
+            if positives == 0:
+                label = annotations.task.labels[place]
+                raise DataError(
+                    f'{origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
+                    "Leave it out under source, or use more rows."
+                )
 
 
 def _base(base: ModelRef) -> tuple[BaseFacts | Endpoint, str]:
