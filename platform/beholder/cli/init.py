@@ -132,7 +132,7 @@ def _where(tables: list[str]) -> str | list[str]:
     from beholder.datasets.spool import spooled
 
     file = spooled(sys.stdin.buffer, Path())
-    console.print(f"standard input is kept in {file}, from which it is read", markup=False, highlight=False)
+    typer.echo(f"standard input is kept in {file}, from which it is read", err=True)
     return str(file)
 
 

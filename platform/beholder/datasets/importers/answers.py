@@ -182,11 +182,8 @@ def _add(made: _Columns, name: str, question: AskedQuestion, judged: Sequence[Ju
         pa.int64() if whole else pa.float64(),
     )
     low, high = question.ends or _ends(made, name, question.kind, [each for each in numbers if not math.isnan(each)])
-    rule: dict[str, Any] = {"kind": "ordinal" if question.kind == "ordinal" else "continuous"}
-    rule["range"] = (
-        [int(low), int(high)] if whole and float(low).is_integer() and float(high).is_integer() else [low, high]
-    )
-    made.rules[column] = rule
+    ends = [int(end) if float(end).is_integer() else end for end in (low, high)]
+    made.rules[column] = {"kind": "ordinal" if question.kind == "ordinal" else "continuous", "range": ends}
 
 
 def _ends(made: _Columns, name: str, kind: AnswerKind, numbers: Sequence[float]) -> tuple[float, float]:
