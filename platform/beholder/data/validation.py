@@ -59,7 +59,7 @@ class Raw:
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Row of `table` (from 0) -> column, message. The first problem of a row counts."""
     numbers_in_file: NDArray[np.int64] | None = None
-    """The row of the files together (from 0) that each row of `table` comes from, where rows were left out or turned."""
+    """The row of the files together (from 0) that each row of `table` is of, where rows were left out or turned."""
 
     @classmethod
     def of(cls, table: pa.Table, file: Path) -> Raw:

@@ -158,7 +158,7 @@ def _one_judgement_a_row(config: Table, rows: FileRows) -> tuple[Raw, dict[str, 
     """The rows of the files that are judgements, and what was left out."""
     table = rows.table
     found = surplus(table, text_columns(config.text)[-1])
-    kept = found.kept
+    kept = found.kept if rows.stands is None else np.flatnonzero(~found.blank)  # an importer has looked for equal rows
     if len(kept) < table.num_rows:
         table = table.take(pa.array(kept))
     problems: dict[int, tuple[str, str]] = {}
@@ -167,7 +167,9 @@ def _one_judgement_a_row(config: Table, rows: FileRows) -> tuple[Raw, dict[str, 
         made = reshaped(table, config.reshape, rows.files[0][0], [*of_text, config.user])
         table, kept, problems = made.table, kept[made.rows], dict(made.problems)
     problems |= {place: rows.problems[int(row)] for place, row in enumerate(kept) if int(row) in rows.problems}
-    return Raw(table, rows.files, problems, kept if rows.stands is None else rows.stands[kept]), found.left_out
+    return Raw(table, rows.files, problems, kept if rows.stands is None else rows.stands[kept]), (
+        found.left_out if rows.stands is None else {}
+    )
 
 
 def _without_unasked(config: Table, raw: Raw) -> tuple[Raw, Table, dict[str, int]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from beholder.datasets.importers.answers import repeated
 from beholder.datasets.importers.crowd import kept_rows
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import is_true, text_column, words
@@ -66,4 +65,4 @@ def read(export: FileRows) -> Imported:
     text = text_column(rest)
     settings = {"user": WORKER} | ({"text": text} if text else {})
     stands = np.asarray(kept, dtype=np.int64)
-    return repeated(Imported(pa.table(table), settings, left_out, tuple(notes), stands, tuple(questions)))
+    return Imported(pa.table(table), settings, left_out, tuple(notes), stands, tuple(questions))

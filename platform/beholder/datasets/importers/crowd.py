@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from beholder.data.label_rules import present
-from beholder.datasets.importers.answers import repeated
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import text_column, words
 from beholder.datasets.io import FileRows
@@ -82,7 +81,7 @@ def as_table(
     settings = {"user": user} | ({"text": text} if text else {})
     table = pa.table({**given, user: users, **answers})
     stands = np.asarray(kept, dtype=np.int64)
-    return repeated(Imported(table, settings, dict(left_out), tuple(notes), stands, tuple(answers)))
+    return Imported(table, settings, dict(left_out), tuple(notes), stands, tuple(answers))
 
 
 def numbered_slots(inputs: Sequence[str], answers: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -138,7 +137,7 @@ def _by_slot(
     imported = Imported(
         table, settings, dict(left_out), (*notes, note), np.asarray(stands, dtype=np.int64), tuple(of_answer)
     )
-    return repeated(imported)
+    return imported
 
 
 def answers_of(rows: Sequence[Mapping[str, str | None]]) -> dict[str, list[str | None]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from beholder.datasets.importers.answers import is_free_text, repeated
+from beholder.datasets.importers.answers import is_free_text
 from beholder.datasets.importers.imported import Imported
 from beholder.util.errors import DataError, counted
 
@@ -112,7 +112,7 @@ def turned(
     imported = Imported(
         pa.table(columns), settings, left_out, (*notes, note), np.asarray(stands, dtype=np.int64), tuple(names)
     )
-    return repeated(imported)
+    return imported
 
 
 def _items(questions: Sequence[QuestionColumn]) -> list[_Item]:
