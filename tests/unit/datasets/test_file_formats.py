@@ -102,6 +102,8 @@ def test_protected_and_damaged_workbooks_are_one_line(tmp_path):
     path = tmp_path / "t.xlsx"
     path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2_000))
     assert "protected by a password. Save it without one" in refusal(path)
+    locked = ods(tmp_path / "t.ods", {"One": ROWS}, locked=True)
+    assert f"{locked}: protected by a password" in refusal(locked)
     whole = xlsx(tmp_path / "w.xlsx", {"One": ROWS}).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert f"{path}: truncated, or not a workbook" in refusal(path)
