@@ -192,7 +192,7 @@ def _settled(
         settings["repeats"] = "keep"
         notes.append(
             f"{counted(again, 'judgement')} of a text by a person who judged it before, and otherwise: each counts "
-            "(repeats: keep). Equal ones count once, unless a further column, as a time, tells them apart"
+            "(repeats: keep). Equal ones count once, unless a further column, as a time, separates them"
         )
     if given.join_ids:
         settings["user_ids"] = "fold"

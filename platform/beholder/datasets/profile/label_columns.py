@@ -155,7 +155,7 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     if follows(column, text) and not ticked:
         if user_rank(column.name) >= 0.6:
             return AUTHORS
-        return "follows from the text: the same for everybody who judged it"
+        return "follows from the text: all who judged it have the same value"
     if is_prose(column.distinct) and reading_of(column) is None:
         return "free text: reasons or remarks" if words & REASON else "another text"
     if is_prose(column.distinct) and text_rank(column.name) >= 0.2:

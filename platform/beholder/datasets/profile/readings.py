@@ -128,7 +128,7 @@ def _binary(column: Column, counts: dict[str, int]) -> Reading | None:
     digits = [value for value in counts if _bit(value) is not None]
     good = sum(counts[value] for value in digits)
     bad = [value for value in counts if value not in digits]
-    if any(_float(value) in CODES for value in bad):  # asked about
+    if any(_float(value) in CODES for value in bad):  # a code, see `_apart`
         return None
     if len({_bit(value) for value in digits}) == 2 and _few(sum(counts[each] for each in bad), good):
         return Reading("binary", {}, bad=tuple(bad), sureness=0.9)
