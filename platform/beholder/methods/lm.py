@@ -17,8 +17,7 @@ from torch.nn import functional
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
-from beholder.evaluation.headline import scored_headline
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds, scored_headline
 from beholder.methods.base import WRITERS, BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint
@@ -94,7 +93,7 @@ class LanguageConfig(MethodConfig):
 
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
-            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+            fitted.thresholds = choose_thresholds(scores, valid.labels, valid.task)
             return scored_headline(scores, fitted.thresholds, valid.labels, valid.task) or 0.0
 
         fitted.training = fine_tune(

@@ -14,7 +14,7 @@ from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.splits import CELLS
 from beholder.data.task import Task
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds
 from beholder.methods.base import WRITERS, BaseKind, Fitted, MethodConfig, Scores, score_every_pair
 from beholder.methods.query_hosted import FittedHosted, require_room
 from beholder.models import BaseFacts
@@ -121,7 +121,7 @@ class FittedQuery:
         if self.decode == "likelihood":
             self.calibration = fit_calibration(evidence[index], valid.labels, self.task.kind)
         scores = self._scores(evidence)[index]
-        self.thresholds = fit_thresholds(scores, valid.labels, self.task.kind, self.task.scaled)
+        self.thresholds = choose_thresholds(scores, valid.labels, self.task)
         for line in self.prompted.notes():
             context.say(f"{self.method}: {line}")
 
