@@ -170,12 +170,16 @@ def _describe(made: DraftExperiment) -> None:
         if role in ("text", "user", "split"):
             sure = "" if guess.why == "named" else f" ({guess.why}; {100 * guess.sureness:.0f} % sure)"
             console.print(f'  {role:<8} column "{guess.column}"{sure}', markup=False)
-    for label, share in facts["labels"].items():
+    for name, share in facts["labels"].items():
         seen = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never judged"]
-        alpha, offset = facts["agreement"].get(label), facts["user_offset"].get(label)
-        seen += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
-        seen += [f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else []
-        console.print(f'  label    "{label}"{_how(source, label)}: {", ".join(seen)}', markup=False)
+        console.print(
+            f'  label    "{name}"{_how(source, name)}: {", ".join(_of_people(facts, name, seen))}', markup=False
+        )
+    for name, mean in facts.get("scales", {}).items():
+        seen = [f"mean {mean:.3g}" if mean is not None else "never judged"]
+        console.print(
+            f'  scale    "{name}"{_how(source, name)}: {", ".join(_of_people(facts, name, seen))}', markup=False
+        )
     for column, why in made.left_out.items():
         console.print(f'  not used "{column}": {why}', markup=False)
     for why, count in made.dropped.items():
@@ -189,6 +193,13 @@ def _describe(made: DraftExperiment) -> None:
         )
     for sentence in made.words:
         console.print(sentence, markup=False)
+
+
+def _of_people(facts: dict[str, Any], name: str, seen: list[str]) -> list[str]:
+    """How far people agree on a label or scale, after what was seen of it."""
+    alpha, offset = facts["agreement"].get(name), facts["user_offset"].get(name)
+    seen += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
+    return seen + ([f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else [])
 
 
 def _next(made: DraftExperiment, file: Path, written: list[Path]) -> None:
@@ -208,8 +219,8 @@ def _how(source: dict[str, Any], label: str) -> str:
         low, high = rule["range"]
         return f" (from {rule['at_least']} up on the scale {low} to {high})"
     if "steps" in rule:
-        return f" (a scale of {len(rule['steps'])} steps, {rule['steps'][0]} to {rule['steps'][-1]})"
+        return f" ({rule['steps'][0]} to {rule['steps'][-1]}, {len(rule['steps'])} steps from 0)"
     if "range" in rule:
         low, high = rule["range"]
-        return f" ({'a slider' if rule['kind'] == 'continuous' else 'a scale'}, {low} to {high})"
+        return f" ({'slider, ' if rule['kind'] == 'continuous' else ''}{low} to {high})"
     return ""
