@@ -23,7 +23,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init_command(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, JSON lines, or a saved `datasets` folder.")],
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            help="CSV, TSV, Parquet, JSON, .xlsx or .ods, also as .gz or .zip; a saved `datasets` folder; several "
+            "files of the same columns, or a pattern; hf://owner/name; - for standard input.",
+            metavar="TABLE...",
+        ),
+    ],
+    format: Annotated[
+        str, typer.Option("--format", help="The annotation tool whose export it is, as in prodigy; `table` for none.")
+    ] = "auto",
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first row is data; columns are called column1, column2, ...")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The experiment file to write; by default the table's name.")] = None,
     text: Annotated[str | None, typer.Option(help="The column with the text.")] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user's id.")] = None,
@@ -68,7 +81,8 @@ def init_command(
         join_ids,
     )
     asking = not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty()
-    made = _drafted(table, named, asking)
+    where = _where(tables)
+    made = _drafted(where, named, asking, format, not no_header)
     file = out or Path(f"{made.name}.yaml")
     if file.exists() and not force:
         raise DataError(f"{file}: is there already. Pass --force to write over it, or --out FILE.")
@@ -109,14 +123,27 @@ def _ends(written: str | None) -> tuple[float, float] | None:
     return ends
 
 
-def _drafted(table: Path, named: GivenColumns, asking: bool) -> DraftExperiment:
+def _where(tables: list[str]) -> str | list[str]:
+    """The table, or several; what comes through standard input is kept in a file, which `run` reads again."""
+    if "-" not in tables:
+        return tables if len(tables) > 1 else tables[0]
+    if len(tables) > 1:
+        raise DataError("-: standard input is one table; give it alone.")
+    from beholder.datasets.spool import spooled
+
+    file = spooled(sys.stdin.buffer, Path())
+    typer.echo(f"standard input is kept in {file}, from which it is read", err=True)
+    return str(file)
+
+
+def _drafted(where: str | list[str], named: GivenColumns, asking: bool, format: str, header: bool) -> DraftExperiment:
     """The experiment; in a terminal after questions about what is not sure."""
     from beholder.datasets.profile.guesses import UnsureError
     from beholder.workflows.draft_experiment import draft
 
     while True:
         try:
-            return draft(table, named)
+            return draft(where, named, format, header)
         except UnsureError as unsure:
             if not asking:
                 raise

@@ -55,11 +55,11 @@ class Raw:
 
     table: pa.Table
     files: tuple[tuple[Path, int], ...]
-    """Each file and its number of rows, in the order of `table`."""
+    """Each file and its number of rows, in the order of `table`, or of `numbers_in_file`."""
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Row of `table` (from 0) -> column, message. The first problem of a row counts."""
     numbers_in_file: NDArray[np.int64] | None = None
-    """The row of the one file (from 0) that each row of `table` comes from, where rows were left out or turned."""
+    """The row of the files together (from 0) that each row of `table` is of, where rows were left out or turned."""
 
     @classmethod
     def of(cls, table: pa.Table, file: Path) -> Raw:
@@ -89,8 +89,7 @@ class Raw:
 
     def place(self, row: int) -> tuple[Path, int]:
         """The file a row stands in, and its number there, from 1."""
-        if self.numbers_in_file is not None:
-            return self.files[0][0], int(self.numbers_in_file[row]) + 1
+        row = row if self.numbers_in_file is None else int(self.numbers_in_file[row])
         for file, rows in self.files:
             if row < rows:
                 return file, row + 1

@@ -1,87 +1,69 @@
-"""Files of rows into Arrow tables: CSV, TSV, Parquet, JSON lines, saved `datasets` folders.
+"""Files of rows into Arrow tables, in every format, one or several of them.
 
-CSV and TSV are read as text, exactly as written: an id `007` stays one, a text `NA` stays a text. What cannot be read
-is refused in one line that states where the file is damaged and how to fix it, without quoting its contents.
+CSV and TSV are read as text, exactly as written; see `delimited`. What cannot be read is refused in one line that
+states where the file is damaged and how to fix it, without quoting its contents.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from beholder.data.conversions import arrow_of
+from beholder.data.label_rules import present
+from beholder.datasets.compressed import ARCHIVES, unpacked
+from beholder.datasets.delimited import check_file, read_csv
+from beholder.datasets.file_rows import FileRows, joined
+from beholder.datasets.hub import is_hub_name, read_hub
+from beholder.datasets.json_rows import JsonRows, read_json, read_lines
+from beholder.datasets.places import expanded
+from beholder.datasets.workbooks import read_workbook
 from beholder.util.errors import DataError, first_line, unknown
 
-BLOCK_BYTES = 16 << 20  # no single row may be longer
+__all__ = ["FORMATS", "FileRows", "read_csv", "read_parquet", "read_rows", "read_table", "require_columns"]
+
+_READERS: dict[str, Callable[[Path, bool | None], pa.Table | JsonRows]] = {
+    ".csv": lambda file, header: read_csv(file, header=header),
+    ".tsv": lambda file, header: read_csv(file, delimiter="\t", header=header),
+    ".parquet": lambda file, header: read_parquet(file),
+    ".jsonl": lambda file, header: read_lines(file),
+    ".ndjson": lambda file, header: read_lines(file),
+    ".json": lambda file, header: read_json(file),
+    ".xlsx": read_workbook,
+    ".ods": read_workbook,
+}
+FORMATS = (*_READERS, *ARCHIVES)
+"""Extensions of files that are read."""
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a table of any known format, by its extension; a folder is a saved `datasets` folder.
+def read_table(where: Path | str | Sequence[Path | str], header: bool = True) -> pa.Table:
+    """The table of `read_rows`."""
+    return read_rows(where, header).table
+
+
+def read_rows(where: Path | str | Sequence[Path | str], header: bool = True) -> FileRows:
+    """Read a table of any known format, by its extension.
 
     The fields of a .csv may stand between commas, semicolons (a spreadsheet where the comma is for decimals) or tabs.
-
-    Raises:
-        DataError: missing, empty, damaged, not UTF-8, or of an unknown format.
-    """
-    if path.is_dir():
-        return read_saved_dataset(path)
-    readers: dict[str, Callable[[Path], pa.Table]] = {
-        ".csv": read_csv,
-        ".tsv": lambda file: read_csv(file, delimiter="\t"),
-        ".parquet": read_parquet,
-        ".jsonl": read_jsonl,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path}: {path.suffix or 'a name without extension'} is no known table format. "
-            f"Save it as {', '.join(readers)} or a `datasets` folder."
-        )
-    return reader(path)
-
-
-def read_csv(
-    file: Path, *, delimiter: str | None = None, quoted: bool = True, names: Sequence[str] | None = None
-) -> pa.Table:
-    """Read a CSV or TSV file, every column as text.
+    Any format may be compressed with gzip (`.csv.gz`), or stand alone in a zip archive.
 
     Args:
-        file: UTF-8, with or without a byte order mark.
-        delimiter: between fields; else that of `,`, `;` and tab which cuts the header into most of them.
-        quoted: whether `"` encloses fields; where not, it is an ordinary character.
-        names: column names, for a file without a header.
+        where: a file; a folder, saved by `datasets` or of files of one format; a pattern such as `ratings-*.csv`; a
+            data set of the Hugging Face hub, `hf://owner/name[:split]`; or several of these. Several files must have
+            the same columns.
+        header: whether the first row of a CSV, TSV or workbook holds the names of its columns.
 
     Raises:
-        DataError: missing, empty, not UTF-8, or rows of differing length.
+        DataError: missing, empty, damaged, not UTF-8, of an unknown format, or files of different columns.
     """
-    _check_file(file)
-    try:
-        table = pa_csv.read_csv(
-            file,
-            read_options=pa_csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES, use_threads=False),
-            parse_options=pa_csv.ParseOptions(
-                delimiter=delimiter or _delimiter(file), quote_char='"' if quoted else False, newlines_in_values=quoted
-            ),
-            convert_options=pa_csv.ConvertOptions(default_column_type=pa.string(), strings_can_be_null=False),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        _check_utf8(file)
-        what = re.sub(r"(Expected \d+ columns, got \d+):.*", r"\1", _short(error))
-        raise DataError(f"{file}: not a well-formed table: {what}. Fix that row, or its quotes.") from error
-    _check_header(file, table.column_names)
-    if quoted:
-        _check_quotes(file, table)
-    return table
+    parts: list[FileRows] = []
+    for place in expanded(where, FORMATS):
+        parts += _read_place(place, header)
+    return joined(parts)
 
 
 def read_parquet(file: Path) -> pa.Table:
@@ -90,38 +72,14 @@ def read_parquet(file: Path) -> pa.Table:
     Raises:
         DataError: missing, empty, truncated, or not Parquet.
     """
-    _check_file(file)
+    check_file(file)
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{file}: truncated, or not a Parquet file ({_short(error)}). Copy it again from where it came from."
+            f"{file}: truncated, or not a Parquet file ({first_line(error).rstrip('.')[:200]}). "
+            "Copy it again from where it came from."
         ) from error
-
-
-def read_jsonl(file: Path) -> pa.Table:
-    """Read JSON lines: one object a line. A key that a line lacks is null there.
-
-    Raises:
-        DataError: missing, empty, not UTF-8, or a line that is not a JSON object.
-    """
-    _check_file(file)
-    _check_utf8(file)
-    rows: list[dict[str, Any]] = []
-    with file.open(encoding="utf-8-sig", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}, line {number}: not JSON: {error}. Write one object a line.") from error
-            if not isinstance(row, dict):
-                kind = type(row).__name__
-                raise DataError(f"{file}, line {number}: a {kind} is not an object. Write one object a line.")
-            rows.append(row)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: _json_column([row.get(name) for row in rows]) for name in names})
 
 
 def read_saved_dataset(folder: Path) -> pa.Table:
@@ -136,7 +94,7 @@ def read_saved_dataset(folder: Path) -> pa.Table:
         dataset = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(
-            f"{folder}: not a saved `datasets` folder, or damaged ({_short(error)}). "
+            f"{folder}: not a saved `datasets` folder, or damaged ({first_line(error).rstrip('.')[:200]}). "
             "Write one with Dataset.save_to_disk, or name a file."
         ) from error
     if isinstance(dataset, DatasetDict):
@@ -162,63 +120,53 @@ def require_columns(table: pa.Table, columns: Iterable[str], where: Path, remedy
         )
 
 
-def _check_file(file: Path) -> None:
-    if not file.is_file():
-        raise DataError(f"{file}: no such file. Fix its path.")
-    if file.stat().st_size == 0:
-        raise DataError(f"{file}: the file is empty. Write a header and at least one row.")
+def _read_place(place: Path | str, header: bool) -> list[FileRows]:
+    """The tables at one place: several only where a zip archive holds several."""
+    if is_hub_name(place):
+        return [_named(Path(place), read_hub(str(place)))]
+    file = Path(place)
+    if file.is_dir():
+        return [_named(file, read_saved_dataset(file))]
+    if file.suffix.lower() not in ARCHIVES:
+        return [_read_file(file, file, header)]
+    if file.suffix.lower() == ".gz":
+        _reader(Path(file.stem), file)  # an unknown format is refused before anything is unpacked
+    with unpacked(file, tuple(_READERS)) as members:
+        found = []
+        for shown, inner in members:
+            with _under_its_name(inner, shown):
+                found.append(_read_file(inner, shown, header))
+        return found
 
 
-def _delimiter(file: Path) -> str:
-    """What stands between the fields of a CSV, as its header shows."""
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        header = lines.readline(csv.field_size_limit())  # no field of a longer one would be parsed
-    return max(",;\t", key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
+def _read_file(file: Path, shown: Path, header: bool) -> FileRows:
+    rows = _reader(file, shown)(file, header)
+    if isinstance(rows, JsonRows):
+        return FileRows(rows.records, ((shown, len(rows.records)),), rows.problems)
+    return _named(shown, rows)
 
 
-def _check_utf8(file: Path) -> None:
-    offset = 0
-    with file.open("rb") as lines:
-        if lines.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise DataError(f"{file}: UTF-16. Save the file as UTF-8, for example: iconv -f UTF-16 -t UTF-8.")
-        lines.seek(0)
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{file}, line {number}: byte {offset + error.start + 1} of the file is not "
-                    "UTF-8. Save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8."
-                ) from error
-            offset += len(line)
+def _reader(file: Path, shown: Path) -> Callable[[Path, bool | None], pa.Table | JsonRows]:
+    reader = _READERS.get(file.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{shown}: {file.suffix or 'a name without extension'} is no known table format. "
+            f"Save it as {', '.join(_READERS)} or a `datasets` folder."
+        )
+    return reader
 
 
-def _check_header(file: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f'{file}: column "{twice[0]}" appears twice in the header. Rename one.')
+@contextlib.contextmanager
+def _under_its_name(file: Path, shown: Path) -> Iterator[None]:
+    """Name the compressed file in errors, not the copy that was unpacked from it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace(str(file), str(shown))) from error
 
 
-def _check_quotes(file: Path, table: pa.Table) -> None:
-    """A quote that is never closed swallows the rest of the file into one field: an odd count and a torn last row."""
-    if not table.num_rows or not any("\n" in (column[-1].as_py() or "") for column in table.columns):
-        return
-    with file.open("rb") as stream:
-        quotes = sum(block.count(b'"') for block in iter(lambda: stream.read(BLOCK_BYTES), b""))
-    if quotes % 2:
-        raise DataError(f'{file}, row {table.num_rows}: a quote (") is opened and never closed. Close or double it.')
-
-
-def _json_column(values: list[Any]) -> pa.Array:
-    """One Arrow column; where kinds are mixed, everything that is not text is written as JSON, as it stood."""
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) <= 1:
-        try:
-            return pa.array(values)
-        except (pa.ArrowException, OverflowError):
-            pass  # nested values of mixed kinds, or whole numbers beyond 64 bits
-    return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])
-
-
-def _short(error: BaseException) -> str:
-    return first_line(error).rstrip(".")[:200]
+def _named(file: Path, table: pa.Table) -> FileRows:
+    """A table without its columns that have neither a name nor a value, as spreadsheets leave them at the right."""
+    unnamed = [name for name in table.column_names if not name.strip()]
+    empty = [name for name in unnamed if all(present(value) is None for value in table[name].to_pylist())]
+    return FileRows(table.drop_columns(empty) if empty else table, ((file, table.num_rows),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ import yaml
 from beholder.data.annotations import Annotations
 from beholder.data.columns import text_columns
 from beholder.datasets.duplicates import surplus
-from beholder.datasets.io import read_table
+from beholder.datasets.hub import is_hub_name
+from beholder.datasets.importers import inferred, open_export
+from beholder.datasets.io import FORMATS
 from beholder.datasets.profile.agreement import agreement, offset_share
 from beholder.datasets.profile.describe import describe
 from beholder.datasets.profile.guesses import GivenColumns, Guess
 from beholder.datasets.profile.infer_columns import InferredColumns, Parts, infer
-from beholder.datasets.table import Table, of_table
+from beholder.datasets.table import Table, of_rows
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError
 from beholder.util.strict_model import build
@@ -32,6 +35,8 @@ BASE = "minilm-l6"
 EPOCHS = ((3_000, 8), (10_000, 5))
 """Epochs of the global model by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
 take more epochs to the same number of steps; training stops before, where validation no longer improves."""
+MANY = 6
+"""Columns that are left out for one reason are listed together from this number on."""
 CURVE = (5, 10, 20, 50, 100)
 """Judgements of each user at which a learning curve is measured: those below what half of the people gave for training.
 """
@@ -62,6 +67,9 @@ methods:
 evaluate: {{reference: cls}}
 register: {{name: {name}}}
 """
+
+
+TablePath = Path | str | Sequence[Path | str]
 
 
 @dataclass(frozen=True)
@@ -99,23 +107,28 @@ class DraftExperiment:
         return f"beholder run {shlex.quote(str(file))}{' --on-bad-rows skip' if self.bad_rows else ''}"
 
 
-def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
-    """Look at a table and draft an experiment.
+def draft(
+    where: TablePath, asked: GivenColumns | None = None, format: str = "auto", header: bool = True
+) -> DraftExperiment:
+    """Look at a table, or at the export of an annotation tool, and draft an experiment.
 
     Args:
-        file: see `datasets.io.read_table`.
+        where, header: see `datasets.io.read_rows`.
         asked: what is known of its columns; the rest is guessed.
+        format: see `datasets.importers.open_export`.
 
     Raises:
         DataError: it cannot be read, or holds no text, no users or no judgements; names the remedy.
         UnsureError: a guess is not sure enough to be used without being confirmed.
     """
-    if not file.exists():
-        raise DataError(f"{file}: no such file or folder.")
-    table = read_table(file)
-    found = _inferred(table, asked or GivenColumns(), file)
-    settings = {"name": "table", "path": str(file.absolute()), **found.settings}
-    loaded = of_table(build(Table, settings, "source"), table, file, "skip", keep_refused=False)
+    opened = open_export(where, format, header)
+    file, asked = opened.rows.files[0][0], asked or GivenColumns()
+    found = inferred(opened, asked) if opened.imported else _inferred(opened.rows.table, asked, file)
+    settings: dict[str, Any] = {"name": "table", "path": _absolute(where)}
+    settings |= {"format": opened.format} if opened.imported else {}
+    settings |= {} if header else {"header": False}
+    settings |= found.settings
+    loaded = of_rows(build(Table, settings, "source"), opened.rows, "skip", keep_refused=False)
     annotations = loaded.annotations
     if len(annotations.users) < 2:
         raise DataError(
@@ -126,13 +139,13 @@ def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
         "agreement": agreement(annotations),
         "user_offset": offset_share(annotations),
     }
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:60] or "table"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(where)).strip("-._")[:60] or "table"
     return DraftExperiment(
         name,
         settings,
         found.parts,
         found.guesses,
-        found.left_out,
+        _by_reason(found.left_out),
         dict(loaded.left_out),
         (*loaded.notes, *found.notes),
         found.shape,
@@ -140,6 +153,33 @@ def draft(file: Path, asked: GivenColumns | None = None) -> DraftExperiment:
         tuple(_words(facts, annotations)),
         loaded.refused,
     )
+
+
+def _absolute(where: TablePath) -> str | list[str]:
+    """The path as a run finds it from any folder."""
+    if isinstance(where, str | Path):
+        return str(where) if is_hub_name(where) else str(Path(where).expanduser().absolute())
+    return [str(_absolute(each)) for each in where]
+
+
+def _stem(where: TablePath) -> str:
+    first = where if isinstance(where, str | Path) else where[0]
+    name = Path(first).name.partition(":")[0]
+    while Path(name).suffix.lower() in FORMATS:
+        name = Path(name).stem
+    return name
+
+
+def _by_reason(left_out: dict[str, str]) -> dict[str, str]:
+    """Columns that are left out, those of one reason together where there are many, as a platform's own."""
+    reasons: dict[str, list[str]] = {}
+    for column, why in left_out.items():
+        reasons.setdefault(why, []).append(column)
+    return {
+        column: why
+        for why, columns in reasons.items()
+        for column in (columns if len(columns) < MANY else [f"{', '.join(columns[:2])} and {len(columns) - 2} more"])
+    }
 
 
 def _inferred(table: pa.Table, asked: GivenColumns, file: Path) -> InferredColumns:

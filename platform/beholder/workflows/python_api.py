@@ -13,6 +13,9 @@ from beholder.data.annotations import Annotations
 from beholder.data.conversions import in_python, label_columns, require_classes
 from beholder.data.validation import BadRows
 from beholder.datasets import SOURCES, DataNotFound, load, source_class
+from beholder.datasets.hub import is_hub_name
+from beholder.datasets.io import FORMATS as TABLES
+from beholder.datasets.places import is_pattern
 from beholder.datasets.table import Table
 from beholder.evaluation.compare import Comparison
 from beholder.evaluation.compare import compare as compare_folders
@@ -26,7 +29,6 @@ from beholder.workflows.progress import bars
 from beholder.workflows.run import Outcome
 from beholder.workflows.run import run as run_experiment
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl")
 REGISTERED = re.compile(r"models:/(?P<model>[^@/]+)(?:@(?P<alias>[^@/]+)|/(?P<version>[^@/]+))?")
 
 
@@ -36,12 +38,14 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
     People who were erased from the store are left out, as in a run.
 
     Args:
-        name_or_path: `simulated`, `convabuse`, `brighter`, ... (see `beholder data`); or a .csv, .tsv, .parquet or
-            .jsonl file, or a folder that `datasets.Dataset.save_to_disk` wrote.
+        name_or_path: `simulated`, `convabuse`, `brighter`, ... (see `beholder data`); or a table: a file (.csv, .tsv,
+            .parquet, .jsonl, .json, .xlsx, ...), a pattern for several of them, `hf://owner/name[:split]`, or a folder
+            that `datasets.Dataset.save_to_disk` wrote.
         on_bad_rows: `refuse` stops at the first bad row; `skip` leaves bad rows out, and writes them with the reason to
             a file beside the table, which a warning names.
         settings: of the data set, as in an experiment file under `source`. Of a table: `text=`, `user=`, and `labels=`:
-            a list of columns of 0 and 1, or label -> rule, or the one column that holds the class.
+            a list of columns of 0 and 1, or label -> rule, or the one column that holds the class. Of the export of an
+            annotation tool: `format=`, as in `load_dataset("export.jsonl", format="prodigy")`, and no columns.
 
     Raises:
         DataNotFound: a known data set is not on this machine; names the places searched and how to get it.
@@ -74,10 +78,12 @@ def load_dataset(name_or_path: str | Path, *, on_bad_rows: BadRows = "refuse", *
 def _source(name_or_path: str | Path, settings: dict[str, Any]) -> Any:
     """The settings of a known data set, or of a table."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
-    if name not in SOURCES and (path.suffix.lower() in TABLES or path.exists()):
+    if name not in SOURCES and (
+        path.suffix.lower() in TABLES or path.exists() or is_pattern(path) or is_hub_name(name)
+    ):
         if "path" in settings:
             raise DataError(f'load_dataset("{name}"): the path is given already. Leave out path=.')
-        name, settings = "table", {**settings, "path": path}
+        name, settings = "table", {**settings, "path": name if is_hub_name(name) else path}
     elif name not in SOURCES:
         raise DataError(f"{unknown('data set', name, SOURCES)} Or give the path of a table ({', '.join(TABLES)}).")
     if name == "table" and isinstance(settings.get("labels"), str):

@@ -338,8 +338,8 @@ def test_damaged_files_are_one_line(tmp_path):
 
 
 def test_unknown_formats_and_folders(tmp_path):
-    path = write(tmp_path / "mine.xlsx", "x")
-    assert ".xlsx is no known table format. Save it as .csv, .tsv, .parquet, .jsonl" in refusal(path)
+    path = write(tmp_path / "mine.sav", "x")
+    assert ".sav is no known table format. Save it as .csv, .tsv, .parquet, .jsonl" in refusal(path)
     (tmp_path / "folder").mkdir()
     assert "not a saved `datasets` folder" in refusal(tmp_path / "folder")
     part = Dataset.from_dict({"text": ["a"], "user_id": ["u"], "angry": [1]})
