@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -103,7 +104,8 @@ def init_command(
 def _names(option: str, written: str | None) -> tuple[str, ...] | None:
     if written is None:
         return None
-    names = [each.strip() for each in written.split(",") if each.strip()]
+    cells = next(csv.reader([written], skipinitialspace=True), [])  # a name with a comma in it stands in quotes
+    names = [each.strip() for each in cells if each.strip()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
         raise DataError(f"{option} {written}: {f'{twice!r} is named twice' if twice else 'name a column'}.")
@@ -152,9 +154,7 @@ def _drafted(where: str | list[str], named: GivenColumns, asking: bool, format: 
 
 def _answered(named: GivenColumns, unsure: UnsureError) -> GivenColumns:
     """What was named, with the answer to a question."""
-    console.print(unsure.problem, markup=False)
-    if unsure.choices:
-        console.print(f"There are {', '.join(unsure.choices)}.", markup=False)
+    console.print(str(unsure), markup=False)
     answer = typer.prompt(f"{unsure.option} (Ctrl-C to stop)", default=unsure.suggested or None)
     several = _names(unsure.option, answer) or ()
     settled: dict[str, Any] = {
