@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from beholder.workflows.draft_experiment import DraftExperiment
 
 
+MANY = 6
+"""Columns that are left out for one reason are printed together from this number on; --json has each."""
+
+
 def add_to(app: typer.Typer) -> None:
     """Register this file's command."""
     app.command("init")(init_command)
@@ -207,8 +211,8 @@ def _describe(made: DraftExperiment) -> None:
         console.print(
             f'  scale    "{name}"{_how(source, name)}: {", ".join(_of_people(facts, name, seen))}', markup=False
         )
-    for column, why in made.left_out.items():
-        console.print(f'  not used "{column}": {why}', markup=False)
+    for columns, why in _by_reason(made.left_out):
+        console.print(f"  not used {columns}: {why}", markup=False)
     for why, count in made.dropped.items():
         console.print(f"  dropped  {count:,} {'row' if count == 1 else 'rows'}: {why}", markup=False)
     for line in made.notes:
@@ -220,6 +224,18 @@ def _describe(made: DraftExperiment) -> None:
         )
     for sentence in made.words:
         console.print(sentence, markup=False)
+
+
+def _by_reason(left_out: dict[str, str]) -> list[tuple[str, str]]:
+    """Columns that are left out, and why; those of one reason together where there are many, as a platform's own."""
+    reasons: dict[str, list[str]] = {}
+    for column, why in left_out.items():
+        reasons.setdefault(why, []).append(f'"{column}"')
+    return [
+        (columns, why)
+        for why, names in reasons.items()
+        for columns in (names if len(names) < MANY else [f"{', '.join(names[:2])} and {len(names) - 2} more"])
+    ]
 
 
 def _of_people(facts: dict[str, Any], name: str, seen: list[str]) -> list[str]:
