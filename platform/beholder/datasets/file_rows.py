@@ -45,6 +45,10 @@ class FileRows:
         """The rows as dictionaries, nested values of JSON as they are."""
         return self.written if isinstance(self.written, list) else self.written.to_pylist()
 
+    def head(self, count: int) -> list[Record]:
+        """The first rows as dictionaries, without turning the others to such."""
+        return self.written[:count] if isinstance(self.written, list) else self.written.slice(0, count).to_pylist()
+
     @cached_property
     def names(self) -> list[str]:
         """The names of the columns, of JSON in the order in which they occur."""

@@ -112,7 +112,7 @@ def _listed(export: FileRows) -> list[str]:
     """Version 1: the columns that hold lists of responses."""
     found = []
     for name in export.names:
-        values = [parsed(row.get(name)) for row in export.records[:50]]
+        values = [parsed(row.get(name)) for row in export.head(50)]
         entries = [entry for value in values if value for entry in _entries(value)]
         if entries and all({"user_id", "value"} <= set(entry) for entry in entries):
             found.append(name)

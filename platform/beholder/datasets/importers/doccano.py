@@ -123,7 +123,7 @@ def _spans(export: FileRows, row: int) -> DataError:
 def _per_member(export: FileRows) -> bool:
     """Whether texts recur between files, as where each member has a file of all texts."""
     seen: dict[str, str] = {}
-    for row, record in enumerate(export.records[:20_000]):
+    for row, record in enumerate(export.head(20_000)):
         text, file = words(record.get("text", record.get("data"))) or "", str(export.place(row)[0])
         if seen.setdefault(text, file) != file:
             return True

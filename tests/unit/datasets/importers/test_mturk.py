@@ -104,6 +104,22 @@ def test_several_questions_of_one_text_are_not_several_texts(tmp_path):
     assert imported.questions == ("Answer.q1", "Answer.q2") and imported.table.num_rows == len(pairs())
 
 
+def test_remarks_consent_and_times_are_no_labels(tmp_path):
+    def answers(text, person):
+        remarks = {"Answer.remarks": f"remark {text} of {person}" if text % 2 else ""}
+        times = {"Answer.elapsed": 20_000 + 31 * text + person, "Answer.consent": "on"}
+        return {"Answer.rude": rude(text, person), **remarks, **times}
+
+    found = way(tmp_path, table(tmp_path / "batch.csv", batch(answers)))
+    assert list(found.source["labels"]) == ["Answer.rude"] and found.made.left_out["Answer.remarks"] == "free text"
+    assert found.made.left_out["Answer.consent"] == "the same in every row"
+    assert found.made.left_out["Answer.elapsed"].startswith("numbers beyond 1000")
+    rows = batch(lambda text, person: {"Answer.remarks": f"remark {text} of {person}"})
+    assert "no column with answers that judge a text in it; Answer.remarks: free text" in refusal(
+        table(tmp_path / "remarks.csv", rows)
+    )
+
+
 def test_results_without_workers(tmp_path):
     rows = [
         {key: value for key, value in row.items() if key != "WorkerId"}
