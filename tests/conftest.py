@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 from needs import skipped_line
 
 from beholder.cluster.runtime import apply_settings
+
+hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("house")
 
 apply_settings()
 os.environ.pop("COLUMNS", None)  # what runs tests side by side sets it to 80, and names in tables would be cut there

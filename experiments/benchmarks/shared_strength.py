@@ -25,7 +25,8 @@ import torch
 from beholder.data.annotations import Annotations
 from beholder.data.splits import ByText, split
 from beholder.datasets import load, simulated, source_class
-from beholder.evaluation.metrics import decide, fit_thresholds, macro_f1
+from beholder.evaluation.headline import choose_thresholds
+from beholder.evaluation.metrics import decide, macro_f1
 from beholder.methods import config_class, save_fitted
 from beholder.training.context import Context
 
@@ -140,7 +141,7 @@ def oracle_f1(config, train: Annotations, valid: Annotations, test: Annotations)
     }
 
     def reached(said: dict[str, np.ndarray]) -> float:
-        thresholds = fit_thresholds(said["valid"], valid.labels, valid.task.kind, valid.task.scaled)
+        thresholds = choose_thresholds(said["valid"], valid.labels, valid.task)
         return 100 * macro_f1(decide(said["test"], thresholds, test.task.kind), test.labels)
 
     return reached(scores), reached(crowd)

@@ -156,7 +156,7 @@ def gain_table(results: RunResults) -> Table:
 
 def scale_table(results: RunResults, scale: str) -> Table:
     """Arms x (mean absolute error of a scale, how much less than the reference's, and what else it is judged by)."""
-    from beholder.evaluation.intervals import percent
+    from beholder.evaluation.intervals import in_unit, percent
 
     table = Table(title=f"{scale}: errors in its unit, less than {results.reference}'s", title_justify="left")
     table.add_column("arm", overflow="fold")
@@ -171,11 +171,6 @@ def scale_table(results: RunResults, scale: str) -> Table:
         rest = (in_unit(of.quadratic_kappa.value), in_unit(of.spearman.value), percent(of.interval.coverage))
         table.add_row(name, in_unit(of.mae.value), *gain, *rest)
     return table
-
-
-def in_unit(value: float | None) -> str:
-    """To two digits behind the point, or three where that is little; nothing where it is not known."""
-    return "-" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def over_trainings(trainings: int | None) -> str:

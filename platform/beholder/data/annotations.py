@@ -221,6 +221,13 @@ class Annotations(Convertible):
             return Annotations(self._table.set_column(place, name, column), self.task)
         return Annotations(self._table.append_column(name, column), self.task)
 
+    def relabelled(self, task: Task, labels: NDArray[np.float32]) -> Annotations:
+        """The same rows as answers of another task, which are not checked again. labels: float32 [rows, labels]."""
+        flat = pa.array(np.ascontiguousarray(labels, dtype=np.float32).reshape(-1), type=pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, len(task.labels))
+        place = self._table.column_names.index("labels")
+        return Annotations(self._table.set_column(place, "labels", column), task)
+
     def replace_users(self, user_ids: Sequence[str]) -> Annotations:
         """The same judgements under other names: the `shuffled-users` control is made of this."""
         return self.with_column("user_id", list(user_ids))

@@ -1,6 +1,6 @@
 """Graded answers: points of a scale, or a slider, as labels that are nested.
 
-An answer y on a scale with the points p_0 < p_1 < ... < p_m is written as m labels, of which label k says how much of
+An answer y on a scale with the points p_0 < p_1 < ... < p_m is written as m labels, of which label k is the part of
 the step from p_(k-1) to p_k it is beyond (a thermometer):
 
     label_k = (y - p_(k-1)) / (p_k - p_(k-1)), kept within 0..1,    y = p_0 + sum over k of (p_k - p_(k-1)) * label_k
@@ -10,7 +10,7 @@ cumulative probabilities of the cumulative-link model (McCullagh 1980, JRSS B 42
 2001, ECML; rank consistency: Cao, Mirjalili & Raschka 2020, Pattern Recognition Letters 140). A continuous answer lies
 anywhere between, and is written without loss: cumulative probability models serve continuous outcomes as well, without
 an assumption on their distribution (Liu, Shepherd, Li & Harrell 2017, Statistics in Medicine 36(27)). A person's own
-offsets of the labels are their own thresholds: who says "very" early, and who never does.
+offsets of the labels are their own thresholds: one calls a text "very" rude early, another never does.
 
 The sum of binary cross-entropies over the labels is a proper score of the distribution (every term is one), and the
 mean of the distribution is p_0 + sum of widths * scores.
@@ -79,6 +79,11 @@ class Scale:
     def widths(self) -> NDArray[np.float64]:
         """float64 [labels]: from each point to the next."""
         return np.diff(np.asarray(self.points, dtype=np.float64))
+
+    @property
+    def range(self) -> str:
+        """Its ends, or its points where they have names, for people."""
+        return ", ".join(self.words) if self.words else f"{self.points[0]:g} to {self.points[-1]:g}"
 
     def shown(self, place: int) -> str:
         """A point as people read it."""

@@ -1,4 +1,4 @@
-"""What is asked of a text: labels that are given or not, one of several classes, answers on scales."""
+"""The questions users answer about a text: labels that are given or not, one of several classes, answers on scales."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ class Task:
         if self.kind == "multiclass":
             return (Question("", tuple(range(len(self.labels)))),)
         return questions_of(self.labels, self.scales)
+
+    @property
+    def described(self) -> tuple[list[str], str]:
+        """What was asked, and of which kind, for people: scales with their range, not the labels they stand in."""
+        if not self.scales:
+            return list(self.labels), self.kind
+        names = [
+            f"{question.name} ({question.scale.range})" if question.scale else question.name
+            for question in self.questions
+        ]
+        return names, "scales" if self.scaled.all() else "labels and scales"
 
     @cached_property
     def scaled(self) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -58,6 +59,9 @@ def join(tasks: Mapping[str, Annotations]) -> Annotations:
                 "stand beside other tasks. Make each class a label of its own (kind: multilabel), or leave it out."
             )
     names = [f"{key}.{label}" for key, each in tasks.items() for label in each.task.labels]
+    scales = tuple(
+        replace(scale, name=f"{key}.{scale.name}") for key, each in tasks.items() for scale in each.task.scales
+    )
     labels = np.full((sum(len(each) for each in tasks.values()), len(names)), np.nan, dtype=np.float32)
     row = column = 0
     for each in tasks.values():
@@ -65,7 +69,7 @@ def join(tasks: Mapping[str, Annotations]) -> Annotations:
         row, column = row + len(each), column + len(each.task.labels)
     context = dict.fromkeys(name for each in tasks.values() for name in each.context_columns)
     return Annotations.from_columns(
-        Task(tuple(names)),
+        Task(tuple(names), scales=scales),
         text=[text for each in tasks.values() for text in each.texts],
         user_id=[f"{key}:{user}" for key, each in tasks.items() for user in each.user_ids],
         labels=labels,

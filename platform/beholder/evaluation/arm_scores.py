@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from beholder.data.annotations import Annotations
 from beholder.data.task import Kind, Task
-from beholder.evaluation.headline import answers
-from beholder.evaluation.metrics import Decisions, Floats, decide
+from beholder.evaluation.headline import Predicted, answers
+from beholder.evaluation.metrics import Decisions, decide
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class ArmScores:
         """What it decides on the test rows: bool [rows, labels]."""
         return decide(self.test_scores, _of_rows(self.thresholds, self.test_fold), kind)
 
-    def valid_answers(self, task: Task) -> Floats:
+    def valid_answers(self, task: Task) -> Predicted:
         """What it predicts on the validation rows: [rows, labels] of `headline.answers`."""
         return answers(self.valid_scores, _of_rows(self.thresholds, self.valid_fold), task)
 
-    def test_answers(self, task: Task) -> Floats:
+    def test_answers(self, task: Task) -> Predicted:
         """What it predicts on the test rows: [rows, labels] of `headline.answers`."""
         return answers(self.test_scores, _of_rows(self.thresholds, self.test_fold), task)
 

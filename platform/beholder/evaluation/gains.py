@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.task import Kind, Task
-from beholder.evaluation.headline import of_users, parts
+from beholder.evaluation.headline import Predicted, of_users, parts
 from beholder.evaluation.intervals import UNKNOWN, Clusters, Spread, training_error
-from beholder.evaluation.metrics import Decisions, Floats, log_losses, macro
+from beholder.evaluation.metrics import Floats, log_losses, macro
 from beholder.util.errors import DataError, unknown
 
 
@@ -106,7 +106,7 @@ class Compared:
 
     def __init__(
         self,
-        decisions: Mapping[str, Decisions],
+        decisions: Mapping[str, Predicted],
         labels: Floats,
         texts: NDArray[np.object_],
         user_ids: NDArray[np.object_],
@@ -195,7 +195,7 @@ class Compared:
 
 
 def gains(
-    decisions: Mapping[str, Decisions],
+    decisions: Mapping[str, Predicted],
     reference: str,
     labels: Floats,
     texts: NDArray[np.object_],
@@ -215,13 +215,13 @@ def gains(
 
 
 def plain_task(labels: int) -> Task:
-    """A task of so many labels, where their names do not matter."""
+    """A task with that number of labels, where their names do not matter."""
     return Task(tuple(map(str, range(labels))))
 
 
 def user_gains(
-    decisions: Decisions,
-    reference: Decisions,
+    decisions: Predicted,
+    reference: Predicted,
     labels: Floats,
     user_ids: NDArray[np.object_],
     task: Task | None = None,

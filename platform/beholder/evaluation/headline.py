@@ -8,13 +8,16 @@ The number is the mean of the parts: macro-F1 for a task without scales.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.task import Task
-from beholder.evaluation.metrics import Floats, decide, f1_with_influence, macro
+from beholder.evaluation.metrics import Floats, decide, f1_with_influence, fit_thresholds, macro
 
+Predicted = NDArray[Any]
+"""Predictions of rows: [rows, labels], as `answers` makes them."""
 MACRO_F1 = "macro-F1"
 SCALE_ACCURACY = "scale accuracy"
 MIXED = "F1 and scale accuracy"
@@ -32,7 +35,7 @@ def part_names(task: Task) -> tuple[str, ...]:
     return task.labels if not task.scales else tuple(question.name for question in task.questions)
 
 
-def answers(scores: Floats, thresholds: Floats, task: Task) -> NDArray[np.floating] | NDArray[np.bool_]:
+def answers(scores: Floats, thresholds: Floats, task: Task) -> Predicted:
     """What is predicted: [rows, labels].
 
     Labels and classes as `metrics.decide` does, 0 or 1. Of a scale the median of the predicted distribution, which has
@@ -54,7 +57,12 @@ def answers(scores: Floats, thresholds: Floats, task: Task) -> NDArray[np.floati
     return found
 
 
-def parts(predicted: Floats | NDArray[np.bool_], labels: Floats, task: Task) -> tuple[Floats, Floats]:
+def choose_thresholds(scores: Floats, labels: Floats, task: Task) -> NDArray[np.float32]:
+    """`metrics.fit_thresholds` for the labels of a task; those of scales are not decided one by one and have 0.5."""
+    return fit_thresholds(scores, labels, task.kind, task.scaled)
+
+
+def parts(predicted: Predicted, labels: Floats, task: Task) -> tuple[Floats, Floats]:
     """Of each part its value, float64 [parts], NaN where unknown, and the influence of each row, [rows, parts].
 
     Args:
@@ -79,7 +87,7 @@ def parts(predicted: Floats | NDArray[np.bool_], labels: Floats, task: Task) -> 
     return values, influence
 
 
-def headline(predicted: Floats | NDArray[np.bool_], labels: Floats, task: Task) -> float:
+def headline(predicted: Predicted, labels: Floats, task: Task) -> float:
     """The mean of the parts that are known; NaN where none is."""
     return float(macro(parts(predicted, labels, task)[0]))
 
@@ -90,9 +98,7 @@ def scored_headline(scores: Floats, thresholds: Floats, labels: Floats, task: Ta
     return value if np.isfinite(value) else None
 
 
-def of_users(
-    predicted: Floats | NDArray[np.bool_], labels: Floats, task: Task, user_ids: NDArray[np.object_]
-) -> Floats:
+def of_users(predicted: Predicted, labels: Floats, task: Task, user_ids: NDArray[np.object_]) -> Floats:
     """The headline of each user's own rows, users sorted: float64 [users], NaN where unknown."""
     from beholder.evaluation.metrics import per_user
 

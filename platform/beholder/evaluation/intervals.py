@@ -221,6 +221,13 @@ def signed(points: float | None) -> str:
     return "unknown" if points is None or points != points else f"{points:+.1f}"
 
 
+def in_unit(value: float | None) -> str:
+    """A number in the unit of a scale: two digits behind the point, three below one; "-" where it is not known."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value + 0.0:.3f}".replace("-0.000", "0.000")
+
+
 def percent(share: float | None) -> str:
     """A share of 1 as a percentage, for people; `-` where undefined."""
     return "-" if share is None or share != share else f"{100 * share:.1f}"

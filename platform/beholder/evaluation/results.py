@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from beholder.data.task import Kind, Task, tasks_of
 from beholder.evaluation.arm_scores import ArmScores, Judgements
 from beholder.evaluation.gains import Compared, Gain, Interval, UserCounts, user_gains, user_log_loss_gains
-from beholder.evaluation.headline import headline, metric_of, of_users, part_names, parts
+from beholder.evaluation.headline import Predicted, headline, metric_of, of_users, part_names, parts
 from beholder.evaluation.intervals import Clusters
 from beholder.evaluation.measures import Difference, MethodScores, differences, over_trainings
 from beholder.evaluation.metrics import (
@@ -131,7 +131,7 @@ class Results:
         """What an arm decides on the test rows: bool [trainings, rows, labels]."""
         return np.stack([each.test_decisions(self.kind) for each in arm.trainings])
 
-    def answers(self, arm: ArmScores) -> Floats:
+    def answers(self, arm: ArmScores) -> Predicted:
         """What an arm predicts on the test rows: [trainings, rows, labels] of `headline.answers`."""
         return np.stack([each.test_answers(self.task) for each in arm.trainings])
 
@@ -235,7 +235,7 @@ class Results:
     def _headlines(self, arm: ArmScores) -> list[float]:
         return [headline(each, self.test.labels, self.task) for each in self.answers(arm)]
 
-    def _per_task(self, predicted: Floats, gain: Gain) -> dict[str, Any]:
+    def _per_task(self, predicted: Predicted, gain: Gain) -> dict[str, Any]:
         """Headline and gain over the parts of each task; nothing where there is one task only."""
         tasks = tasks_of(part_names(self.task))
         if not tasks:

@@ -40,7 +40,7 @@ def scale_measures(
         `mae` and `rmse` in the unit of the scale, `quadratic_kappa`, `spearman` (mean over people of each one's rank
         correlation); and `coverage` (share of answers within the 90 % interval) and `width` (its mean length).
     """
-    asked = ~np.isnan(labels).any(axis=1)
+    asked = np.asarray(~np.isnan(labels).any(axis=1), dtype=bool)
     truth = scale.decode(np.nan_to_num(labels))
     median, mean = scale.median(scores), scale.mean(scores)
     low, high = scale.interval(scores)
@@ -99,8 +99,8 @@ def _root(squares: Measured) -> Measured:
 def _kappa(truth: Floats, said: Floats, asked: NDArray[np.bool_]) -> Measured:
     """Quadratically weighted kappa (Cohen 1968, Psychological Bulletin 70(4)).
 
-    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(said) + (difference
-    of means)^2. Its derivative is -D' / M + M' D / M^2.
+    1 - D / M of D, the mean squared difference, and M, that of unrelated answers: var(truth) + var(predicted) +
+    (difference of means)^2. Its derivative is -D' / M + M' D / M^2.
     """
     y, p = truth[asked], said[asked]
     if not len(y):
@@ -117,7 +117,7 @@ def _kappa(truth: Floats, said: Floats, asked: NDArray[np.bool_]) -> Measured:
 
 
 def _spearman(truth: Floats, said: Floats, asked: NDArray[np.bool_], users: NDArray[np.object_]) -> Measured:
-    """The mean over people of the rank correlation of what they said with what was predicted of them.
+    """The mean over people of the rank correlation of their answers with the predicted ones.
 
     The influence of a row on a person's correlation r of standardised ranks a and b is (a b - r (a^2 + b^2) / 2) / rows
     with ranks held, and each person's r has its share of the mean. People with fewer than `LEAST_ROWS` answers, or

@@ -26,8 +26,7 @@ from beholder.cluster.run_storage import run_here
 from beholder.data.annotations import Annotations
 from beholder.data.folds import part_of_rows
 from beholder.data.task import Task
-from beholder.evaluation.headline import headline, scored_headline
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds, headline, scored_headline
 from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import read_scores
 from beholder.execution.arm import to_learn
@@ -319,7 +318,7 @@ def _decisions(
         return thresholds, {"old": None, "new": None}
     own = set(users.filter(pc.field("route") == "personal")["user_id"].to_pylist())
     scores = np.where(np.asarray([user in own for user in valid.user_ids])[:, None], personal, shared)
-    chosen = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+    chosen = choose_thresholds(scores, valid.labels, valid.task)
     measured = {"old": None, "new": scored_headline(scores, chosen, valid.labels, valid.task)}
     file = RunFolder(run).scores(ROUTED)
     if file.is_file():

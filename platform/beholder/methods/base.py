@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
+from beholder.data.written_points import written_scale
 from beholder.models.hosted import Endpoint, Messages
 from beholder.models.info import BaseFacts
 from beholder.models.model_ref import AnyBase, ModelRef
@@ -110,7 +111,7 @@ class MethodConfig(Section):
     trains: ClassVar[bool] = False
     """Whether a base model is trained: only then it can be the global model of a bundle."""
     writes: ClassVar[bool] = False
-    """Whether it writes the names of labels, which the points of a scale do not have."""
+    """Whether it writes answers: names of labels, or the points of one ordinal scale."""
     in_blocks: ClassVar[bool] = False
     """Whether users are trained in blocks, which `begin` makes and any process can train; `fit` puts them together."""
     bases: ClassVar[tuple[BaseKind, ...]] = READERS
@@ -161,10 +162,10 @@ class MethodConfig(Section):
         if self.bases and kind not in self.bases:
             name = base.model if isinstance(base, Endpoint) else base.name
             raise MethodError(f"base {name!r} is {_KINDS[kind]} with it, or another base: {', '.join(self.bases)}.")
-        if self.writes and task.scales:
+        if self.writes and task.scales and written_scale(task) is None:
             raise MethodError(
-                f"{self.__dict__['method']} writes labels and cannot write the points of a scale "
-                f"({task.scales[0].name}). Use cls and its relatives, or cut the scale with at_least."
+                f"{self.__dict__['method']} writes labels, or the points of one ordinal scale, and not "
+                f"{task.described[1]} such as {task.scales[0].name}. Use cls and its relatives, or cut with at_least."
             )
 
     @property

@@ -18,8 +18,7 @@ from torch import Tensor
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
-from beholder.evaluation.headline import scored_headline
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds, scored_headline
 from beholder.methods.base import MethodConfig, Scores, score_every_pair
 from beholder.models import Base, BaseFacts, load_base
 from beholder.models.classifier import Classifier
@@ -92,7 +91,7 @@ class ClassifyConfig(MethodConfig):
 
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
-            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+            fitted.thresholds = choose_thresholds(scores, valid.labels, valid.task)
             return scored_headline(scores, fitted.thresholds, valid.labels, valid.task) or 0.0
 
         targets, weights = torch.from_numpy(grouped.targets), torch.from_numpy(grouped.weights)
@@ -398,5 +397,4 @@ def _start_at_frequencies(network: Classifier, train: Annotations) -> None:
     asked = np.maximum((~np.isnan(train.labels)).sum(axis=0), 1)
     frequency = np.clip(np.nansum(train.labels, axis=0) / asked, 1e-4, 1 - 1e-4)
     start = np.log(frequency) if train.task.kind == "multiclass" else np.log(frequency / (1 - frequency))
-    with torch.no_grad():
-        network.head.bias.copy_(torch.from_numpy(start))
+    network.head.bias.data.copy_(torch.from_numpy(start))

@@ -23,7 +23,7 @@ from beholder.adapters.bank import BankModel, BankShape
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds
 from beholder.methods.base import MethodConfig, Scores, erase_saved, load_fitted, save_fitted, start_of
 from beholder.methods.classifier_backbone import ClassifierBackbone
 from beholder.methods.cls import FittedClassifier
@@ -141,7 +141,7 @@ class NetworkConfig(MethodConfig):
         )
         scores = probabilities(score_rows(network, features, to_check.text, to_check.slots), train.task.kind)
         labels, task = to_check.labels.cpu().numpy(), train.task
-        fitted.thresholds = fit_thresholds(scores.cpu().numpy(), labels, task.kind, task.scaled)
+        fitted.thresholds = choose_thresholds(scores.cpu().numpy(), labels, task)
         return fitted
 
     def _shape(self, users: int) -> dict[str, int]:

@@ -26,7 +26,7 @@ from beholder.adapters.trait_values import require_columns, traits_of
 from beholder.adapters.traits import Traits
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds
 from beholder.methods.base import MethodConfig, Scores, score_every_pair, start_of
 from beholder.methods.classifier_backbone import ClassifierBackbone, trunk_of
 from beholder.methods.cls import FittedClassifier
@@ -84,7 +84,7 @@ class PersonalConfig(MethodConfig):
         fitted = self.fitted(self.method, shared, self.init_from, fitting.model, bank, fitting.prior, self.bank)
         fitted.before_refit = earlier = fitted.with_bank(before)
         scores = earlier.score(list(valid.texts), list(valid.user_ids))
-        fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+        fitted.thresholds = choose_thresholds(scores, valid.labels, valid.task)
         elsewhere = max(0.0, fitting.seconds - (time.perf_counter() - started))
         each = sum(math.prod(shape) for shape in fitting.model.shapes.values())
         fitted.training = Training(seconds=fitting.seconds, elsewhere=elsewhere, parameters=each)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.task import Task
-from beholder.evaluation.headline import scored_headline
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.data.written_points import scores_of_points, written_rows
+from beholder.evaluation.headline import choose_thresholds, scored_headline
 from beholder.methods.base import WRITERS, BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.models import BaseFacts
 from beholder.models.hosted import Endpoint
@@ -94,7 +94,7 @@ class LanguageConfig(MethodConfig):
 
         def validate() -> float:
             scores = fitted.score(list(valid.texts), list(valid.user_ids))
-            fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+            fitted.thresholds = choose_thresholds(scores, valid.labels, valid.task)
             return scored_headline(scores, fitted.thresholds, valid.labels, valid.task) or 0.0
 
         fitted.training = fine_tune(
@@ -135,7 +135,7 @@ class FittedLanguage:
 
     def __init__(self, method: str, prompted: Prompted) -> None:
         self.method, self.prompted = method, prompted
-        self.task: Task = prompted.prompter.task
+        self.task: Task = prompted.prompter.answered
         self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
         self.training = Training()
 
@@ -159,7 +159,7 @@ class FittedLanguage:
     def score(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [rows, labels]: the probability of each label at its turn (`constrained_decoding.walk`)."""
         prompts, index = self.prompted.distinct(texts, users)
-        return self.prompted.walk(prompts, in_order=True).scores[index]
+        return scores_of_points(self.task, self.prompted.walk(prompts, in_order=True).scores)[index]
 
     def score_all(self, texts: Sequence[str], users: Sequence[str]) -> Scores:
         """float32 [texts, users, labels]."""
@@ -226,8 +226,9 @@ class _TrainingRows:
         pairs: dict[tuple[int, Tokens | ChainDecisions], int] = {}
         counts: list[int] = []
         texts: list[int] = []
+        labels = written_rows(train).labels
         for row, text in enumerate(train.distinct_texts[1]):
-            said = target(prompted.space, train.labels[row])
+            said = target(prompted.space, labels[row])
             if said is None:
                 continue
             pair = (int(index[row]), said)

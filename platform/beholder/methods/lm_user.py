@@ -17,6 +17,7 @@ from beholder.adapters.bank import BankModel, BankShape
 from beholder.adapters.language_examples import AnswerBankModel, AnswerRows
 from beholder.adapters.trunk_cache import TrunkOutputs, run_once
 from beholder.data.annotations import Annotations
+from beholder.data.written_points import scores_of_points, written_rows
 from beholder.methods.base import WRITERS, BaseKind, Scores
 from beholder.methods.cls_user import PersonalConfig
 from beholder.methods.lm import FittedLanguage
@@ -71,7 +72,7 @@ class LanguageBackbone:
         self._answer: dict[str, NDArray[np.int64]] = {}  # part -> the first of its prompt's answers that each row reads
         self._longest = 1
         for part, rows in (("train", train), ("valid", valid)):
-            self._said[part] = [target(prompted.space, labels) for labels in rows.labels]
+            self._said[part] = [target(prompted.space, labels) for labels in written_rows(rows).labels]
             first = []
             for prompt, said in zip(self.index[part], self._said[part], strict=True):
                 answers = said.answers if isinstance(said, ChainDecisions) else (said or prompted.space.none,)
@@ -190,7 +191,8 @@ class FittedPersonalLanguage(FittedBank):
             return self._loglikelihoods(prompts, pairs[0], [named[each] for each in pairs[1]], requests)
 
         space = self.shared.prompted.space
-        return walk(pairs.shape[1], space, found, in_order=True).scores[index.reshape(-1)]
+        scores = walk(pairs.shape[1], space, found, in_order=True).scores
+        return scores_of_points(self.task, scores)[index.reshape(-1)]
 
     @torch.inference_mode()
     def _loglikelihoods(

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from beholder.data.annotations import Annotations
 from beholder.data.task import Task
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.evaluation.headline import choose_thresholds
 from beholder.methods.base import BaseKind, MethodConfig, Scores, score_every_pair
 from beholder.training.context import Context, Training
 from beholder.util.atomic import atomic_write
@@ -161,5 +161,5 @@ def _frequencies(labels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _with_thresholds(fitted: AnyPrior, valid: Annotations) -> AnyPrior:
     scores = fitted.score(list(valid.texts), list(valid.user_ids))
-    fitted.thresholds = fit_thresholds(scores, valid.labels, valid.task.kind, valid.task.scaled)
+    fitted.thresholds = choose_thresholds(scores, valid.labels, valid.task)
     return fitted

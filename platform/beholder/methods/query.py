@@ -14,7 +14,8 @@ from beholder.data.annotations import Annotations
 from beholder.data.controls import Shuffled
 from beholder.data.splits import CELLS
 from beholder.data.task import Task
-from beholder.evaluation.metrics import fit_thresholds
+from beholder.data.written_points import scores_of_points, written_rows, written_task
+from beholder.evaluation.headline import choose_thresholds
 from beholder.methods.base import WRITERS, BaseKind, Fitted, MethodConfig, Scores, score_every_pair
 from beholder.methods.query_hosted import FittedHosted, require_room
 from beholder.models import BaseFacts
@@ -101,7 +102,7 @@ class FittedQuery:
 
     def __init__(self, method: str, prompted: Prompted, decode: Decode, calibration: Calibration | None = None) -> None:
         self.method, self.prompted, self.decode, self.calibration = method, prompted, decode, calibration
-        self.task: Task = prompted.prompter.task
+        self.task: Task = prompted.prompter.answered
         self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
         self.training = Training()
         self._known: dict[Segments, NDArray[Any]] = {}  # prompts of validation, which are scored again after fitting
@@ -119,9 +120,10 @@ class FittedQuery:
         evidence = self._evidence(prompts, tell)
         self._known = dict(zip(prompts, evidence, strict=True))
         if self.decode == "likelihood":
-            self.calibration = fit_calibration(evidence[index], valid.labels, self.task.kind)
+            written = written_rows(valid)
+            self.calibration = fit_calibration(evidence[index], written.labels, written.task.kind)
         scores = self._scores(evidence)[index]
-        self.thresholds = fit_thresholds(scores, valid.labels, self.task.kind, self.task.scaled)
+        self.thresholds = choose_thresholds(scores, valid.labels, self.task)
         for line in self.prompted.notes():
             context.say(f"{self.method}: {line}")
 
@@ -180,7 +182,7 @@ class FittedQuery:
         prompted, settings = read_prompted(folder, task, base, device)
         calibration = settings["calibration"]
         made = (
-            Calibration(np.asarray(calibration["slope"]), np.asarray(calibration["offset"]), task.kind)
+            Calibration(np.asarray(calibration["slope"]), np.asarray(calibration["offset"]), written_task(task).kind)
             if calibration
             else None
         )
@@ -193,9 +195,10 @@ class FittedQuery:
         if self.decode == "constrained":
             return self.prompted.walk(prompts, in_order=False, tell=tell).scores.astype(np.float64)
         found = self.prompted.first_step(prompts, tell)
-        if self.task.kind == "multilabel":
+        if self.prompted.prompter.task.kind == "multilabel":
             return found[:, :-1] - found[:, -1:]
         return found[:, :-1] - np.logaddexp.reduce(found[:, :-1], axis=1, keepdims=True)
 
     def _scores(self, evidence: NDArray[np.float64]) -> NDArray[np.float32]:
-        return self.calibration(evidence) if self.calibration else evidence.astype(np.float32)
+        scores = self.calibration(evidence) if self.calibration else evidence.astype(np.float32)
+        return scores_of_points(self.task, scores)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.task import Task
+from beholder.data.written_points import scores_of_points
 from beholder.methods.base import Scores, score_every_pair
 from beholder.models.hosted import Endpoint, Messages, ask, estimate
 from beholder.prompting.builder import Prompt, Prompter, say_cuts, shortened
@@ -68,7 +69,7 @@ class FittedHosted:
         say: Callable[[str], None] = no_words,
     ) -> None:
         self.method, self.prompter, self.endpoint, self.max_tokens = method, prompter, endpoint, max_tokens
-        self.task: Task = prompter.task
+        self.task: Task = prompter.answered
         self.thresholds: NDArray[np.float32] = np.full(len(self.task.labels), 0.5, dtype=np.float32)
         self.training = Training()
         self._progress, self._say = progress, say
@@ -151,13 +152,14 @@ class FittedHosted:
 
     def _read(self, answers: Sequence[str]) -> tuple[Scores, int]:
         """Scores, float32 [answers, labels], and how many answers named neither a label nor the word for none."""
-        scores = np.zeros((len(answers), len(self.task.labels)), dtype=np.float32)
-        one, silent = self.task.kind == "multiclass", 0
+        task = self.prompter.task
+        scores = np.zeros((len(answers), len(task.labels)), dtype=np.float32)
+        one, silent = task.kind == "multiclass", 0
         for row, answer in enumerate(answers):
             named = self.prompter.words.named(answer)
             silent += not named if one else named is None
             scores[row, (named or [])[: 1 if one else None]] = 1
-        return scores, silent
+        return scores_of_points(self.task, scores), silent
 
     def _tell(self, line: str) -> None:
         """Say it once."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from beholder.data.annotations import GROUP, Annotations
 from beholder.data.folds import USES
 from beholder.data.task import Task
+from beholder.data.written_points import written_rows, written_task
 from beholder.prompting.config import ORDER, PromptSettings
 from beholder.prompting.few_shot import FewShotExamples
 from beholder.prompting.label_text import LabelWords
@@ -69,7 +70,7 @@ class Prompter:
     """Makes the prompts of one arm.
 
     Args:
-        task: its labels are listed.
+        task: its labels are listed, or the points of its scale; kept as `answered`.
         settings: what prompts contain.
         train: the rows users and examples are known from; they go no further than this object.
         personal: whether prompts describe the user; else they have other people's examples.
@@ -89,7 +90,8 @@ class Prompter:
         seed: int,
         vacant: Collection[int] = (),
     ) -> None:
-        self.vacant = vacant
+        self.vacant, self.answered = vacant, task
+        task, train = written_task(task), written_rows(train) if train is not None else None
         self.task, self.settings, self.train, self.personal, self.seed = task, settings, train, personal, seed
         self.wording = load_wording(settings.wording)
         self.words = LabelWords(task.labels, self.wording.none)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from beholder import __version__
-from beholder.evaluation.intervals import p_in_words
+from beholder.evaluation.intervals import in_unit, p_in_words
 from beholder.util.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _environment() -> Environment:
     made.filters |= {"nats": _nats, "signed_nats": _signed_nats}
     made.filters |= {
         "points": _points,
-        "number": lambda value: "–" if value is None else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}",
+        "number": lambda value: "–" if value is None else in_unit(value),
         "gap": lambda value: "–" if value is None else f"{value:.1f}",
         "percent": _percent,
         "count": lambda value: f"{value:,}",

@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beholder.evaluation.arm_scores import ArmScores
-from beholder.evaluation.headline import headline
+from beholder.evaluation.headline import choose_thresholds, headline
 from beholder.evaluation.intervals import clustered_mean
-from beholder.evaluation.metrics import fit_thresholds
 from beholder.evaluation.results import ROUTED
 from beholder.evaluation.scores_io import ScoresFile, read_scores
 from beholder.experiment.config import Arm
@@ -146,7 +145,7 @@ def _routed(shared: ScoresFile, own: ScoresFile, users: pa.Table) -> ArmScores:
     return ArmScores(
         name=ROUTED,
         method=ROUTED,
-        thresholds=fit_thresholds(valid, shared.valid.labels, shared.task.kind, shared.task.scaled),
+        thresholds=choose_thresholds(valid, shared.valid.labels, shared.task),
         valid_scores=valid,
         test_scores=pick(shared.test.user_ids, shared.arm.test_scores, own.arm.test_scores),
         seconds=0.0,

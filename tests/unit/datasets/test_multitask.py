@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from beholder.adapters.overlay import Overlay
 from beholder.data.annotations import Annotations
 from beholder.data.controls import shuffle_users
+from beholder.data.scales import Scale
 from beholder.data.splits import ByNewUsers, ByPeople, ByText, split
 from beholder.data.task import Task, tasks_of
 from beholder.data.texts import normalise
@@ -258,3 +259,17 @@ def test_what_is_a_users_own_changes_nothing_they_were_not_asked(tmp_path):
         asked[np.ix_(joined.rows_of_tasks[task], columns)] = True
     assert np.abs(after - before)[asked].max() > 0.05
     np.testing.assert_allclose(after[~asked], before[~asked], atol=1e-6)
+
+
+def test_a_scale_stays_one_beside_other_tasks():
+    scale = Scale("polite", (1.0, 2.0, 3.0))
+    graded = Annotations.from_columns(
+        Task.of([scale]), text=["a", "b"], user_id=["u", "v"], labels=scale.encode(np.asarray([2.0, 3.0]))
+    )
+    given = Annotations.from_columns(
+        Task(("rude",)), text=["a", "b"], user_id=["u", "v"], labels=np.asarray([[1], [0]])
+    )
+    joined = join({"one": graded, "two": given})
+    assert [question.name for question in joined.task.questions] == ["one.polite", "two.rude"]
+    assert tasks_of(joined.task.labels) == {"one": [0, 1], "two": [2]}
+    assert joined.to_arrow()["one.polite"].to_pylist() == [2.0, 3.0, None, None]

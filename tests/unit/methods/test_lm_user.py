@@ -61,7 +61,7 @@ def backbone(architecture, shape, rows):
     return LanguageBackbone(shared, FittedPersonalLanguage.model_for(shared, BankShape(**shape)), rows, rows)
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass", "ordinal"])
 @pytest.mark.parametrize(("architecture", "shape"), CASES, ids=NAMES)
 def test_it_fits_scores_saves_and_loads(architecture, shape, kind, tmp_path):
     rows, base = crowd(kind=kind), f"tiny-{architecture}"
