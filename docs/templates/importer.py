@@ -1,62 +1,42 @@
-"""Template of an importer: a JSON export of Label Studio with one `choices` control, as a row per judgement.
+"""Postbox, an invented annotation tool: JSON lines with one card a line.
 
-The result is an ordinary table, which `beholder init` and `source: {name: table}` read:
-
-    python importer.py export.json ratings.parquet
+A line has `card` (the text), `votes`: a list of `{"by", "funny", "stars"}`, where `by` is who voted, and `test`, which
+marks cards that are not evaluated. Say here where these facts come from: the tool's documentation, or its exporter.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-from typing import Any
+from beholder.datasets.importers.answers import AskedQuestion, GivenAnswers, as_judgements
+from beholder.datasets.importers.imported import Imported
+from beholder.datasets.importers.values import is_true, words
+from beholder.datasets.io import FileRows
+from beholder.util.errors import DataError, counted
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from beholder.util.errors import DataError
+NAME = "Postbox"
+QUESTIONS = {"funny": AskedQuestion("binary"), "stars": AskedQuestion("ordinal", (1, 5))}
 
 
-def read_label_studio(file: Path, text: str = "text") -> pa.Table:
-    """Read an export: columns `text`, `user_id`, and one of 0 and 1 for each choice.
+def recognise(export: FileRows) -> float:
+    """`card` beside `votes`: names that no other tool has together."""
+    return 0.9 if {"card", "votes"} <= set(export.names) else 0.0
 
-    Args:
-        file: exported as JSON, with annotations.
-        text: the key of a task's data that holds the text.
+
+def read(export: FileRows) -> Imported:
+    """Read cards with votes.
 
     Raises:
-        DataError: not such an export; names the file and the task.
+        DataError: votes without a name; states how to export them from Postbox.
     """
-    try:
-        tasks = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        what = type(error).__name__
-        raise DataError(f"{file}: not readable JSON ({what}). Export as JSON, with annotations.") from error
-    judged: list[tuple[str, str, set[str]]] = []
-    for task in tasks:
-        try:
-            answers = [each for each in task["annotations"] if not each.get("was_cancelled")]
-            judged += [(task["data"][text], _annotator(each), _choices(each)) for each in answers]
-        except (KeyError, TypeError) as error:
-            number = task.get("id") if isinstance(task, dict) else task
-            what = f"{type(error).__name__}: {error}"
-            raise DataError(f"{file}, task {number}: {what}. Export as JSON, with annotations.") from error
-    labels = sorted({choice for _, _, choices in judged for choice in choices})
-    columns: dict[str, list[Any]] = {"text": [row[0] for row in judged], "user_id": [row[1] for row in judged]}
-    columns |= {label: [int(label in row[2]) for row in judged] for label in labels}
-    return pa.table(columns)
-
-
-def _annotator(answer: dict[str, Any]) -> str:
-    """Who judged: Label Studio exports a number, or an object with one."""
-    person = answer["completed_by"]
-    return str(person["id"] if isinstance(person, dict) else person)
-
-
-def _choices(answer: dict[str, Any]) -> set[str]:
-    return {choice for result in answer["result"] for choice in result["value"].get("choices", ())}
-
-
-if __name__ == "__main__":
-    pq.write_table(read_label_studio(Path(sys.argv[1])), sys.argv[2])
+    judged, tests = [], 0
+    for row, card in enumerate(export.records):
+        if is_true(card.get("test")):
+            tests += 1
+            continue
+        for vote in card.get("votes") or []:
+            answers = {name: float(vote[name]) for name in QUESTIONS if vote.get(name) is not None}
+            judged.append(GivenAnswers(row, words(card.get("card")), words(vote.get("by")), answers))
+    if all(each.user is None for each in judged):
+        raise DataError(
+            f"{export.files[0][0]}: no vote has a name under by. Export with names, in Postbox: Share, Named."
+        )
+    return as_judgements(judged, QUESTIONS, notes=[f"{counted(tests, 'card')} for tests left out"] if tests else [])

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from beholder.data.annotations import Annotations
-from beholder.data.columns import LabelRule
 from beholder.datasets import load
 from beholder.experiment.config import load_experiment
 from beholder.util.errors import DataError
@@ -21,7 +20,6 @@ from beholder.workflows.draft_experiment import DraftExperiment, draft, write
 NOUNS = ("dog", "train", "garden", "boss", "letter", "song", "lunch", "street", "office", "phone", "rain", "tea")
 TEXTS = tuple(f"the {noun} was late again, {number} times" for number, noun in enumerate(NOUNS))
 PEOPLE = ("ann", "bob", "cleo", "dan")
-needs_scales = pytest.mark.skipif("kind" not in LabelRule.model_fields, reason="labels have no kinds yet")
 
 
 def rude(text: int, person: int) -> int:

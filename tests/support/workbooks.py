@@ -42,8 +42,8 @@ def xlsx(path: Path, sheets: Mapping[str, Rows]) -> Path:
     return _zipped(path, files)
 
 
-def ods(path: Path, sheets: Mapping[str, Rows]) -> Path:
-    """The same as an OpenDocument spreadsheet."""
+def ods(path: Path, sheets: Mapping[str, Rows], locked: bool = False) -> Path:
+    """The same as an OpenDocument spreadsheet; with `locked`, one that states that its contents are encrypted."""
     tables = "".join(
         f'<table:table table:name="{escape(name)}">'
         + "".join(f"<table:table-row>{''.join(map(_ods_cell, row))}</table:table-row>" for row in rows)
@@ -57,9 +57,14 @@ def ods(path: Path, sheets: Mapping[str, Rows]) -> Path:
         "</office:document-content>"
     )
     kind = "application/vnd.oasis.opendocument.spreadsheet"
+    encrypted = (
+        '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml" manifest:size="9">'
+        '<manifest:encryption-data manifest:checksum-type="SHA1/1K" manifest:checksum="x"><manifest:algorithm '
+        'manifest:algorithm-name="Blowfish CFB"/></manifest:encryption-data></manifest:file-entry>'
+    )
     manifest = (
         f'<manifest:manifest xmlns:manifest="{urn}:manifest:1.0"><manifest:file-entry manifest:full-path="/" '
-        f'manifest:media-type="{kind}"/></manifest:manifest>'
+        f'manifest:media-type="{kind}"/>{encrypted if locked else ""}</manifest:manifest>'
     )
     return _zipped(path, {"mimetype": kind, "META-INF/manifest.xml": manifest, "content.xml": content})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,10 @@ from beholder.util.errors import DataError
 if TYPE_CHECKING:
     from beholder.datasets.profile.guesses import GivenColumns, UnsureError
     from beholder.workflows.draft_experiment import DraftExperiment
+
+
+MANY = 6
+"""Columns that are left out for one reason are printed together from this number on; --json has each."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -103,7 +108,8 @@ def init_command(
 def _names(option: str, written: str | None) -> tuple[str, ...] | None:
     if written is None:
         return None
-    names = [each.strip() for each in written.split(",") if each.strip()]
+    cells = next(csv.reader([written], skipinitialspace=True), [])  # a name with a comma in it stands in quotes
+    names = [each.strip() for each in cells if each.strip()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
         raise DataError(f"{option} {written}: {f'{twice!r} is named twice' if twice else 'name a column'}.")
@@ -132,7 +138,7 @@ def _where(tables: list[str]) -> str | list[str]:
     from beholder.datasets.spool import spooled
 
     file = spooled(sys.stdin.buffer, Path())
-    console.print(f"standard input is kept in {file}, from which it is read", markup=False, highlight=False)
+    typer.echo(f"standard input is kept in {file}, from which it is read", err=True)
     return str(file)
 
 
@@ -152,9 +158,7 @@ def _drafted(where: str | list[str], named: GivenColumns, asking: bool, format: 
 
 def _answered(named: GivenColumns, unsure: UnsureError) -> GivenColumns:
     """What was named, with the answer to a question."""
-    console.print(unsure.problem, markup=False)
-    if unsure.choices:
-        console.print(f"There are {', '.join(unsure.choices)}.", markup=False)
+    console.print(str(unsure), markup=False)
     answer = typer.prompt(f"{unsure.option} (Ctrl-C to stop)", default=unsure.suggested or None)
     several = _names(unsure.option, answer) or ()
     settled: dict[str, Any] = {
@@ -197,14 +201,18 @@ def _describe(made: DraftExperiment) -> None:
         if role in ("text", "user", "split"):
             sure = "" if guess.why == "named" else f" ({guess.why}; {100 * guess.sureness:.0f} % sure)"
             console.print(f'  {role:<8} column "{guess.column}"{sure}', markup=False)
-    for label, share in facts["labels"].items():
+    for name, share in facts["labels"].items():
         seen = [f"given in {100 * share:.0f} % of the judgements" if share is not None else "never judged"]
-        alpha, offset = facts["agreement"].get(label), facts["user_offset"].get(label)
-        seen += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
-        seen += [f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else []
-        console.print(f'  label    "{label}"{_how(source, label)}: {", ".join(seen)}', markup=False)
-    for column, why in made.left_out.items():
-        console.print(f'  not used "{column}": {why}', markup=False)
+        console.print(
+            f'  label    "{name}"{_how(source, name)}: {", ".join(_of_people(facts, name, seen))}', markup=False
+        )
+    for name, mean in facts.get("scales", {}).items():
+        seen = [f"mean {mean:.3g}" if mean is not None else "never judged"]
+        console.print(
+            f'  scale    "{name}"{_how(source, name)}: {", ".join(_of_people(facts, name, seen))}', markup=False
+        )
+    for columns, why in _by_reason(made.left_out):
+        console.print(f"  not used {columns}: {why}", markup=False)
     for why, count in made.dropped.items():
         console.print(f"  dropped  {count:,} {'row' if count == 1 else 'rows'}: {why}", markup=False)
     for line in made.notes:
@@ -216,6 +224,25 @@ def _describe(made: DraftExperiment) -> None:
         )
     for sentence in made.words:
         console.print(sentence, markup=False)
+
+
+def _by_reason(left_out: dict[str, str]) -> list[tuple[str, str]]:
+    """Columns that are left out, and why; those of one reason together where there are many, as a platform's own."""
+    reasons: dict[str, list[str]] = {}
+    for column, why in left_out.items():
+        reasons.setdefault(why, []).append(f'"{column}"')
+    return [
+        (columns, why)
+        for why, names in reasons.items()
+        for columns in (names if len(names) < MANY else [f"{', '.join(names[:2])} and {len(names) - 2} more"])
+    ]
+
+
+def _of_people(facts: dict[str, Any], name: str, seen: list[str]) -> list[str]:
+    """How far people agree on a label or scale, after what was seen of it."""
+    alpha, offset = facts["agreement"].get(name), facts["user_offset"].get(name)
+    seen += [f"agreement (alpha) {alpha:.2f}"] if alpha is not None else []
+    return seen + ([f"{100 * offset:.0f} % of differences are users' tendencies"] if offset is not None else [])
 
 
 def _next(made: DraftExperiment, file: Path, written: list[Path]) -> None:
@@ -235,8 +262,8 @@ def _how(source: dict[str, Any], label: str) -> str:
         low, high = rule["range"]
         return f" (from {rule['at_least']} up on the scale {low} to {high})"
     if "steps" in rule:
-        return f" (a scale of {len(rule['steps'])} steps, {rule['steps'][0]} to {rule['steps'][-1]})"
+        return f" ({rule['steps'][0]} to {rule['steps'][-1]}, {len(rule['steps'])} steps from 0)"
     if "range" in rule:
         low, high = rule["range"]
-        return f" ({'a slider' if rule['kind'] == 'continuous' else 'a scale'}, {low} to {high})"
+        return f" ({'slider, ' if rule['kind'] == 'continuous' else ''}{low} to {high})"
     return ""

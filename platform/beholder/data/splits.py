@@ -84,6 +84,12 @@ class ByColumn(Section):
     valid: float | None = Field(default=None, gt=0, lt=1)
     seed: int = 42
 
+    @model_validator(mode="after")
+    def _draws(self) -> ByColumn:
+        if "seed" in self.model_fields_set and self.valid is None:
+            raise ValueError("split.seed is of the draw of split.valid; give both, or neither")
+        return self
+
     def assign(self, annotations: Annotations) -> NDArray[np.object_]:
         """The part of each row: str [rows]."""
         parts = _parts_by_column(annotations, self.column)

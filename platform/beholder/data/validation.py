@@ -59,7 +59,7 @@ class Raw:
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Row of `table` (from 0) -> column, message. The first problem of a row counts."""
     numbers_in_file: NDArray[np.int64] | None = None
-    """The row of the files together (from 0) that each row of `table` comes from, where rows were left out or turned."""
+    """The row of the files together (from 0) that each row of `table` is of, where rows were left out or turned."""
 
     @classmethod
     def of(cls, table: pa.Table, file: Path) -> Raw:
@@ -202,7 +202,8 @@ def _first(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> str:
 def _write_refused(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> Path:
     rows = sorted(bad)
     source = raw.files[0][0]
-    folder = source.parent if os.access(source.parent, os.W_OK) else home() / "refused"
+    beside_it = source.parent.parent if source.parent.is_file() else source.parent  # a file inside an archive
+    folder = beside_it if beside_it.is_dir() and os.access(beside_it, os.W_OK) else home() / "refused"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.name}.refused.csv"
     temporary = beside(target)

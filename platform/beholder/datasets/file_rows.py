@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beholder.data.label_rules import present
 from beholder.datasets.json_rows import Record, table_of
 from beholder.util.errors import DataError, first_line
 
@@ -42,6 +44,10 @@ class FileRows:
     def records(self) -> list[Record]:
         """The rows as dictionaries, nested values of JSON as they are."""
         return self.written if isinstance(self.written, list) else self.written.to_pylist()
+
+    def head(self, count: int) -> list[Record]:
+        """The first rows as dictionaries, without turning the others to such."""
+        return self.written[:count] if isinstance(self.written, list) else self.written.slice(0, count).to_pylist()
 
     @cached_property
     def names(self) -> list[str]:
@@ -122,3 +128,20 @@ def _concatenated(parts: Sequence[FileRows]) -> pa.Table:
         raise DataError(
             f"{parts[0].files[0][0]}: the files do not fit together ({first_line(error)[:200]})."
         ) from error
+
+
+def without_equal_rows(rows: FileRows) -> FileRows:
+    """The rows without those equal in everything to an earlier one of the same file. Blank rows stay."""
+    seen: set[tuple[Path, str]] = set()
+    kept = []
+    for row, record in enumerate(rows.records):
+        key = (rows.place(row)[0], json.dumps(record, sort_keys=True, default=str))
+        if key not in seen or all(present(value) is None for value in record.values()):
+            kept.append(row)
+            seen.add(key)
+    if len(kept) == len(rows):
+        return rows
+    stands = np.asarray(kept, dtype=np.int64)
+    written = [rows.records[row] for row in kept] if isinstance(rows.written, list) else rows.written.take(stands)
+    problems = {place: rows.problems[row] for place, row in enumerate(kept) if row in rows.problems}
+    return FileRows(written, rows.files, problems, stands)

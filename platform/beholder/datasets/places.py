@@ -26,11 +26,11 @@ def expanded(where: Path | str | Sequence[Path | str], known: Sequence[str]) -> 
     """
     given = [where] if isinstance(where, str | Path) else list(where)
     if not given:
-        raise DataError("no file was named. Name one under source.path.")
+        raise DataError("no file was named. Name one.")
     found = [file for each in given for file in _expanded(each, known)]
     twice = next((file for place, file in enumerate(found) if file in found[:place]), None)
     if twice is not None:
-        raise DataError(f"{twice}: named twice. Name it once under source.path.")
+        raise DataError(f"{twice}: named twice. Name it once.")
     return found
 
 
@@ -46,10 +46,10 @@ def _expanded(where: Path | str, known: Sequence[str]) -> list[Path | str]:
     if is_pattern(where):
         files = [file for file in map(Path, glob.glob(str(path), recursive=True)) if not _passed_over(file)]
         if not files:
-            raise DataError(f"{path}: no file fits this pattern. Fix source.path.")
+            raise DataError(f"{path}: no file fits this pattern. Fix it, or name a file.")
         return _of_one_format(path, files)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder. Fix source.path.")
+        raise DataError(f"{path}: no such file or folder. Fix its path.")
     if path.is_dir() and not any((path / name).is_file() for name in SAVED_DATASET):
         files = [file for file in path.iterdir() if _format(file).endswith(tuple(known)) and not _passed_over(file)]
         return _of_one_format(path, files) if files else [path]

@@ -1,4 +1,4 @@
-"""A table that comes through a pipe, kept in a file whose name says its format."""
+"""A table that comes through a pipe, kept in a file named after its format."""
 
 from __future__ import annotations
 

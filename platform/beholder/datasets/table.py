@@ -24,6 +24,8 @@ from beholder.util.errors import counted, unknown
 from beholder.util.strict_model import build
 
 HubName = Annotated[str, StringConstraints(pattern=r"^hf://?[^/]")]
+OF_TASK = {"kind", "labels", "label_column", "classes", "allow_missing"}
+"""Settings that state what is judged."""
 KEEP_BOTH = "keep both with source.repeats: keep"
 
 
@@ -100,11 +102,13 @@ def completed(config: Table, opened: OpenedTable) -> Table:
     """
     if opened.imported is None:
         return config if config.format == "table" else build(Table, {**_given(config), "format": "table"}, "source")
-    known = {**inferred(opened, _columns_given(config)).settings, **_given(config), "format": "table"}
-    of_task = {"kind", "labels", "label_column", "classes"}
-    if of_task & set(_given(config)):  # its labels, and none of the format's
-        known = {key: value for key, value in known.items() if key not in of_task or key in _given(config)}
-    return build(Table, known, "source")
+    given = _given(config)
+    stated = {**opened.imported.settings, **given}
+    if OF_TASK & set(given) and {"text", "user"} <= set(stated):  # its labels, and none of the format's
+        known = {key: value for key, value in stated.items() if key not in OF_TASK or key in given}
+    else:
+        known = {**inferred(opened, _columns_given(config)).settings, **given}
+    return build(Table, {**known, "format": "table"}, "source")
 
 
 def of_rows(config: Table, rows: FileRows, on_bad_rows: BadRows = "refuse", *, keep_refused: bool = True) -> Loaded:
@@ -151,14 +155,19 @@ def _given(config: Table) -> dict[str, Any]:
 
 def _columns_given(config: Table) -> GivenColumns:
     given = config.model_fields_set
-    return GivenColumns(config.text if "text" in given else None, config.user if "user" in given else None)
+    labels = tuple(rule.column or name for name, rule in config.labels.items())
+    return GivenColumns(
+        config.text if "text" in given else None,
+        config.user if "user" in given else None,
+        labels or ((config.label_column,) if config.label_column else None),
+    )
 
 
 def _one_judgement_a_row(config: Table, rows: FileRows) -> tuple[Raw, dict[str, int]]:
     """The rows of the files that are judgements, and what was left out."""
     table = rows.table
     found = surplus(table, text_columns(config.text)[-1])
-    kept = found.kept
+    kept = found.kept if rows.stands is None else np.flatnonzero(~found.blank)  # an importer has looked for equal rows
     if len(kept) < table.num_rows:
         table = table.take(pa.array(kept))
     problems: dict[int, tuple[str, str]] = {}
@@ -167,7 +176,9 @@ def _one_judgement_a_row(config: Table, rows: FileRows) -> tuple[Raw, dict[str, 
         made = reshaped(table, config.reshape, rows.files[0][0], [*of_text, config.user])
         table, kept, problems = made.table, kept[made.rows], dict(made.problems)
     problems |= {place: rows.problems[int(row)] for place, row in enumerate(kept) if int(row) in rows.problems}
-    return Raw(table, rows.files, problems, kept if rows.stands is None else rows.stands[kept]), found.left_out
+    return Raw(table, rows.files, problems, kept if rows.stands is None else rows.stands[kept]), (
+        found.left_out if rows.stands is None else {}
+    )
 
 
 def _without_unasked(config: Table, raw: Raw) -> tuple[Raw, Table, dict[str, int]]:

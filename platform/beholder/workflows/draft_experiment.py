@@ -16,6 +16,7 @@ import yaml
 
 from beholder.data.annotations import Annotations
 from beholder.data.columns import text_columns
+from beholder.data.splits import PARTS, ByText
 from beholder.datasets.duplicates import surplus
 from beholder.datasets.hub import is_hub_name
 from beholder.datasets.importers import inferred, open_export
@@ -35,11 +36,11 @@ BASE = "minilm-l6"
 EPOCHS = ((3_000, 8), (10_000, 5))
 """Epochs of the global model by distinct texts: at most 8 below 3,000 texts, 5 below 10,000, else 3. Fewer texts
 take more epochs to the same number of steps; training stops before, where validation no longer improves."""
-MANY = 6
-"""Columns that are left out for one reason are listed together from this number on."""
 CURVE = (5, 10, 20, 50, 100)
 """Judgements of each user at which a learning curve is measured: those below what half of the people gave for training.
 """
+FEW_TEXTS = 300
+"""Below this, a split by text is tried before it is written: a part may have no text."""
 SPLITS: dict[Parts | None, str] = {
     None: "{by: text, fractions: [0.8, 0.1, 0.1], seed: 42} # equal texts stay together",
     "train, valid, test": "{by: column}",
@@ -88,6 +89,7 @@ class DraftExperiment:
         facts: from `describe`, with `agreement` and `user_offset` of each label.
         words: what follows from that, a sentence each.
         bad_rows: rows that will be refused, or put aside with `--on-bad-rows skip`.
+        split: how rows are split, as written.
     """
 
     name: str
@@ -101,6 +103,7 @@ class DraftExperiment:
     facts: dict[str, Any]
     words: tuple[str, ...]
     bad_rows: int
+    split: str = SPLITS[None]
 
     def command(self, file: Path) -> str:
         """How to run it."""
@@ -145,14 +148,28 @@ def draft(
         settings,
         found.parts,
         found.guesses,
-        _by_reason(found.left_out),
+        found.left_out,
         dict(loaded.left_out),
         (*loaded.notes, *found.notes),
         found.shape,
         facts,
         tuple(_words(facts, annotations)),
         loaded.refused,
+        SPLITS[found.parts] if found.parts else _by_text(annotations),
     )
+
+
+def _by_text(annotations: Annotations) -> str:
+    """The first of some splits by text that leaves no part empty."""
+    if len(annotations.distinct_texts[0]) >= FEW_TEXTS:
+        return SPLITS[None]
+    for fractions in ((0.8, 0.1, 0.1), (0.6, 0.2, 0.2)):
+        for seed in range(42, 52):
+            config = ByText(fractions=fractions, seed=seed)
+            parts = config.assign(config.prepared(annotations))
+            if all((parts == part).any() for part in PARTS):
+                return f"{{by: text, fractions: {list(fractions)}, seed: {seed}}} # equal texts stay together"
+    return SPLITS[None]
 
 
 def _absolute(where: TablePath) -> str | list[str]:
@@ -168,18 +185,6 @@ def _stem(where: TablePath) -> str:
     while Path(name).suffix.lower() in FORMATS:
         name = Path(name).stem
     return name
-
-
-def _by_reason(left_out: dict[str, str]) -> dict[str, str]:
-    """Columns that are left out, those of one reason together where there are many, as a platform's own."""
-    reasons: dict[str, list[str]] = {}
-    for column, why in left_out.items():
-        reasons.setdefault(why, []).append(column)
-    return {
-        column: why
-        for why, columns in reasons.items()
-        for column in (columns if len(columns) < MANY else [f"{', '.join(columns[:2])} and {len(columns) - 2} more"])
-    }
 
 
 def _inferred(table: pa.Table, asked: GivenColumns, file: Path) -> InferredColumns:
@@ -211,7 +216,7 @@ def write(made: DraftExperiment, file: Path) -> list[Path]:
         command=made.command(file),
         name=_quoted(made.name),
         source=_indented(made.source),
-        split=SPLITS[made.parts],
+        split=made.split,
         subsample=subsample,
         base=BASE,
         cls=_cls(made.facts),

@@ -173,7 +173,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path, other, said):
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     file = write(tmp_path / "a.csv", columns())
-    assert f"{tmp_path / 'gone.csv'}: no such file. Fix its path." in refused(file, tmp_path / "gone.csv", *BINARY)
+    gone = tmp_path / "gone.csv"
+    assert f"{gone}: no such file or folder. Fix its path." in refused(file, gone, *BINARY)
 
 
 def test_labels_that_differ_are_refused(tmp_path):

@@ -77,6 +77,34 @@ def test_a_split_by_column_follows_the_table_and_tells_what_leaks():
     assert made.leaked == 0.5
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.floats(0.05, 0.6), st.permutations(range(300)))
+def test_validation_is_cut_from_training_texts_where_a_column_marks_none(seed, share, order):
+    rows = crowd(100)
+    marked = rows.with_column("split", ["test" if text.endswith("7") else "train" for text in rows.texts])
+    config = ByColumn(by="column", valid=share, seed=seed)
+    assigned = config.assign(marked)
+    assert ((assigned == "test") == [text.endswith("7") for text in rows.texts]).all()
+    parts = {part: set(rows.texts[assigned == part]) for part in ("train", "valid")}
+    assert not parts["train"] & parts["valid"]
+    assert (config.assign(marked.select(order)) == assigned[list(order)]).all()
+    fewer = marked.select(order[:200])  # a text stays where it is
+    assert (config.assign(fewer) == assigned[list(order[:200])]).all()
+
+
+def test_validation_that_is_marked_stays_and_none_at_all_is_refused_with_the_remedy():
+    rows = crowd(30)
+    parts = np.resize(["train", "training", "dev", "test"], len(rows)).tolist()
+    assert (ByColumn(by="column", valid=0.5).assign(rows.with_column("split", parts)) == "valid").sum() == parts.count(
+        "dev"
+    )
+    with pytest.raises(SplitError, match=r"no rows are left for valid.*Set split.valid"):
+        split(rows.with_column("split", ["train", "test"] * (len(rows) // 2)), ByColumn(by="column"))
+    with pytest.raises(ValidationError, match=r"split.seed is of the draw of split.valid"):
+        ByColumn(by="column", seed=3)
+    assert ByColumn(by="column").model_dump() == {"by": "column", "column": "split"}
+
+
 def test_a_column_that_is_missing_or_says_something_else_is_refused():
     rows = annotations(["a", "b"], ["u", "v"], spilt=["train", "holdout"])
     with pytest.raises(SplitError, match=r"Did you mean 'spilt'"):

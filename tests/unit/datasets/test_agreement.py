@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hypothesis
+import krippendorff
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 from needs import missing
 
 from beholder.data.annotations import Annotations
 from beholder.data.task import Task
 from beholder.datasets.profile.agreement import agreement, offset_share
+from beholder.datasets.profile.describe import describe
 from beholder.training.memory import PeakMemory
 
 
@@ -42,6 +48,37 @@ def test_alpha_is_that_of_krippendorffs_own_example():
     positive = sum(each.sum() for each in values)
     expected = 2 * positive * (total - positive) / (total * (total - 1))
     assert agreement(judged(ones))["rude"] == pytest.approx(1 - observed / expected)
+
+
+def on_a_scale(given: np.ndarray, rule: dict) -> Annotations:
+    """One scale from a table of texts x users, NaN = not judged."""
+    text, user = np.nonzero(~np.isnan(given))
+    columns = {"text": [f"text {each}" for each in text], "user_id": [f"u{each}" for each in user]}
+    return Annotations.from_arrow(pa.table({**columns, "q": given[text, user]}), labels={"q": rule})
+
+
+@settings(max_examples=40, deadline=None)
+@hypothesis.given(st.integers(0, 999), st.sampled_from(["ordinal", "continuous"]), st.integers(2, 5))
+def test_alpha_of_a_scale_is_that_of_the_package(seed, kind, users):
+    random = np.random.default_rng(seed)
+    given = np.clip(random.integers(1, 6, (12, 1)) + random.integers(-1, 2, (12, users)), 1, 5).astype(float)
+    given[random.random(given.shape) < 0.2] = np.nan
+    if np.isnan(given).all():
+        return
+    several = given[(~np.isnan(given)).sum(axis=1) > 1]
+    level = "ordinal" if kind == "ordinal" else "interval"
+    found = agreement(on_a_scale(given, {"kind": kind, "range": [1, 5]}))["q"]
+    if len(np.unique(several[~np.isnan(several)])) < 2:
+        assert found is None
+    else:
+        wanted = krippendorff.alpha(several.T, level_of_measurement=level)
+        assert found == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_scale_is_described_in_its_unit():
+    rows = on_a_scale(np.asarray([[1.0, 5.0], [3.0, 4.0]]), {"kind": "ordinal", "range": [1, 5]})
+    assert describe(rows)["scales"] == {"q": pytest.approx(3.25)} and describe(rows)["labels"] == {}
+    assert set(offset_share(rows)) == {"q"}
 
 
 def test_all_alike_is_one_and_what_nobody_judged_twice_is_not_known():

@@ -9,8 +9,11 @@ import zipfile
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from workbooks import ods, xlsx
 
+from beholder.data.texts import text_key
 from beholder.datasets import load, source_class
 from beholder.datasets.io import read_rows, read_table
 from beholder.datasets.spool import spooled
@@ -42,13 +45,13 @@ def written(folder, name, rows=ROWS):
     return path
 
 
-def loaded(path, **settings):
-    return load(source_class("table")(**{"path": path, "labels": ["rude"], **settings}))
+def loaded(path, **named):
+    return load(source_class("table")(**{"path": path, "labels": ["rude"], **named}))
 
 
-def refusal(path, **settings):
+def refusal(path, **named):
     with pytest.raises(DataError) as error:
-        loaded(path, **settings)
+        loaded(path, **named)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -99,6 +102,8 @@ def test_protected_and_damaged_workbooks_are_one_line(tmp_path):
     path = tmp_path / "t.xlsx"
     path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2_000))
     assert "protected by a password. Save it without one" in refusal(path)
+    locked = ods(tmp_path / "t.ods", {"One": ROWS}, locked=True)
+    assert f"{locked}: protected by a password" in refusal(locked)
     whole = xlsx(tmp_path / "w.xlsx", {"One": ROWS}).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert f"{path}: truncated, or not a workbook" in refusal(path)
@@ -156,9 +161,9 @@ def test_a_first_row_of_data_is_no_header(tmp_path, first):
     table = read_table(path, header=False)
     assert table.num_rows == 9 and table.column_names == [f"column{place}" for place in range(1, len(first) + 1)]
     assert table.to_pylist()[0] == dict(zip(table.column_names, first, strict=True))
-    settings = {"text": f"column{1 + next(i for i, c in enumerate(first) if ' ' in c and c[:4] != '2024')}"}
+    named = {"text": f"column{1 + next(i for i, c in enumerate(first) if ' ' in c and c[:4] != '2024')}"}
     if "0" in first:
-        annotations = loaded(path, header=False, user="column2", labels={"rude": {"column": "column3"}}, **settings)
+        annotations = loaded(path, header=False, user="column2", labels={"rude": {"column": "column3"}}, **named)
         assert len(annotations.annotations) == 9
 
 
@@ -255,6 +260,25 @@ def test_parts_of_one_table_and_tables_of_different_columns_in_an_archive(tmp_pa
     assert f"{path / 'a.csv'} and {path / 'people.csv'} have different columns" in message and "age" in message
 
 
+def test_refused_rows_lie_beside_the_archive_and_of_the_hub_at_home(tmp_path, monkeypatch):
+    bad = CSV.replace("d e, x,0", "d e, x,?")
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", bad)
+    found = load(source_class("table")(path=tmp_path / "t.zip", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "a.csv.refused.csv",) and "row 2" in found.refused_files[0].read_text()
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(bad.encode()))
+    found = load(source_class("table")(path=tmp_path / "t.csv.gz", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "t.csv.gz.refused.csv",)
+
+    from datasets import Dataset
+
+    monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "home"))
+    rows = Dataset.from_dict({"text": ["a", "b"], "user_id": ["u", "v"], "rude": ["0", "?"]})
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **named: rows)
+    found = load(source_class("table")(path="hf://someone/moods:test", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "home" / "refused" / "moods:test.refused.csv",)
+
+
 def test_several_files_lists_patterns_and_folders(tmp_path):
     for name, user in (("part-1.csv", "u"), ("part-2.csv", "v"), ("part-10.csv", "w")):
         (tmp_path / name).write_text(f"text,user_id,rude\na {user},{user},1\nb {user},{user},x\n")
@@ -274,6 +298,40 @@ def test_several_files_lists_patterns_and_folders(tmp_path):
     people.write_text("user_id,age\nu,3\n")
     assert f"{paths[0]} and {people} have different columns" in refusal([paths[0], people])
     assert "named twice" in refusal([paths[0], paths[0]])
+
+
+rows = st.lists(
+    st.tuples(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9).filter(
+            str.strip
+        ),
+        st.sampled_from(["007", " x", "NA", "1.0", "u"]),
+        st.integers(0, 1),
+    ),
+    min_size=2,
+    max_size=9,
+    unique_by=lambda row: (text_key(row[0]), row[1]),
+)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.parquet", "t.jsonl.gz"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, cut=st.integers(1, 8))
+def test_a_table_in_parts_is_the_table(tmp_path_factory, name, rows, cut):
+    folder = tmp_path_factory.mktemp("parts")
+    cut = min(cut, len(rows) - 1)
+    paths = []
+    for part in (rows[:cut], rows[cut:]):
+        path = folder / f"{len(paths)}-{name}"
+        plain = written(folder, path.name.removesuffix(".gz"), [ROWS[0], *map(list, part)])
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress(plain.read_bytes()))
+            plain.unlink()
+        paths.append(path)
+    for where in (paths, str(folder / f"*{name}")):
+        annotations = loaded(where).annotations
+        found = zip(annotations.texts, annotations.user_ids, annotations.labels[:, 0].tolist(), strict=True)
+        assert list(found) == [(text, user, float(label)) for text, user, label in rows]
 
 
 def test_a_file_whose_name_is_like_a_pattern_is_that_file(tmp_path):
@@ -300,18 +358,18 @@ def test_a_data_set_of_the_hub_is_read_by_datasets(monkeypatch):
         return rows if split else DatasetDict({"train": rows, "test": rows})
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    settings = {"labels": [], "kind": "multiclass", "label_column": "mood"}
-    annotations = loaded("hf://someone/moods/en:test", **settings).annotations
+    named = {"labels": [], "kind": "multiclass", "label_column": "mood"}
+    annotations = loaded("hf://someone/moods/en:test", **named).annotations
     assert annotations.task.labels == ("glad", "sad") and list(annotations.user_ids) == ["1", "2"]
     assert called == [("someone/moods", "en", "test")]
-    assert "holds several splits (train, test). Name one" in refusal("hf://someone/moods", **settings)
-    assert "expected hf://OWNER/NAME" in refusal("hf://moods:", **settings)
+    assert "holds several splits (train, test). Name one" in refusal("hf://someone/moods", **named)
+    assert "expected hf://OWNER/NAME" in refusal("hf://moods:", **named)
 
     def offline(*args, **named):
         raise ConnectionError("Couldn't reach 'someone/moods' on the Hub\nmore")
 
     monkeypatch.setattr("datasets.load_dataset", offline)
-    message = refusal("hf://someone/moods", **settings)
+    message = refusal("hf://someone/moods", **named)
     assert "cannot be loaded from the hub (ConnectionError: Couldn't reach" in message and "more" not in message
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from crowd import crowd
 from templates import base, data_set, importer
 
 from beholder.datasets import load, source_class
+from beholder.datasets.importers import FORMATS, Importer, open_export
 from beholder.experiment.config import make_experiment
 from beholder.methods import erase_saved, load_fitted, save_fitted
 from beholder.methods.base import METHODS, MethodEntry
@@ -62,21 +63,20 @@ def test_the_data_set_loads_and_refuses_a_bad_row_with_its_place(tmp_path):
         data_set.load(data_set.Postcards(path=file))
 
 
-def test_the_importer_gives_a_table_that_loads(tmp_path):
-    answers = [
-        {"completed_by": 1, "result": [{"value": {"choices": ["rude"]}}]},
-        {"completed_by": {"id": 2}, "result": [{"value": {"choices": []}}]},
-        {"completed_by": 3, "was_cancelled": True, "result": []},
-    ]
-    export = tmp_path / "export.json"
-    export.write_text(json.dumps([{"id": 7, "data": {"text": "go away"}, "annotations": answers}]))
-    pq.write_table(importer.read_label_studio(export), tmp_path / "ratings.parquet")
-    source = source_class("table")(path=tmp_path / "ratings.parquet", labels=["rude"])
-    annotations = load(source).annotations
-    assert list(annotations.user_ids) == ["1", "2"] and annotations.labels.tolist() == [[1], [0]]
-    export.write_text(json.dumps([{"id": 7, "data": {"text": "go away"}}]))
-    with pytest.raises(DataError, match=r"export.json, task 7: KeyError: 'annotations'"):
-        importer.read_label_studio(export)
+def test_the_importer_is_recognised_and_its_export_loads(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "beholder.datasets.importers.postbox", importer)
+    monkeypatch.setitem(FORMATS, "postbox", Importer("postbox"))  # the line that makes it a format
+    votes = [{"by": "ann", "funny": True, "stars": 4}, {"by": "bob", "funny": False, "stars": 1}]
+    cards = [{"card": "a whale in a hat", "votes": votes}, {"card": "rain", "votes": votes[:1], "test": True}]
+    export = tmp_path / "cards.jsonl"
+    export.write_text("".join(json.dumps(card) + "\n" for card in cards))
+    loaded = load(source_class("table")(path=export, format="auto"))
+    assert list(loaded.annotations.user_ids) == ["ann", "bob"]
+    assert open_export(export).imported.settings["labels"]["stars"] == {"kind": "ordinal", "range": [1, 5]}
+    assert open_export(export).imported.notes == ("1 card for tests left out",)
+    export.write_text(json.dumps({"card": "rain", "votes": [{"funny": 1}]}))
+    with pytest.raises(DataError, match=r"cards.jsonl: no vote has a name under by. Export with names"):
+        open_export(export)
 
 
 def test_the_base_is_a_decoder_that_is_loaded_by_name(monkeypatch, home):

@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from beholder.data.columns import text_columns
 from beholder.datasets.duplicates import surplus
-from beholder.datasets.importers.imported import Imported
+from beholder.datasets.file_rows import without_equal_rows
+from beholder.datasets.importers.imported import KEPT, Imported, repeated
 from beholder.datasets.io import FileRows, read_rows
 from beholder.datasets.profile.guesses import GivenColumns, Guess
 from beholder.datasets.profile.infer_columns import InferredColumns, infer
-from beholder.util.errors import DataError, unknown
+from beholder.util.errors import DataError, counted, unknown
 
 __all__ = ["FORMATS", "Imported", "Importer", "OpenedTable", "inferred", "open_export", "recognise"]
 
@@ -106,11 +107,17 @@ def open_export(where: Path | str | Sequence[Path | str], format: str = "auto", 
     found = recognise(rows) if format == "auto" else format
     if found is None or found == "table":
         return OpenedTable(rows)
-    imported = FORMATS[found].read(rows)
+    distinct = without_equal_rows(rows)
+    imported = repeated(FORMATS[found].read(distinct))
     if not imported.table.num_rows:
         raise DataError(f"{rows.files[0][0]}: read as an export of {FORMATS[found].tool}, it holds no judgements.")
-    problems = {place: rows.problems[row] for place, row in enumerate(imported.stands) if row in rows.problems}
-    return OpenedTable(FileRows(imported.table, rows.files, problems, imported.stands), found, imported)
+    equal = len(rows) - len(distinct)
+    if equal:
+        note = f"{counted(equal, 'row')} left out: equal to an earlier row of the same file"
+        imported = replace(imported, notes=(note, *imported.notes))
+    stands = imported.stands if distinct.stands is None else distinct.stands[imported.stands]
+    problems = {place: rows.problems[int(row)] for place, row in enumerate(stands) if int(row) in rows.problems}
+    return OpenedTable(FileRows(imported.table, rows.files, problems, stands), found, imported)
 
 
 def recognise(export: FileRows) -> str | None:
@@ -158,7 +165,7 @@ def inferred(opened: OpenedTable, given: GivenColumns) -> InferredColumns:
             found,
             settings={**found.settings, **known},
             left_out={**found.left_out, **made.left_out},
-            notes=(*made.notes, *found.notes),
+            notes=(*made.notes, *(note for note in found.notes if "repeats" not in known or KEPT not in note)),
         )
     for role in ("text", "user"):
         named = text_columns(known[role]) if role == "text" and role in known else [known.get(role)]

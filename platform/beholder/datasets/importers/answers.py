@@ -8,7 +8,6 @@ numbers for each scale.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,7 +28,7 @@ YES_NO = {"yes": 1, "no": 0, "true": 1, "false": 0}
 
 
 @dataclass(frozen=True)
-class Judged:
+class GivenAnswers:
     """What one person answered about one text.
 
     Attributes:
@@ -65,7 +64,7 @@ class _Columns:
 
 
 def as_judgements(
-    judged: Sequence[Judged],
+    judged: Sequence[GivenAnswers],
     questions: Mapping[str, AskedQuestion] | None = None,
     left_out: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
@@ -101,30 +100,10 @@ def as_judgements(
         if any(made.table[rule.get("column", name)].null_count for name, rule in made.rules.items()):
             settings["allow_missing"] = True
     stands = np.asarray([each.row for each in kept], dtype=np.int64)
-    return repeated(Imported(pa.table(made.table), settings, dict(left_out or {}), (*notes, *made.notes), stands))
+    return Imported(pa.table(made.table), settings, dict(left_out or {}), (*notes, *made.notes), stands)
 
 
-def repeated(imported: Imported) -> Imported:
-    """Settings that keep judgements which a person gave twice of a text, where there are some."""
-    columns = [imported.settings.get(key) for key in ("text", "user")]
-    if None in columns:
-        return imported
-    pairs = Counter(zip(*(imported.table[column].to_pylist() for column in columns), strict=True))
-    again = sum(count - 1 for count in pairs.values())
-    if not again:
-        return imported
-    note = f"{counted(again, 'judgement')} of a text by a person who judged it before: each counts (repeats: keep)"
-    return Imported(
-        imported.table,
-        {**imported.settings, "repeats": "keep"},
-        imported.left_out,
-        (*imported.notes, note),
-        imported.stands,
-        imported.questions,
-    )
-
-
-def kinds_of(judged: Sequence[Judged]) -> dict[str, AskedQuestion]:
+def kinds_of(judged: Sequence[GivenAnswers]) -> dict[str, AskedQuestion]:
     """The questions, in the order in which they were answered, and what kind of answers they have."""
     names = list(dict.fromkeys(name for each in judged for name in each.answers))
     found = {}
@@ -146,7 +125,7 @@ def is_free_text(answers: Sequence[str]) -> bool:
     return distinct > MOST_CHOICES or (distinct > 5 and distinct > 0.5 * len(answers))
 
 
-def _one_class(made: _Columns, name: str, judged: Sequence[Judged]) -> None:
+def _one_class(made: _Columns, name: str, judged: Sequence[GivenAnswers]) -> None:
     answers = [str(each.answers[name]) for each in judged]
     options = sorted(set(answers))
     column = _free(made, name)
@@ -160,7 +139,7 @@ def _one_class(made: _Columns, name: str, judged: Sequence[Judged]) -> None:
         made.settings |= {"kind": "multiclass", "label_column": column}
 
 
-def _add(made: _Columns, name: str, question: AskedQuestion, judged: Sequence[Judged], several: bool) -> None:
+def _add(made: _Columns, name: str, question: AskedQuestion, judged: Sequence[GivenAnswers], several: bool) -> None:
     answers = [each.answers.get(name) for each in judged]
     if question.kind in ("choice", "choices"):
         sets = [None if answer is None else _set(answer) for answer in answers]
@@ -182,11 +161,8 @@ def _add(made: _Columns, name: str, question: AskedQuestion, judged: Sequence[Ju
         pa.int64() if whole else pa.float64(),
     )
     low, high = question.ends or _ends(made, name, question.kind, [each for each in numbers if not math.isnan(each)])
-    rule: dict[str, Any] = {"kind": "ordinal" if question.kind == "ordinal" else "continuous"}
-    rule["range"] = (
-        [int(low), int(high)] if whole and float(low).is_integer() and float(high).is_integer() else [low, high]
-    )
-    made.rules[column] = rule
+    ends = [int(end) if float(end).is_integer() else end for end in (low, high)]
+    made.rules[column] = {"kind": "ordinal" if question.kind == "ordinal" else "continuous", "range": ends}
 
 
 def _ends(made: _Columns, name: str, kind: AnswerKind, numbers: Sequence[float]) -> tuple[float, float]:

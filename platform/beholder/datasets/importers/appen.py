@@ -13,8 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from beholder.datasets.importers.answers import repeated
-from beholder.datasets.importers.crowd import kept_rows
+from beholder.datasets.importers.crowd import judging, kept_rows
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import is_true, text_column, words
 from beholder.datasets.io import FileRows
@@ -63,7 +62,14 @@ def read(export: FileRows) -> Imported:
         for name in (WORKER, *questions, *rest)
     }
     left_out = {name: "of the platform" for name in names if name not in table}
+    judged, unused = judging({name: table[name].to_pylist() for name in questions})
+    if questions and not judged:
+        raise DataError(
+            f"{where}: no question judges a text; {'; '.join(f'{name}: {unused[name]}' for name in unused)}."
+        )
+    table = {name: column for name, column in table.items() if name not in unused}
+    left_out |= unused
     text = text_column(rest)
     settings = {"user": WORKER} | ({"text": text} if text else {})
     stands = np.asarray(kept, dtype=np.int64)
-    return repeated(Imported(pa.table(table), settings, left_out, tuple(notes), stands, tuple(questions)))
+    return Imported(pa.table(table), settings, left_out, tuple(notes), stands, tuple(judged))

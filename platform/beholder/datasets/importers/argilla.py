@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from beholder.datasets.importers.answers import Judged, as_judgements, is_free_text, kinds_of
+from beholder.datasets.importers.answers import GivenAnswers, as_judgements, is_free_text, kinds_of
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import parsed, text_column, words
 from beholder.datasets.io import FileRows
@@ -51,7 +51,7 @@ def read(export: FileRows) -> Imported:
     """
     listed = _listed(export)
     questions = {name.removesuffix(".responses") for name in export.names if name.endswith(".responses")} | set(listed)
-    judged: list[Judged] = []
+    judged: list[GivenAnswers] = []
     left: dict[str, int] = {}
     left_out: dict[str, str] = {}
     keys = _field_keys(export, questions)
@@ -71,14 +71,14 @@ def read(export: FileRows) -> Imported:
                 given[question] = answer
         context = {key: words(fields.get(key)) or "" for key in keys if key != text}
         for user, answers in by_user.items():
-            judged.append(Judged(row, words(fields.get(text or "")), user, answers, context))
+            judged.append(GivenAnswers(row, words(fields.get(text or "")), user, answers, context))
     notes = [f"{counted(count, 'response')} with status {status} left out" for status, count in left.items()]
     return _made(export, judged, text, keys, left_out, notes)
 
 
 def _made(
     export: FileRows,
-    judged: list[Judged],
+    judged: list[GivenAnswers],
     text: str | None,
     keys: list[str],
     left_out: dict[str, str],
@@ -112,7 +112,7 @@ def _listed(export: FileRows) -> list[str]:
     """Version 1: the columns that hold lists of responses."""
     found = []
     for name in export.names:
-        values = [parsed(row.get(name)) for row in export.records[:50]]
+        values = [parsed(row.get(name)) for row in export.head(50)]
         entries = [entry for value in values if value for entry in _entries(value)]
         if entries and all({"user_id", "value"} <= set(entry) for entry in entries):
             found.append(name)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from beholder.data.label_rules import present
-from beholder.datasets.importers.answers import repeated
+from beholder.datasets.importers.answers import is_free_text
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import text_column, words
 from beholder.datasets.io import FileRows
@@ -24,6 +24,9 @@ from beholder.util.errors import DataError, counted
 Check = tuple[str, Callable[[Mapping[str, Any]], bool]]
 """Why a row is left out, and whether it is."""
 BLANK: Check = ("nothing in the row", lambda row: all(present(value) is None for value in row.values()))
+NUMBER = re.compile(r"\s*[-+]?\d+([.,]\d+)?\s*")
+WIDEST_SCALE = 1000
+"""No slider goes further."""
 NUMBERED = re.compile(r"(?P<name>.*?)[ _.\-]?(?P<number>\d+)(?P<rest>(?:[._]\D*)?)")
 
 
@@ -70,8 +73,13 @@ def as_table(
     Raises:
         DataError: no answers in it.
     """
+    answers, unused = judging(answers)
+    left_out = {**left_out, **unused}
     if not answers:
-        raise DataError(f"{export.files[0][0]}: no column with answers in it. Expected the results of workers.")
+        raise DataError(
+            f"{export.files[0][0]}: no column with answers that judge a text in it"
+            f"{''.join(f'; {name}: {why}' for name, why in unused.items())}. Expected the results of workers."
+        )
     given = {name: [words(export.records[row].get(name)) for row in kept] for name in inputs}
     given = {name: values for name, values in given.items() if any(value is not None for value in values)}
     users = [words(export.records[row].get(user)) for row in kept]
@@ -79,10 +87,29 @@ def as_table(
     if slots:
         return _by_slot(kept, user, users, given, answers, slots, notes, left_out)
     text = text_column(list(given))
+    if text is None:
+        _refuse_unmatched(export, given, answers)
     settings = {"user": user} | ({"text": text} if text else {})
     table = pa.table({**given, user: users, **answers})
     stands = np.asarray(kept, dtype=np.int64)
-    return repeated(Imported(table, settings, dict(left_out), tuple(notes), stands, tuple(answers)))
+    return Imported(table, settings, dict(left_out), tuple(notes), stands, tuple(answers))
+
+
+def judging(
+    answers: Mapping[str, Sequence[str | None]],
+) -> tuple[dict[str, Sequence[str | None]], dict[str, str]]:
+    """The questions whose answers judge a text; and why the others do not."""
+    unused = {}
+    for name, values in answers.items():
+        given = [value for value in values if value is not None]
+        numbers = [float(value.replace(",", ".")) for value in given if NUMBER.fullmatch(value)]
+        if len(set(given)) == 1 and len(given) == len(values):
+            unused[name] = "the same in every row"
+        elif len(numbers) == len(given) and max(map(abs, numbers), default=0) > WIDEST_SCALE:
+            unused[name] = f"numbers beyond {WIDEST_SCALE}, such as times"
+        elif len(numbers) < len(given) and is_free_text(given):
+            unused[name] = "free text"
+    return {name: values for name, values in answers.items() if name not in unused}, unused
 
 
 def numbered_slots(inputs: Sequence[str], answers: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -92,10 +119,25 @@ def numbered_slots(inputs: Sequence[str], answers: Sequence[str]) -> dict[str, d
     texts = {name for number in numbers for name in of_inputs[number]}
     if len(numbers) < 2 or any(set(of_inputs[number]) != texts for number in numbers):
         return {}
-    if any(number not in numbers for number in of_answers):
+    without_answer = any(set(of_inputs[number]) & texts for number in of_inputs if number not in numbers)
+    if without_answer or any(number not in numbers for number in of_answers):
         return {}
     ordered = sorted(numbers, key=int)
     return {number: {**of_inputs[number], **of_answers[number]} for number in ordered}
+
+
+def _refuse_unmatched(export: FileRows, inputs: Iterable[str], answers: Iterable[str]) -> None:
+    """Refuse rows of several numbered texts that do not have an answer to each."""
+    numbers: dict[str, list[str]] = {}
+    for of_number in _families(inputs).values():
+        for name, column in of_number.items():
+            numbers.setdefault(name, []).append(column)
+    texts = max(numbers.values(), key=len, default=[])
+    if len(texts) > 1:
+        raise DataError(
+            f"{export.files[0][0]}: {len(texts)} texts a row ({', '.join(texts)}), and not an answer to each by its "
+            f"number ({', '.join(answers)}). Give a row per judgement, or number the answers alike."
+        )
 
 
 def _families(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -138,7 +180,7 @@ def _by_slot(
     imported = Imported(
         table, settings, dict(left_out), (*notes, note), np.asarray(stands, dtype=np.int64), tuple(of_answer)
     )
-    return repeated(imported)
+    return imported
 
 
 def answers_of(rows: Sequence[Mapping[str, str | None]]) -> dict[str, list[str | None]]:

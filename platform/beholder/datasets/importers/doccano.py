@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from beholder.datasets.importers.answers import AskedQuestion, Judged, as_judgements
+from beholder.datasets.importers.answers import AskedQuestion, GivenAnswers, as_judgements
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import first, parsed, share, words
 from beholder.datasets.io import FileRows
@@ -69,19 +69,22 @@ def read(export: FileRows) -> Imported:
             continue
         user = words(record.get(person)) if person else _stem(export.place(row)[0])
         text = words(record.get("text", record.get("data")))
-        judged.append(Judged(row, text, user, {"label": labels}))
+        judged.append(GivenAnswers(row, text, user, {"label": labels}))
     notes = [f"{counted(empty, 'row')} without a label left out: doccano does not mark which of them were annotated"]
     return _made(export, judged, notes if empty else [])
 
 
-def _made(export: FileRows, judged: list[Judged], notes: list[str]) -> Imported:
+def _made(export: FileRows, judged: list[GivenAnswers], notes: list[str]) -> Imported:
     if not judged:
         raise DataError(f"{export.files[0][0]}: no row has a label. Export after the annotators have labelled texts.")
-    exclusive = all(len(each.answers["label"]) == 1 for each in judged)  # type: ignore[arg-type]
-    options = {option for each in judged for option in each.answers["label"]}  # type: ignore[union-attr]
-    if not exclusive or len(options) < 2:
+    sets = [frozenset(each.answers["label"]) for each in judged if isinstance(each.answers["label"], frozenset)]
+    options = {option for chosen in sets for option in chosen}
+    if len(options) < 2 or any(len(chosen) > 1 for chosen in sets):
         return as_judgements(judged, {"label": AskedQuestion("choices")}, {}, notes)
-    single = [Judged(each.row, each.text, each.user, {"label": next(iter(each.answers["label"]))}) for each in judged]  # type: ignore[arg-type]
+    single = [
+        GivenAnswers(each.row, each.text, each.user, {"label": next(iter(chosen))})
+        for each, chosen in zip(judged, sets, strict=True)
+    ]
     return as_judgements(single, {"label": AskedQuestion("choice")}, {}, notes)
 
 
@@ -94,7 +97,7 @@ def _first_version(export: FileRows) -> Imported:
                 raise _spans(export, row)
             by_user.setdefault(words(each.get("user")), set()).add(str(each.get("label")))
         text = words(record.get("text", record.get("data")))
-        judged += [Judged(row, text, user, {"label": frozenset(labels)}) for user, labels in by_user.items()]
+        judged += [GivenAnswers(row, text, user, {"label": frozenset(labels)}) for user, labels in by_user.items()]
     return _made(export, judged, ["labels are doccano's numbers; export as JSONL with text labels for their names"])
 
 
@@ -120,7 +123,7 @@ def _spans(export: FileRows, row: int) -> DataError:
 def _per_member(export: FileRows) -> bool:
     """Whether texts recur between files, as where each member has a file of all texts."""
     seen: dict[str, str] = {}
-    for row, record in enumerate(export.records[:20_000]):
+    for row, record in enumerate(export.head(20_000)):
         text, file = words(record.get("text", record.get("data"))) or "", str(export.place(row)[0])
         if seen.setdefault(text, file) != file:
             return True

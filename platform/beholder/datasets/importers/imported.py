@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from beholder.util.errors import counted
+
+KEPT = "(repeats: keep)"
+"""How a note ends that counts judgements which were given again."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +36,16 @@ class Imported:
     notes: tuple[str, ...] = ()
     stands: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     questions: tuple[str, ...] = ()
+
+
+def repeated(imported: Imported) -> Imported:
+    """The same, with the setting that keeps judgements which a person gave twice of a text, where there are some."""
+    columns = [imported.settings.get(role) for role in ("text", "user")]
+    if None in columns:
+        return imported
+    pairs = Counter(zip(*(imported.table[column].to_pylist() for column in columns), strict=True))
+    again = sum(count - 1 for count in pairs.values())
+    if not again:
+        return imported
+    note = f"{counted(again, 'judgement')} of a text by a person who judged it before: each counts {KEPT}"
+    return replace(imported, settings={**imported.settings, "repeats": "keep"}, notes=(*imported.notes, note))

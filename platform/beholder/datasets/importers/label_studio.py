@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beholder.datasets.importers.answers import AskedQuestion, Judged, as_judgements
+from beholder.datasets.importers.answers import AskedQuestion, GivenAnswers, as_judgements
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import first, is_true, parsed, refused, share, text_column, words
 from beholder.datasets.io import FileRows
@@ -63,7 +63,7 @@ def _tasks(export: FileRows) -> Imported:
         )
     )
     text = text_column(data_keys)
-    judged: list[Judged] = []
+    judged: list[GivenAnswers] = []
     kinds: dict[str, str] = {}
     left_out: dict[str, str] = {}
     cancelled = 0
@@ -76,7 +76,7 @@ def _tasks(export: FileRows) -> Imported:
                 continue
             answers = dict(_answers(annotation.get("result") or [], kinds, left_out))
             data = {key: value for key, value in task["data"].items() if isinstance(value, str) and key != text}
-            judged.append(Judged(row, task["data"].get(text or ""), _person(annotation), answers, data))
+            judged.append(GivenAnswers(row, task["data"].get(text or ""), _person(annotation), answers, data))
     if not judged:
         raise DataError(f"{export.files[0][0]}: no task has an annotation. {EXPORT_AGAIN}")
     if all(each.user is None for each in judged):
@@ -129,7 +129,7 @@ def _path(choice: Any) -> str:
     return " / ".join(map(str, choice)) if isinstance(choice, list) else str(choice)
 
 
-def _complete(judged: list[Judged], kinds: dict[str, str]) -> tuple[list[Judged], dict[str, AskedQuestion]]:
+def _complete(judged: list[GivenAnswers], kinds: dict[str, str]) -> tuple[list[GivenAnswers], dict[str, AskedQuestion]]:
     """The questions, and an answer to each where a missing one means something.
 
     Whether choices are exclusive is not stated, but nobody chose two then. Where they are not, or there is only one, an
@@ -151,7 +151,7 @@ def _complete(judged: list[Judged], kinds: dict[str, str]) -> tuple[list[Judged]
                 answers[name] = given if given is not None else frozenset()
             elif given is not None and given != frozenset():
                 answers[name] = next(iter(given)) if isinstance(given, frozenset) else given
-        completed.append(Judged(each.row, each.text, each.user, answers, each.context))
+        completed.append(GivenAnswers(each.row, each.text, each.user, answers, each.context))
     return completed, questions
 
 

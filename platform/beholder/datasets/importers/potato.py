@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from beholder.datasets.importers.answers import AskedQuestion, Judged, as_judgements
+from beholder.datasets.importers.answers import AskedQuestion, GivenAnswers, as_judgements
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import parsed, words
 from beholder.datasets.io import FileRows
@@ -62,7 +62,7 @@ def read(export: FileRows) -> Imported:
         record = export.records[row]
         answers = {name: _answer(labels[name], questions[name]) for name in questions if labels.get(name)}
         given = {name: answer for name, answer in answers.items() if answer is not None}
-        judged.append(Judged(row, words(record.get("displayed_text", record.get("text"))), user, given))
+        judged.append(GivenAnswers(row, words(record.get("displayed_text", record.get("text"))), user, given))
     return as_judgements(judged, questions, left_out)
 
 

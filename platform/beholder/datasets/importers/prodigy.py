@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from beholder.datasets.importers.answers import AskedQuestion, Judged, as_judgements
+from beholder.datasets.importers.answers import AskedQuestion, GivenAnswers, as_judgements
 from beholder.datasets.importers.imported import Imported
 from beholder.datasets.importers.values import first, parsed, share, words
 from beholder.datasets.io import FileRows
@@ -49,7 +49,7 @@ def read(export: FileRows) -> Imported:
     if not names & {"_annotator_id", "_session_id"}:
         raise DataError(f"{where}: no _annotator_id or _session_id in it, which name who judged. {NAMED_SESSIONS}")
     counts: dict[str, int] = {}
-    merged: dict[Any, Judged] = {}
+    merged: dict[Any, GivenAnswers] = {}
     multiple = False
     for row, record in enumerate(export.records):
         answer, options = record.get("answer"), parsed(record.get("options"))
@@ -86,7 +86,7 @@ def _answers(record: dict[str, Any], options: Any) -> dict[str, Any]:
     return {}
 
 
-def _merge(merged: dict[Any, Judged], row: int, record: dict[str, Any], given: dict[str, Any]) -> None:
+def _merge(merged: dict[Any, GivenAnswers], row: int, record: dict[str, Any], given: dict[str, Any]) -> None:
     """Put the answers to several labels of one text by one person into one judgement."""
     user = words(record.get("_annotator_id")) or words(record.get("_session_id"))
     text = words(record.get("text")) or words(record.get("html"))
@@ -95,10 +95,10 @@ def _merge(merged: dict[Any, Judged], row: int, record: dict[str, Any], given: d
         turn += 1  # the same question again
     before = merged.get((user, text, turn))
     answers = {**before.answers, **given} if before else given
-    merged[user, text, turn] = Judged(before.row if before else row, text, user, answers)
+    merged[user, text, turn] = GivenAnswers(before.row if before else row, text, user, answers)
 
 
-def _questions(judged: list[Judged], multiple: bool) -> tuple[list[Judged], dict[str, AskedQuestion]]:
+def _questions(judged: list[GivenAnswers], multiple: bool) -> tuple[list[GivenAnswers], dict[str, AskedQuestion]]:
     names = list(dict.fromkeys(name for each in judged for name in each.answers))
     sets = [each.answers[CHOICE] for each in judged if CHOICE in each.answers]
     options = {option for chosen in sets if isinstance(chosen, frozenset) for option in chosen}
@@ -112,12 +112,12 @@ def _questions(judged: list[Judged], multiple: bool) -> tuple[list[Judged], dict
                 answers[name] = answer
             elif answer:
                 answers[name] = next(iter(answer))
-        turned.append(Judged(each.row, each.text, each.user, answers))
+        turned.append(GivenAnswers(each.row, each.text, each.user, answers))
     choice = AskedQuestion("choice" if single_choice else "choices")
     return turned, {name: choice if name == CHOICE else AskedQuestion("binary") for name in names}
 
 
-def _notes(counts: dict[str, int], judged: list[Judged]) -> list[str]:
+def _notes(counts: dict[str, int], judged: list[GivenAnswers]) -> list[str]:
     notes = [
         f"{counted(count, 'example')} {why if why.startswith('without') else f'with answer {why}'} left out"
         for why, count in counts.items()

@@ -40,9 +40,8 @@ TIMING = re.compile(r".*(First Click|Last Click|Page Submit|Click Count|_DO(_.*)
 
 def recognise(export: FileRows) -> float:
     """The second row below the names holds `ImportId`."""
-    if len(export) < 2:
-        return 0.0
-    if _has_ids(export.records[1]):
+    rows = export.head(2)
+    if len(rows) == 2 and _has_ids(rows[1]):
         return 0.97
     return 0.5 if {"ResponseId", "RecordedDate"} <= set(export.names) else 0.0
 

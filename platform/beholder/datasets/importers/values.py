@@ -51,9 +51,9 @@ def text_column(names: Sequence[str]) -> str | None:
     return None
 
 
-def first(export: FileRows, rows: int = 50) -> list[Record]:
+def first(export: FileRows) -> list[Record]:
     """The first rows of an export, for a look at their form."""
-    return list(export.records[:rows])
+    return list(export.head(50))
 
 
 def share(rows: Iterable[Any]) -> float:

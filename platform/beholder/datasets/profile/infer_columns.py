@@ -16,7 +16,9 @@ from beholder.data.texts import text_key
 from beholder.datasets.profile.column import Column, look_at, pairs_recur
 from beholder.datasets.profile.guesses import GivenColumns, Guess, UnsureError
 from beholder.datasets.profile.label_columns import in_rows, labels_of
+from beholder.datasets.profile.likert import plain
 from beholder.datasets.profile.names import SPLIT, is_derived
+from beholder.datasets.profile.readings import NOT_ASKED
 from beholder.datasets.profile.roles import require, text_of, user_of
 from beholder.datasets.profile.shapes import (
     Shape,
@@ -31,6 +33,8 @@ from beholder.datasets.profile.shapes import (
 from beholder.util.errors import DataError, counted
 
 Columns = Mapping[str, Column]
+NOBODY = {"none", "unknown", "anonymous", "anon", "[deleted]", "[removed]", "#ref!", "#value!"}
+"""What is written where there is no text, or nobody is known."""
 Parts = Literal["train, valid, test", "train, test"]
 
 
@@ -192,7 +196,7 @@ def _settled(
         settings["repeats"] = "keep"
         notes.append(
             f"{counted(again, 'judgement')} of a text by a person who judged it before, and otherwise: each counts "
-            "(repeats: keep). Equal ones count once, unless a further column, as a time, tells them apart"
+            "(repeats: keep). Equal ones count once, unless a further column, as a time, separates them"
         )
     if given.join_ids:
         settings["user_ids"] = "fold"
@@ -218,11 +222,20 @@ def _split(columns: Columns, text: str, user: str, given: GivenColumns) -> tuple
 def _without(columns: Columns, text: Guess, user: Guess, rows: Sequence[int]) -> list[str]:
     """Rows that have no text or no user: they are refused."""
     empty = {role: np.flatnonzero(columns[guess.column].codes < 0) for role, guess in (("text", text), ("user", user))}
-    return [
+    notes = [
         f"without a {role}: {in_rows(places, rows)}. Fill it in, or run with --on-bad-rows skip"
         for role, places in empty.items()
         if len(places)
     ]
+    for role, guess in (("text", text), ("user", user)):
+        column = columns[guess.column]
+        nothing = {value for value in column.distinct if plain(value) in (NOT_ASKED | NOBODY) - {"?", "??"}}
+        if nothing:
+            written = ", ".join(f'"{value}"' for value in sorted(nothing))
+            places = column.rows_of(nothing)
+            what = "one person" if role == "user" else "a text"
+            notes.append(f"{written} counts as {what}: {in_rows(places, rows)}. If it means nothing, empty the cells")
+    return notes
 
 
 def _judged_again(text: Column, user: Column) -> int:

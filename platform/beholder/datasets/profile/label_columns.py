@@ -15,6 +15,7 @@ from beholder.datasets.profile.names import (
     AUTHOR,
     CLASS,
     REASON,
+    SPLIT,
     VALUE,
     core,
     is_bookkeeping,
@@ -33,6 +34,9 @@ LONGEST = 60
 AUTHORS = "other people: who wrote the text, by its name"
 KEPT = "; kept, to compare groups in the report"
 MOST_GROUPS = 12
+FEWEST_ROWS = 15
+CODED = {"class", "classes", "category", "type", "code", "target", "label"}
+"""Names of columns whose numbers may stand for classes."""
 RESERVED = ("text_id", "text", "user_id", "labels")
 """Names that no context column has."""
 
@@ -141,6 +145,10 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     form = form_of(column.distinct)
     if form in ("dates or times", "addresses of the web", "e-mail addresses", "addresses of computers"):
         return form
+    if _numbers_rows(column, user):
+        return "numbers of rows, or an order of each person's judgements"
+    if {value.casefold() for value in column.values} <= SPLIT and len(column.values) > 1:
+        return "names parts, but not one for training and one for test"
     words = set(core(column.name))
     if derived and is_derived(column.name):
         return "computed of the judgements of several people"
@@ -155,7 +163,7 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     if follows(column, text) and not ticked:
         if user_rank(column.name) >= 0.6:
             return AUTHORS
-        return "follows from the text: the same for everybody who judged it"
+        return "follows from the text: all who judged it have the same value"
     if is_prose(column.distinct) and reading_of(column) is None:
         return "free text: reasons or remarks" if words & REASON else "another text"
     if is_prose(column.distinct) and text_rank(column.name) >= 0.2:
@@ -167,6 +175,24 @@ def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | 
     if words & REASON and text_rank(column.name) < 0.8 and reading_of(column) is None:
         return "free text: reasons or remarks"
     return None
+
+
+def _numbers_rows(column: Column, user: Column) -> bool:
+    """Whether a column counts: whole numbers, each once in the table or once for each person, without gaps."""
+    if not column.numeric or (column.as_numbers % 1 != 0).any() or len(column.filled) < FEWEST_ROWS:
+        return False
+    if len(column.distinct) == len(column.filled):
+        return True
+    both = (column.codes >= 0) & (user.codes >= 0)
+    numbers, who = column.as_numbers[column.codes[both]], user.codes[both]
+    if len(column.distinct) < 12 or len(np.unique(numbers + who * 1e9)) < len(numbers):
+        return False
+    lows, highs = (
+        np.asarray([ufunc.reduce(numbers[who == each]) for each in np.unique(who)[:200]])
+        for ufunc in (np.minimum, np.maximum)
+    )
+    counts = np.asarray([(who == each).sum() for each in np.unique(who)[:200]])
+    return bool((highs - lows + 1 == counts).all())
 
 
 def _leave_out(made: Labels, column: Column, why: str) -> None:
@@ -190,8 +216,10 @@ def _one_task(found: dict[str, Reading], made: Labels, given: GivenColumns, wher
         )
     unsure = {name: each for name, each in plain.items() if name not in sure}
     if sure or (plain and not several):
-        for name in [*several, *(unsure if sure else ())]:
+        for name in several:
             made.left_out[name] = "one experiment has labels and scales, or one column of classes; for this: --labels"
+        for name in unsure if sure else ():
+            made.left_out[name] = "numbers that may be a slider's, but it is not sure; if people judged it: --labels"
         if sure or len(plain) == 1:
             return sure or plain
         raise UnsureError(
@@ -281,6 +309,11 @@ def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: G
             made.guesses[label] = Guess(name, reading.sureness, _how(reading))
             if label != name and len(name) > LONGEST:
                 made.notes.append(f'the label of column "{name[:40]}..." is called "{label}"')
+            if reading.kind == "ordinal" and "range" in rule and set(core(name)) & CODED:
+                made.notes.append(
+                    f'"{name}": numbers are read as steps of a scale. If they stand for classes without an order: '
+                    "kind: multiclass, label_column"
+                )
         made.settings = {"labels": rules}
         missing = any(columns[name].missing and not reading.blank_is_no for name, reading in chosen.items())
         made.settings |= {"allow_missing": True} if missing else {}

@@ -128,7 +128,7 @@ def _binary(column: Column, counts: dict[str, int]) -> Reading | None:
     digits = [value for value in counts if _bit(value) is not None]
     good = sum(counts[value] for value in digits)
     bad = [value for value in counts if value not in digits]
-    if any(_float(value) in CODES for value in bad):  # asked about
+    if any(_float(value) in CODES for value in bad):  # a code, see `_apart`
         return None
     if len({_bit(value) for value in digits}) == 2 and _few(sum(counts[each] for each in bad), good):
         return Reading("binary", {}, bad=tuple(bad), sureness=0.9)
@@ -271,9 +271,9 @@ def _slider(column: Column, counts: dict[str, int]) -> Reading | None:
     if ends is None:
         return None
     values_apart = tuple(value for value, number in good.items() if number in apart)
-    usual = ends in ([0, 1], [0, 100], [0, 10], [1, 100], [-1, 1], [-100, 100])
+    usual = _like_a_slider(steps, ends)
     rule = {"kind": "continuous", "range": ends}
-    return Reading("continuous", rule, bad=tuple(bad), apart=values_apart, sureness=0.8 if usual else 0.65)
+    return Reading("continuous", rule, bad=tuple(bad), apart=values_apart, sureness=0.8 if usual else 0.5)
 
 
 def _float(value: str) -> float | None:
@@ -294,6 +294,16 @@ def _ends(steps: list[float]) -> Sequence[float] | None:
             return [usual_low, usual_high]
     whole = [int(np.floor(low)), int(np.ceil(high))]
     return whole if whole[1] - whole[0] <= 200 else None
+
+
+def _like_a_slider(steps: list[float], ends: Sequence[float]) -> bool:
+    """Whether answers reach both ends, and the ends are those a slider has: 0 or 1, and a round number."""
+    span = ends[1] - ends[0]
+    reached = steps[0] - ends[0] <= 0.05 * span and ends[1] - steps[-1] <= 0.05 * span
+    whole = all(float(step).is_integer() for step in steps)
+    dense = not whole or len(steps) >= 0.25 * span
+    round_ends = ends[1] in (1, 3, 4, 7, 9) or ends[1] % 5 == 0
+    return reached and dense and round_ends and (ends[0] in (0, 1) or ends[0] == -ends[1])
 
 
 def _multiselect(column: Column, counts: dict[str, int]) -> Reading | None:

@@ -82,8 +82,8 @@ def _sureness(ahead: float) -> float:
 
 
 def _why_text(column: Column, rank: float) -> str:
-    named = "of that name" if rank == 1 else "called like a text" if rank > 0 else "sentences"
-    return f"{named}, {'which come again' if column.recurs else 'each different'}"
+    named = "so called" if rank == 1 else "called like a text" if rank > 0 else "sentences"
+    return f"{named}; {'its values come again' if column.recurs else 'each value is different'}"
 
 
 def user_of(columns: Columns, text: str, given: str | None, where: Path) -> Guess | None:

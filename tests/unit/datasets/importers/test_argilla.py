@@ -6,7 +6,7 @@ import json
 
 import pytest
 from datasets import Dataset
-from exports import PEOPLE, TEXTS, lines, needs_scales, pairs, refusal, rude, stars, way
+from exports import PEOPLE, TEXTS, lines, pairs, refusal, rude, stars, way
 
 USERS = [f"{person}0d1c6e5-4b9a-4f39-8a53-5f0c1e7d9b2a" for person in range(len(PEOPLE))]
 
@@ -99,7 +99,6 @@ def test_one_label_question_is_a_class_also_from_a_saved_data_set(tmp_path):
         (tmp_path / "experiment.yaml").unlink()
 
 
-@needs_scales
 def test_a_rating_is_a_scale(tmp_path):
     found = way(tmp_path, saved(tmp_path, nested({"quality": stars})))
     assert found.source["labels"] == {"quality": {"kind": "ordinal", "range": [1, 5]}}

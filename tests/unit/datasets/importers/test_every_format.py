@@ -193,6 +193,16 @@ def test_two_tools_that_look_alike_have_to_be_chosen_from(tmp_path, monkeypatch)
     assert open_export(path, "prodigy").format == "prodigy" and open_export(path, "table").imported is None
 
 
+def test_settings_that_are_given_win_over_those_of_the_format(tmp_path, home):
+    words = {"values": {"no": 1, "yes": 0}}
+    polite = bh.load_dataset(mturk(tmp_path), format="mturk", labels={"polite": {"column": "Answer.rude", **words}})
+    assert polite.task.labels == ("polite",) and len(polite) == len(pairs())
+    classes = bh.load_dataset(mturk(tmp_path), format="mturk", labels="Answer.rude")
+    assert classes.task.kind == "multiclass" and classes.task.labels == ("no", "yes")
+    impolite = bh.load_dataset(prodigy(tmp_path), format="prodigy", labels={"impolite": {"column": "rude"}})
+    assert rudeness(impolite) == {(TEXTS[text], PEOPLE[person]): float(rude(text, person)) for text, person in pairs()}
+
+
 def test_an_unknown_format_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(DataError, match=r"unknown format 'prodgy'. Did you mean 'prodigy'"):
         open_export(prodigy(tmp_path), "prodgy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from exports import PEOPLE, TEXTS, needs_scales, pairs, refusal, rude, stars, table, way
+from exports import PEOPLE, TEXTS, pairs, refusal, rude, stars, table, way
 
 
 def result(name, **value):
@@ -57,14 +57,13 @@ def test_several_choices_are_labels_and_none_of_them_is_an_answer(tmp_path):
         assert found.labels_of(TEXTS[text], str(person + 7)) == {"rude": rude(text, person), "funny": text % 2}
 
 
-@needs_scales
 def test_ratings_and_numbers_are_scales(tmp_path):
     def answers(text, person):
         return [result("quality", rating=stars(text, person)), result("sure", number=10.5 * person + text)]
 
     found = way(tmp_path, saved(tmp_path, tasks(answers)))
     assert found.source["labels"]["quality"] == {"kind": "ordinal", "range": [1, 5]}
-    assert found.source["labels"]["sure"] == {"kind": "continuous", "range": [0, 42.5]}
+    assert found.source["labels"]["sure"] == {"kind": "continuous", "range": [1, 42.5]}
     assert any('"quality": the export does not state the scale' in note for note in found.made.notes)
 
 

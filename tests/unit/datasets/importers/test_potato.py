@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exports import PEOPLE, TEXTS, lines, needs_scales, pairs, refusal, rude, stars, table, way
+from exports import PEOPLE, TEXTS, lines, pairs, refusal, rude, stars, table, way
 
 
 def instance(text, person, labels, **more):
@@ -52,7 +52,6 @@ def test_tables_with_a_column_for_each_label(tmp_path):
         (tmp_path / "experiment.yaml").unlink()
 
 
-@needs_scales
 def test_likert_scales_and_sliders(tmp_path):
     rows = [
         instance(text, person, {"q": {f"scale_{stars(text, person)}": str(stars(text, person))},

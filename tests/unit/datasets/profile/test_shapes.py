@@ -154,18 +154,18 @@ def test_people_with_several_labels(names, tmp_path):
     }
 
 
-@pytest.mark.parametrize("text", ["Input.text{}", "tweet_{}", "sentence.{}"])
+@pytest.mark.parametrize("text", ["Text {}", "tweet_{}", "sentence.{}"])
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_several_texts_a_row(text, count, tmp_path):
     rows = [(person, [TEXTS[(start * count + n) % len(TEXTS)] for n in range(count)]) for person in PEOPLE
             for start in range(6)]  # fmt: skip
-    table = {"WorkerId": [person for person, _ in rows]}
+    table = {"worker": [person for person, _ in rows]}
     table |= {text.format(n + 1): [texts[n] for _, texts in rows] for n in range(count)}
-    table |= {f"Answer.q{n + 1}": [scored(texts[n], person) for person, texts in rows] for n in range(count)}
+    table |= {f"q{n + 1}": [scored(texts[n], person) for person, texts in rows] for n in range(count)}
     made = drafted(tmp_path, table)
-    assert made.source["labels"] == {"Answer.q": {"kind": "ordinal", "range": [1, 5]}}
+    assert made.source["labels"] == {"q": {"kind": "ordinal", "range": [1, 5]}}
     assert made.facts["texts"] == len({each for _, texts in rows for each in texts}) and made.facts["users"] == 6
-    del table[f"Answer.q{count}"]
+    del table[f"q{count}"]
     if count > 2:
         with pytest.raises(DataError, match=f"{count} texts a row"):
             drafted(tmp_path, table)

@@ -38,7 +38,7 @@ def test_a_time_is_never_the_text(moment, text, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["text", "tweet", "satz", "Sentence", "Input.utterance"])
-@pytest.mark.parametrize("reason", ["reason", "explanation", "notes", "Answer.comment", "Begründung"])
+@pytest.mark.parametrize("reason", ["reason", "explanation", "notes", "remarks", "Begründung"])
 def test_free_text_of_annotators_is_never_the_text_however_long(text, reason, tmp_path):
     made = drafted(tmp_path, renamed(long(JUDGED, why=remark, rude=RUDE), text=text, why=reason))
     assert made.source["text"] == text and "text" in made.left_out[reason]
