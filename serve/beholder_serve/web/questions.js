@@ -35,8 +35,8 @@ function onScale(scale, place, prediction) {
   const { value, low, high } = prediction.everybody.scales[scale.name];
   const [least, most] = [scale.deciles[0], scale.deciles[10]];
   const shown = (each) => valueOn(scale, each);
-  const from = shown(least) === shown(most) ? `are all ${shown(least)}` : `range from ${shown(least)} to ${shown(most)}, mean ${shown(scale.mean)}`;
-  const sentence = (of) => `Readers' answers${of} ${from}; global model: ${shown(value)}`;
+  const from = shown(least) === shown(most) ? `are all ${shown(least)}` : `range from ${shown(least)} to ${shown(most)}, mean ${fixed(scale, scale.mean)}`;
+  const sentence = (of) => `Readers' answers${of} ${from}; global model: ${fixed(scale, value)}`;
   return {
     ...scale, title: readable(scale.name), shown, global: value, band: [low, high],
     difference: (gap) => fixed(scale, gap),
