@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 from scaled import READERS, crowded, scaled_server
 from watched import Watched, ask, sound
 
+from beholder_serve.client import Client, RefusedError
+
 pytestmark = pytest.mark.browser
 
 WIDTHS = pytest.mark.parametrize("width", [390, 1280])
@@ -226,3 +228,14 @@ def test_bars_and_dots_of_a_crowd_are_reached_by_keyboard(opened):
     expect(page.locator("#labels figure").first.locator(".dot.chosen")).to_have_count(2)
     expect(page.locator("#labels figure").first.locator(".over")).to_have_count(2)
     assert max(heights(page, "#labels svg")) <= 175
+
+
+def test_the_client_judges_and_predicts_on_scales(url):
+    with Client(url) as client:
+        stored = client.annotate("typed", [("one", {"rude": True}), ("two", {}, {"mood": 2, "warmth": 12.5})])
+        assert stored.stored == stored.total == 2
+        (found,) = client.predict("reader3", "you are a robot").predictions
+        assert set(found.scales) == {"mood", "warmth"}
+        assert all(each.low <= each.median <= each.high for each in found.scales.values())
+        with pytest.raises(RefusedError, match="not on the scale 'mood', 0 to 3"):
+            client.annotate("typed", [("two", {}, {"mood": 2.5})])
