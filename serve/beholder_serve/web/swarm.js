@@ -65,9 +65,9 @@ export function swarm(question, prediction, width, me, chosen, onChoose, tip) {
   }
   svg.append(drawn("line", { class: "mean-line", x1: mean, x2: mean, y1: middle - half[0], y2: middle + half[1] }));
   svg.append(...marked(plan, middle, width, me, chosen), ...globalAnswer(question, x, markers));
-  attend(svg, stops, onChoose, tip);
   const figure = element("figure", {}, element("figcaption", {}, element("h2", {}, question.title), element("p", {}, question.caption)), svg);
   figure.dataset.bars = String(Boolean(plan.bars));
+  attend(figure, stops, onChoose, tip);
   return figure;
 }
 
@@ -121,8 +121,9 @@ function globalAnswer(question, x, y) {
   return [band, value];
 }
 
-// One tab stop for all bars and dots; arrow keys move between them. The same listeners for all of them.
-function attend(svg, stops, onChoose, tip) {
+// One tab stop for all bars and dots; arrow keys move between them. The figure listens for all of them: a drawing that
+// listened for focus would be a tab stop itself.
+function attend(figure, stops, onChoose, tip) {
   const of = (event) => stops.find((stop) => stop.node === event.target);
   stops.forEach((stop, at) => stop.node.setAttribute("tabindex", at === 0 ? "0" : "-1"));
   const show = (event) => {
@@ -133,12 +134,12 @@ function attend(svg, stops, onChoose, tip) {
     const stop = of(event);
     if (stop?.user !== undefined) onChoose(stop.user);
   };
-  svg.addEventListener("pointerover", show);
-  svg.addEventListener("focusin", show);
-  svg.addEventListener("pointerout", tip.hide);
-  svg.addEventListener("focusout", tip.hide);
-  svg.addEventListener("click", choose);
-  svg.addEventListener("keydown", (event) => {
+  figure.addEventListener("pointerover", show);
+  figure.addEventListener("focusin", show);
+  figure.addEventListener("pointerout", tip.hide);
+  figure.addEventListener("focusout", tip.hide);
+  figure.addEventListener("click", choose);
+  figure.addEventListener("keydown", (event) => {
     const now = stops.indexOf(of(event));
     if (now < 0) return;
     const next = { ArrowRight: now + 1, ArrowDown: now + 1, ArrowLeft: now - 1, ArrowUp: now - 1, Home: 0, End: stops.length - 1 }[event.key];

@@ -20,9 +20,17 @@ HIGHEST = {390: 290, 1280: 230}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with scaled_server(tmp_path_factory.mktemp("home")) as found:
-        yield found
+def served(tmp_path_factory):
+    """The home folder of the server of this process, and its address."""
+    folder = tmp_path_factory.mktemp("home")
+    with scaled_server(folder) as found:
+        yield folder, found
+
+
+@pytest.fixture
+def url(served, monkeypatch) -> str:
+    monkeypatch.setenv("BEHOLDER_HOME", str(served[0]))
+    return served[1]
 
 
 @pytest.fixture
@@ -74,7 +82,7 @@ def test_answers_on_scales_are_shown_in_their_unit_and_not_as_labels(opened, wid
     page.click("#numbers summary")
     expect(page.locator("#table th[scope=col]")).to_have_text(["reader", "rude", "mood", "warmth"])
     figures.nth(0).locator(".dot").nth(1).click()
-    figures.nth(0).locator(".dot").nth(9).click()
+    figures.nth(0).locator(".dot").nth(6).click()
     expect(page.locator(".dumbbell")).to_have_count(3)
     expect(page.locator("#difference")).to_contain_text("Of the scales, their answers differ most on")
     row = page.locator(".dumbbell", has_text="warmth")
@@ -209,7 +217,9 @@ def test_bars_and_dots_of_a_crowd_are_reached_by_keyboard(opened):
     page = opened(1280)
     answer = crowd_page(page, 5_000, "one")
     figure = page.locator("#labels figure").first
-    figure.locator(".stop").first.focus()
+    page.focus("#ask-button")
+    page.keyboard.press("Tab")
+    expect(figure.locator(".stop").first).to_be_focused()
     expect(page.locator("#tip")).to_contain_text("readers")
     page.keyboard.press("End")
     expect(page.locator("#tip")).to_contain_text("cls-u")
