@@ -4,7 +4,7 @@ import { axis } from "./axis.js";
 import { drawn, element } from "./page.js";
 
 const SIZES = [7, 5.5, 4, 3], SIDE = 54, TOP = 18, MARKERS = 22, AXIS_HEIGHT = 20;
-const MOST_DOTS = 400, FARTHEST = 40, BARS = 62, LEVELS = 3;
+const MOST_DOTS = 400, DOTS_BELOW = 40, BARS = 62, LEVELS = 3;
 
 // How readers are drawn: dots around the axis (`bars` is null), or bars above it and some dots below.
 export function layout(question, prediction, width, me, chosen) {
@@ -20,7 +20,7 @@ export function layout(question, prediction, width, me, chosen) {
   }
   const radius = 5, named = [me, ...chosen];
   const first = named.flatMap((user) => placed.filter((dot) => user && dot.reader.user_id === user));
-  const rest = placed.filter((dot) => !named.includes(dot.reader.user_id)).slice(0, FARTHEST);
+  const rest = placed.filter((dot) => !named.includes(dot.reader.user_id));
   const dots = below([...new Set([...first, ...rest])], radius);
   const deepest = Math.max(0, ...dots.map((dot) => dot.y)) + radius;
   return { x, dots, radius, above: BARS, below: deepest + 4, bars: question.histogram };
@@ -37,12 +37,13 @@ function stacked(placed, radius) {
   });
 }
 
-// Dots on a few levels below the axis, the first of the list first; those without a free place are in the bars only.
+// Some dots on a few levels below the axis, the first of the list first; those without a free place are in the bars only.
 function below(placed, radius) {
   const step = 2 * radius + 1, levels = Array.from({ length: LEVELS }, () => []), dots = [];
   for (const dot of placed) {
     const level = levels.findIndex((taken) => taken.every((other) => Math.abs(other - dot.x) >= step));
     if (level < 0) continue;
+    if (dots.length === DOTS_BELOW) break;
     levels[level].push(dot.x);
     dots.push({ ...dot, y: radius + 5 + level * step });
   }
