@@ -167,7 +167,12 @@ class AnnotationsRequest(RequestModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"judgements": [{"text": "you are a robot", "labels": {"abusive": False}}]}]},
+        json_schema_extra={
+            "examples": [
+                {"judgements": [{"text": "you are a robot", "labels": {"abusive": False}}]},
+                {"judgements": [{"text": "you are a robot", "scales": {"politeness": 2}}]},
+            ]
+        },
     )
 
     judgements: Annotated[list[Judgement], Field(min_length=1, max_length=1_000)]

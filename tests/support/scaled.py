@@ -25,10 +25,10 @@ from beholder_serve.scoring import ServedPredictions
 MODEL = "graded"
 MOOD = ("calm", "annoyed", "angry", "furious")
 WARMTH = (0.0, 100.0)
-READERS = 12
+READERS = 8
 
 
-def judgements(file: Path, users: int = READERS, texts: int = 60, each: int = 40) -> Path:
+def judgements(file: Path, users: int = READERS, texts: int = 40, each: int = 24) -> Path:
     """A table: `mood` in words, `warmth` from 0 to 100, `rude` or not; every reader has a level of their own."""
     random = np.random.default_rng(3)
     text, strength, _ = sentences(random.choice(COUNT, texts, replace=False), ["anger"])
@@ -71,7 +71,7 @@ def settings(table: Path) -> dict[str, Any]:
             "cls": {"epochs": 1, "max_tokens": 48},
             "cls-u": {
                 "init_from": "cls",
-                "bank": {"top_layers": 1, "epochs": 10, "step_size": 0.3, "prior": {"rank": 2, "steps": 10}},
+                "bank": {"top_layers": 1, "epochs": 5, "step_size": 0.3, "prior": {"rank": 2, "steps": 5}},
             },
         },
         "evaluate": {"reference": "cls"},

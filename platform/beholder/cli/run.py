@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,10 @@ from beholder.cli.console import AsJson, RunReporter, console, print_gains, prin
 from beholder.util.errors import ExperimentError
 
 if TYPE_CHECKING:
+    from beholder.data.annotations import Annotations
+    from beholder.data.scales import Question
     from beholder.evaluation.run_results import RunResults
+    from beholder.registry.bundle import Predictions
 
 ExperimentFile = Annotated[Path, typer.Argument(help="An experiment file, as in experiments/convabuse.yaml.")]
 Overrides = Annotated[
@@ -250,7 +254,8 @@ def _say_disagreement(outcome: Any) -> None:
     first, second, label = found
     asked = next(each for each in test.task.questions if label in each.columns)
     if asked.scale:
-        _say_scale(test, predicted, asked, (first, second))
+        scale, *answers = scale_lines(test, predicted, asked, (first, second))
+        console.print(f'\nA held-out text: "{test.texts[first]}"   {scale}', *answers, sep="\n", markup=False)
         return
     console.print(f'\nA held-out text: "{test.texts[first]}"   Label: {test.task.labels[label]}', markup=False)
     for row in (first, second):
@@ -264,21 +269,21 @@ def _say_disagreement(outcome: Any) -> None:
         )
 
 
-def _say_scale(test: Any, predicted: Any, asked: Any, rows: tuple[int, int]) -> None:
-    """What two users answered on a scale, and the predicted answers with their intervals."""
-    scale, columns = asked.scale, list(asked.columns)
-    console.print(
-        f'\nA held-out text: "{test.texts[rows[0]]}"   Scale: {scale.name}, {scale.shown(0)} to {scale.shown(-1)}',
-        markup=False,
-    )
+def scale_lines(test: Annotations, found: Predictions, question: Question, rows: Sequence[int]) -> list[str]:
+    """What users answered on a scale, and the predicted answers with their intervals: the scale, and each row."""
+    scale, columns = question.scale, list(question.columns)
+    if scale is None:
+        raise ValueError(f"{question.name} is no scale")
+    words = [f" {scale.words[place]}" if scale.words else "" for place in (0, -1)]
+    lines = [f"Scale: {scale.name}, {scale.points[0]:g}{words[0]} to {scale.points[-1]:g}{words[1]}"]
     for row in rows:
-        answer, value = (float(scale.decode(each[row, columns])) for each in (test.labels, predicted.scores))
-        low, high = (float(end) for end in scale.interval(predicted.scores[row, columns]))
-        console.print(
-            f"  {test.user_ids[row]} answered {answer:.4g}   {predicted.routes[row]} predicts {value:.2f} "
-            f"(90 % interval {low:.4g} to {high:.4g})",
-            markup=False,
+        scores = found.scores[row, columns]
+        low, high = scale.interval(scores)
+        lines.append(
+            f"  {test.user_ids[row]} answered {scale.decode(test.labels[row, columns]):.4g}   {found.routes[row]} "
+            f"predicts {scale.mean(scores):.2f} (90 % interval {low:.4g} to {high:.4g})"
         )
+    return lines
 
 
 def most_telling_pair(

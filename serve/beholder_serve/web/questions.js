@@ -35,15 +35,16 @@ function onScale(scale, place, prediction) {
   const { value, low, high } = prediction.everybody.scales[scale.name];
   const [least, most] = [scale.deciles[0], scale.deciles[10]];
   const shown = (each) => valueOn(scale, each);
-  const from = shown(least) === shown(most) ? `are all ${shown(least)}` : `range from ${shown(least)} to ${shown(most)}, mean ${shown(scale.mean)}`;
-  const sentence = (of) => `Readers' answers${of} ${from}; global model: ${shown(value)}`;
+  const from = shown(least) === shown(most) ? `are all ${shown(least)}` : `range from ${shown(least)} to ${shown(most)}, mean ${fixed(scale, scale.mean)}`;
+  const sentence = (of) => `Readers' answers${of} ${from}; global model: ${fixed(scale, value)}`;
+  const end = (each) => (scale.points.includes(each) ? pointName(scale, scale.points.indexOf(each)) : shown(each));
   return {
     ...scale, title: readable(scale.name), shown, global: value, band: [low, high],
     difference: (gap) => fixed(scale, gap),
     value: (reader) => reader.values[place],
     caption: `${sentence("")}.`,
     sentence: sentence(` on ${readable(scale.name)}`),
-    described: `${sentence(` on ${readable(scale.name)}`)}, 90 % interval of its answer ${shown(low)} to ${shown(high)}`,
+    described: `${sentence(` on ${readable(scale.name)}`)}, 90 % interval of its answer ${end(low)} to ${end(high)}`,
     ticks: scale.points.map((point, at) => [point, pointName(scale, at)]),
     verdict: () => "",
   };

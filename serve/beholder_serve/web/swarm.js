@@ -4,7 +4,7 @@ import { axis } from "./axis.js";
 import { drawn, element } from "./page.js";
 
 const SIZES = [7, 5.5, 4, 3], SIDE = 54, TOP = 18, MARKERS = 22, AXIS_HEIGHT = 20;
-const MOST_DOTS = 400, FARTHEST = 40, BARS = 62, LEVELS = 3;
+const MOST_DOTS = 400, DOTS_BELOW = 40, BARS = 62, LEVELS = 3;
 
 // How readers are drawn: dots around the axis (`bars` is null), or bars above it and some dots below.
 export function layout(question, prediction, width, me, chosen) {
@@ -20,7 +20,7 @@ export function layout(question, prediction, width, me, chosen) {
   }
   const radius = 5, named = [me, ...chosen];
   const first = named.flatMap((user) => placed.filter((dot) => user && dot.reader.user_id === user));
-  const rest = placed.filter((dot) => !named.includes(dot.reader.user_id)).slice(0, FARTHEST);
+  const rest = placed.filter((dot) => !named.includes(dot.reader.user_id));
   const dots = below([...new Set([...first, ...rest])], radius);
   const deepest = Math.max(0, ...dots.map((dot) => dot.y)) + radius;
   return { x, dots, radius, above: BARS, below: deepest + 4, bars: question.histogram };
@@ -37,12 +37,13 @@ function stacked(placed, radius) {
   });
 }
 
-// Dots on a few levels below the axis, the first of the list first; those without a free place are in the bars only.
+// Some dots on a few levels below the axis, the first of the list first; those without a free place are in the bars only.
 function below(placed, radius) {
   const step = 2 * radius + 1, levels = Array.from({ length: LEVELS }, () => []), dots = [];
   for (const dot of placed) {
     const level = levels.findIndex((taken) => taken.every((other) => Math.abs(other - dot.x) >= step));
     if (level < 0) continue;
+    if (dots.length === DOTS_BELOW) break;
     levels[level].push(dot.x);
     dots.push({ ...dot, y: radius + 5 + level * step });
   }
@@ -65,9 +66,9 @@ export function swarm(question, prediction, width, me, chosen, onChoose, tip) {
   }
   svg.append(drawn("line", { class: "mean-line", x1: mean, x2: mean, y1: middle - half[0], y2: middle + half[1] }));
   svg.append(...marked(plan, middle, width, me, chosen), ...globalAnswer(question, x, markers));
-  attend(svg, stops, onChoose, tip);
   const figure = element("figure", {}, element("figcaption", {}, element("h2", {}, question.title), element("p", {}, question.caption)), svg);
   figure.dataset.bars = String(Boolean(plan.bars));
+  attend(figure, stops, onChoose, tip);
   return figure;
 }
 
@@ -121,8 +122,9 @@ function globalAnswer(question, x, y) {
   return [band, value];
 }
 
-// One tab stop for all bars and dots; arrow keys move between them. The same listeners for all of them.
-function attend(svg, stops, onChoose, tip) {
+// One tab stop for all bars and dots; arrow keys move between them. The figure listens for all of them: a drawing that
+// listened for focus would be a tab stop itself.
+function attend(figure, stops, onChoose, tip) {
   const of = (event) => stops.find((stop) => stop.node === event.target);
   stops.forEach((stop, at) => stop.node.setAttribute("tabindex", at === 0 ? "0" : "-1"));
   const show = (event) => {
@@ -133,12 +135,12 @@ function attend(svg, stops, onChoose, tip) {
     const stop = of(event);
     if (stop?.user !== undefined) onChoose(stop.user);
   };
-  svg.addEventListener("pointerover", show);
-  svg.addEventListener("focusin", show);
-  svg.addEventListener("pointerout", tip.hide);
-  svg.addEventListener("focusout", tip.hide);
-  svg.addEventListener("click", choose);
-  svg.addEventListener("keydown", (event) => {
+  figure.addEventListener("pointerover", show);
+  figure.addEventListener("focusin", show);
+  figure.addEventListener("pointerout", tip.hide);
+  figure.addEventListener("focusout", tip.hide);
+  figure.addEventListener("click", choose);
+  figure.addEventListener("keydown", (event) => {
     const now = stops.indexOf(of(event));
     if (now < 0) return;
     const next = { ArrowRight: now + 1, ArrowDown: now + 1, ArrowLeft: now - 1, ArrowUp: now - 1, Home: 0, End: stops.length - 1 }[event.key];

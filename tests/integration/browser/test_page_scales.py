@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 from scaled import READERS, crowded, scaled_server
 from watched import Watched, ask, sound
 
+from beholder_serve.client import Client, RefusedError
+
 pytestmark = pytest.mark.browser
 
 WIDTHS = pytest.mark.parametrize("width", [390, 1280])
@@ -18,9 +20,17 @@ HIGHEST = {390: 290, 1280: 230}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with scaled_server(tmp_path_factory.mktemp("home")) as found:
-        yield found
+def served(tmp_path_factory):
+    """The home folder of the server of this process, and its address."""
+    folder = tmp_path_factory.mktemp("home")
+    with scaled_server(folder) as found:
+        yield folder, found
+
+
+@pytest.fixture
+def url(served, monkeypatch) -> str:
+    monkeypatch.setenv("BEHOLDER_HOME", str(served[0]))
+    return served[1]
 
 
 @pytest.fixture
@@ -72,7 +82,7 @@ def test_answers_on_scales_are_shown_in_their_unit_and_not_as_labels(opened, wid
     page.click("#numbers summary")
     expect(page.locator("#table th[scope=col]")).to_have_text(["reader", "rude", "mood", "warmth"])
     figures.nth(0).locator(".dot").nth(1).click()
-    figures.nth(0).locator(".dot").nth(9).click()
+    figures.nth(0).locator(".dot").nth(6).click()
     expect(page.locator(".dumbbell")).to_have_count(3)
     expect(page.locator("#difference")).to_contain_text("Of the scales, their answers differ most on")
     row = page.locator(".dumbbell", has_text="warmth")
@@ -90,7 +100,7 @@ def test_a_newcomer_judges_by_scale_slider_and_label_and_is_shown(opened, width)
     page.on("request", lambda request: request.method == "PUT" and sent.append(request.post_data_json))
     page.fill("#name", f"newcomer {width}")
     page.click("#begin button")
-    expect(page.locator("#progress-words")).to_contain_text("Text 1 of 20")
+    expect(page.locator("#progress-words")).to_contain_text("Text 1 of 20", timeout=60_000)
     expect(page.locator("#keys")).to_have_text("Press 1 to 4 to answer mood, Enter to continue.")
     expect(page.locator("output")).to_have_text("no answer")
     fits(page)
@@ -207,7 +217,9 @@ def test_bars_and_dots_of_a_crowd_are_reached_by_keyboard(opened):
     page = opened(1280)
     answer = crowd_page(page, 5_000, "one")
     figure = page.locator("#labels figure").first
-    figure.locator(".stop").first.focus()
+    page.focus("#ask-button")
+    page.keyboard.press("Tab")
+    expect(figure.locator(".stop").first).to_be_focused()
     expect(page.locator("#tip")).to_contain_text("readers")
     page.keyboard.press("End")
     expect(page.locator("#tip")).to_contain_text("cls-u")
@@ -226,3 +238,14 @@ def test_bars_and_dots_of_a_crowd_are_reached_by_keyboard(opened):
     expect(page.locator("#labels figure").first.locator(".dot.chosen")).to_have_count(2)
     expect(page.locator("#labels figure").first.locator(".over")).to_have_count(2)
     assert max(heights(page, "#labels svg")) <= 175
+
+
+def test_the_client_judges_and_predicts_on_scales(url):
+    with Client(url) as client:
+        stored = client.annotate("typed", [("one", {"rude": True}), ("two", {}, {"mood": 2, "warmth": 12.5})])
+        assert stored.stored == stored.total == 2
+        (found,) = client.predict("reader3", "you are a robot").predictions
+        assert set(found.scales) == {"mood", "warmth"}
+        assert all(each.low <= each.median <= each.high for each in found.scales.values())
+        with pytest.raises(RefusedError, match="not on the scale 'mood', 0 to 3"):
+            client.annotate("typed", [("two", {}, {"mood": 2.5})])
