@@ -126,7 +126,8 @@ def bins_of(path: Path, data: str) -> tuple[str, ...]:
     of = SETS[data]
     files = [found for part in HOUSE_PARTS if (found := find_part(path.expanduser(), of, part))]
     found = {each for file in files for item in read_items(file, of) for each in item.bins}
-    return tuple(each for each in of.bins if each in found) if found else of.bins
+    needed = {f"{point:g}" for point in of.scale.points} if of.scale else set(of.bins)
+    return tuple(each for each in of.bins if each in found | needed) if found else of.bins
 
 
 def _text_id(part: Part, item: Item, shared: set[str]) -> str:
