@@ -80,6 +80,26 @@ class Prepared:
         return f"split {self.split.hash[:8]}: {sizes}"
 
 
+def _check_answers(train: Annotations, origin: str, where: str) -> None:
+    """Refuse training rows from which a question cannot be learned. Points of a scale may be without answers."""
+    for question in train.task.questions:
+        labels = train.labels[:, list(question.columns)]
+        given = np.nansum(labels, axis=0)
+        if question.scale is not None:
+            asked = labels[~np.isnan(labels).any(axis=1)]
+            if not len(asked) or (asked == asked[0]).all():
+                raise DataError(
+                    f'{origin} scale "{question.name}" has one answer only in the {len(train)} training rows{where}. '
+                    "Leave it out under source, or use more rows."
+                )
+        elif not given.all():
+            label = train.task.labels[question.columns[int(np.argmin(given))]]
+            raise DataError(
+                f'{origin} label "{label}" has no positive among the {len(train)} training rows{where}. '
+                "Leave it out under source, or use more rows."
+            )
+
+
 def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "refuse") -> Prepared:
     """Load, limit, split and check, without writing anything. Rows of people who were erased are left out.
 
@@ -100,14 +120,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for fold in folds.splits if folds else (parts,):
-        rows = fold["train"]
-        for label, positives in zip(train.task.labels, np.nansum(annotations.labels[rows], axis=0), strict=True):
-            if positives == 0:
-                where = " of a fold" if folds else ""
-                raise DataError(
-                    f'{loaded.origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
-                    "Leave it out under source, or use more rows."
-                )
+        _check_answers(annotations.select(fold["train"]), f"{loaded.origin}:", " of a fold" if folds else "")
     for arm in arms:
         try:
             arm.config.check(base, train.task)

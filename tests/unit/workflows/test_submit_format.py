@@ -152,7 +152,7 @@ def test_most_frequent_is_what_user_prior_predicts(home, tmp_path):
     [
         ({"arm": "cls"}, "unknown arm 'cls'"),
         ({"data": "CSC"}, "it learned MP, not CSC"),
-        ({"part": "dev", "path": "nowhere"}, "nowhere: no such folder"),
+        ({"part": "dev", "path": "nowhere"}, "nowhere: no such file or folder"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings, message, home, tmp_path):
