@@ -28,6 +28,7 @@ from beholder.cli import (
     run,
     search,
     serve,
+    submit_format,
     token,
 )
 from beholder.cluster.runtime import apply_settings
@@ -71,6 +72,7 @@ run.add_to(app)
 search.add_to(app)
 compare.add_to(app)
 gain.add_to(app)
+submit_format.add_to(app)
 serve.add_to(app)
 refresh.add_to(app)
 jobs.add_to(app)

@@ -34,7 +34,7 @@ from beholder.datasets.lewidi_files import (
     require_part,
 )
 from beholder.datasets.traits import UNKNOWN
-from beholder.util.errors import DataError
+from beholder.util.errors import DataError, counted
 from beholder.util.strict_model import Section
 
 EXPIRED = ("", "DATA_EXPIRED", "CONSENT_REVOKED")
@@ -126,7 +126,8 @@ def bins_of(path: Path, data: str) -> tuple[str, ...]:
     of = SETS[data]
     files = [found for part in HOUSE_PARTS if (found := find_part(path.expanduser(), of, part))]
     found = {each for file in files for item in read_items(file, of) for each in item.bins}
-    return tuple(each for each in of.bins if each in found) if found else of.bins
+    needed = {f"{point:g}" for point in of.scale.points} if of.scale else set(of.bins)
+    return tuple(each for each in of.bins if each in found | needed) if found else of.bins
 
 
 def _text_id(part: Part, item: Item, shared: set[str]) -> str:
@@ -251,10 +252,10 @@ def _origin(
     if config.test_on == "dev":
         notes.append(f"tested on dev, validated on {100 * VALID:g} % of the training items")
     if repeats:
-        notes.append(f"{repeats:,} judgements of a text by one person again, averaged")
+        notes.append(f"{counted(repeats, 'repeat judgement')} averaged")
     if traits:
         people = {name for some in items.values() for item in some for name in item.annotators}
         missing = len(people - traits.keys())
         if missing:
-            notes.append(f"{missing:,} annotators without metadata, of unknown traits")
+            notes.append(f"{counted(missing, 'annotator')} without metadata, of unknown traits")
     return "; ".join(notes)

@@ -142,7 +142,7 @@ def find_part(path: Path, of: LewidiSet, part: Part) -> Path | None:
 def require_part(path: Path, of: LewidiSet, part: Part) -> Path:
     """The same. Raises DataError: there is none."""
     if not path.is_dir():
-        raise DataError(f"{path}: no such folder. Name the folder of the task's JSON files under source.path.")
+        raise DataError(f"{path}: no such file or folder. Name the folder of the task's JSON files under source.path.")
     found = find_part(path, of, part)
     if found is None:
         stem = (of.stems or (of.name,))[0]

@@ -12,7 +12,7 @@ lowest for. Thresholds, which are chosen for F1, have no part in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,7 +55,7 @@ def distribution_measures(
     found: dict[str, Measured] = {}
     if len(plain):
         predicted, given, asked = _distributions(task, scores[:, plain], labels[:, plain])
-        found = {name: _measured(each, predicted, given, asked, text) for name, each in DISTANCES.items()}
+        found = _measured(DISTANCES, predicted, given, asked, text)
         wrong = (
             predicted.argmax(axis=-1) != given.argmax(axis=-1)
             if task.kind == "multiclass"
@@ -137,7 +137,7 @@ def _of_scale(scale: Scale, scores: Floats, labels: Floats, text: NDArray[np.int
     off = np.abs(scale.median(scores) - scale.decode(given))
     off /= len(scale.points) if scale.kind == "ordinal" else scale.length
     return {
-        "wasserstein": _measured(wasserstein, scale.survival(scores)[:, None, :], given[:, None, :], asked, text),
+        **_measured({"wasserstein": wasserstein}, scale.survival(scores)[:, None, :], given[:, None, :], asked, text),
         "absolute_distance": _mean(off[:, None], asked, text),
     }
 
@@ -173,28 +173,35 @@ DISTANCES: dict[str, Distance] = {
 
 
 def _measured(
-    distance: Distance, predicted: Floats, given: Floats, asked: NDArray[np.bool_], text: NDArray[np.integer]
-) -> Measured:
-    """The mean over texts of the mean over questions of a distance between the means over readers.
+    distances: Mapping[str, Distance],
+    predicted: Floats,
+    given: Floats,
+    asked: NDArray[np.bool_],
+    text: NDArray[np.integer],
+) -> dict[str, Measured]:
+    """Means over texts of means over questions of distances between the means over readers.
 
     Args:
-        distance: of two distributions.
+        distances: of two distributions, by name.
         predicted, given: of each row, float64 [rows, questions, values].
         asked: bool [rows, questions].
         text: int [rows], whose distribution each row is part of.
     """
-    readers = _sums(asked.astype(np.float64), text)  # [texts, questions]
+    readers = _sums(asked, text)  # [texts, questions]
     weights = np.where(asked, 1 / np.maximum(readers, 1)[text], 0.0)
     means = [_sums(weights[..., None] * each, text) for each in (predicted, given)]
-    values, by_predicted, by_given = distance(*means)
-    within = (by_predicted[text] * (predicted - means[0][text])).sum(axis=-1)
-    within += (by_given[text] * (given - means[1][text])).sum(axis=-1)
-    return _over_texts(values, weights * within, readers, asked, text)
+    off = [each - mean[text] for each, mean in zip((predicted, given), means, strict=True)]
+    found = {}
+    for name, distance in distances.items():
+        values, *slopes = distance(*means)
+        within = sum(np.einsum("rqv,rqv->rq", slope[text], each) for slope, each in zip(slopes, off, strict=True))
+        found[name] = _over_texts(values, weights * within, readers, asked, text)
+    return found
 
 
 def _mean(values: Floats, asked: NDArray[np.bool_], text: NDArray[np.integer]) -> Measured:
     """The mean over texts of means over questions of means over readers. values, asked: [rows, questions]."""
-    readers = _sums(asked.astype(np.float64), text)
+    readers = _sums(asked, text)
     weights = np.where(asked, 1 / np.maximum(readers, 1)[text], 0.0)
     means = _sums(weights * values, text)
     return _over_texts(means, weights * (values - means[text]), readers, asked, text)
@@ -226,8 +233,8 @@ def _over_texts(
     return Measured(value, (share + moved) / int(known.sum()))
 
 
-def _sums(values: Floats, text: NDArray[np.integer]) -> Floats:
-    """Sums over the rows of each text: float64 [texts, ...]."""
-    found = np.zeros((int(text.max(initial=-1)) + 1, *values.shape[1:]))
-    np.add.at(found, text, values)
-    return found
+def _sums(values: Floats | NDArray[np.bool_], text: NDArray[np.integer]) -> Floats:
+    """Sums over the rows of each text, all of which have some: float64 [texts, ...]."""
+    order = np.argsort(text, kind="stable")
+    starts = np.searchsorted(text[order], np.arange(int(text.max()) + 1))
+    return np.add.reduceat(np.asarray(values, dtype=np.float64)[order], starts, axis=0)

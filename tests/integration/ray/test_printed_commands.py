@@ -41,6 +41,8 @@ RUN_ELSEWHERE = {
     "submit": ("tests/integration/ray/test_jobs.py", '"submit"'),
     "jobs": ("tests/integration/ray/test_jobs.py", '"jobs"'),
     "gain": ("tests/unit/cli/test_gain.py", '"gain"'),
+    "submit-format": ("tests/unit/workflows/test_submit_format.py", '"submit-format"'),
+    "run experiments/lewidi.yaml": ("tests/integration/ray/test_lewidi_run.py", "lewidi.yaml"),
     "run experiments/endpoint.yaml": ("tests/integration/ray/test_endpoint_runs.py", '"run"'),
 }
 WITHOUT_A_TEST = {"models pull": "asks a hub over the network"}

@@ -257,7 +257,8 @@ def test_a_wrong_explicit_path_never_falls_back(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [*SINGLE])
 def test_settings_refuse_unknown_keys_and_cannot_be_changed(name, tmp_path):
-    settings = {"path": tmp_path, "labels": ["x"]} if name == "table" else {}
+    needed = {"table": {"path": tmp_path, "labels": ["x"]}, "lewidi": {"path": tmp_path, "data": "MP"}}
+    settings = needed.get(name, {})
     config = source(name, **settings)
     assert config.name == name
     with pytest.raises(ValidationError):

@@ -94,7 +94,7 @@ def test_traits_are_context_columns(tmp_path):
     first = {name: found.annotations.column(name)[0] for name in ("age", "country_of_birth", "student_status")}
     assert found.annotations.user_ids[0] == "Ann1"
     assert first == {"age": "19", "country_of_birth": "Chad", "student_status": "unknown"}
-    assert found.annotations.column("age")[1] == "unknown" and "1 annotators without metadata" in found.origin
+    assert found.annotations.column("age")[1] == "unknown" and "1 annotator without metadata" in found.origin
 
 
 def test_groups_of_annotators_and_facts_of_items_are_context_columns(tmp_path):
@@ -116,7 +116,7 @@ def test_somebody_who_judged_a_text_again_counts_once(tmp_path):
     again = {"31": item("ConvAbuse", 31, ["-3", "1", "1"], ["Ann1", "Ann2", "Ann1"])}
     found = loaded(small(tmp_path, "ConvAbuse", test=again), "ConvAbuse")
     rows = found.annotations.text_ids == "31"
-    assert found.annotations.labels[rows].tolist() == [[1], [0]] and "1 judgements of a text" in found.origin
+    assert found.annotations.labels[rows].tolist() == [[1], [0]] and "1 repeat judgement averaged" in found.origin
     again = {"31": item("ArMIS", 31, ["1", "0", "0"], ["Ann1", "Ann2", "Ann1"])}
     rows = loaded(small(tmp_path, "ArMIS", test=again), "ArMIS").annotations
     assert rows.labels[rows.text_ids == "31"].tolist() == [[0.5], [0]]
@@ -202,7 +202,7 @@ def test_a_damaged_file_is_refused(text, message, tmp_path):
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         loaded(tmp_path / "nowhere", "MP")
     with pytest.raises(DataError, match=r"holds no Paraphrase_dev.json, nor does Paraphrase/ in it"):
         loaded(small(tmp_path, "Par", dev=None), "Par")

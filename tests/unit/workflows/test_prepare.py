@@ -43,6 +43,23 @@ def test_every_file_that_ships_goes_with_its_data_where_that_is_here(file):
         assert "\n" not in str(error)
 
 
+def scaled(tmp_path, answers):
+    """Judgements of 90 texts by three people, on a scale from 1 to 5."""
+    rows = [f"text number {text},u{text % 3},{answers[text % len(answers)]}" for text in range(90)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,user,polite", *rows]) + "\n")
+    labels = {"polite": {"kind": "ordinal", "range": [1, 5]}}
+    source = {"name": "table", "path": str(tmp_path / "rows.csv"), "user": "user", "labels": labels}
+    return {**asked(methods={}), "methods": {"prior": {}}, "source": source}
+
+
+def test_points_of_a_scale_may_be_without_answers_and_a_label_may_not(tmp_path):
+    assert pipeline.prepare(make_experiment(scaled(tmp_path, (2, 3, 4)))).jobs
+    assert 'scale "polite" has one answer only' in refused(scaled(tmp_path, (3,)))
+    table = scaled(tmp_path, (0,))
+    table["source"]["labels"] = {"polite": {}}
+    assert 'label "polite" has no positive among the' in refused(table)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason=reason("a machine without a GPU"))
 @pytest.mark.parametrize("file", [file for file in SHIPPED if file.parent.name == "paper"], ids=lambda file: file.stem)
 def test_the_papers_models_are_refused_without_a_gpu(file):
