@@ -100,7 +100,9 @@ def examine() -> dict[str, Any]:
         "home": {"folder": str(home()), "writable": os.access(existing, os.W_OK)},
         "mlflow": {"store": tracking_uri(), "state": store},
         "data": {
-            name: str(locate(name) or "not found") for name in SOURCES if name not in ("table", "simulated", "several")
+            name: str(locate(name) or "not found")
+            for name in SOURCES
+            if name not in ("table", "simulated", "several", "lewidi")
         },
         "bases": bases,
         "machine": {
