@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
@@ -106,7 +105,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for fold in folds.splits if folds else (parts,):
-        _require_answers(annotations, fold["train"], loaded.origin, " of a fold" if folds else "")
+        _require_answers(annotations.select(fold["train"]), loaded.origin, " of a fold" if folds else "")
     for arm in arms:
         try:
             arm.config.check(base, train.task)
@@ -157,25 +156,24 @@ def _require_short_names(loaded: Loaded) -> None:
         )
 
 
-def _require_answers(annotations: Annotations, rows: NDArray[np.int64], origin: str, where: str) -> None:
-    """Refuse training rows that have no positive of a label, or one and the same answer on a scale."""
-    labels = annotations.labels[rows]
-    for question in annotations.task.questions:
-        answers = labels[:, list(question.columns)]
+def _require_answers(train: Annotations, origin: str, where: str) -> None:
+    """Refuse training rows from which a question cannot be learned. Points of a scale may be without answers."""
+    for question in train.task.questions:
+        labels = train.labels[:, list(question.columns)]
+        given = np.nansum(labels, axis=0)
         if question.scale is not None:
-            if not (np.nanmax(answers, axis=0, initial=-1) > np.nanmin(answers, axis=0, initial=2)).any():
+            asked = labels[~np.isnan(labels).any(axis=1)]
+            if not len(asked) or (asked == asked[0]).all():
                 raise DataError(
-                    f'{origin}: on the scale "{question.name}" the {len(rows)} training rows{where} have one answer. '
+                    f'{origin}: scale "{question.name}" has one answer only in the {len(train)} training rows{where}. '
                     "Leave it out under source, or use more rows."
                 )
-            continue
-        for place, positives in zip(question.columns, np.nansum(answers, axis=0), strict=True):
-            if positives == 0:
-                label = annotations.task.labels[place]
-                raise DataError(
-                    f'{origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
-                    "Leave it out under source, or use more rows."
-                )
+        elif not given.all():
+            label = train.task.labels[question.columns[int(np.argmin(given))]]
+            raise DataError(
+                f'{origin}: label "{label}" has no positive among the {len(train)} training rows{where}. '
+                "Leave it out under source, or use more rows."
+            )
 
 
 def _base(base: ModelRef) -> tuple[BaseFacts | Endpoint, str]:
