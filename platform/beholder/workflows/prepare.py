@@ -105,14 +105,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for fold in folds.splits if folds else (parts,):
-        rows = fold["train"]
-        for label, positives in zip(train.task.labels, np.nansum(annotations.labels[rows], axis=0), strict=True):
-            if positives == 0:
-                where = " of a fold" if folds else ""
-                raise DataError(
-                    f'{loaded.origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
-                    "Leave it out under source, or use more rows."
-                )
+        _require_answers(annotations.select(fold["train"]), loaded.origin, " of a fold" if folds else "")
     for arm in arms:
         try:
             arm.config.check(base, train.task)
@@ -150,6 +143,25 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
         *experiment.notes,
     )
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
+
+
+def _require_answers(train: Annotations, origin: str, where: str) -> None:
+    """Refuse labels that nobody gave, and scales on which every answer is the lowest. Single steps may be unused."""
+    positives = np.nansum(train.labels, axis=0)
+    for question in train.task.questions:
+        columns = list(question.columns)
+        named = {train.task.labels[column]: positives[column] for column in columns}
+        if question.scale is not None:
+            named = {question.name: positives[columns].sum()}
+        for name, given in named.items():
+            if given == 0:
+                what = f'label "{name}" has no positive'
+                if question.scale is not None:
+                    what = f'scale "{name}" has no answer above the lowest'
+                raise DataError(
+                    f"{origin}: {what} among the {len(train)} training rows{where}. "
+                    "Leave it out under source, or use more rows."
+                )
 
 
 def _require_short_names(loaded: Loaded) -> None:
