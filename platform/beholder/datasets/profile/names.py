@@ -31,7 +31,7 @@ USER = _words(
     "annotator annotators rater raters coder coders worker workers judge judges turker turkers assessor assessors "
     "labeler labelers labeller labellers participant participants respondent respondents subject evaluator "
     "evaluators crowdworker crowdworkers prolific pid rid reviewer reviewers grader graders marker scorer "
-    "observer ranker"
+    "observer ranker bewerter codierer kodierer annotateur évaluateur anotador evaluador juez proband teilnehmer"
 )
 """Names of who judged."""
 WEAK_USER = _words("user users person persons who reader readers uid userid username member expert voter by session")

@@ -99,6 +99,7 @@ def user_of(columns: Columns, text: str, given: str | None, where: Path) -> Gues
         return Guess(_several(require(columns, given, "--user", where), where).name, 1.0, "named")
     known = columns[text]
     rated = {name: found for name, each in columns.items() if name != text and (found := _user_score(each, known))}
+    rated = {name: each for name, each in rated.items() if not _trait(columns[name], [columns[o] for o in rated])}
     if not rated:
         _refuse_single(columns, text, where)
         return None
@@ -119,6 +120,16 @@ def user_of(columns: Columns, text: str, given: str | None, where: Path) -> Gues
             return None
         raise UnsureError(where, f'"{best}" may name who judged, or who wrote the text.', "--user", best, ranked)
     return Guess(_several(columns[best], where).name, sureness, why)
+
+
+def _trait(column: Column, others: list[Column]) -> bool:
+    """Whether a column follows from another that may name people, as a gender does."""
+    rank = user_rank(column.name)
+    return any(
+        follows(column, each) and not follows(each, column)
+        for each in others
+        if each is not column and user_rank(each.name) >= rank
+    )
 
 
 def _user_score(column: Column, text: Column) -> tuple[float, float, str] | None:

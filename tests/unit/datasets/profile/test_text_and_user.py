@@ -94,6 +94,20 @@ def test_small_numbers_are_users_where_they_are_called_so(ids, tmp_path):
     assert "reshape" not in made.source
 
 
+def test_traits_of_people_are_not_people(tmp_path):
+    traits = {
+        "Geschlecht": lambda text, user, row: "mw"[int(user[1:]) % 2],
+        "Land": lambda text, user, row: ["DE", "AT", "CH"][int(user[1:]) % 3],
+    }
+    made = drafted(tmp_path, renamed(long(JUDGED, **traits, grob=RUDE), text="Satz", annotator="Wer"))
+    assert made.source["user"] == "Wer" and made.source["context"] == ["Geschlecht", "Land"]
+
+
+def test_sessions_of_people_are_not_people(tmp_path):
+    table = long(JUDGED, session=lambda text, user, row: f"{user}-{row % 2}", rude=RUDE)
+    assert drafted(tmp_path, renamed(table, annotator="PROLIFIC_PID")).source["user"] == "PROLIFIC_PID"
+
+
 def test_two_columns_of_people_are_a_question(tmp_path):
     table = long(JUDGED, judge=lambda text, user, row: f"j{row % 5}", rude=RUDE)
     with pytest.raises(UnsureError, match='"annotator" and "judge" may name who judged'):
