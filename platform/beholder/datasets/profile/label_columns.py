@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,9 +210,12 @@ def _refuse_apart(columns: Columns, chosen: dict[str, Reading], where: Path, row
             f'column "{name}": {value} stands apart from {low:g} to {high:g} ({in_rows(places, rows)}): '
             "a step of the scale, or no answer?"
         )
-        ends = f"{min(low, float(value)):g}..{max(high, float(value)):g}"
-        remedy = f"If it is no answer: --not-asked={value}. If it is a step: --scale={ends}. If it is a mistake: "
-        raise UnsureError(where, problem, "--not-asked", value, [], f"{remedy}--scale={low:g}..{high:g}.")
+        remedy = f"If it is no answer: --not-asked={shlex.quote(value)}. "
+        number = columns[name].as_numbers[columns[name].distinct.index(value)]
+        if not np.isnan(number):
+            remedy += f"If it is a step: --scale={min(low, number):g}..{max(high, number):g}. "
+        remedy += f"If it is a mistake: --scale={low:g}..{high:g}."
+        raise UnsureError(where, problem, "--not-asked", value, [], remedy)
 
 
 def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: GivenColumns, where: Path) -> None:
