@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-import numpy as np
-
 from beholder.data.annotations import Annotations
 from beholder.data.task import Task
 from beholder.lifecycle.erase import erase_everywhere
@@ -153,7 +151,7 @@ class UserService:
 
 
 def labels_of(task: Task, labels: Mapping[str, bool], answers: Mapping[str, float]) -> dict[str, float]:
-    """A judgement as values of the task's labels: label -> 0..1.
+    """A judgement as it is kept: label -> 0 or 1, scale -> the answer.
 
     Args:
         task: of the served model.
@@ -176,10 +174,10 @@ def labels_of(task: Task, labels: Mapping[str, bool], answers: Mapping[str, floa
         if name not in scales:
             raise ServeError(unknown("scale", name, scales))
         scale = scales[name]
-        low, high = scale.points[0], scale.points[-1]
-        if not low <= answer <= high or (scale.kind == "ordinal" and answer not in scale.points):
+        if not scale.holds(answer):
+            low, high = scale.points[0], scale.points[-1]
             raise ServeError(f"{answer:g} is not on the scale {name!r}, {low:g} to {high:g}.")
-        found |= dict(zip(scale.labels, scale.encode(np.asarray([answer]))[0].tolist(), strict=True))
+        found[name] = answer
     if task.kind == "multiclass" and sum(found.values()) != 1:
         raise ServeError("exactly one label must be true.")
     return found

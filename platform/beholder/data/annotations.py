@@ -45,7 +45,9 @@ class RowError:
 
 
 GROUP = "__text_group"
-"""A column: rows with the same value are of texts that count as one; see `Annotations.text_keys`."""
+"""A column: rows with the same value are near copies of one text; see `Annotations.with_near_copies`."""
+UNIT = "__unit"
+"""A column: rows with the same value stay together where rows are split and intervals drawn, whatever their texts."""
 
 
 class Annotations(Convertible):
@@ -175,7 +177,15 @@ class Annotations(Convertible):
 
     @cached_property
     def text_keys(self) -> NDArray[np.object_]:
-        """str [rows]: equal for texts that count as one where rows are split and intervals drawn, whatever their ids.
+        """str [rows]: equal for rows that count as one where rows are split and intervals drawn.
+
+        These are `same_texts`, or what the column `UNIT` holds.
+        """
+        return self.same_texts if UNIT not in self._table.column_names else self._strings(UNIT)
+
+    @cached_property
+    def same_texts(self) -> NDArray[np.object_]:
+        """str [rows]: equal for texts that count as one text, whatever their ids.
 
         See `texts.unit_key`; where near copies were looked for, a column of the table.
         """

@@ -15,10 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from beholder.data.annotations import GROUP
+from beholder.data.annotations import UNIT
 from beholder.data.label_rules import SKIP, LabelRule, RefusedValueError, ShareRule, parse_column, present, written
 from beholder.data.scales import Scale
 from beholder.data.task import Task
+from beholder.data.texts import SEPARATOR
 from beholder.data.validation import Raw, UncheckedRows
 from beholder.util.errors import DataError, unknown
 from beholder.util.strict_model import Section
@@ -121,6 +122,9 @@ def drafted(config: Columns, raw: Raw) -> UncheckedRows:
     """
     task, labels = _READ[config.kind](config, raw)
     texts = _texts(raw, config.text)
+    if config.unit is not None:
+        for row in (row for row, value in enumerate(as_text(raw, config.unit)) if not (value or "").strip()):
+            raw.problems.setdefault(row, (config.unit, f"empty, and rows are split by it. Fill it in, {SKIP}"))
     rows = np.flatnonzero(raw.sound)
     column_of = {name: rule.column or name for name, rule in config.labels.items()}
     column_of |= {"text": config.text, "user_id": config.user, "text_id": config.text_id or config.text}
@@ -145,36 +149,53 @@ def text_columns(template: str) -> list[str]:
     """
     if "{" not in template:
         return [template]
-    try:
-        parts = list(Formatter().parse(template))
-    except ValueError as error:
-        raise DataError(f"source.text: {error}. Write it as in {{post}} [SEP] {{reply}}.") from None
-    names = [name for _, name, _, _ in parts if name is not None]
-    if not all(names):
-        raise DataError("source.text: {} names no column. Write it as in {post} [SEP] {reply}.")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(name for segment in _segments(template) for _, name in segment if name))
+
+
+def _segments(template: str) -> list[list[tuple[str, str | None]]]:
+    """A template in its segments, each of (text, the column after it)."""
+    how = "Write it as in {post} [SEP] {reply}."
+    found = []
+    for segment in template.split(SEPARATOR.strip()):
+        try:
+            parts = list(Formatter().parse(segment.strip()))
+        except ValueError as error:
+            raise DataError(f"source.text: {error}. {how}") from None
+        if any(conversion or spec for _, _, spec, conversion in parts):
+            raise DataError(f"source.text: a column is named without ! and : behind it. {how}")
+        names = [name for _, name, _, _ in parts if name is not None]
+        if not names or not all(names):
+            raise DataError(f"source.text: each part names a column in braces. {how}")
+        found.append([(text, name) for text, name, _, _ in parts])
+    return found
 
 
 def _texts(raw: Raw, template: str) -> NDArray[np.object_]:
-    """The texts of a column, or of a template over several; None where a column of it is empty. str [rows]"""
+    """The texts of a column, or of a template over several: str [rows].
+
+    Context whose columns are all empty is left out, as of a post that answers none; the judged segment cannot be empty.
+    A separator within a column is no separator.
+    """
     if "{" not in template:
         return as_text(raw, template)
+    segments = _segments(template)
     columns = {name: as_text(raw, name) for name in text_columns(template)}
-    pieces = [(text, name) for text, name, _, _ in Formatter().parse(template)]
     found = np.full(raw.table.num_rows, None, dtype=object)
     for row in range(len(found)):
-        values = {name: column[row] for name, column in columns.items()}
-        missing = [name for name, value in values.items() if not (value or "").strip()]
-        if missing:
-            raw.problems.setdefault(row, (missing[0], f"empty, and source.text needs it. Fill it in, {SKIP}"))
-        else:
-            found[row] = "".join(text + (values[name] if name else "") for text, name in pieces)
+        values = {name: (column[row] or "").replace(SEPARATOR.strip(), " ").strip() for name, column in columns.items()}
+        empty = [name for _, name in segments[-1] if name and not values[name]]
+        if empty:
+            raw.problems.setdefault(row, (empty[0], f"empty, and source.text needs it. Fill it in, {SKIP}"))
+            continue
+        kept = [each for each in segments if any(name and values[name] for _, name in each)]
+        said = ("".join(text + (values[name] if name else "") for text, name in each) for each in kept)
+        found[row] = SEPARATOR.join(said)
     return found
 
 
 def _units(config: Columns, raw: Raw, rows: NDArray[np.integer]) -> dict[str, NDArray[np.object_]]:
     """The column by which texts count as one, where another than the text is named."""
-    return {} if config.unit is None else {GROUP: as_text(raw, config.unit)[rows]}
+    return {} if config.unit is None else {UNIT: as_text(raw, config.unit)[rows]}
 
 
 def _labels(config: Columns, raw: Raw) -> tuple[Task, NDArray[np.float64]]:

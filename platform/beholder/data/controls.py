@@ -82,7 +82,7 @@ def shuffle_users(
 
 def _texts(annotations: Annotations, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The text of each row by number, -1 for all texts with one judgement among them: int64 [rows]."""
-    _, text, count = np.unique(annotations.text_keys[rows].astype(str), return_inverse=True, return_counts=True)
+    _, text, count = np.unique(annotations.same_texts[rows].astype(str), return_inverse=True, return_counts=True)
     return np.where(count[text] > 1, text, -1)
 
 

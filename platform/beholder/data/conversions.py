@@ -157,7 +157,11 @@ class Convertible:
             names = np.asarray(self.task.labels, dtype=object)
             labels = {CLASS: pa.array(names[self.labels.argmax(axis=1)].tolist(), pa.string())}
         else:
-            labels = {name: pa.array(values, from_pandas=True) for name, values in self._answers().items()}
+            words = {scale.name: scale.words for scale in self.task.scales if scale.words}
+            labels = {
+                name: pa.array(values, from_pandas=True) if name not in words else _named(values, words[name])
+                for name, values in self._answers().items()
+            }
         for name in (*labels, *self.context_columns):
             if name in columns or (name in labels and name in self.context_columns):
                 raise DataError(f"two columns would be called {name!r}. Rename the label or the context column.")
@@ -165,14 +169,13 @@ class Convertible:
         columns |= {name: self._table[name].cast(self.type_of(name)) for name in self.context_columns}
         return pa.table(columns)
 
-    def _answers(self) -> dict[str, NDArray[np.float32]]:
-        """Label or scale -> what was answered, in the unit of the scale: float32 [rows], NaN = not asked."""
+    def _answers(self) -> dict[str, NDArray[Any]]:
+        """Label or scale -> what was answered, in the unit of the scale: float [rows], NaN = not asked."""
         found = {}
         for question in self.task.questions:
             values = np.array(self.labels[:, list(question.columns)])
-            found[question.name] = (question.scale.decode(values) if question.scale else values[:, 0]).astype(
-                np.float32
-            )
+            scale = question.scale
+            found[question.name] = values[:, 0] if scale is None else scale.nearest(scale.decode(values))
         return found
 
     def to_pandas(self) -> pd.DataFrame:
@@ -222,6 +225,11 @@ class Convertible:
 
     def _counts(self) -> str:
         return f"{len(self):,} judgements of {len(self.distinct_texts[0]):,} texts by {len(self.users):,} users"
+
+
+def _named(values: NDArray[np.float64], words: Sequence[str]) -> pa.Array:
+    """Points of a scale by their names, null where there is no answer."""
+    return pa.array([None if np.isnan(value) else words[round(value)] for value in values], pa.string())
 
 
 def require_pandas(instead: str) -> None:

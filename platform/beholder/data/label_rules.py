@@ -172,6 +172,10 @@ class LabelRule(Section):
             raise ValueError("range of kind: ordinal has whole numbers; name other points under steps")
         if self.kind == "ordinal" and self.range and self.range[1] - self.range[0] > MOST_POINTS:
             raise ValueError(f"range has more than {MOST_POINTS} points; give kind: continuous")
+        if self.steps is not None and len({isinstance(step, str) for step in self.steps}) > 1:
+            raise ValueError("steps are all names or all numbers")
+        if self.steps is not None and len(set(self.steps)) < len(self.steps):
+            raise ValueError("steps has one twice")
         if self.kind == "continuous" and self.range is None:
             raise ValueError("kind: continuous needs range, the slider's ends, as in [0, 100]")
         return self
@@ -212,7 +216,9 @@ class LabelRule(Section):
             key = written(value)
             if key in self.values:
                 label = self.values[key]
-                return NOT_ASKED if label is None else float(label)
+                if label is None or self.kind == "binary":
+                    return NOT_ASKED if label is None else float(label)
+                return self._point(label)
             if value is not None and self.kind == "binary":
                 raise RefusedValueError(
                     f'"{key}" is not a label. Expected {", ".join(self.values)}; add it under values, {SKIP}'
@@ -236,7 +242,11 @@ class LabelRule(Section):
     def _point(self, value: Any) -> float:
         """A number of the scale; of a probability its place between the ends."""
         words = [written(step) for step in self.steps or ()]
-        if written(value) in words and not all(isinstance(step, float | int) for step in self.steps or ()):
+        if self.steps and isinstance(self.steps[0], str):
+            if written(value) not in words:
+                raise RefusedValueError(
+                    f'"{written(value)}" is no point of the scale. Expected {", ".join(words)}; {SKIP}'
+                )
             return float(words.index(written(value)))
         expected = f"Expected {', '.join(words)}" if words else f"Expected a number from {self._ends}"
         parsed = number(value, f"{expected}; map other values with source.labels.*.values, {SKIP}")

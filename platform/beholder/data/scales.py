@@ -18,7 +18,7 @@ mean of the distribution is p_0 + sum of widths * scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -85,6 +85,10 @@ class Scale:
         """Its ends, or its points where they have names, for people."""
         return ", ".join(self.words) if self.words else f"{self.points[0]:g} to {self.points[-1]:g}"
 
+    def holds(self, answer: float) -> bool:
+        """Whether somebody can answer so."""
+        return answer in self.points if self.kind == "ordinal" else self.points[0] <= answer <= self.points[-1]
+
     def shown(self, place: int) -> str:
         """A point as people read it."""
         return self.words[place] if self.words else f"{self.points[place]:g}"
@@ -97,6 +101,15 @@ class Scale:
     def decode(self, labels: Floats) -> NDArray[np.float64]:
         """Answers of labels, or the mean of scores. labels: float [..., labels]; returns [...]."""
         return self.points[0] + np.asarray(labels, dtype=np.float64) @ self.widths
+
+    def nearest(self, answers: Floats) -> NDArray[np.float64]:
+        """Answers as they can be given, where rounding to 32 bits moved them: float64 [rows], NaN stays."""
+        found = np.clip(np.asarray(answers, dtype=np.float64), self.points[0], self.points[-1])
+        if self.kind == "continuous":
+            return np.round(found, 4 - int(np.floor(np.log10(self.length))))
+        points = np.asarray(self.points)
+        place = np.abs(np.nan_to_num(found)[:, None] - points).argmin(axis=1)
+        return np.where(np.isnan(found), np.nan, points[place])
 
     def survival(self, scores: Floats) -> NDArray[np.float64]:
         """Scores that never rise from a label to the next: float64 [..., labels].
@@ -113,13 +126,14 @@ class Scale:
 
     def mean(self, scores: Floats) -> NDArray[np.float64]:
         """The expected answer: float64 [...]."""
-        return self.decode(scores)
+        return self.decode(self.survival(scores))
 
     def median(self, scores: Floats) -> NDArray[np.float64]:
         """The answer with the least expected absolute error: float64 [...]; of an ordinal scale, one of its points."""
         if self.kind == "ordinal":
             return self.points[0] + (self.survival(scores) >= 0.5) @ self.widths
-        return self.quantile(scores, 0.5)
+        found, (first, last) = self.quantile(scores, 0.5), self._end_steps
+        return np.where(found < first, self.points[0], np.where(found > last, self.points[-1], found))
 
     def quantile(self, scores: Floats, share: float) -> NDArray[np.float64]:
         """The answer that is not exceeded with probability `share`: float64 [...].
@@ -147,11 +161,20 @@ class Scale:
         low, high = self.quantile(scores, (1 - level) / 2), self.quantile(scores, (1 + level) / 2)
         if self.kind == "ordinal":
             return low, high
-        first, last = self.points[0] + self.widths[0] / 2, self.points[-1] - self.widths[-1] / 2
+        first, last = self._end_steps
         at_low, at_high = low < first, high > last
         low = np.where(at_high & ~at_low, self.quantile(scores, 1 - level), low)
         high = np.where(at_low & ~at_high, self.quantile(scores, level), high)
         return np.where(low < first, self.points[0], low), np.where(high > last, self.points[-1], high)
+
+    @property
+    def _end_steps(self) -> tuple[float, float]:
+        """Where the first half of the first step ends, and the last half of the last one starts.
+
+        What lies beyond is taken for the end of the scale: people heap answers there, and scores do not tell where
+        within a step they are.
+        """
+        return self.points[0] + self.widths[0] / 2, self.points[-1] - self.widths[-1] / 2
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -194,6 +217,18 @@ class Question:
     name: str
     columns: tuple[int, ...]
     scale: Scale | None = None
+    classes: tuple[str, ...] = ()
+    """Names of the columns, where they are the classes of one question."""
+
+    def read(self, kept: Mapping[str, float]) -> NDArray[np.float32]:
+        """Its labels of a judgement that is kept by names, NaN where that has no answer: float32 [labels].
+
+        Of a scale the answer itself is kept, as another version's may have other points; one that is not on it is none.
+        """
+        if self.scale is None:
+            return np.asarray([kept.get(name, np.nan) for name in self.classes or (self.name,)], dtype=np.float32)
+        answer = kept.get(self.scale.name, np.nan)
+        return self.scale.encode(np.asarray([answer if self.scale.holds(answer) else np.nan]))[0].astype(np.float32)
 
 
 def questions_of(labels: Sequence[str], scales: Sequence[Scale]) -> tuple[Question, ...]:

@@ -50,7 +50,7 @@ class Task:
     def questions(self) -> tuple[Question, ...]:
         """What was asked: every label that is not of a scale, every scale, and all classes together."""
         if self.kind == "multiclass":
-            return (Question("", tuple(range(len(self.labels)))),)
+            return (Question("", tuple(range(len(self.labels))), classes=self.labels),)
         return questions_of(self.labels, self.scales)
 
     @property

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from beholder.data.annotations import Annotations
+from beholder.data.annotations import UNIT, Annotations
 from beholder.data.texts import normalise
+from beholder.util.errors import SplitError
 from beholder.util.strict_model import Section
 
 PARTS = ("train", "valid", "test")
@@ -38,7 +39,15 @@ class CutByText(Section):
         return self
 
     def prepared(self, annotations: Annotations) -> Annotations:
-        """The same rows, with near copies found where `near_copies` is set."""
+        """The same rows, with near copies found where `near_copies` is set.
+
+        Raises:
+            SplitError: rows are to be split by another column than the text (`source.unit`) as well.
+        """
+        if UNIT in annotations.context_columns and (self.key == 1 or self.near_copies is not None):
+            raise SplitError(
+                "source.unit states which rows stay together; leave out split.key: 1 and split.near_copies."
+            )
         return annotations if self.near_copies is None else annotations.with_near_copies(self.near_copies)
 
     def keys(self, annotations: Annotations) -> NDArray[np.object_]:

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import cast
 
+SEPARATOR = " [SEP] "
+"""Between a context and the text that is judged, as templates of `source.text` write it, whatever a base's is."""
 SHINGLE = 5
 """Letters of the pieces that near copies are compared by."""
 PERMUTATIONS = 128

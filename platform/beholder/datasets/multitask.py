@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from beholder.data.annotations import Annotations
+from beholder.data.annotations import GROUP, UNIT, Annotations
 from beholder.data.task import Task
 from beholder.data.validation import BadRows, Loaded
 from beholder.datasets.single import SINGLE, SingleConfig
@@ -67,6 +67,12 @@ def join(tasks: Mapping[str, Annotations]) -> Annotations:
     for each in tasks.values():
         labels[row : row + len(each), column : column + len(each.task.labels)] = each.labels
         row, column = row + len(each), column + len(each.task.labels)
+    grouped = [name for name in (GROUP, UNIT) if any(name in each.context_columns for each in tasks.values())]
+    tasks = {
+        key: each.with_column(name, each.text_keys.tolist()) if name not in each.context_columns else each
+        for name in grouped
+        for key, each in tasks.items()
+    } or tasks
     context = dict.fromkeys(name for each in tasks.values() for name in each.context_columns)
     return Annotations.from_columns(
         Task(tuple(names), scales=scales),

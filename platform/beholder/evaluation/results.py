@@ -27,7 +27,7 @@ from beholder.evaluation.metrics import (
 )
 from beholder.evaluation.newcomers import Newcomers
 from beholder.evaluation.run_results import EvaluationResult
-from beholder.evaluation.scale_measures import scale_differences, scale_measures
+from beholder.evaluation.scale_measures import interval_facts, scale_differences, scale_measures
 
 ROUTED = "routed"
 """The name of the pair of arms that is served, where it is scored as if it were an arm."""
@@ -348,7 +348,7 @@ def _scales(
         others = [measures for measures, _ in each[reference]]
         for name, trainings in each.items():
             measures = scale_differences([one for one, _ in trainings], others, clusters, level)
-            facts = {key: float(np.mean([one[key] for _, one in trainings])) for key in trainings[0][1]}
+            facts = interval_facts([one for _, one in trainings], clusters, level)
             found[name][scale.name] = {"points": list(scale.points), **measures, "interval": facts}
     return found
 

@@ -66,7 +66,11 @@ class ScaleInterval(Record):
 
     level: Number = None
     coverage: Number = None
+    coverage_low: Number = None
+    coverage_high: Number = None
     width: Number = None
+    width_low: Number = None
+    width_high: Number = None
 
 
 class ScaleResult(Record):

@@ -27,7 +27,7 @@ LEAST_ROWS = 3
 
 def scale_measures(
     scale: Scale, scores: Floats, labels: Floats, users: NDArray[np.object_]
-) -> tuple[dict[str, Measured], dict[str, float]]:
+) -> tuple[dict[str, Measured], dict[str, Measured]]:
     """Measures of one scale, and facts of its intervals.
 
     Args:
@@ -51,12 +51,7 @@ def scale_measures(
         "quadratic_kappa": _kappa(truth, median, asked),
         "spearman": _spearman(truth, mean, asked, users),
     }
-    some = bool(asked.any())
-    facts = {
-        "level": LEVEL,
-        "coverage": float(within[asked].mean()) if some else float("nan"),
-        "width": float((high - low)[asked].mean()) if some else float("nan"),
-    }
+    facts = {"coverage": _mean_of(within.astype(np.float64), asked), "width": _mean_of(high - low, asked)}
     return found, facts
 
 
@@ -79,6 +74,17 @@ def scale_differences(
         at_large, these = (spread.with_training(one.each - two.each) for spread in spreads)
         ends = (*at_large.interval(gain, level), *these.interval(gain, level))
         found[name] = asdict(Difference(one.value, two.value, gain, *ends))
+    return found
+
+
+def interval_facts(trainings: Sequence[Mapping[str, Measured]], clusters: Clusters, level: float) -> dict[str, float]:
+    """How often answers lie within the predicted interval, and how long it is, each with its interval at large."""
+    found = {"level": LEVEL}
+    for name in ("coverage", "width"):
+        mean = Measured.mean([each[name] for each in trainings])
+        at_large, _ = (spread.with_training(mean.each) for spread in clusters.spreads(mean.influence))
+        low, high = at_large.interval(mean.value, level)
+        found |= {name: mean.value, f"{name}_low": low, f"{name}_high": high}
     return found
 
 
@@ -127,11 +133,13 @@ def _spearman(truth: Floats, said: Floats, asked: NDArray[np.bool_], users: NDAr
     influence, found, of_people = np.zeros(len(truth)), [], []
     for person in range(int(user.max()) + 1 if len(user) else 0):
         rows = np.flatnonzero((user == person) & asked)
-        if len(rows) < LEAST_ROWS or np.ptp(truth[rows]) == 0 or np.ptp(said[rows]) == 0:
+        if len(rows) < LEAST_ROWS or np.ptp(truth[rows]) == 0:  # by the truth alone: the same people for all methods
             continue
-        a, b = (_standard(rankdata(values[rows])) for values in (truth, said))
-        r = float((a * b).mean())
-        influence[rows] = (a * b - r * (a**2 + b**2) / 2) / len(rows)
+        r = 0.0  # of a prediction that is the same for all of somebody's texts
+        if np.ptp(said[rows]) > 0:
+            a, b = (_standard(rankdata(values[rows])) for values in (truth, said))
+            r = float((a * b).mean())
+            influence[rows] = (a * b - r * (a**2 + b**2) / 2) / len(rows)
         found.append(r)
         of_people.append(rows)
     if not found:

@@ -22,8 +22,8 @@ from beholder.evaluation.newcomers import NewcomerScores
 from beholder.util.atomic import atomic_write
 from beholder.util.errors import DataError, first_line
 
-FORMAT = 3
-"""Written where an arm was trained several times; with folds 2, else 1, both of which earlier versions read."""
+FORMAT = 4
+"""Written where a task has scales; else 3 where an arm was trained several times, 2 with folds, or 1, as before."""
 COLUMNS = ("part", "text_id", "user_id", "labels", "scores")
 KEYS = "text_key"
 """A further column, which earlier versions did not write: equal texts have equal keys, whatever their ids."""
@@ -51,7 +51,7 @@ class ScoresFile:
 def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotations) -> None:
     """Write validation and test rows with their scores; the file appears whole or not at all."""
     described: dict[str, Any] = {
-        "format": FORMAT if arm.repeats else 1 if arm.test_fold is None else 2,
+        "format": FORMAT if valid.task.scales else 3 if arm.repeats else 1 if arm.test_fold is None else 2,
         "arm": arm.name,
         "method": arm.method,
         "control_of": arm.control_of,
@@ -81,7 +81,7 @@ def write_scores(file: Path, arm: ArmScores, valid: Annotations, test: Annotatio
 def write_newcomers(file: Path, scores: NewcomerScores) -> None:
     """Write scores at every k; the file appears whole or not at all."""
     described: dict[str, Any] = {
-        "format": 1,
+        "format": FORMAT if scores.task.scales else 1,
         "arm": scores.arm,
         "method": scores.method,
         "control_of": scores.control_of,

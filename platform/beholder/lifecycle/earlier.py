@@ -139,9 +139,9 @@ def _parts(
     by_text = said["by"] == "text"
     split = ByText.model_validate({"key": 1} | said) if by_text else ByText()  # key 1: an older bundle
     part = split.assign(rows)
-    if not by_text and texts is not None:
+    if texts is not None:
         part = np.asarray(
-            [texts.get(key, drawn) for key, drawn in zip(rows.text_keys, part, strict=True)], dtype=object
+            [texts.get(key, drawn) for key, drawn in zip(rows.same_texts, part, strict=True)], dtype=object
         )
     if near:
         part = np.asarray([near.get(text, drawn) for text, drawn in zip(rows.texts, part, strict=True)], dtype=object)

@@ -42,7 +42,7 @@ from beholder.util.errors import BeholderError, DataError, RegistryError
 from beholder.util.tombstones import erased_people
 from beholder.workflows.run import Reporter, Silent
 
-KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1")
+KEPT = ("best", "base", "users", "split_hash", "valid_macro_f1", "metric")
 """Tags of a version that are one of its refreshed successor, too; what was measured on test is not."""
 
 

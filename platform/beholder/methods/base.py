@@ -34,7 +34,8 @@ from beholder.util.strict_model import Section
 if TYPE_CHECKING:
     from beholder.adapters.block_training import BankSettings
 
-FORMAT = 1
+FORMAT = 2
+"""Written where a task has scales; else 1, which earlier versions read."""
 Scores = NDArray[np.float32]
 BaseKind = Literal["encoder", "decoder", "encoder-decoder", "endpoint"]
 READERS: tuple[BaseKind, ...] = ("encoder", "decoder", "encoder-decoder")
@@ -304,7 +305,7 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
     """Write a fitted method into an existing folder, with `method.json`, from which `load_fitted` knows what it is."""
     fitted.save(folder)
     described = {
-        "format": FORMAT,
+        "format": FORMAT if fitted.task.scales else 1,
         "method": fitted.method,
         **fitted.task.to_json(),
         "thresholds": [float(value) for value in fitted.thresholds],

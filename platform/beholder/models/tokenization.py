@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from beholder.data.texts import SEPARATOR
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-SEPARATOR = " [SEP] "
-"""Between a context and the text that is judged, as templates of `source.text` write it, whatever the base's is."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Encoded:
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> Encoded:
     """Tokenise, cutting texts longer than `max_tokens`.
 
-    A text with context (`SEPARATOR` between the two) is read as a pair of segments, as the base was pretrained with.
-    Where it is too long its context is cut, from the start: what is judged, and what it directly answers, stay.
+    A text with context (`SEPARATOR` between the two) is read as two segments; see `_pair`. Where it is too long its
+    context is cut, from the start: what is judged, and what it directly answers, stay.
     """
     tokens = tokenizer(
         [text.replace(SEPARATOR, " ") for text in texts],
@@ -66,18 +64,31 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens:
 
 
 def _pair(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> list[int]:
-    """Token ids of a context and of what is judged, the last segment, the base's separators around them."""
+    """Token ids of a context and of what is judged.
+
+    As a pair of segments where the base's tokenizer puts a separator between them; else as one text with an empty line
+    between. Segment ids are not passed on: bases are read without them.
+    """
     context, _, judged = text.rpartition(SEPARATOR)
     context = context.replace(SEPARATOR, "\n")
-    whole: list[int] = list(tokenizer(context, judged, truncation=False, verbose=False)["input_ids"])  # type: ignore[arg-type]
+    special = set(tokenizer.all_special_ids)
+    alone = _ids(tokenizer, context, add_special_tokens=False)
+    whole = _ids(tokenizer, context, judged)
+    start = next((place for place, token in enumerate(whole) if token not in special), 0)
+    if len(whole) <= start + len(alone) or whole[start + len(alone)] not in special:
+        alone = _ids(tokenizer, f"{context}\n\n", add_special_tokens=False)
+        whole = _ids(tokenizer, f"{context}\n\n{judged}")
+        start = next((place for place, token in enumerate(whole) if token not in special), 0)
     over = len(whole) - most
     if over <= 0:
         return whole
-    kept: list[int] = list(tokenizer(context, add_special_tokens=False, verbose=False)["input_ids"])  # type: ignore[arg-type]
-    start = whole.index(kept[0]) if kept else 0
-    if over < len(kept):
+    if over < len(alone):
         return whole[:start] + whole[start + over :]
-    return list(tokenizer(judged, truncation=True, max_length=most)["input_ids"])  # type: ignore[arg-type]
+    return _ids(tokenizer, judged, truncation=True, max_length=most)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, *texts: str, **settings: Any) -> list[int]:
+    return list(tokenizer(*texts, verbose=False, **settings)["input_ids"])  # type: ignore[arg-type]
 
 
 def tokens_at_once(device: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, field_validator
 
+from beholder.data.texts import SEPARATOR
 from beholder.util.atomic import digest_of
 from beholder.util.errors import ExperimentError, unknown
 from beholder.util.strict_model import Section, build
@@ -29,7 +30,8 @@ def with_user(text: str, number: int) -> str:
 
     The number is the user's position among the training users, never the id itself, which may be personal.
     """
-    return f"user {number}: {text}"
+    context, between, judged = text.rpartition(SEPARATOR)  # what stands before a context is the first to be cut
+    return f"{context}{between}user {number}: {judged}"
 
 
 class _Words(Section):

@@ -42,7 +42,8 @@ from beholder.registry.routing import USERS, Choice
 from beholder.util.atomic import beside, link, sha256_of
 from beholder.util.errors import RegistryError
 
-FORMAT = 1
+FORMAT = 2
+"""Written where a task has scales; else 1, which earlier versions read."""
 MANIFEST = "beholder.json"
 USERS_FILE = "users.parquet"
 PARTS = ("global", "personal")
@@ -208,7 +209,7 @@ def write_bundle(
     for name, table in {**({} if users is None else {USERS_FILE: users}), **(tables or {})}.items():
         pq.write_table(table, temporary / name, compression="zstd")
     manifest = {
-        "format": FORMAT,
+        "format": FORMAT if task.get("scales") else 1,
         "task": task,
         "base": _described(ModelRef.of(base)),
         "methods": methods,

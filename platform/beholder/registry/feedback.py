@@ -166,9 +166,8 @@ class Feedback:
             rows = connection.execute(ordered).mappings().all()
         labels = np.full((len(rows), len(task.labels)), np.nan, dtype=np.float32)
         for place, row in enumerate(rows):
-            for column, label in enumerate(task.labels):
-                if label in row["labels"]:
-                    labels[place, column] = row["labels"][label]
+            for question in task.questions:
+                labels[place, list(question.columns)] = question.read(row["labels"])
         asked = np.flatnonzero(~np.isnan(labels).all(axis=1)).tolist()  # of another version's task, perhaps nothing
         if not len(asked):
             return None

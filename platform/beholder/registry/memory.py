@@ -67,12 +67,12 @@ def texts_table(rows: Annotations, part: NDArray[np.object_]) -> pa.Table:
     """
     found: dict[str, str] = {}
     for name in ("train", "valid", "test"):
-        found |= dict.fromkeys(rows.text_keys[part == name].tolist(), name)
+        found |= dict.fromkeys(rows.same_texts[part == name].tolist(), name)
     return pa.table({"key": list(found), "part": list(found.values())}, schema=_TEXTS)
 
 
 def read_texts(manifest: Manifest, store: Store) -> dict[str, str] | None:
-    """Text key (`Annotations.text_keys`) -> part; None where a bundle has no such table."""
+    """Text key (`Annotations.same_texts`) -> part; None where a bundle has no such table."""
     entry = manifest.files.get(TEXTS)
     if not entry:
         return None

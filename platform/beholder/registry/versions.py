@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from beholder.evaluation.headline import MACRO_F1
 from beholder.registry.blob_store import Store
 from beholder.registry.bundle import Bundle
 from beholder.registry.bundle_store import keep, open_stored, users_of
@@ -233,6 +234,12 @@ def _compare(candidate: Version, champion: Version) -> None:
             f"{model} v{number} and the champion v{champion.number} were measured on different splits and cannot "
             f"be compared. {remedy}"
         )
+    measured = [version.tags.get("metric", MACRO_F1) for version in (champion, candidate)]
+    if measured[0] != measured[1]:
+        raise RegistryError(
+            f"{model} v{number} was measured by {measured[1]} and the champion v{champion.number} by {measured[0]}, "
+            f"which cannot be compared. {remedy}"
+        )
     if candidate.tags.get(REFRESHED) == str(champion.number):
         old, new = (float(candidate.tags.get(f"{REFRESHED}.{name}", "nan")) for name in ("old", "new"))
         if np.isnan([old, new]).any():
@@ -245,7 +252,7 @@ def _compare(candidate: Version, champion: Version) -> None:
     if not new >= old:
         raise RegistryError(
             f"{model} v{number} is worse on validation than the champion v{champion.number} "
-            f"(macro-F1 {100 * new:.1f} against {100 * old:.1f}). {remedy}"
+            f"({measured[0]} {100 * new:.1f} against {100 * old:.1f}). {remedy}"
         )
 
 

@@ -32,7 +32,7 @@ def agreement(rows: Annotations) -> list[str]:
     about somebody (Plank 2022, EMNLP, "The 'problem' of human label variation").
     """
     asked, given = ~np.isnan(rows.labels), rows.labels >= 0.5
-    _, text = np.unique(rows.text_keys.astype(str), return_inverse=True)
+    _, text = np.unique(rows.same_texts.astype(str), return_inverse=True)
     counts, yes = (
         np.stack([np.bincount(text, column) for column in each.T], axis=1) for each in (asked, given & asked)
     )

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beholder import __version__
 from beholder.data.annotations import Annotations
@@ -105,7 +106,7 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     parts = folds.last if folds else split(annotations, experiment.split)
     train = annotations.select(parts["train"])
     for fold in folds.splits if folds else (parts,):
-        _require_answers(annotations.select(fold["train"]), loaded.origin, " of a fold" if folds else "")
+        _require_answers(annotations, fold["train"], loaded.origin, " of a fold" if folds else "")
     for arm in arms:
         try:
             arm.config.check(base, train.task)
@@ -145,21 +146,23 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 
 
-def _require_answers(train: Annotations, origin: str, where: str) -> None:
-    """Refuse labels that nobody gave, and scales on which every answer is the lowest. Single steps may be unused."""
-    positives = np.nansum(train.labels, axis=0)
-    for question in train.task.questions:
-        columns = list(question.columns)
-        named = {train.task.labels[column]: positives[column] for column in columns}
+def _require_answers(annotations: Annotations, rows: NDArray[np.int64], origin: str, where: str) -> None:
+    """Refuse training rows that have no positive of a label, or one and the same answer on a scale."""
+    labels = annotations.labels[rows]
+    for question in annotations.task.questions:
+        answers = labels[:, list(question.columns)]
         if question.scale is not None:
-            named = {question.name: positives[columns].sum()}
-        for name, given in named.items():
-            if given == 0:
-                what = f'label "{name}" has no positive'
-                if question.scale is not None:
-                    what = f'scale "{name}" has no answer above the lowest'
+            if not (np.nanmax(answers, axis=0, initial=-1) > np.nanmin(answers, axis=0, initial=2)).any():
                 raise DataError(
-                    f"{origin}: {what} among the {len(train)} training rows{where}. "
+                    f'{origin}: on the scale "{question.name}" the {len(rows)} training rows{where} have one answer. '
+                    "Leave it out under source, or use more rows."
+                )
+            continue
+        for place, positives in zip(question.columns, np.nansum(answers, axis=0), strict=True):
+            if positives == 0:
+                label = annotations.task.labels[place]
+                raise DataError(
+                    f'{origin}: label "{label}" has no positive among the {len(rows)} training rows{where}. '
                     "Leave it out under source, or use more rows."
                 )
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder import __version__
-from beholder.data.annotations import Annotations
+from beholder.data.annotations import UNIT, Annotations
 from beholder.data.folds import part_of_rows
 from beholder.evaluation.compare import surely_worse
 from beholder.evaluation.intervals import in_words, percent, signed
@@ -70,8 +70,8 @@ def make_bundle(run: FinishedRun) -> Bundle | None:
     }
     fitted = {arm.name: folder.method(arm.name) for arm in experiment.arms}
     tables = {}
-    if experiment.split.by != "text":  # the hash of a text does not decide whether it is kept for testing
-        everything = run.prepared.marked
+    everything = run.prepared.marked
+    if experiment.split.by != "text" or UNIT in everything.context_columns:  # the hash of a text does not decide
         tables[TEXTS] = texts_table(everything, part_of_rows(everything))
     written = write_bundle(folder.bundle, routing.choice, fitted, experiment.base, recorded, routing.users, tables)
     bundle = open_bundle(written)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from beholder.data.annotations import Annotations
-from beholder.data.label_rules import LabelRule
+from beholder.data.label_rules import LabelRule, RefusedValueError
 from beholder.data.scales import Scale
 from beholder.data.task import Task, tasks_of
 from beholder.util.errors import DataError
@@ -119,3 +120,58 @@ def test_annotations_of_scales_are_written_and_read_again(tmp_path):
 def test_rules_of_scales_read_answers(rule, value, answer):
     found = LabelRule(**rule).read(value, missing=False)
     assert found == answer or (np.isnan(found) and np.isnan(answer))
+
+
+def test_answers_heaped_at_the_ends_are_predicted_there():
+    scale = Scale.continuous("q", 0, 100)
+    for answers, median in (([100.0] * 9, 100), ([0.0] * 9, 0), ([100.0] * 6 + [0.0] * 4, 100)):
+        assert scale.median(scale.encode(np.asarray(answers)).mean(axis=0)) == median
+
+
+def test_mean_and_distribution_agree_where_steps_differ_and_scores_cross():
+    scale = Scale("q", (0.0, 1.0, 10.0))
+    scores = np.asarray([0.2, 0.8])
+    assert scale.mean(scores) == pytest.approx(scale.probabilities(scores) @ np.asarray(scale.points))
+
+
+@pytest.mark.parametrize("library", ["arrow", "pandas"])
+def test_answers_go_to_another_library_and_come_back(library):
+    words, slider = Scale("how", (0.0, 1.0, 2.0), words=("no", "some", "much")), Scale.continuous("s", 0.7, 0.9)
+    task = Task.of([words, slider, "rude"])
+    labels = np.column_stack(
+        [words.encode(np.asarray([0, 2, np.nan])), slider.encode(np.asarray([0.7, 0.9, 0.81])), [1, 0, 1]]
+    )
+    rows = Annotations.from_columns(task, text=["a", "b", "c"], user_id=["u", "u", "v"], labels=labels)
+    rules = {
+        "how": {"kind": "ordinal", "steps": ["no", "some", "much"]},
+        "s": {"kind": "continuous", "range": [0.7, 0.9]},
+        "rude": {},
+    }
+    out = getattr(rows, f"to_{library}")()
+    back = getattr(Annotations, f"from_{library}")(out, labels=rules, text_id="text_id", allow_missing=True)
+    assert back.task == task
+    np.testing.assert_allclose(back.labels, rows.labels, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "ordinal", "range": [1, 5], "values": {"often": 7}},
+        {"kind": "ordinal", "range": [1, 5], "values": {"often": 2.5}},
+        {"kind": "continuous", "range": [0, 1], "values": {"often": 7}},
+    ],
+)
+def test_a_word_cannot_stand_for_what_is_not_on_the_scale(rule):
+    with pytest.raises(RefusedValueError):
+        LabelRule(**rule).read("often", missing=False)
+
+
+def test_a_word_stands_for_its_place_on_a_scale_of_probabilities():
+    rule = LabelRule(kind="soft", range=(0, 100), values={"sure": 100})
+    assert rule.read("sure", missing=False) == 1
+
+
+@pytest.mark.parametrize("steps", [(1, 2, "many"), ("low", "mid", "low")])
+def test_steps_that_are_no_scale_are_refused(steps):
+    with pytest.raises(ValidationError, match=r"steps (are all names or all numbers|has one twice)"):
+        LabelRule(kind="ordinal", steps=steps)

@@ -35,18 +35,23 @@ def test_measures_are_what_their_names_say():
     each = [spearmanr(truth[users == user], mean[users == user]).statistic for user in sorted(set(users))]
     assert found["spearman"].value == pytest.approx(np.mean(each))
     low, high = SCALE.interval(scores)
-    assert facts["coverage"] == pytest.approx(((truth >= low) & (truth <= high)).mean())
+    assert facts["coverage"].value == pytest.approx(((truth >= low) & (truth <= high)).mean())
 
 
-@pytest.mark.parametrize("name", ["mae", "rmse", "quadratic_kappa"])
+@pytest.mark.parametrize("name", ["mae", "rmse", "quadratic_kappa", "coverage", "width"])
 def test_influences_are_derivatives(name):
     """A row that counts 1 + h times, by repeating all others 1/h times, moves the measure by h times its influence."""
     truth, scores, users = world(60)
-    once = scale_measures(SCALE, scores, SCALE.encode(truth), users)[0][name]
+
+    def measured(rows):
+        found, facts = scale_measures(SCALE, scores[rows], SCALE.encode(truth[rows]), users[rows])
+        return (found | facts)[name]
+
+    once = measured(np.arange(60))
     assert once.influence.sum() == pytest.approx(0, abs=1e-9)
     times, row = 200, 7
     many = np.concatenate([np.repeat(np.arange(60), times), [row]])
-    moved = scale_measures(SCALE, scores[many], SCALE.encode(truth[many]), users[many])[0][name]
+    moved = measured(many)
     assert (moved.value - once.value) * times == pytest.approx(once.influence[row], rel=0.03, abs=1e-4)
 
 
