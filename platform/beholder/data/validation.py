@@ -202,7 +202,8 @@ def _first(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> str:
 def _write_refused(raw: Raw, bad: Mapping[int, tuple[str, str]]) -> Path:
     rows = sorted(bad)
     source = raw.files[0][0]
-    folder = source.parent if os.access(source.parent, os.W_OK) else home() / "refused"
+    beside_it = source.parent.parent if source.parent.is_file() else source.parent  # a file inside an archive
+    folder = beside_it if beside_it.is_dir() and os.access(beside_it, os.W_OK) else home() / "refused"
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.name}.refused.csv"
     temporary = beside(target)

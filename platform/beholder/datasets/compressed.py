@@ -35,14 +35,13 @@ def unpacked(file: Path, known: tuple[str, ...]) -> Iterator[list[tuple[Path, Pa
     check_file(file)
     with scratch() as folder:
         try:
-            yield _ungzip(file, folder) if file.suffix.lower() == ".gz" else _unzip(file, folder, known)
-        except DataError:
-            raise
+            found = _ungzip(file, folder) if file.suffix.lower() == ".gz" else _unzip(file, folder, known)
         except DAMAGED as error:
             raise DataError(
                 f"{file}: truncated, or not a {file.suffix[1:]} file ({first_line(error).rstrip('.')[:200]}). "
                 "Copy it again from where it came from."
             ) from error
+        yield found
 
 
 def _ungzip(file: Path, folder: Path) -> list[tuple[Path, Path]]:

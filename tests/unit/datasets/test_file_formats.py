@@ -260,6 +260,25 @@ def test_parts_of_one_table_and_tables_of_different_columns_in_an_archive(tmp_pa
     assert f"{path / 'a.csv'} and {path / 'people.csv'} have different columns" in message and "age" in message
 
 
+def test_refused_rows_lie_beside_the_archive_and_of_the_hub_at_home(tmp_path, monkeypatch):
+    bad = CSV.replace("d e, x,0", "d e, x,?")
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", bad)
+    found = load(source_class("table")(path=tmp_path / "t.zip", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "a.csv.refused.csv",) and "row 2" in found.refused_files[0].read_text()
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(bad.encode()))
+    found = load(source_class("table")(path=tmp_path / "t.csv.gz", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "t.csv.gz.refused.csv",)
+
+    from datasets import Dataset
+
+    monkeypatch.setenv("BEHOLDER_HOME", str(tmp_path / "home"))
+    rows = Dataset.from_dict({"text": ["a", "b"], "user_id": ["u", "v"], "rude": ["0", "?"]})
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **named: rows)
+    found = load(source_class("table")(path="hf://someone/moods:test", labels=["rude"]), "skip")
+    assert found.refused_files == (tmp_path / "home" / "refused" / "moods:test.refused.csv",)
+
+
 def test_several_files_lists_patterns_and_folders(tmp_path):
     for name, user in (("part-1.csv", "u"), ("part-2.csv", "v"), ("part-10.csv", "w")):
         (tmp_path / name).write_text(f"text,user_id,rude\na {user},{user},1\nb {user},{user},x\n")

@@ -128,19 +128,32 @@ def is_free_text(answers: Sequence[str]) -> bool:
 def _one_class(made: _Columns, name: str, judged: Sequence[GivenAnswers]) -> None:
     answers = [str(each.answers[name]) for each in judged]
     options = sorted(set(answers))
+    if _yes_or_no(made, name, answers):
+        return
     column = _free(made, name)
     made.table[column] = pa.array(answers, pa.string())
-    if len(options) == 2 and {option.lower() for option in options} in ({"yes", "no"}, {"true", "false"}):
-        made.rules[column] = {"values": {option: YES_NO[option.lower()] for option in options}}
-    elif len(options) == 1:
+    if len(options) == 1:
         made.rules[f"{name}: {options[0]}"] = {"column": column, "values": {options[0]: 1}}
         made.notes.append(f'"{name}": everybody chose "{options[0]}"; there is nothing to learn of it')
     else:
         made.settings |= {"kind": "multiclass", "label_column": column}
 
 
+def _yes_or_no(made: _Columns, name: str, answers: Sequence[Any]) -> bool:
+    """Make one label of a question that is answered with yes and no; whether it is one."""
+    options = sorted({answer for answer in answers if isinstance(answer, str)})
+    if len(options) != 2 or {option.lower() for option in options} not in ({"yes", "no"}, {"true", "false"}):
+        return False
+    column = _free(made, name)
+    made.table[column] = pa.array(answers, pa.string())
+    made.rules[column] = {"values": {option: YES_NO[option.lower()] for option in options}}
+    return True
+
+
 def _add(made: _Columns, name: str, question: AskedQuestion, judged: Sequence[GivenAnswers], several: bool) -> None:
     answers = [each.answers.get(name) for each in judged]
+    if question.kind == "choice" and _yes_or_no(made, name, answers):
+        return
     if question.kind in ("choice", "choices"):
         sets = [None if answer is None else _set(answer) for answer in answers]
         for option in sorted({option for chosen in sets if chosen for option in chosen}):

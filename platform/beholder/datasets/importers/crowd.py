@@ -87,6 +87,8 @@ def as_table(
     if slots:
         return _by_slot(kept, user, users, given, answers, slots, notes, left_out)
     text = text_column(list(given))
+    if text is None:
+        _refuse_unmatched(export, given, answers)
     settings = {"user": user} | ({"text": text} if text else {})
     table = pa.table({**given, user: users, **answers})
     stands = np.asarray(kept, dtype=np.int64)
@@ -117,10 +119,25 @@ def numbered_slots(inputs: Sequence[str], answers: Sequence[str]) -> dict[str, d
     texts = {name for number in numbers for name in of_inputs[number]}
     if len(numbers) < 2 or any(set(of_inputs[number]) != texts for number in numbers):
         return {}
-    if any(number not in numbers for number in of_answers):
+    without_answer = any(set(of_inputs[number]) & texts for number in of_inputs if number not in numbers)
+    if without_answer or any(number not in numbers for number in of_answers):
         return {}
     ordered = sorted(numbers, key=int)
     return {number: {**of_inputs[number], **of_answers[number]} for number in ordered}
+
+
+def _refuse_unmatched(export: FileRows, inputs: Iterable[str], answers: Iterable[str]) -> None:
+    """Refuse rows of several numbered texts that do not have an answer to each."""
+    numbers: dict[str, list[str]] = {}
+    for of_number in _families(inputs).values():
+        for name, column in of_number.items():
+            numbers.setdefault(name, []).append(column)
+    texts = max(numbers.values(), key=len, default=[])
+    if len(texts) > 1:
+        raise DataError(
+            f"{export.files[0][0]}: {len(texts)} texts a row ({', '.join(texts)}), and not an answer to each by its "
+            f"number ({', '.join(answers)}). Give a row per judgement, or number the answers alike."
+        )
 
 
 def _families(names: Iterable[str]) -> dict[str, dict[str, str]]:

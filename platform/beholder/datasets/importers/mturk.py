@@ -29,7 +29,7 @@ def recognise(export: FileRows) -> float:
     names = set(export.names)
     if not any(name.startswith(ANSWER) for name in names):
         return 0.0
-    sure = 0.5 + 0.2 * (WORKER in names) + 0.2 * any(name.startswith(INPUT) for name in names)
+    sure = 0.4 + 0.25 * (WORKER in names) + 0.2 * any(name.startswith(INPUT) for name in names)
     return min(0.95, sure + 0.2 * bool(names & {"HITId", "AssignmentId", "AssignmentStatus"}))
 
 

@@ -24,6 +24,8 @@ MOST_GROUPS = 12
 """Groups of people that are compared."""
 GRID = re.compile(r"(?P<question>.*?)\s*\[(?P<item>.+)\]\s*", re.S)
 """How a grid names its rows in a header."""
+DASH = " - "
+"""What stands between the question and a row of a matrix table."""
 MARKS = ":\"“”'\n"
 """What separates a question from the text it is about."""
 FEWEST_WORDS = 2
@@ -117,11 +119,7 @@ def turned(
 
 def _items(questions: Sequence[QuestionColumn]) -> list[_Item]:
     """The questions that judge texts, with their text."""
-    found = [item for item in map(_of_grid, questions) if item is not None]
-    stems = defaultdict(list)
-    for item in found:
-        stems[item.question].append(item)
-    in_grids = [item for group in stems.values() if len(group) >= FEWEST_ITEMS for item in group]
+    in_grids = _in_grids([item for item in map(_of_grid, questions) if item is not None])
     if in_grids:
         return in_grids
     groups: dict[frozenset[str], list[QuestionColumn]] = {}
@@ -132,12 +130,36 @@ def _items(questions: Sequence[QuestionColumn]) -> list[_Item]:
     return _by_wording(best) if len(best) >= FEWEST_ITEMS else []
 
 
+def _in_grids(rows: Sequence[_Item]) -> list[_Item]:
+    """The rows of the largest grid, and of others that have most of their rows in common with it.
+
+    Others are no judgements of these texts, but such as what people use how often.
+    """
+    stems: dict[str, list[_Item]] = defaultdict(list)
+    for row in rows:
+        stems[row.question].append(row)
+    grids = [_stem_taken_off(grid) for grid in stems.values() if len(grid) >= FEWEST_ITEMS]
+    texts = {row.text for row in max(grids, key=len, default=[])}
+    alike = [grid for grid in grids if sum(row.text in texts for row in grid) >= 0.5 * len(grid)]
+    return [row for grid in alike for row in grid]
+
+
+def _stem_taken_off(grid: list[_Item]) -> list[_Item]:
+    """The rows of a grid whose question has a dash in it: what all rows begin with up to a dash is the question."""
+    common = _common([row.text for row in grid])
+    end = common.rfind(DASH) + len(DASH)
+    if end < len(DASH):
+        return grid
+    question = f"{grid[0].question}{DASH}{common[: end - len(DASH)]}"
+    return [_Item(question, row.text[end:].strip(), row.of) for row in grid]
+
+
 def _of_grid(each: QuestionColumn) -> _Item | None:
     """A row of a grid: `Question [row]` of forms, `Question - row` of matrix tables."""
     match = GRID.fullmatch(each.wording)
     if match and match["question"]:
         return _Item(match["question"].strip(), match["item"].strip(), each)
-    question, dash, item = each.wording.partition(" - ")
+    question, dash, item = each.wording.partition(DASH)
     return _Item(question.strip(), item.strip(), each) if dash and question.strip() and item.strip() else None
 
 

@@ -104,6 +104,16 @@ def test_a_rating_is_a_scale(tmp_path):
     assert found.source["labels"] == {"quality": {"kind": "ordinal", "range": [1, 5]}}
 
 
+def test_yes_and_no_beside_other_questions_is_one_label(tmp_path):
+    def late(text, person):
+        return ["No", "Yes"][text % 2]
+
+    questions = {"rude": lambda text, person: ["no", "yes"][rude(text, person)], "late": late, "quality": stars}
+    found = way(tmp_path, saved(tmp_path, nested(questions)))
+    values = {"rude": {"values": {"no": 0, "yes": 1}}, "late": {"values": {"No": 0, "Yes": 1}}}
+    assert found.source["labels"] == {**values, "quality": {"kind": "ordinal", "range": [1, 5]}}
+
+
 def test_drafts_and_discarded_responses_are_counted(tmp_path):
     records = flat({"rude": lambda text, person: ["no", "yes"][rude(text, person)]})
     records[1]["rude.responses.status"][0] = "discarded"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from exports import PEOPLE, TEXTS, pairs, refusal, rude, stars, table, way
 
+from beholder.datasets import load, source_class
 from beholder.datasets.importers import open_export
+from beholder.util.errors import DataError
 
 WORKERS = [f"A{person}QK7NLP" for person in range(len(PEOPLE))]
 
@@ -98,10 +101,28 @@ def test_several_texts_of_a_row_are_judgements_by_their_number(tmp_path):
     assert any("3 texts in a row" in note for note in found.made.notes)
 
 
+def test_several_texts_without_an_answer_to_each_are_refused(tmp_path):
+    given = {"Input.first1": "a b c", "Input.first2": "d e f"}
+    rows = [assignment(0, person, **given, **{"Answer.better": str(1 + person % 2)}) for person in range(4)]
+    message = refusal(table(tmp_path / "batch.csv", rows))
+    assert "2 texts a row (Input.first1, Input.first2), and not an answer to each" in message
+
+
 def test_several_questions_of_one_text_are_not_several_texts(tmp_path):
     rows = batch(lambda text, person: {"Answer.q1": stars(text, person), "Answer.q2": rude(text, person)})
     imported = open_export(table(tmp_path / "batch.csv", rows)).imported
     assert imported.questions == ("Answer.q1", "Answer.q2") and imported.table.num_rows == len(pairs())
+
+
+def test_a_bad_row_is_named_by_its_row_in_the_export(tmp_path):
+    rows = batch(lambda text, person: {"Answer.rude": rude(text, person)})
+    rows[1]["AssignmentStatus"], rows[6]["Input.text"] = "Rejected", " "
+    path = table(tmp_path / "batch.csv", rows)
+    with pytest.raises(DataError, match=r'batch.csv, row 7, column "Input.text": missing value'):
+        load(source_class("table")(path=path, format="mturk"))
+    found = load(source_class("table")(path=path, format="mturk"), "skip")
+    assert found.refused == 1 and "row 7" in found.refused_files[0].read_text()
+    assert len(found.annotations) == len(pairs()) - 2
 
 
 def test_remarks_consent_and_times_are_no_labels(tmp_path):

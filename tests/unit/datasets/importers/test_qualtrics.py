@@ -64,6 +64,22 @@ def test_questions_that_contain_the_text(tmp_path):
     assert found.labels_of(TEXTS[2], PIDS[1]) == {"Is this rude ?": stars(2, 1) % 2}
 
 
+def test_a_dash_in_the_question_and_another_grid(tmp_path):
+    path = responses(
+        tmp_path, lambda text: f"Part 1 - Is it rude? - {text}", lambda t, p: ["No", "Yes"][stars(t, p) % 2]
+    )
+    rows = list(csv.reader(path.open(newline="")))
+    for place, what in enumerate(("books", "films")):
+        more = [f"Q7_{place + 1}", f"Do you like these? - {what}", json.dumps({"ImportId": f"QID7{place}"})]
+        rows = [[*row, cell] for row, cell in zip(rows, [*more, *["Yes", "No"] * 9], strict=False)]
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    found = way(tmp_path, path)
+    assert set(found.annotations.texts) == set(TEXTS)
+    assert found.labels_of(TEXTS[2], PIDS[1]) == {"Part 1 - Is it rude?": stars(2, 1) % 2}
+    assert found.made.left_out["Q7_1"].startswith("describes the person")
+
+
 def test_without_an_id_of_participants_each_response_is_a_person(tmp_path):
     path = responses(
         tmp_path, lambda text: f"Is it rude? - {text}", lambda t, p: ["No", "Yes"][stars(t, p) % 2], embedded=False
