@@ -145,25 +145,6 @@ def prepare(experiment: Experiment, on_bad_rows: Literal["refuse", "skip"] = "re
     return Prepared(loaded, annotations, parts, folds, jobs, repeats, measured, notes)
 
 
-def _require_answers(train: Annotations, origin: str, where: str) -> None:
-    """Refuse labels that nobody gave, and scales on which every answer is the lowest. Single steps may be unused."""
-    positives = np.nansum(train.labels, axis=0)
-    for question in train.task.questions:
-        columns = list(question.columns)
-        named = {train.task.labels[column]: positives[column] for column in columns}
-        if question.scale is not None:
-            named = {question.name: positives[columns].sum()}
-        for name, given in named.items():
-            if given == 0:
-                what = f'label "{name}" has no positive'
-                if question.scale is not None:
-                    what = f'scale "{name}" has no answer above the lowest'
-                raise DataError(
-                    f"{origin}: {what} among the {len(train)} training rows{where}. "
-                    "Leave it out under source, or use more rows."
-                )
-
-
 def _require_short_names(loaded: Loaded) -> None:
     """Refuse labels whose names are too long for the stores of runs and models, before anything is fitted."""
     long = next((label for label in loaded.annotations.task.labels if len(label) > LONGEST_NAME), None)

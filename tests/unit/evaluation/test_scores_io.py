@@ -139,10 +139,10 @@ def test_another_table_and_a_newer_scores_file_are_refused(tmp_path):
     pq.write_table(table.drop_columns(["user_id"]), file)
     with pytest.raises(DataError, match="column 'user_id' is missing"):
         read_scores(file)
-    described = {**json.loads(table.schema.metadata[b"beholder_scores"]), "format": 4}
+    described = {**json.loads(table.schema.metadata[b"beholder_scores"]), "format": 5}
     metadata = {**table.schema.metadata, b"beholder_scores": json.dumps(described).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), file)
-    with pytest.raises(DataError, match="format 4 is newer"):
+    with pytest.raises(DataError, match="format 5 is newer"):
         read_scores(file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,32 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from beholder.datasets.profile.column import Column, follows
+from beholder.datasets.profile.column import Column
 from beholder.datasets.profile.guesses import SURE, GivenColumns, Guess, UnsureError
+from beholder.datasets.profile.left_out import AUTHORS, reason
 from beholder.datasets.profile.names import (
-    AUTHOR,
     CLASS,
-    REASON,
-    SPLIT,
     VALUE,
     core,
-    is_bookkeeping,
-    is_derived,
-    text_rank,
-    user_rank,
 )
 from beholder.datasets.profile.readings import MOST_CLASSES, MOST_STEPS, Reading, reading_of
 from beholder.datasets.profile.shapes import families
-from beholder.datasets.profile.value_forms import form_of, is_prose
+from beholder.datasets.profile.value_forms import form_of
 from beholder.util.errors import DataError
 
 Columns = Mapping[str, Column]
 LONGEST = 60
 """Letters of a label's name; a longer one, as a form's question, is shortened."""
-AUTHORS = "other people: who wrote the text, by its name"
 KEPT = "; kept, to compare groups in the report"
 MOST_GROUPS = 12
-FEWEST_ROWS = 15
 CODED = {"class", "classes", "category", "type", "code", "target", "label"}
 """Names of columns whose numbers may stand for classes."""
 RESERVED = ("text_id", "text", "user_id", "labels")
@@ -94,12 +87,12 @@ def labels_of(
         for column in rest:
             if column.name not in found:
                 _leave_out(
-                    made, column, _reason(column, columns[text], columns[user], derived) or "not named as a label"
+                    made, column, reason(column, columns[text], columns[user], derived) or "not named as a label"
                 )
     else:
         found = {}
         for column in rest:
-            why = _reason(column, columns[text], columns[user], derived)
+            why = reason(column, columns[text], columns[user], derived)
             reading = reading_of(column, given.not_asked) if why is None else None
             if why is None and reading is not None:
                 found[column.name] = reading
@@ -134,65 +127,6 @@ def _named(columns: Columns, given: GivenColumns, where: Path) -> dict[str, Read
             )
         found[name] = replace(reading, sureness=1.0)
     return found
-
-
-def _reason(column: Column, text: Column, user: Column, derived: bool) -> str | None:
-    """Why a column holds no judgements, before its values are read; None where it may."""
-    if not column.values:
-        return "empty"
-    if column.nested in ("struct", "binary"):
-        return f"holds {column.nested}s, which are not read"
-    form = form_of(column.distinct)
-    if form in ("dates or times", "addresses of the web", "e-mail addresses", "addresses of computers"):
-        return form
-    if _numbers_rows(column, user):
-        return "numbers of rows, or an order of each person's judgements"
-    if {value.casefold() for value in column.values} <= SPLIT and len(column.values) > 1:
-        return "names parts, but not one for training and one for test"
-    words = set(core(column.name))
-    if derived and is_derived(column.name):
-        return "computed of the judgements of several people"
-    ticked = len(column.values) == 1 and column.missing and reading_of(column) is not None
-    if len(column.values) == 1 and not ticked:
-        return "the same in every row"
-    if words & AUTHOR and user_rank(column.name) < 0.6:
-        return AUTHORS
-    if follows(column, user) and not ticked:
-        same = follows(user, column) and user_rank(column.name) > 0
-        return "another id of the user" if same else "follows from the user"
-    if follows(column, text) and not ticked:
-        if user_rank(column.name) >= 0.6:
-            return AUTHORS
-        return "follows from the text: all who judged it have the same value"
-    if is_prose(column.distinct) and reading_of(column) is None:
-        return "free text: reasons or remarks" if words & REASON else "another text"
-    if is_prose(column.distinct) and text_rank(column.name) >= 0.2:
-        return "another text"
-    if user_rank(column.name) >= 0.6 and (not column.numeric or reading_of(column) is None):
-        return AUTHORS
-    if is_bookkeeping(column.name):
-        return "came with the collection, by its name; if people judged it: --labels"
-    if words & REASON and text_rank(column.name) < 0.8 and reading_of(column) is None:
-        return "free text: reasons or remarks"
-    return None
-
-
-def _numbers_rows(column: Column, user: Column) -> bool:
-    """Whether a column counts: whole numbers, each once in the table or once for each person, without gaps."""
-    if not column.numeric or (column.as_numbers % 1 != 0).any() or len(column.filled) < FEWEST_ROWS:
-        return False
-    if len(column.distinct) == len(column.filled):
-        return True
-    both = (column.codes >= 0) & (user.codes >= 0)
-    numbers, who = column.as_numbers[column.codes[both]], user.codes[both]
-    if len(column.distinct) < 12 or len(np.unique(numbers + who * 1e9)) < len(numbers):
-        return False
-    lows, highs = (
-        np.asarray([ufunc.reduce(numbers[who == each]) for each in np.unique(who)[:200]])
-        for ufunc in (np.minimum, np.maximum)
-    )
-    counts = np.asarray([(who == each).sum() for each in np.unique(who)[:200]])
-    return bool((highs - lows + 1 == counts).all())
 
 
 def _leave_out(made: Labels, column: Column, why: str) -> None:
@@ -276,9 +210,12 @@ def _refuse_apart(columns: Columns, chosen: dict[str, Reading], where: Path, row
             f'column "{name}": {value} stands apart from {low:g} to {high:g} ({in_rows(places, rows)}): '
             "a step of the scale, or no answer?"
         )
-        ends = f"{min(low, float(value)):g}..{max(high, float(value)):g}"
-        remedy = f"If it is no answer: --not-asked={value}. If it is a step: --scale={ends}. If it is a mistake: "
-        raise UnsureError(where, problem, "--not-asked", value, [], f"{remedy}--scale={low:g}..{high:g}.")
+        remedy = f"If it is no answer: --not-asked={shlex.quote(value)}. "
+        number = columns[name].as_numbers[columns[name].distinct.index(value)]
+        if not np.isnan(number):
+            remedy += f"If it is a step: --scale={min(low, number):g}..{max(high, number):g}. "
+        remedy += f"If it is a mistake: --scale={low:g}..{high:g}."
+        raise UnsureError(where, problem, "--not-asked", value, [], remedy)
 
 
 def _settle(columns: Columns, chosen: dict[str, Reading], made: Labels, given: GivenColumns, where: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from beholder.data.reshape import entries
 from beholder.datasets.profile.column import Column
-from beholder.datasets.profile.likert import in_order, plain
+from beholder.datasets.profile.likert import in_order, number_of, plain
 from beholder.datasets.profile.value_forms import form_of
 
 Kind = Literal["binary", "ordinal", "continuous", "multiclass", "multiselect"]
@@ -182,15 +182,20 @@ def _whole_numbers(column: Column, counts: dict[str, int]) -> Reading | None:
     good = {value: number for value, number in numbers.items() if number is not None}
     bad = [value for value in counts if value not in good]
     total = sum(counts[value] for value in good)
-    if len(set(good.values())) < 2 or not _few(sum(counts[each] for each in bad), total):
+    if len(set(good.values())) < 2 or any(_fraction(value) for value in bad):  # decimals among them: a slider's
         return None
-    if any(_fraction(value) for value in bad):  # decimals among them: a slider's
-        return None
+    words: list[str] = []
+    if not _few(sum(counts[each] for each in bad), total):
+        if any(number_of(each) is not None for each in bad):  # steps of which some have words
+            return None
+        if len(good) < 3 or len(bad) > 3 or total < sum(counts[each] for each in bad):
+            return None
+        words, bad = bad, []  # too many to be mistakes: what do they mean?
     share = {number: sum(counts[v] for v, n in good.items() if n == number) / total for number in set(good.values())}
     core, apart = _apart(share)
     if core is None or core[-1] - core[0] >= MOST_STEPS:
         return None
-    values_apart = tuple(value for value, number in good.items() if number in apart)
+    values_apart = (*(value for value, number in good.items() if number in apart), *words)
     if set(core) == {0, 1}:
         return Reading("binary", {}, bad=tuple(bad), apart=values_apart)
     rule = {"kind": "ordinal", "range": [core[0], core[-1]]}
@@ -278,7 +283,7 @@ def _slider(column: Column, counts: dict[str, int]) -> Reading | None:
 
 def _float(value: str) -> float | None:
     try:
-        number = float(value.strip().rstrip("%"))
+        number = float(value)
     except ValueError:
         return None
     return number if np.isfinite(number) else None
@@ -349,7 +354,12 @@ def _classes(column: Column, counts: dict[str, int]) -> Reading | None:
     """Names without an order, each given several times."""
     if not 2 <= len(counts) <= MOST_CLASSES or not column.recurs:
         return None
-    if column.numeric or form_of(list(counts)) in ("dates or times", "addresses of the web", "e-mail addresses"):
+    if column.numeric or form_of(list(counts)) in (
+        "dates or times",
+        "addresses of the web",
+        "e-mail addresses",
+        "numbers",
+    ):
         return None
     if column.words > 6 or max(map(len, counts)) > 100:
         return None

@@ -171,6 +171,20 @@ def test_a_number_apart_from_a_scale_is_a_question(values, code, tmp_path):
     assert rule["range"] == [low, high] and made.bad_rows == gone
 
 
+def test_a_word_that_is_frequent_among_numbers_is_a_question(tmp_path):
+    cells = drawn(["1", "2", "3", "4", "5"])
+    table = long(JUDGED, q=lambda text, user, row: "no idea" if row % 4 == 0 else cells(text, user, row))
+    with pytest.raises(UnsureError, match=r"--not-asked='no idea'.*--scale=1\.\.5"):
+        drafted(tmp_path, table)
+    assert drafted(tmp_path, table, not_asked=("no idea",)).source["labels"]["q"]["range"] == [1, 5]
+
+
+@pytest.mark.parametrize("values", [["1,5", "2,5", "3,5"], ["70%", "20%", "10%", "95%"]], ids=str)
+def test_numbers_in_other_notations_are_no_classes(values, tmp_path):
+    with pytest.raises(DataError, match="no column holds judgements"):
+        label(tmp_path, values)
+
+
 def test_a_code_can_be_a_step(tmp_path):
     rule, made = label(tmp_path, sprinkled([0, 1, 2, 3, 4], -1), scale=(-1.0, 4.0))
     assert rule == {"kind": "ordinal", "range": [-1, 4]} and made.bad_rows == 0
