@@ -218,6 +218,8 @@ class LabelRule(Section):
                 label = self.values[key]
                 if label is None or self.kind == "binary":
                     return NOT_ASKED if label is None else float(label)
+                if self.steps and isinstance(self.steps[0], str) and label in range(len(self.steps)):
+                    return float(label)  # the place of a step, from 0
                 return self._point(label)
             if value is not None and self.kind == "binary":
                 raise RefusedValueError(

@@ -85,5 +85,5 @@ def test_steps_of_a_scale_may_be_unused_and_a_scale_may_not(rule, tmp_path):
     table = long(judged, q=drawn((2, 3, 4)))
     assert prepare(experiment_on(tmp_path, table, rule)).split
     table["q"] = [rule["range"][0]] * len(judged)
-    with pytest.raises(DataError, match='on the scale "q" the .* have one answer'):
+    with pytest.raises(DataError, match=r'on the scale "q" the .* have one answer'):
         prepare(experiment_on(tmp_path, table, rule))
