@@ -218,7 +218,9 @@ class LabelRule(Section):
                 label = self.values[key]
                 if label is None or self.kind == "binary":
                     return NOT_ASKED if label is None else float(label)
-                return self._point(self._word(label))
+                if self.steps and isinstance(self.steps[0], str) and label in range(len(self.steps)):
+                    return float(label)  # the place of a step, from 0
+                return self._point(label)
             if value is not None and self.kind == "binary":
                 raise RefusedValueError(
                     f'"{key}" is not a label. Expected {", ".join(self.values)}; add it under values, {SKIP}'
@@ -238,13 +240,6 @@ class LabelRule(Section):
         )
         self._within(parsed)
         return float(parsed >= self.at_least)
-
-    def _word(self, label: float) -> Any:
-        """What a number under `values` stands for: where steps are names, the position of one, from 0."""
-        steps = self.steps or ()
-        if not steps or not isinstance(steps[0], str):
-            return label
-        return steps[int(label)] if label == int(label) and 0 <= label < len(steps) else label
 
     def _point(self, value: Any) -> float:
         """A number of the scale; of a probability its place between the ends."""
