@@ -52,7 +52,9 @@ def text_of(columns: Columns, given: str | None, where: Path) -> Guess:
         sureness = 0.4
     if sureness < SURE:
         problem = f"{' and '.join(_quoted(ranked[:2]))} may be the text that was judged."
-        raise UnsureError(where, problem, "--text", best.name, ranked)
+        both = f'--text "{{{ranked[1]}}} [SEP] {{{best.name}}}"'
+        remedy = f"Name it: --text {best.name}; or, where the other is its context: {both}."
+        raise UnsureError(where, problem, "--text", best.name, ranked, remedy)
     return Guess(best.name, sureness, _why_text(best, text_rank(best.name)))
 
 
