@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from beholder.data.label_rules import present
+from beholder.data.label_rules import present, written
 from beholder.util.errors import DataError, unknown
 from beholder.util.strict_model import Section
 
@@ -148,7 +148,7 @@ def entries(cell: Any, separator: str | None) -> list[str] | None:
     if present(cell) is None:
         return None
     if isinstance(cell, list | tuple):
-        return [_as_text(each) for each in cell]
+        return [written(each) for each in cell]
     text = str(cell).strip()
     if text.startswith("[") and text.endswith("]"):
         for read in (json.loads, ast.literal_eval):
@@ -157,23 +157,13 @@ def entries(cell: Any, separator: str | None) -> list[str] | None:
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
             if isinstance(found, list):
-                return [_as_text(each) for each in found]
+                return [written(each) for each in found]
     return None if separator is None else [each.strip() for each in text.split(separator)]
-
-
-def _as_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def _cells(table: pa.Table, column: str) -> NDArray[np.object_]:
     """A column as text, None where empty: object [rows]."""
-    cells = [None if present(value) is None else _as_text(value) for value in table[column].to_pylist()]
+    cells = [None if present(value) is None else written(value) for value in table[column].to_pylist()]
     return np.asarray([*cells, None], dtype=object)[:-1]
 
 
@@ -272,12 +262,12 @@ def _with_labels(made: Reshaped, config: Multiselect, where: Path) -> Reshaped:
     given = np.zeros((table.num_rows, len(place)), dtype=object)
     problems = dict(made.problems)
     for row, cell in enumerate(table[config.column].to_pylist()):
-        found = None if _as_text(cell) in config.not_asked else entries(cell, config.separator)
+        found = None if written(cell) in config.not_asked else entries(cell, config.separator)
         if present(cell) is None and "" in config.none:
             found = []
         if found is None:  # not answered, or no list
             given[row] = None
-            if present(cell) is not None and _as_text(cell) not in config.not_asked:
+            if present(cell) is not None and written(cell) not in config.not_asked:
                 problems.setdefault(row, (config.column, f"no list of labels. Fix it, {SKIP}"))
             continue
         for entry in filter(None, found):
