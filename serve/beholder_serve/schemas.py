@@ -153,7 +153,9 @@ class Judgement(RequestModel):
 
     text: Text
     labels: Annotated[dict[str, bool], Field(max_length=1_000)] = Field(default_factory=dict)
-    scales: Annotated[dict[str, float], Field(max_length=1_000)] = Field(default_factory=dict)
+    scales: Annotated[dict[str, float], Field(max_length=1_000)] = Field(
+        default_factory=dict, description='scale -> answer in its unit, such as {"politeness": 2}'
+    )
 
     @model_validator(mode="after")
     def _something_judged(self) -> Judgement:
@@ -167,12 +169,7 @@ class AnnotationsRequest(RequestModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {"judgements": [{"text": "you are a robot", "labels": {"abusive": False}}]},
-                {"judgements": [{"text": "you are a robot", "scales": {"politeness": 2}}]},
-            ]
-        },
+        json_schema_extra={"examples": [{"judgements": [{"text": "you are a robot", "labels": {"abusive": False}}]}]},
     )
 
     judgements: Annotated[list[Judgement], Field(min_length=1, max_length=1_000)]

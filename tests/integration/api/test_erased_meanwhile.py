@@ -232,8 +232,9 @@ def test_somebody_erased_while_they_are_trained_is_not_enrolled(model_server, ou
         "enrolled"
     )
     assert "nell" not in everything(feedback)
+    ((text, labels),) = judgements(outcome, 1)
     with pytest.raises(ErasedError):
-        asyncio.run(service.put("nell@example.org", judgements(outcome)[:1]))
+        asyncio.run(service.put("nell@example.org", [(text, labels, {})]))
     assert admit_again("nell@example.org") and not admit_again("nell@example.org")
-    assert asyncio.run(service.put("nell@example.org", judgements(outcome)[:1])) == 1
+    assert asyncio.run(service.put("nell@example.org", [(text, labels, {})])) == 1
     erase_everywhere("nell@example.org")
