@@ -16,6 +16,8 @@ from beholder.lifecycle.erase import trained_on
 from beholder.registry import versions as registry
 from beholder.registry.blob_store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path):

@@ -33,7 +33,7 @@ from beholder.util.errors import ExperimentError
 from beholder.workflows import run as pipeline
 from beholder.workflows.cross_fitting import refitted
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 FOLDS = 3
 
 

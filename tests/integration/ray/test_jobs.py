@@ -25,7 +25,7 @@ from beholder.datasets import locate
 from beholder.experiment.config import load_experiment
 from beholder.workflows import run as pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 EXPERIMENTS = ROOT / "experiments"
 KNOWN = locate("convabuse") is not None
 FILE = EXPERIMENTS / ("convabuse.yaml" if KNOWN else "simulated.yaml")

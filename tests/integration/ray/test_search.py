@@ -45,6 +45,7 @@ def optuna_trials(folder) -> dict[int, tuple[str, list[float] | None]]:
     return {trial.number: (trial.state.name, trial.values) for trial in study.trials}
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_finished_trial_and_tells_optuna_of_none_twice(home, tmp_path):
     from mlflow import MlflowClient
 

@@ -276,7 +276,7 @@ def test_a_failing_method_is_one_error_and_finished_ones_are_kept(home, ray_once
     [
         pytest.param("brighter", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
         pytest.param("rottger", ["subsample.rows=2000", SHORT], marks=pytest.mark.slow),
-        ("convabuse", ["subsample.rows=1500", SHORT]),
+        pytest.param("convabuse", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
         pytest.param("babe", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
         pytest.param("hatexplain", ["subsample.rows=1500", SHORT], marks=pytest.mark.slow),
         pytest.param("multitask", ["subsample.rows=2500"], marks=pytest.mark.slow),

@@ -22,7 +22,7 @@ from beholder_serve import deployment
 from beholder_serve.api import ApiSettings
 from beholder_serve.deployment import serving
 
-pytestmark = pytest.mark.serve
+pytestmark = [pytest.mark.serve, pytest.mark.slow]
 INFRA = ROOT / "infra"
 
 
