@@ -23,6 +23,8 @@ from beholder.evaluation.scores_io import write_scores
 from beholder.evaluation.verdict import verdict
 from beholder.util.errors import DataError
 
+pytestmark = pytest.mark.long
+
 
 def reported(results, **more) -> RunResults:
     made_from = {"experiment": "one", "base": "tiny", "data": {}, "split": {"hash": "aaaa"}}

@@ -18,6 +18,8 @@ from beholder.evaluation.scores_io import read_scores, write_scores
 from beholder.report.figures import write_figures
 from beholder.util.errors import DataError
 
+pytestmark = pytest.mark.long
+
 
 def arm(name, strength, annotations, control_of=None, seed=0):
     rng = np.random.default_rng(seed)

@@ -21,6 +21,8 @@ from beholder.training.context import Context
 from beholder.util.errors import BeholderError
 from beholder.util.strict_model import build
 
+pytestmark = pytest.mark.long
+
 WRITERS = [architecture for architecture in ARCHITECTURES if architecture != "bert"]
 ELSEWHERE = {"name": "simulated", "texts": "templates", "users": 4, "rows_per_user": 40, "distinct_texts": 60}
 SHORT = general_text()[0][:300]

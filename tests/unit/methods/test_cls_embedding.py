@@ -25,6 +25,8 @@ from beholder.methods.embedding_network import NOBODY, EmbeddingNetwork, in_orde
 from beholder.training.context import Context
 from beholder.util.errors import ExperimentError, MethodError
 
+pytestmark = pytest.mark.long
+
 
 def opposites(count=12):
     """Two users who never agree, and one who was never seen: the right answer is in who reads alone."""

@@ -21,6 +21,8 @@ from beholder.prompting.wording import FOLDER
 from beholder.training.context import Context
 from beholder.util.errors import BaseModelError, MethodError
 
+pytestmark = pytest.mark.long
+
 SECRET = "hv-not-to-be-seen-0123456789"
 NOWHERE = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m", max_tokens=8)
 

@@ -15,6 +15,8 @@ from beholder.models.hosted import CallPlan, Endpoint, ask, plan
 from beholder.util.errors import BaseModelError, ExperimentError
 from beholder.util.strict_model import build
 
+pytestmark = pytest.mark.long
+
 SECRET = "hv-not-to-be-seen-0123456789"
 
 

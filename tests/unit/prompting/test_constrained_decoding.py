@@ -21,6 +21,8 @@ from beholder.prompting.config import PromptSettings
 from beholder.prompting.constrained_decoding import AnswerSpace, LogLikelihoods, Tokens, first_step, walk
 from beholder.prompting.prompted_model import Prompted, answer_space
 
+pytestmark = pytest.mark.long
+
 quick = settings(max_examples=40, deadline=None)
 LABELS = st.lists(
     st.sampled_from(["anger", "joy", "hate", "hate_speech", "no hate", "ha", "nonexistent", "Zorn", "very sad"]),

@@ -23,6 +23,8 @@ from beholder.training.context import Context
 from beholder.util.errors import ClusterError, ExperimentError, MethodError
 from beholder.workflows.search import conclude, front, only_arm
 
+pytestmark = pytest.mark.long
+
 SEARCHED = sorted(set(SPACES) & set(METHODS))
 METHODS_OF_MINE = {"prior": {}, "cls": {"epochs": 2}, "cls-p": {"extends": "cls"}, "cls-u": {"init_from": "cls"}}
 

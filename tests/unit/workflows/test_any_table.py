@@ -16,6 +16,8 @@ from beholder.util.errors import BeholderError, DataError
 from beholder.workflows.draft_experiment import draft, write
 from beholder.workflows.prepare import prepare
 
+pytestmark = pytest.mark.long
+
 NAMES = [
     "text", "comment", "user", "annotator", "rater1", "rater2", "rater3", "label", "value", "q1", "q2", "split",
     "reason", "id",

@@ -18,6 +18,8 @@ from beholder.datasets import locate
 from beholder.experiment.config import load_experiment
 from beholder.workflows import run as pipeline
 
+pytestmark = pytest.mark.long
+
 WORDS = [
     "sun",
     "rain",

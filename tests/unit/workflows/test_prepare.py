@@ -16,6 +16,8 @@ from beholder.prompting.wording import FOLDER
 from beholder.util.errors import BaseModelError, BeholderError, DataError
 from beholder.workflows import run as pipeline
 
+pytestmark = pytest.mark.long
+
 SOURCE = {"name": "simulated", "texts": "templates", "users": 4, "rows_per_user": 40, "distinct_texts": 60}
 
 

@@ -6,12 +6,15 @@ import string
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judged_tables import drawn, long, pairs
 
 from beholder.datasets.profile.guesses import GivenColumns
 from beholder.datasets.profile.infer_columns import infer
+
+pytestmark = pytest.mark.long
 
 JUDGED = pairs(share=0.6)
 COLUMNS = {
