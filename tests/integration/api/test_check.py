@@ -55,7 +55,7 @@ def test_answers_under_load_are_those_of_the_bundle_while_versions_switch(outcom
             registry.promote(MODEL, 1, force=True)
     assert found.wrong == 0 and found.first_wrong == [] and found.fallbacks == 0
     assert found.versions == [f"{MODEL} v1", f"{MODEL} v{second}"]
-    assert found.answers > 100 and 0 < found.own < found.answers and found.users == len(rows.users) + 1
+    assert found.answers > 20 and 0 < found.own < found.answers and found.users == len(rows.users) + 1
 
 
 def test_who_is_enrolled_meanwhile_is_right_before_and_after(outcome):
@@ -79,7 +79,7 @@ def test_who_is_enrolled_meanwhile_is_right_before_and_after(outcome):
         thread.start()
         found = checked(url, seconds=3)
         thread.join()
-    assert found.wrong == 0 and found.answers > 100
+    assert found.wrong == 0 and found.answers > 20
 
 
 @pytest.mark.parametrize("mistake", ["rows of others", "other numbers"])
