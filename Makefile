@@ -36,7 +36,7 @@ serve-demo: $(READY) ## the demo's model (made first, where there is none) and t
 	@$(BIN)/beholder registry show convabuse-minilm >/dev/null 2>&1 || $(BIN)/beholder demo
 	@$(BIN)/beholder serve
 
-test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray Serve
+test: $(READY) ## the tests but for the slow ones, on a real Ray, MLflow and Ray Serve: a quarter of an hour on 2 cores
 	$(TOGETHER) -m "not slow" tests/unit $(INTEGRATION)
 	$(BIN)/python -m pytest -m "not slow" $(ALONE)
 

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from served import token_server
 from watched import Watched, ask, sound
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_a_server_that_requires_a_token_prompts_for_it(chromium, tmp_path_factory):
