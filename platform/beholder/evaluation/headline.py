@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beholder.data.task import Task
-from beholder.evaluation.metrics import Floats, decide, f1_with_influence, fit_thresholds, macro
+from beholder.evaluation.metrics import Floats, decide, f1_with_influence, fit_thresholds, macro, per_user
 
 Predicted = NDArray[Any]
 """Predictions of rows: [rows, labels], as `answers` makes them."""
@@ -100,8 +100,6 @@ def scored_headline(scores: Floats, thresholds: Floats, labels: Floats, task: Ta
 
 def of_users(predicted: Predicted, labels: Floats, task: Task, user_ids: NDArray[np.object_]) -> Floats:
     """The headline of each user's own rows, users sorted: float64 [users], NaN where unknown."""
-    from beholder.evaluation.metrics import per_user
-
     if not task.scales:
         return per_user(np.asarray(predicted, dtype=bool), labels, user_ids).macro_f1
     users, user = np.unique(user_ids.astype(str), return_inverse=True)

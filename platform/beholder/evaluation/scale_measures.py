@@ -67,7 +67,7 @@ def scale_differences(
     """
     found = {}
     for name, better in BETTER.items():
-        one, two = (Measured.mean([each[name] for each in some]) for some in (mine, other))
+        one, two = (Measured.mean([each[name] for each in trainings]) for trainings in (mine, other))
         found[name] = asdict(paired(one, two, better, clusters, level))
     return found
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from judged_tables import WORDS
 from needs import missing
 from typer.testing import CliRunner
 
@@ -19,24 +20,6 @@ from beholder.experiment.config import load_experiment
 from beholder.workflows import run as pipeline
 
 pytestmark = pytest.mark.long
-
-WORDS = [
-    "sun",
-    "rain",
-    "tea",
-    "train",
-    "office",
-    "dog",
-    "song",
-    "letter",
-    "street",
-    "garden",
-    "boss",
-    "weekend",
-    "phone",
-    "lunch",
-    "night",
-]
 
 
 def sentences(count: int, words=WORDS, seed: int = 0) -> list[str]:
